@@ -1,0 +1,1 @@
+"""Presets: Python modules with `config()`, which returns a frozen dataclass."""

@@ -1,0 +1,1 @@
+"""Checkpoints in every format: read, written and compared. Knows the library, not training."""

@@ -1,0 +1,16 @@
+"""The oracle: every score of a row at once. Memory grows with the square of the length."""
+
+import jax
+import jax.numpy as jnp
+
+from modernbert_jax.attention.ranges import KeyRanges
+
+
+def dense(q: jax.Array, k: jax.Array, v: jax.Array, ranges: KeyRanges) -> jax.Array:
+    """Attention [B, T, N, H] by the definition."""
+    scores = jnp.einsum("BTNH,BSNH->BNTS", q, k, preferred_element_type=jnp.float32)
+    allowed = ranges.allows(jnp.arange(k.shape[1]))[:, None]
+    scores = jnp.where(allowed, scores * q.shape[-1] ** -0.5, jnp.finfo(jnp.float32).min)
+    weights = jnp.where(allowed, jax.nn.softmax(scores, axis=-1), 0.0).astype(v.dtype)
+    out = jnp.einsum("BNTS,BSNH->BTNH", weights, v, preferred_element_type=jnp.float32)
+    return out.astype(q.dtype)

@@ -1,0 +1,317 @@
+"""What a ModernBERT is: one frozen dataclass, its presets, and the facts that follow from it.
+
+`ModernBertConfig` holds the architecture, under the names of the Hugging Face configuration, and
+nothing about how it is computed; that is `Runtime`. Both are plain immutable values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+from modernbert_jax.errors import UserError, did_you_mean
+
+LayerKind = Literal["full_attention", "sliding_attention"]
+FULL: LayerKind = "full_attention"
+SLIDING: LayerKind = "sliding_attention"
+
+ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh")
+POOLINGS = ("cls", "mean", "max")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """Stretches the rotary frequencies of one layer kind, as in transformers' `rope_parameters`."""
+
+    rope_type: Literal["linear", "yarn", "llama3"]
+    factor: float
+    """How many times longer than the original context the positions may become."""
+    original_max_position_embeddings: int
+    attention_factor: float | None = None
+    """yarn: factor on cos and sin; None is 0.1 ln(factor) + 1."""
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+
+    def __post_init__(self):
+        if self.rope_type not in ("linear", "yarn", "llama3"):
+            raise UserError(f"rope_type is {self.rope_type!r}; allowed: linear, yarn, llama3")
+        if self.factor < 1:
+            raise UserError(f"rope factor is {self.factor}; it must be 1 or more")
+
+
+class ScanPlan(NamedTuple):
+    """How the layers after layer 0 are stored: `groups` repeats of `pattern`, then the rest."""
+
+    pattern: tuple[LayerKind, ...]
+    groups: int
+    tail: range
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModernBertConfig:
+    """The architecture. Defaults are ModernBERT base; names are those of the Hugging Face config.
+
+    Raises `UserError` with the field's name and what is allowed when a value makes no sense.
+    """
+
+    vocab_size: int = 50368
+    hidden_size: int = 768
+    intermediate_size: int = 1152
+    """Width of one half of the gated linear unit."""
+    num_hidden_layers: int = 22
+    num_attention_heads: int = 12
+    global_attn_every_n_layers: int = 3
+    """Layer i attends globally where i is a multiple of this; the others slide."""
+    layer_types: tuple[LayerKind, ...] | None = None
+    """One kind per layer, only where `global_attn_every_n_layers` cannot say it; else None."""
+    local_attention: int = 128
+    """Window of sliding layers: token i sees j where |i - j| <= local_attention // 2."""
+    global_rope_theta: float = 160_000.0
+    local_rope_theta: float = 10_000.0
+    global_rope_scaling: RopeScaling | None = None
+    local_rope_scaling: RopeScaling | None = None
+    max_position_embeddings: int = 8192
+    """The longest document that the model was made for, in tokens; nothing is sized by it."""
+    hidden_activation: str = "gelu"
+    norm_eps: float = 1e-5
+    norm_bias: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    decoder_bias: bool = True
+    tie_word_embeddings: bool = True
+    embedding_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    """Rate after the attention's output projection. Probabilities are never dropped."""
+    mlp_dropout: float = 0.0
+    classifier_pooling: str = "mean"
+    classifier_activation: str = "gelu"
+    classifier_bias: bool = False
+    """Whether the prediction head's dense layer has a bias."""
+    classifier_dropout: float = 0.0
+    initializer_range: float = 0.02
+    initializer_cutoff_factor: float = 2.0
+    bos_token_id: int | None = 50281
+    cls_token_id: int | None = 50281
+    eos_token_id: int | None = 50282
+    sep_token_id: int | None = 50282
+    pad_token_id: int | None = 50283
+
+    def __post_init__(self):
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "global_attn_every_n_layers",
+            "local_attention",
+            "max_position_embeddings",
+        ):
+            self._require(
+                name, isinstance(getattr(self, name), int) and getattr(self, name) > 0, "1 or more"
+            )
+        for name in ("global_rope_theta", "local_rope_theta", "norm_eps", "initializer_range"):
+            self._require(name, getattr(self, name) > 0, "more than 0")
+        for name in ("embedding_dropout", "attention_dropout", "mlp_dropout", "classifier_dropout"):
+            self._require(name, 0 <= getattr(self, name) < 1, "a rate of at least 0 and below 1")
+        for name in ("hidden_activation", "classifier_activation"):
+            self._require(name, getattr(self, name) in ACTIVATIONS, " or ".join(ACTIVATIONS))
+        self._require(
+            "classifier_pooling", self.classifier_pooling in POOLINGS, " or ".join(POOLINGS)
+        )
+        self._require(
+            "num_attention_heads",
+            self.hidden_size % self.num_attention_heads == 0 and self.head_dim % 2 == 0,
+            f"a number that divides hidden_size {self.hidden_size} into heads of even size",
+        )
+        self._require(
+            "pad_token_id",
+            self.pad_token_id is None or 0 <= self.pad_token_id < self.vocab_size,
+            f"below vocab_size {self.vocab_size}, or null",
+        )
+        if self.layer_types is not None:
+            self._set_layer_types(tuple(self.layer_types))
+
+    def _require(self, name: str, ok: bool, allowed: str) -> None:
+        if not ok:
+            raise UserError(f"{name} is {getattr(self, name)!r}; it must be {allowed}")
+
+    def _set_layer_types(self, kinds: tuple[LayerKind, ...]) -> None:
+        """Keeps an irregular pattern; turns a regular one into `global_attn_every_n_layers`."""
+        for kind in kinds:
+            if kind not in (FULL, SLIDING):
+                raise UserError(
+                    f"layer_types has {kind!r}; each entry must be {FULL!r} or {SLIDING!r}"
+                )
+        if len(kinds) != self.num_hidden_layers:
+            raise UserError(
+                f"layer_types has {len(kinds)} entries; it must have one for each of the"
+                f" {self.num_hidden_layers} layers"
+            )
+        periods = (self.global_attn_every_n_layers, *range(1, len(kinds) + 1))
+        regular = [n for n in periods if kinds == _every(n, len(kinds))]
+        object.__setattr__(self, "layer_types", None if regular else kinds)
+        if regular:
+            object.__setattr__(self, "global_attn_every_n_layers", regular[0])
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @cached_property
+    def layer_kinds(self) -> tuple[LayerKind, ...]:
+        """The kind of every layer, in order."""
+        return self.layer_types or _every(self.global_attn_every_n_layers, self.num_hidden_layers)
+
+    @cached_property
+    def scan_plan(self) -> ScanPlan:
+        """Which layers are stacked and scanned; an irregular pattern unrolls them all."""
+        period, rest = self.global_attn_every_n_layers, self.num_hidden_layers - 1
+        groups = 0 if self.layer_types else rest // period
+        pattern = self.layer_kinds[1 : 1 + period] if groups else ()
+        return ScanPlan(pattern, groups, range(1 + groups * len(pattern), self.num_hidden_layers))
+
+    def locate(self, layer: int) -> tuple[tuple[str, ...], int | None]:
+        """Where layer `layer` lies among the parameters: the path, and the index in the stack.
+
+        The index is None for a layer that is stored alone. Nothing else knows the layout.
+        """
+        if layer == 0 or layer in self.scan_plan.tail:
+            return (f"layer_{layer}",), None
+        group, j = divmod(layer - 1, len(self.scan_plan.pattern))
+        return ("groups", block_name(self.scan_plan.pattern[j], j)), group
+
+    def rope(self, kind: LayerKind) -> tuple[float, RopeScaling | None]:
+        """Theta and scaling of the rotary embedding in layers of this kind."""
+        if kind == FULL:
+            return self.global_rope_theta, self.global_rope_scaling
+        return self.local_rope_theta, self.local_rope_scaling
+
+    def window(self, kind: LayerKind) -> int | None:
+        """The attention window of layers of this kind; None is unlimited."""
+        return None if kind == FULL else self.local_attention
+
+    def parameter_count(self, *, head: bool = True) -> int:
+        """Number of parameters of the encoder, and of the masked-LM head if `head`."""
+        v, d, f, n = (
+            self.vocab_size,
+            self.hidden_size,
+            self.intermediate_size,
+            self.num_hidden_layers,
+        )
+        norm = d * (1 + self.norm_bias)
+        attention = 4 * d * d + (4 * d if self.attention_bias else 0)
+        mlp = 3 * d * f + (2 * f + d if self.mlp_bias else 0)
+        encoder = v * d + n * (attention + mlp) + (2 * n + 1) * norm
+        if not head:
+            return encoder
+        decoder = (0 if self.tie_word_embeddings else v * d) + (v if self.decoder_bias else 0)
+        return encoder + d * d + (d if self.classifier_bias else 0) + norm + decoder
+
+    def flops_per_token(self, document_length: float, predicted: float = 0.0) -> float:
+        """Forward floating-point operations for one token; training takes three times as many.
+
+        Counted analytically, because XLA counts the body of a scan once. `document_length` is the
+        mean number of keys that a token sees in a global layer, `predicted` the share of tokens
+        that go through the masked-LM head. Norms, rotations and softmax are not counted.
+        """
+        d, f = self.hidden_size, self.intermediate_size
+        near = min(document_length, 2 * (self.local_attention // 2) + 1)
+        keys = sum(document_length if kind == FULL else near for kind in self.layer_kinds)
+        layers = self.num_hidden_layers * 2 * (4 * d * d + 3 * d * f) + 4 * d * keys
+        return layers + predicted * 2 * (d * d + d * self.vocab_size)
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> ModernBertConfig:
+        """A named architecture from `PRESETS`, with fields changed. Raises `UserError`."""
+        if name not in PRESETS:
+            raise UserError(f"no model preset is named {name!r}; {did_you_mean(name, PRESETS)}")
+        return dataclasses.replace(PRESETS[name], **changes)
+
+    @classmethod
+    def from_hf(cls, config: Mapping[str, Any]) -> ModernBertConfig:
+        """Reads the content of a Hugging Face `config.json`, in the form of version 4 or 5."""
+        from modernbert_jax import hf_config
+
+        return hf_config.read(config)
+
+    def to_hf(self, **keys: Any) -> dict[str, Any]:
+        """A `config.json` for transformers 4 and 5; `keys` are added, e.g. `architectures`."""
+        from modernbert_jax import hf_config
+
+        return hf_config.write(self, keys)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """How a model is computed; never what. Parameters are float32 whatever is chosen here."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of matrix products and attention. Norms, softmax and residual sums stay float32."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the backward pass computes again: nothing, all but matrix products, or everything."""
+    attention: str = "auto"
+    """Implementation of attention; see `modernbert_jax.attention.IMPLEMENTATIONS`."""
+    scan_layers: bool = True
+    """False unrolls the layer groups, for debugging; parameters are stored alike."""
+
+    def __post_init__(self):
+        for name, allowed in (
+            ("dtype", ("float32", "bfloat16")),
+            ("remat", ("none", "dots", "full")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise UserError(
+                    f"{name} is {getattr(self, name)!r}; it must be {' or '.join(allowed)}"
+                )
+
+
+def block_name(kind: LayerKind, index: int) -> str:
+    """The parameter name of the block at `index` within a group."""
+    return f"{'global' if kind == FULL else 'local'}_{index}"
+
+
+def _every(n: int, layers: int) -> tuple[LayerKind, ...]:
+    return tuple(FULL if i % n == 0 else SLIDING for i in range(layers))
+
+
+def _sized(layers: int, hidden: int, intermediate: int, heads: int, **more) -> ModernBertConfig:
+    return ModernBertConfig(
+        num_hidden_layers=layers,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_attention_heads=heads,
+        **more,
+    )
+
+
+_ETTIN = {"local_rope_theta": 160_000.0, "max_position_embeddings": 7999}
+
+PRESETS: dict[str, ModernBertConfig] = {
+    "base": _sized(22, 768, 1152, 12),
+    "large": _sized(28, 1024, 2624, 16),
+    "ettin-17m": _sized(7, 256, 384, 4, **_ETTIN),
+    "ettin-32m": _sized(10, 384, 576, 6, **_ETTIN),
+    "ettin-68m": _sized(19, 512, 768, 8, **_ETTIN),
+    "ettin-150m": _sized(22, 768, 1152, 12, **_ETTIN),
+    "ettin-400m": _sized(28, 1024, 2624, 16, **_ETTIN),
+    "ettin-1b": _sized(28, 1792, 3840, 28, **_ETTIN),
+    "nano": _sized(
+        7,
+        128,
+        192,
+        2,
+        vocab_size=4096,
+        bos_token_id=4092,
+        cls_token_id=4092,
+        eos_token_id=4093,
+        sep_token_id=4093,
+        pad_token_id=4094,
+    ),
+}
+"""ModernBERT (Warner et al. 2024, table 4), Ettin (Weller et al. 2025), and one for tests."""

@@ -1,0 +1,201 @@
+"""`config.json` as Hugging Face writes it: both forms in, one superset out.
+
+transformers 4 has flat keys (`global_rope_theta`, `global_attn_every_n_layers`, ...); version 5
+has `layer_types` and `rope_parameters`, and drops the flat ones. A file with only the new keys is
+misread by version 4 without a word, so both are always written.
+"""
+
+import dataclasses
+import typing
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from modernbert_jax.config import FULL, SLIDING, LayerKind, ModernBertConfig, RopeScaling
+from modernbert_jax.errors import UserError, did_you_mean
+
+_DERIVED = ("layer_types", "global_rope_scaling", "local_rope_scaling")
+_PLAIN = {
+    name: hint
+    for name, hint in typing.get_type_hints(ModernBertConfig).items()
+    if name in {f.name for f in dataclasses.fields(ModernBertConfig)} and name not in _DERIVED
+}
+"""The fields that stand in the file under their own names, with their types."""
+
+_CLASS_DEFAULTS = {"classifier_pooling": "cls"}
+"""Where a file without the key means something else than our own default does."""
+
+_CONSTANT = {
+    "deterministic_flash_attn": False,
+    "position_embedding_type": "sans_pos",
+    "reference_compile": False,
+    "repad_logits_with_grad": False,
+    "sparse_pred_ignore_index": -100,
+    "sparse_prediction": False,
+    "transformers_version": "4.48.0",
+}
+"""Keys that say nothing here but that readers elsewhere look for."""
+
+_ALIASES = {"layer_norm_eps": "norm_eps"}
+_STRUCTURED = ("model_type", "layer_types", "rope_parameters", "rope_scaling", "sliding_window")
+KNOWN = {*_PLAIN, *_CONSTANT, *_ALIASES, *_STRUCTURED, "architectures", "dtype", "torch_dtype"}
+
+_INHERIT = (None, 0, -1)
+"""Values of `local_rope_theta` that mean the global one: null in version 4, -1 in research code."""
+
+_ROPE_KEYS = {
+    "linear": ("factor",),
+    "yarn": ("factor", "original_max_position_embeddings", "beta_fast", "beta_slow"),
+    "llama3": (
+        "factor",
+        "original_max_position_embeddings",
+        "low_freq_factor",
+        "high_freq_factor",
+    ),
+}
+
+_LOOKALIKES = {
+    "deberta": "DeBERTa",
+    "deberta-v2": "DeBERTa",
+    "eurobert": "EuroBERT",
+    "neobert": "NeoBERT",
+    "ultrabert": "UltraBERT",
+}
+
+
+def read(config: Mapping[str, Any]) -> ModernBertConfig:
+    """The architecture that a `config.json` describes; the new form wins over the flat keys.
+
+    Raises `UserError` that lists everything wrong with it.
+    """
+    _check_model_type(config)
+    given = {_ALIASES[k]: v for k, v in config.items() if k in _ALIASES}
+    given.update({k: v for k, v in config.items() if k in _PLAIN})
+    problems = [*_misspelt(config)]
+    fields = dict(_CLASS_DEFAULTS)
+    for name, value in given.items():
+        if value is None and type(None) not in typing.get_args(_PLAIN[name]):
+            continue
+        try:
+            fields[name] = _typed(name, value)
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("config.json: " + "; ".join(problems))
+    if given.get("local_rope_theta", 1) in _INHERIT:
+        fields["local_rope_theta"] = fields.get("global_rope_theta", 160_000.0)
+    if isinstance(config.get("sliding_window"), int):
+        fields["local_attention"] = 2 * config["sliding_window"]
+    if config.get("layer_types") is not None:
+        fields["layer_types"] = tuple(config["layer_types"])
+    fields |= _rope_fields(config, fields)
+    return ModernBertConfig(**fields)
+
+
+def unknown_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that mean nothing here: kept beside a checkpoint and written back."""
+    return {k: v for k, v in config.items() if k not in KNOWN}
+
+
+def write(config: ModernBertConfig, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The superset that transformers 4 and 5 and the readers in other languages agree on."""
+    flat = {name: getattr(config, name) for name in _PLAIN}
+    scalings = {FULL: config.global_rope_scaling, SLIDING: config.local_rope_scaling}
+    written = {
+        **_CONSTANT,
+        **flat,
+        "model_type": "modernbert",
+        "layer_norm_eps": config.norm_eps,
+        "layer_types": list(config.layer_kinds),
+        "rope_parameters": {k: _write_rope(config.rope(k)[0], s) for k, s in scalings.items()},
+        **keys,
+    }
+    if config.layer_types is not None:
+        del written["global_attn_every_n_layers"]
+        warnings.warn(
+            "layer_types is irregular: transformers 4 cannot express it and would read the file"
+            " as every third layer global; use transformers 5 or newer for this model",
+            stacklevel=3,
+        )
+    if any(scalings.values()):
+        warnings.warn(
+            "rope scaling is ignored by transformers 4; use version 5 or newer for this model",
+            stacklevel=3,
+        )
+    return dict(sorted(written.items()))
+
+
+def _check_model_type(config: Mapping[str, Any]) -> None:
+    kind = config.get("model_type", "modernbert")
+    if kind == "modernbert":
+        return
+    if kind == "modernbert-decoder":
+        raise UserError("config.json: model_type 'modernbert-decoder' is a decoder; only encoders")
+    name = _LOOKALIKES.get(str(kind).lower(), repr(kind))
+    raise UserError(f"config.json: model_type is {name}, not ModernBERT; only 'modernbert' is read")
+
+
+def _misspelt(config: Mapping[str, Any]) -> list[str]:
+    """Unknown keys that all but match a known one which is absent; other unknown keys are kept."""
+    import difflib
+
+    absent = sorted(set(_PLAIN) - set(config))
+    found = []
+    for key in sorted(unknown_keys(config)):
+        near = difflib.get_close_matches(key, absent, n=1, cutoff=0.9)
+        if near:
+            found.append(f"unknown key {key!r}; {did_you_mean(key, near)}")
+    return found
+
+
+def _typed(name: str, value: Any) -> Any:
+    """The value in its field's type; an integer passes for a float, nothing else is bent."""
+    allowed = typing.get_args(_PLAIN[name]) or (_PLAIN[name],)
+    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if (isinstance(value, bool) and bool not in allowed) or not isinstance(value, allowed):
+        names = " or ".join("null" if t is type(None) else t.__name__ for t in allowed)
+        raise UserError(f"{name} is {value!r}; it must be {names}")
+    return value
+
+
+def _rope_fields(config: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Thetas and scalings from `rope_parameters` and `rope_scaling`, where the file has them."""
+    parameters = config.get("rope_parameters") or {}
+    if not isinstance(parameters, Mapping) or not {*parameters} <= {FULL, SLIDING}:
+        raise UserError(
+            f"config.json: rope_parameters must map {FULL!r} and {SLIDING!r} to their parameters"
+        )
+    shared = config.get("rope_scaling") or {}
+    length = fields.get("max_position_embeddings", 8192)
+    found: dict[str, Any] = {}
+    for kind, prefix in ((FULL, "global"), (SLIDING, "local")):
+        own = {**shared, **(parameters.get(kind) or {})}
+        if own.get("rope_theta") is not None:
+            found[f"{prefix}_rope_theta"] = _typed(f"{prefix}_rope_theta", own["rope_theta"])
+        found[f"{prefix}_rope_scaling"] = _read_scaling(kind, own, length)
+    return found
+
+
+def _read_scaling(kind: LayerKind, rope: Mapping[str, Any], length: int) -> RopeScaling | None:
+    rope_type = rope.get("rope_type", rope.get("type", "default"))
+    if rope_type == "default":
+        return None
+    known = {f.name for f in dataclasses.fields(RopeScaling)}
+    unknown = {*rope} - known - {"rope_theta", "type"}
+    if unknown:
+        raise UserError(f"config.json: {kind} rope has keys that are not read: {sorted(unknown)}")
+    if "factor" not in rope:
+        raise UserError(f"config.json: {kind} rope_type {rope_type!r} needs a 'factor'")
+    values = {k: v for k, v in rope.items() if k in known}
+    values |= {"rope_type": rope_type, "factor": float(rope["factor"])}
+    return RopeScaling(**{"original_max_position_embeddings": length} | values)
+
+
+def _write_rope(theta: float, scaling: RopeScaling | None) -> dict[str, Any]:
+    if scaling is None:
+        return {"rope_theta": theta, "rope_type": "default"}
+    written = {key: getattr(scaling, key) for key in _ROPE_KEYS[scaling.rope_type]}
+    if scaling.attention_factor is not None:
+        written["attention_factor"] = scaling.attention_factor
+    return {"rope_theta": theta, "rope_type": scaling.rope_type, **written}

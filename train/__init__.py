@@ -1,0 +1,1 @@
+"""Training: data, optimizer, schedule, loop, checkpoints and metrics."""
