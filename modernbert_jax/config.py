@@ -302,7 +302,7 @@ PRESETS: dict[str, ModernBertConfig] = {
     "ettin-400m": _sized(28, 1024, 2624, 16, **_ETTIN),
     "ettin-1b": _sized(28, 1792, 3840, 28, **_ETTIN),
     "nano": _sized(
-        7,
+        4,
         128,
         192,
         2,

@@ -21,9 +21,13 @@ class RopeTable(NamedTuple):
 
 
 def inverse_frequencies(theta: float, head_dim: int, scaling: RopeScaling | None) -> np.ndarray:
-    """Radians per position of each rotated pair: float32 [H/2], theta^(-2k/H) before scaling."""
-    exponent = np.arange(0, head_dim, 2, dtype=np.float64) / head_dim
-    plain = 1.0 / theta**exponent
+    """Radians per position of each rotated pair: float32 [H/2], theta^(-2k/H) before scaling.
+
+    Exponent, power and reciprocal are each rounded to float32, as in PyTorch: one unit in the last
+    place of a frequency turns a token at position 8,192 by 1e-4 radians.
+    """
+    exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    plain = np.float32(1) / (theta ** exponent.astype(np.float64)).astype(np.float32)
     if scaling is not None:
         plain = _SCALE[scaling.rope_type](plain, theta, head_dim, scaling)
     return plain.astype(np.float32)

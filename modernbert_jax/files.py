@@ -1,0 +1,90 @@
+"""Writing that leaves either the whole thing or nothing."""
+
+import contextlib
+import glob
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from modernbert_jax.errors import UserError
+
+
+@contextlib.contextmanager
+def whole_directory(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary sibling to fill; it becomes `path` if the block ends well, and goes if not.
+
+    Raises `UserError` when `path` is a file or holds anything already.
+    """
+    path = Path(path).absolute()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path}: exists; choose another place or remove it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(path)
+        temporary.mkdir()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    try:
+        yield temporary
+        if path.exists():
+            path.rmdir()
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_bytes(path: str | os.PathLike, content: bytes) -> None:
+    """Replaces a file at once."""
+    path = Path(path)
+    temporary = _temporary(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Replaces a file by readable JSON, at once."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """A JSON object from a file. Raises `UserError` that names the file."""
+    path = Path(path)
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds {type(value).__name__}; it must be a JSON object")
+    return value
+
+
+def _temporary(path: Path) -> Path:
+    """A sibling's name that tells whose it is; what killed processes left behind goes away."""
+    host = socket.gethostname()
+    prefix = f".{path.name}.{host}-"
+    for left in path.parent.glob(f"{glob.escape(prefix)}*.tmp"):
+        owner = left.name.removeprefix(prefix).removesuffix(".tmp")
+        if owner.isdecimal() and not _alive(int(owner)):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f"{prefix}{os.getpid()}.tmp")
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

