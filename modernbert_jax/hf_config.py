@@ -38,7 +38,8 @@ _CONSTANT = {
 
 _ALIASES = {"layer_norm_eps": "norm_eps"}
 _STRUCTURED = ("model_type", "layer_types", "rope_parameters", "rope_scaling", "sliding_window")
-KNOWN = {*_PLAIN, *_CONSTANT, *_ALIASES, *_STRUCTURED, "architectures", "dtype", "torch_dtype"}
+_REWRITTEN = ("architectures", "dtype", "torch_dtype", "transformers_version")
+KNOWN = {*_PLAIN, *_ALIASES, *_STRUCTURED, *_REWRITTEN}
 
 _INHERIT = (None, 0, -1)
 """Values of `local_rope_theta` that mean the global one: null in version 4, -1 in research code."""
@@ -82,13 +83,15 @@ def read(config: Mapping[str, Any]) -> ModernBertConfig:
             problems.append(str(error))
     if problems:
         raise UserError("config.json: " + "; ".join(problems))
-    if given.get("local_rope_theta", 1) in _INHERIT:
-        fields["local_rope_theta"] = fields.get("global_rope_theta", 160_000.0)
     if isinstance(config.get("sliding_window"), int):
         fields["local_attention"] = 2 * config["sliding_window"]
     if config.get("layer_types") is not None:
+        if not isinstance(config["layer_types"], list | tuple):
+            raise UserError("config.json: layer_types must be a list with one kind per layer")
         fields["layer_types"] = tuple(config["layer_types"])
     fields |= _rope_fields(config, fields)
+    if fields.get("local_rope_theta", given.get("local_rope_theta", 1)) in _INHERIT:
+        fields["local_rope_theta"] = fields.get("global_rope_theta", 160_000.0)
     return ModernBertConfig(**fields)
 
 
@@ -99,7 +102,8 @@ def unknown_keys(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def write(config: ModernBertConfig, keys: Mapping[str, Any]) -> dict[str, Any]:
     """The superset that transformers 4 and 5 and the readers in other languages agree on."""
-    flat = {name: getattr(config, name) for name in _PLAIN}
+    # Version 5 refuses an integer where it wants a float, so that 10000 has to become 10000.0.
+    flat = {name: _typed(name, getattr(config, name)) for name in _PLAIN}
     scalings = {FULL: config.global_rope_scaling, SLIDING: config.local_rope_scaling}
     written = {
         **_CONSTANT,
@@ -161,20 +165,30 @@ def _typed(name: str, value: Any) -> Any:
 
 def _rope_fields(config: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     """Thetas and scalings from `rope_parameters` and `rope_scaling`, where the file has them."""
-    parameters = config.get("rope_parameters") or {}
-    if not isinstance(parameters, Mapping) or not {*parameters} <= {FULL, SLIDING}:
+    parameters, shared = config.get("rope_parameters") or {}, config.get("rope_scaling") or {}
+    if not _nested(parameters) or not {*parameters} <= {FULL, SLIDING}:
         raise UserError(
             f"config.json: rope_parameters must map {FULL!r} and {SLIDING!r} to their parameters"
         )
-    shared = config.get("rope_scaling") or {}
+    if not isinstance(shared, Mapping):
+        raise UserError("config.json: rope_scaling must be an object with a rope_type")
     length = fields.get("max_position_embeddings", 8192)
     found: dict[str, Any] = {}
     for kind, prefix in ((FULL, "global"), (SLIDING, "local")):
         own = {**shared, **(parameters.get(kind) or {})}
         if own.get("rope_theta") is not None:
             found[f"{prefix}_rope_theta"] = _typed(f"{prefix}_rope_theta", own["rope_theta"])
+        elif "rope_theta" in own and kind == SLIDING:
+            found["local_rope_theta"] = None  # inherits, as the flat key does
         found[f"{prefix}_rope_scaling"] = _read_scaling(kind, own, length)
     return found
+
+
+def _nested(value: Any) -> bool:
+    """Whether it maps names to objects, or to null."""
+    return isinstance(value, Mapping) and all(
+        v is None or isinstance(v, Mapping) for v in value.values()
+    )
 
 
 def _read_scaling(kind: LayerKind, rope: Mapping[str, Any], length: int) -> RopeScaling | None:
@@ -185,17 +199,20 @@ def _read_scaling(kind: LayerKind, rope: Mapping[str, Any], length: int) -> Rope
     unknown = {*rope} - known - {"rope_theta", "type"}
     if unknown:
         raise UserError(f"config.json: {kind} rope has keys that are not read: {sorted(unknown)}")
-    if "factor" not in rope:
+    if rope.get("factor") is None:
         raise UserError(f"config.json: {kind} rope_type {rope_type!r} needs a 'factor'")
-    values = {k: v for k, v in rope.items() if k in known}
+    values = {k: v for k, v in rope.items() if k in known and v is not None}
+    for key, value in values.items():
+        if key != "rope_type" and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise UserError(f"config.json: {kind} rope's {key} is {value!r}; it must be a number")
     values |= {"rope_type": rope_type, "factor": float(rope["factor"])}
     return RopeScaling(**{"original_max_position_embeddings": length} | values)
 
 
 def _write_rope(theta: float, scaling: RopeScaling | None) -> dict[str, Any]:
     if scaling is None:
-        return {"rope_theta": theta, "rope_type": "default"}
+        return {"rope_theta": float(theta), "rope_type": "default"}
     written = {key: getattr(scaling, key) for key in _ROPE_KEYS[scaling.rope_type]}
     if scaling.attention_factor is not None:
         written["attention_factor"] = scaling.attention_factor
-    return {"rope_theta": theta, "rope_type": scaling.rope_type, **written}
+    return {"rope_theta": float(theta), "rope_type": scaling.rope_type, **written}

@@ -1,0 +1,112 @@
+"""What every format is read into and written from."""
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from modernbert_jax.config import ModernBertConfig
+from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.tokenizer import Tokenizer
+
+from . import names
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How the tensors were stored where they came from, so that they can be stored so again."""
+
+    prefix: str = names.PREFIX
+    """What the encoder's tensors are named with in front of a head; some files have nothing."""
+    decoder_copy: bool = False
+    """Whether a tied `decoder.weight` is written beside the embedding that it equals."""
+    dtypes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The dtype of each foreign tensor where it is not that of the parameter it lies in."""
+    dtype: str | None = None
+    """What `config.json` says, which need not be so; None writes the widest that there is."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A model at rest: numpy arrays, the bytes of its tokenizer, and no device."""
+
+    config: ModernBertConfig
+    params: names.Params
+    """In the layout of the module: `MaskedLM` or `Encoder`, or with a classifier {"encoder",
+    "head", "classifier"}. The dtypes are those of the file."""
+    head: str = "masked_lm"
+    """A key of `names.HEADS`."""
+    files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    """The tokenizer's files and the like, carried through byte for byte."""
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Keys of `config.json` that mean nothing to the model: `id2label`, prompts, ..."""
+    layout: Layout = Layout()
+
+    def __post_init__(self):
+        if self.head not in names.HEADS:
+            raise UserError(f"head is {self.head!r}; {did_you_mean(self.head, names.HEADS)}")
+        params: names.Params = {}
+        for path, leaf in names.flatten(self.params).items():
+            names.put(params, path, np.asarray(leaf))
+        object.__setattr__(self, "params", params)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """From `files`, when first asked for. Raises `UserError` if they are damaged."""
+        return Tokenizer.from_files(self.files) if "tokenizer.json" in self.files else None
+
+    @property
+    def labels(self) -> int:
+        """Outputs of the classifier, as transformers counts them."""
+        return labels(self.head, self.extra)
+
+    @property
+    def count(self) -> int:
+        """Number of parameters."""
+        return sum(leaf.size for leaf in names.flatten(self.params).values())
+
+    @property
+    def dtype(self) -> str:
+        """The type of the parameters; the widest, where they differ."""
+        leaves = names.flatten(self.params).values()
+        return names.common_dtype(leaf.dtype for leaf in leaves).name
+
+
+def labels(head: str, config: Mapping[str, Any]) -> int:
+    """Number of a classifier's outputs from the keys of a `config.json`."""
+    if head == "multiple_choice":
+        return 1
+    named = config.get("id2label")
+    if isinstance(named, Mapping) and named:
+        return len(named)
+    given = config.get("num_labels", 2)
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        raise UserError(f"config.json: num_labels is {given!r}; it must be 1 or more")
+    return given
+
+
+def cast(checkpoint: Checkpoint, dtype: str) -> Checkpoint:
+    """The checkpoint with every tensor in this dtype.
+
+    Raises:
+        UserError: another dtype than `DTYPES`, or values that float16 would turn into infinity.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"dtype is {dtype!r}; {did_you_mean(dtype, DTYPES)}")
+    params: names.Params = {}
+    lost = []
+    for path, leaf in names.flatten(checkpoint.params).items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            names.put(params, path, new := leaf.astype(dtype))
+        if np.isinf(new).sum() > np.isinf(leaf).sum():
+            lost.append("/".join(path))
+    if lost:
+        raise UserError(f"dtype {dtype} is too narrow for values of {', '.join(lost)}")
+    layout = dataclasses.replace(checkpoint.layout, dtypes={}, dtype=None)
+    return dataclasses.replace(checkpoint, params=params, layout=layout)

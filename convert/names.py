@@ -1,0 +1,244 @@
+"""The table of names: where each tensor of a Hugging Face checkpoint lies among our parameters.
+
+A PyTorch weight is [out, in] and ours is [in, out]. Tensors that PyTorch stacks along their output
+(the thirds of Wqkv, the halves of Wi) get an axis for it, and the layers of a scanned group share
+one stack. The table is generated from a config and is the only place that knows both sides.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import ml_dtypes  # noqa: F401  (makes numpy know bfloat16)
+import numpy as np
+
+from modernbert_jax.config import ModernBertConfig
+from modernbert_jax.errors import UserError
+
+HEADS = {
+    "none": "ModernBertModel",
+    "masked_lm": "ModernBertForMaskedLM",
+    "sequence_classification": "ModernBertForSequenceClassification",
+    "token_classification": "ModernBertForTokenClassification",
+    "question_answering": "ModernBertForQuestionAnswering",
+    "multiple_choice": "ModernBertForMultipleChoice",
+}
+"""Our name of a head, and the class of transformers that has it."""
+
+TOKEN_TABLE = "embeddings.tok_embeddings.weight"
+PREFIX = "model."
+Params = dict[str, Any]
+
+
+class Transform(NamedTuple):
+    """How a foreign array becomes ours; both directions are exact."""
+
+    parts: int | None = None
+    """The outputs are this many tensors on end; ours has an axis for them."""
+    transpose: bool = False
+
+    def to_ours(self, x: np.ndarray) -> np.ndarray:
+        if self.parts:
+            x = x.reshape(self.parts, x.shape[0] // self.parts, *x.shape[1:])
+        return x.swapaxes(-1, -2) if self.transpose else x
+
+    def to_foreign(self, x: np.ndarray) -> np.ndarray:
+        x = x.swapaxes(-1, -2) if self.transpose else x
+        return x.reshape(-1, *x.shape[2:]) if self.parts else x
+
+
+class Row(NamedTuple):
+    """One foreign tensor: its shape, and where and how it lies among our parameters."""
+
+    shape: tuple[int, ...]
+    path: tuple[str, ...]
+    index: int | None
+    """Its place in the stack at `path`; None where it is stored alone."""
+    transform: Transform
+
+
+def table(
+    config: ModernBertConfig, head: str, labels: int = 2, prefix: str = PREFIX
+) -> dict[str, Row]:
+    """A row for every tensor of a checkpoint; every parameter is covered exactly once.
+
+    Args:
+        config: the architecture.
+        head: a key of `HEADS`.
+        labels: outputs of a classifier.
+        prefix: what the names of the encoder's tensors begin with, if anything.
+    """
+    encoder = () if head == "none" else ("encoder",)
+    rows = {
+        prefix + name: row._replace(path=(*encoder, *row.path))
+        for name, row in _encoder(config).items()
+    }
+    if head != "none":
+        rows |= _head(config, "decoder" if head == "masked_lm" else "classifier", labels)
+    return rows
+
+
+def _encoder(config: ModernBertConfig) -> dict[str, Row]:
+    v, d = config.vocab_size, config.hidden_size
+    table = Row((v, d), ("embeddings", "embedding"), None, Transform())
+    rows = {TOKEN_TABLE: table, **_norm(config, "embeddings.norm", ("embeddings", "norm"))}
+    for i in range(config.num_hidden_layers):
+        rows |= _layer(config, i)
+    return rows | _norm(config, "final_norm", ("final_norm",))
+
+
+def _layer(config: ModernBertConfig, i: int) -> dict[str, Row]:
+    d, f, (path, index) = config.hidden_size, config.intermediate_size, config.locate(i)
+    attention, mlp = config.attention_bias, config.mlp_bias
+    rows = _norm(config, "attn_norm", (*path, "attn_norm")) if i else {}
+    rows |= _linear("attn.Wqkv", (*path, "attn", "Wqkv"), d, 3 * d, attention, parts=3)
+    rows |= _linear("attn.Wo", (*path, "attn", "Wo"), d, d, attention)
+    rows |= _norm(config, "mlp_norm", (*path, "mlp_norm"))
+    rows |= _linear("mlp.Wi", (*path, "mlp", "Wi"), d, 2 * f, mlp, parts=2)
+    rows |= _linear("mlp.Wo", (*path, "mlp", "Wo"), f, d, mlp)
+    return {f"layers.{i}.{name}": row._replace(index=index) for name, row in rows.items()}
+
+
+def _head(config: ModernBertConfig, last: str, labels: int) -> dict[str, Row]:
+    v, d = config.vocab_size, config.hidden_size
+    rows = _linear("head.dense", ("head", "dense"), d, d, config.classifier_bias)
+    rows |= _norm(config, "head.norm", ("head", "norm"))
+    if last == "classifier":
+        return rows | _linear("classifier", ("classifier",), d, labels, bias=True)
+    if not config.tie_word_embeddings:
+        rows |= _linear("decoder", ("decoder", "linear"), d, v, bias=False)
+    if config.decoder_bias:
+        rows["decoder.bias"] = Row((v,), ("decoder", "bias"), None, Transform())
+    return rows
+
+
+def _linear(
+    name: str,
+    path: tuple[str, ...],
+    inputs: int,
+    outputs: int,
+    bias: bool,
+    parts: int | None = None,
+) -> dict[str, Row]:
+    kernel = Row((outputs, inputs), (*path, "kernel"), None, Transform(parts, transpose=True))
+    rows = {f"{name}.weight": kernel}
+    if bias:
+        rows[f"{name}.bias"] = Row((outputs,), (*path, "bias"), None, Transform(parts))
+    return rows
+
+
+def _norm(config: ModernBertConfig, name: str, path: tuple[str, ...]) -> dict[str, Row]:
+    rows = {f"{name}.weight": Row((config.hidden_size,), (*path, "scale"), None, Transform())}
+    if config.norm_bias:
+        rows[f"{name}.bias"] = Row((config.hidden_size,), (*path, "bias"), None, Transform())
+    return rows
+
+
+def shapes(rows: Mapping[str, Row]) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """The shape of every parameter, by path: the tree that the module's `init` would make."""
+    found: dict[tuple[str, ...], tuple[int, ...]] = {}
+    for row in rows.values():
+        # No memory is touched: a transform of a broadcast zero is a view.
+        shape = row.transform.to_ours(np.broadcast_to(np.float32(0), row.shape)).shape
+        found[row.path] = shape if row.index is None else (_stack(row, found, shape), *shape)
+    return found
+
+
+def _stack(row: Row, found: Mapping, shape: tuple[int, ...]) -> int:
+    height = found[row.path][0] if row.path in found else 0
+    return max(height, row.index + 1)
+
+
+def to_params(tensors: Mapping[str, np.ndarray], rows: Mapping[str, Row], origin: str) -> Params:
+    """Our parameters from foreign tensors: a nested dict of numpy arrays.
+
+    A stack of tensors of several dtypes gets one that holds them all exactly.
+
+    Raises:
+        UserError: one message with every tensor that is missing, unexpected or of another shape.
+    """
+    check({n: x.shape for n, x in tensors.items()}, {n: r.shape for n, r in rows.items()}, origin)
+    members: dict[tuple[str, ...], dict[int | None, np.ndarray]] = {}
+    for name, row in rows.items():
+        ours = row.transform.to_ours(tensors[name])
+        members.setdefault(row.path, {})[row.index] = ours
+    params: Params = {}
+    for path, stack in members.items():
+        dtype = common_dtype(x.dtype for x in stack.values())
+        if None in stack:
+            array = np.ascontiguousarray(stack[None])
+        else:
+            array = np.stack([stack[i].astype(dtype) for i in range(len(stack))])
+        put(params, path, array)
+    return params
+
+
+def to_tensors(params: Params, rows: Mapping[str, Row]) -> dict[str, np.ndarray]:
+    """The foreign tensors of parameters, contiguous. Raises `UserError` as `to_params` does."""
+    check_params(params, rows, "parameters")
+    tensors = {}
+    for name, row in rows.items():
+        array = leaf(params, row.path)
+        array = array if row.index is None else array[row.index]
+        tensors[name] = np.ascontiguousarray(row.transform.to_foreign(array))
+    return tensors
+
+
+def check_params(params: Params, rows: Mapping[str, Row], origin: Any) -> None:
+    """Raises one `UserError` for all leaves, of any kind that has a shape, that do not fit."""
+    found = {"/".join(path): x.shape for path, x in flatten(params).items()}
+    check(found, {"/".join(path): s for path, s in shapes(rows).items()}, origin)
+
+
+def check(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], origin: Any
+) -> None:
+    """Raises one `UserError` for all differences between names and shapes."""
+    problems = []
+    if missing := [f"{n} {list(expected[n])}" for n in expected if n not in found]:
+        problems.append(f"missing {_some(missing)}")
+    if unexpected := [f"{n} {list(found[n])}" for n in found if n not in expected]:
+        problems.append(f"unexpected {_some(unexpected)}")
+    if other := [
+        f"{n} {list(found[n])} instead of {list(expected[n])}"
+        for n in expected
+        if n in found and tuple(found[n]) != tuple(expected[n])
+    ]:
+        problems.append(f"of another shape {_some(other)}")
+    if problems:
+        raise UserError(f"{origin}: tensors do not fit the config: {'; '.join(problems)}")
+
+
+def _some(names: list[str], most: int = 20) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
+def common_dtype(dtypes) -> np.dtype:
+    """The narrowest float type that holds all of these exactly."""
+    dtypes = {np.dtype(d) for d in dtypes}
+    if len(dtypes) == 1:
+        return dtypes.pop()
+    return np.dtype(np.float64 if np.dtype(np.float64) in dtypes else np.float32)
+
+
+def flatten(params: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """The leaves of a nested dict by path."""
+    found = {}
+    for key, value in params.items():
+        inner = isinstance(value, Mapping)
+        found |= flatten(value, (*path, key)) if inner else {(*path, key): value}
+    return found
+
+
+def leaf(params: Params, path: tuple[str, ...]) -> Any:
+    """The leaf of a nested dict at a path."""
+    for key in path:
+        params = params[key]
+    return params
+
+
+def put(params: Params, path: tuple[str, ...], value: Any) -> None:
+    """Sets a leaf of a nested dict, with the dicts above it."""
+    for key in path[:-1]:
+        params = params.setdefault(key, {})
+    params[path[-1]] = value

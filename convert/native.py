@@ -1,0 +1,111 @@
+"""The project's own directory, format `jax`: parameters by Orbax, the rest as readable files.
+
+`config.json` is the Hugging Face one and `modernbert_jax.json` the marker. The marker holds what a
+foreign directory had and ours has not, so that writing that directory again changes no bit; and a
+checksum of every file of the parameters, because Orbax itself reads altered bytes without a word.
+"""
+
+import dataclasses
+import functools
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+from modernbert_jax import files
+from modernbert_jax.errors import UserError
+
+from . import huggingface, names
+from .checkpoint import Checkpoint, Layout
+
+MARKER = "modernbert_jax.json"
+PARAMS = "params"
+VERSION = 1
+
+
+def read(directory: Path) -> Checkpoint:
+    """The checkpoint in a directory. Raises `UserError` that lists what is wrong."""
+    marker = files.read_json(directory / MARKER)
+    if marker.get("version") != VERSION:
+        raise UserError(
+            f"{directory / MARKER}: version is {marker.get('version')!r}; this program reads"
+            f" {VERSION}"
+        )
+    config, extra, _ = huggingface.read_config(directory)
+    try:
+        layout = Layout(**marker["layout"])
+        checkpoint = Checkpoint(
+            config=config,
+            params={},
+            head=marker["head"],
+            files=huggingface.read_carried(directory),
+            extra=extra,
+            layout=layout,
+        )
+    except (KeyError, TypeError, UserError) as error:
+        raise UserError(f"{directory / MARKER}: damaged ({error})") from None
+    if problems := _compare(directory / PARAMS, marker.get("files")):
+        raise UserError(f"{directory / PARAMS}: incomplete or damaged: {'; '.join(problems)}")
+    rows = names.table(config, checkpoint.head, checkpoint.labels, layout.prefix)
+    return dataclasses.replace(checkpoint, params=_read_params(directory / PARAMS, rows))
+
+
+def write(checkpoint: Checkpoint, directory: Path) -> None:
+    """Fills an existing, empty directory."""
+    from orbax.checkpoint import v1 as ocp  # takes a second, and reading `hf` does without
+
+    rows = names.table(checkpoint.config, checkpoint.head, checkpoint.labels)
+    names.check_params(checkpoint.params, rows, "parameters")
+    ocp.save(directory / PARAMS, checkpoint.params)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # transformers does not read this directory
+        files.write_json(directory / "config.json", huggingface.config_json(checkpoint))
+    marker = {
+        "version": VERSION,
+        "head": checkpoint.head,
+        "layout": dataclasses.asdict(checkpoint.layout),
+        "files": _checksums(directory / PARAMS),
+    }
+    files.write_json(directory / MARKER, marker)
+    for name, content in checkpoint.files.items():
+        (directory / name).write_bytes(content)
+
+
+def _checksums(directory: Path) -> dict[str, list[int]]:
+    """Size and CRC-32 of every file below a directory, by its path there."""
+    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {p.relative_to(directory).as_posix(): [p.stat().st_size, _crc(p)] for p in paths}
+
+
+def _crc(path: Path) -> int:
+    with path.open("rb") as file:
+        blocks = iter(functools.partial(file.read, 2**24), b"")
+        return functools.reduce(lambda crc, block: zlib.crc32(block, crc), blocks, 0)
+
+
+def _compare(directory: Path, expected: Any) -> list[str]:
+    """What of the files that the marker lists is not there as it was written."""
+    if not isinstance(expected, dict) or not expected:
+        return [f"{MARKER} lists no files"]
+    found = _checksums(directory)
+    problems = []
+    for name, facts in expected.items():
+        if name not in found:
+            problems.append(f"{name} is missing")
+        elif found[name] != facts:
+            problems.append(f"{name} is not as it was written ({found[name][0]} bytes)")
+    return problems
+
+
+def _read_params(directory: Path, rows: dict[str, names.Row]) -> names.Params:
+    """Names and shapes are compared before anything is read."""
+    from orbax.checkpoint import v1 as ocp
+
+    try:
+        names.check_params(ocp.metadata(directory).metadata, rows, directory)
+        return ocp.load(directory)
+    except UserError:
+        raise
+    except Exception as error:  # of many kinds; the files are as written, but not by this program
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{directory}: not readable as parameters ({reason})") from error
