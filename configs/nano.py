@@ -1,0 +1,46 @@
+"""ModernBERT's three stages in miniature: minutes on two CPU cores. The embedded demonstration.
+
+modernbert-jax quickstart
+"""
+
+from modernbert_jax.config import ModernBertConfig
+from modernbert_jax.train.config import PretrainConfig, Stage
+
+
+def config() -> PretrainConfig:
+    """About a million tokens; the same shape of schedule as the released model's."""
+    return PretrainConfig(
+        model=ModernBertConfig.preset("nano"),
+        attention_dropout=0.0,
+        stages=(
+            Stage(
+                name="pretrain",
+                tokens=400 * 2048,
+                length=1024,
+                rows=2,
+                peak_learning_rate=3e-3,
+                warmup_tokens=20 * 2048,
+                global_rope_theta=10_000.0,
+            ),
+            Stage(
+                name="context-extension",
+                tokens=40 * 4096,
+                length=4096,
+                rows=1,
+                peak_learning_rate=1.5e-3,
+            ),
+            Stage(
+                name="anneal",
+                tokens=40 * 4096,
+                length=4096,
+                rows=1,
+                peak_learning_rate=1.5e-3,
+                decay_tokens=40 * 4096,
+                final_fraction=0.001,
+            ),
+        ),
+        log_every=5,
+        eval_every=200,
+        eval_rows=32,
+        save_every=50,
+    )

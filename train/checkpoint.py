@@ -1,0 +1,53 @@
+"""Checkpoints of a run: the whole training state and where it stood, with Orbax."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from .step import TrainState
+
+
+class Checkpoints:
+    """The checkpoints of a run, `<step>/` each. A context manager: leaving it waits for writing.
+
+    A checkpoint appears under its name only when it is whole; what a killed run was writing is
+    never read.
+    """
+
+    def __init__(self, folder: str | Path, keep: int):
+        policies = ocp.training.preservation_policies
+        self._checkpointer = ocp.training.Checkpointer(
+            str(Path(folder).absolute()), preservation_policy=policies.LatestN(keep)
+        )
+        self._saved: int | None = self.latest()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._checkpointer.close()
+
+    def latest(self) -> int | None:
+        """The step of the newest whole checkpoint."""
+        latest = self._checkpointer.latest
+        return None if latest is None else latest.step
+
+    def save(self, state: TrainState, progress: dict[str, Any]) -> None:
+        """Begins writing `state` and JSON `progress`; returns once the state may be changed."""
+        step = int(state.step)
+        if step == self._saved:
+            return
+        self._checkpointer.save_checkpointables_async(
+            step, {"state": state}, custom_metadata=progress, force=True
+        )
+        self._saved = step
+
+    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """The newest state, placed as `like`, and its progress."""
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
+        )
+        loaded = self._checkpointer.load_checkpointables(None, {"state": abstract})
+        return loaded["state"], self._checkpointer.metadata().custom_metadata

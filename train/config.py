@@ -1,0 +1,188 @@
+"""What a pretraining run is: frozen dataclasses, and their form as JSON."""
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import optax
+
+from modernbert_jax.config import ModernBertConfig, Runtime
+from modernbert_jax.errors import UserError, did_you_mean
+
+from . import schedule
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A stretch of training with one row length, one batch size and one schedule.
+
+    Tokens count a row's whole capacity; packing leaves hardly any of it empty.
+    """
+
+    name: str
+    tokens: int
+    """Length of the stage."""
+    length: int
+    """Tokens in a row."""
+    rows: int
+    """Rows in a batch, over all devices."""
+    peak_learning_rate: float
+    warmup_tokens: int = 0
+    decay_tokens: int = 0
+    """At the end of the stage; 0 holds the peak."""
+    decay_shape: Literal["one_minus_sqrt", "linear", "cosine"] = "one_minus_sqrt"
+    final_fraction: float = 0.0
+    """Of the peak, at the end of the decay."""
+    weight_decay: float = 1e-5
+    """Share of a weight that a step at the peak learning rate takes off it."""
+    mask_rate: float = 0.3
+    global_rope_theta: float = 160_000.0
+    local_rope_theta: float = 10_000.0
+
+    def __post_init__(self):
+        for name in ("tokens", "length", "rows", "peak_learning_rate"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be more than 0")
+        if not 0 < self.mask_rate < 1:
+            raise UserError(f"mask_rate is {self.mask_rate}; it must lie between 0 and 1")
+        if self.warmup_tokens + self.decay_tokens > self.tokens:
+            raise UserError(
+                f"warmup_tokens {self.warmup_tokens} and decay_tokens {self.decay_tokens} do not"
+                f" fit into the stage's {self.tokens} tokens"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in the stage."""
+        return self._steps(self.tokens)
+
+    def learning_rate(self) -> optax.Schedule:
+        """The schedule over the stage's own steps."""
+        decay = self._steps(self.decay_tokens) if self.decay_tokens else 0
+        warmup = self._steps(self.warmup_tokens) if self.warmup_tokens else 0
+        return schedule.warmup_stable_decay(
+            self.peak_learning_rate,
+            min(warmup, self.steps - decay),
+            self.steps,
+            decay,
+            self.final_fraction,
+            self.decay_shape,
+        )
+
+    def _steps(self, tokens: int) -> int:
+        return max(1, round(tokens / (self.rows * self.length)))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """A pretraining run: model, data and stages, one after another in one folder."""
+
+    model: ModernBertConfig
+    stages: tuple[Stage, ...]
+    output: str = "run"
+    """Folder of the run. The same command in the same folder goes on where it stopped."""
+    data: str = "data"
+    """Folder made by `modernbert-jax prepare`, with rows of every stage's length."""
+    init_from: str = ""
+    """Checkpoint to start from, in any format; none means random weights."""
+    runtime: Runtime = dataclasses.field(default_factory=Runtime)
+    attention_dropout: float = 0.1
+    """In training only, after each attention's output projection; not part of the export."""
+    b1: float = 0.9
+    b2: float = 0.98
+    eps: float = 1e-6
+    seed: int = 17
+    log_every: int = 10
+    """Steps between rows of metrics."""
+    save_every: int = 1000
+    """Steps between checkpoints; one is also made at the end of a stage and on a stop."""
+    keep: int = 3
+    """Checkpoints kept on disk."""
+    eval_every: int = 1000
+    """Steps between evaluations on the validation rows; also at both ends of every stage."""
+    eval_rows: int = 256
+    """Validation rows used, at most."""
+    eval_mask_rate: float = 0.15
+
+    def __post_init__(self):
+        if not self.stages:
+            raise UserError("stages is empty; a run needs one or more")
+        for name in ("log_every", "save_every", "keep", "eval_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+
+    def stage_model(self, stage: Stage) -> ModernBertConfig:
+        """The architecture with the rotary thetas of a stage."""
+        return dataclasses.replace(
+            self.model,
+            global_rope_theta=stage.global_rope_theta,
+            local_rope_theta=stage.local_rope_theta,
+        )
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The step at which each stage starts; one more at the end, the run's last."""
+        starts = [0]
+        for stage in self.stages:
+            starts.append(starts[-1] + stage.steps)
+        return tuple(starts)
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A dataclass as a JSON object, nested ones included."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_json(kind: type, value: Any, where: str = "config") -> Any:
+    """A dataclass of type `kind` from JSON; strict about names and types.
+
+    Raises:
+        UserError: an unknown key, with the nearest known one, or a value of the wrong type.
+    """
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where} is {value!r}; it must be an object")
+        hints = typing.get_type_hints(kind)
+        fields = {f.name: f for f in dataclasses.fields(kind)}
+        for key in value:
+            if key not in fields:
+                raise UserError(f"{where}: unknown key {key!r}; {did_you_mean(key, fields)}")
+        for name, field in fields.items():
+            if name not in value and field.default is field.default_factory is dataclasses.MISSING:
+                raise UserError(f"{where}: {name!r} is missing")
+        return kind(**{k: from_json(hints[k], v, f"{where}.{k}") for k, v in value.items()})
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(from_json(args[0], v, f"{where}.{i}") for i, v in enumerate(value))
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return from_json(next(a for a in args if a is not type(None)), value, where)
+    if origin is Literal and value in args:
+        return value
+    if kind is float and type(value) is int:
+        return float(value)
+    if origin is None and type(value) is kind:
+        return value
+    expected = (
+        " or ".join(map(repr, args)) if origin is Literal else getattr(kind, "__name__", kind)
+    )
+    raise UserError(f"{where} is {value!r}; it must be {expected}")
+
+
+def differences(a: Any, b: Any, where: str = "") -> list[str]:
+    """Dotted keys at which two JSON values differ, each with both values."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        keys = [*a, *(k for k in b if k not in a)]
+        prefix = f"{where}." if where else ""
+        return [d for k in keys for d in differences(a.get(k), b.get(k), f"{prefix}{k}")]
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
+        return [
+            d
+            for i, (x, y) in enumerate(zip(a, b, strict=True))
+            for d in differences(x, y, f"{where}.{i}")
+        ]
+    return [] if a == b else [f"{where}: {a!r} -> {b!r}"]

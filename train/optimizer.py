@@ -1,0 +1,96 @@
+"""StableAdamW (Wortsman et al. 2023) as ModernBERT trains with it, as an optax transformation."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+STACKED = "groups"
+"""Parameters below this key have one entry per group of layers on their first axis."""
+
+
+class StableAdamWState(NamedTuple):
+    """Moments shaped like the parameters, and the number of updates so far."""
+
+    count: jax.Array
+    mu: Any
+    nu: Any
+
+
+def stable_adamw(
+    learning_rate: float | optax.Schedule,
+    b1: float = 0.9,
+    b2: float = 0.98,
+    eps: float = 1e-6,
+    weight_decay: float = 1e-5,
+    peak_learning_rate: float | None = None,
+    decay_mask: Any | Callable[[Any], Any] | None = None,
+) -> optax.GradientTransformation:
+    """AdamW whose step shrinks for a tensor that gets gradients larger than its second moment.
+
+    For each tensor, with bias-corrected moments m and v of the gradient g:
+
+        rms = sqrt(mean(g^2 / max(v, eps^2)))
+        lr' = lr / max(1, rms)
+        p  <- p - lr' * (m / (sqrt(v) + eps) + weight_decay / peak * p)
+
+    so that decay is decoupled from the size of the learning rate but follows its schedule, and is
+    clipped together with the step. The mean is over a whole tensor as checkpoints hold it (Wqkv
+    and both halves of Wi at once), but never across the stack of layer groups.
+
+    Args:
+        learning_rate: a number, or a schedule over the updates made so far, from 0.
+        peak_learning_rate: the schedule's peak; a constant learning rate is its own.
+        decay_mask: a tree of booleans, or a function from parameters to one; by default matrices
+            and embeddings decay, norms and biases do not.
+    """
+    if peak_learning_rate is None:
+        if callable(learning_rate):
+            raise ValueError("peak_learning_rate is needed beside a schedule: decay is lr / peak")
+        peak_learning_rate = learning_rate
+    schedule = learning_rate if callable(learning_rate) else lambda count: learning_rate
+    decay = weight_decay / peak_learning_rate if peak_learning_rate else 0.0
+
+    def init(params):
+        return StableAdamWState(
+            jnp.zeros([], jnp.int32), optax.tree.zeros_like(params), optax.tree.zeros_like(params)
+        )
+
+    def update(grads, state, params=None):
+        if params is None:
+            raise ValueError("stable_adamw needs the parameters: they decay")
+        decays = decay_mask(params) if callable(decay_mask) else decay_mask
+        decays = matrices(params) if decays is None else decays
+        count = state.count + 1
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, grads)
+        rate = schedule(state.count)
+
+        def leaf(path, p, g, m, v, decayed):
+            m, v = m / (1 - b1**count), v / (1 - b2**count)
+            axes = tuple(range(is_stacked(path), g.ndim))
+            rms = jnp.sqrt(jnp.mean(g * g / jnp.maximum(v, eps * eps), axes, keepdims=True))
+            step = m / (jnp.sqrt(v) + eps) + jnp.where(decayed, decay, 0.0) * p
+            return (-rate / jnp.maximum(1.0, rms) * step).astype(p.dtype)
+
+        updates = jax.tree_util.tree_map_with_path(leaf, params, grads, mu, nu, decays)
+        return updates, StableAdamWState(count, mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def is_stacked(path: tuple) -> bool:
+    """Whether the parameter at a tree path holds one entry per group of layers."""
+    return any(getattr(key, "key", None) == STACKED for key in path)
+
+
+def matrices(params: Any) -> Any:
+    """A tree of booleans: True for what has two axes or more in one layer, biases apart."""
+
+    def is_matrix(path, p):
+        name = getattr(path[-1], "key", None) if path else None
+        return p.ndim - is_stacked(path) >= 2 and name != "bias"
+
+    return jax.tree_util.tree_map_with_path(is_matrix, params)
