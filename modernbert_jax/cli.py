@@ -262,10 +262,12 @@ def _parse(target: Any, name: str, args: Sequence[str], **options: Any) -> Any:
 
 
 def _one_line(box: str) -> str:
-    """The first statement of a framed complaint, and the first suggestion if there is one."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line[:1] == "│"]
-    rules = [i for i, line in enumerate(lines) if line and not line.strip("─")]
-    said = " ".join(lines[: rules[0] if rules else None])
+    """What a framed complaint says below its title, and the first suggestion if there is one."""
+    lines = [line.strip("│ ") for line in box.splitlines()]
+    if not box.startswith("╭"):  # without Unicode the title is a line, not part of the frame
+        lines = lines[1:]
+    rules = [i for i, line in enumerate(lines) if line.startswith(("╭", "──", "---"))]
+    said = " ".join(lines[rules[0] + 1 : rules[1]])
     if "Perhaps you meant:" in lines:
         said += f"; did you mean {lines[lines.index('Perhaps you meant:') + 1].split()[0]}?"
     return said

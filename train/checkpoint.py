@@ -45,9 +45,10 @@ class Checkpoints:
         self._saved = step
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The newest state, placed as `like`, and its progress."""
+        """The newest state and its progress; `like` has the shapes, dtypes and shardings."""
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here), like
         )
         loaded = self._checkpointer.load_checkpointables(None, {"state": abstract})
         return loaded["state"], self._checkpointer.metadata().custom_metadata

@@ -70,13 +70,27 @@ class Prepared:
     def batches(self, split: str, length: int, size: int, seed: int, start: int = 0) -> "Batches":
         """Shuffled batches without end, from row number `start` of the shuffled order."""
         rows = self.rows(split, length)
-        return Batches(rows.seed(seed).shuffle().repeat(), size, start)
+        return Batches(rows.seed(seed).shuffle().repeat(), length, size, start)
+
+    def validation(self, length: int, size: int, most: int) -> list[Rows]:
+        """The first `most` validation rows in batches, the last filled up with padding.
+
+        Empty where nothing was kept for validation.
+        """
+        if "validation" not in self.manifest["lengths"][str(length)]:
+            return []
+        dataset = self.rows("validation", length)
+        rows = [Rows(**dataset[i]) for i in range(min(len(dataset), most))]
+        rows += [Rows(*map(np.zeros_like, rows[0]))] * (-len(rows) % size)
+        groups = (rows[i : i + size] for i in range(0, len(rows), size))
+        return [Rows(*map(np.stack, zip(*group, strict=True))) for group in groups]
 
 
 class Batches:
     """An iterator over `Rows` of numpy arrays, this process's part of each global batch."""
 
-    def __init__(self, rows: grain.MapDataset, size: int, start: int):
+    def __init__(self, rows: grain.MapDataset, length: int, size: int, start: int):
+        self._shape = (size // jax.process_count(), length)
         shards = grain.sharding.ShardOptions(jax.process_index(), jax.process_count())
         options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=READ_AHEAD)
         dataset = experimental.ElasticIterator(rows, size, shards, read_options=options)
@@ -87,6 +101,10 @@ class Batches:
     def position(self) -> int:
         """Rows handed out so far: where a later run starts."""
         return self._iterator.get_state()["global_next_index"]
+
+    def shape(self) -> Rows:
+        """What a batch looks like, for compiling."""
+        return Rows(*(jax.ShapeDtypeStruct(self._shape, np.int32) for _ in Rows._fields))
 
     def __iter__(self) -> "Batches":
         return self

@@ -1,13 +1,18 @@
 """What a run reports: rows of JSON lines, TensorBoard events, and how busy the chip was."""
 
+import contextlib
 import json
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import tensorboardX
 
+from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.files import write_bytes
+from modernbert_jax.packing import Rows
 
 PEAK_FLOPS = {
     "TPU v4": 275e12,
@@ -48,10 +53,56 @@ class MetricWriter:
             if name != "step" and isinstance(value, int | float):
                 self._board.add_scalar(name, value, row["step"])
 
-    def close(self) -> None:
-        """Flushes both."""
+    def __enter__(self) -> "MetricWriter":
+        return self
+
+    def __exit__(self, *_) -> None:
         self._file.close()
         self._board.close()
+
+
+class Meter:
+    """Speed between two readings, of batches as the host sees them."""
+
+    def __init__(self, model: ModernBertConfig, mask_rate: float):
+        """For a model that predicts a share of its tokens."""
+        self._model, self._mask_rate = model, mask_rate
+        self._reset()
+
+    def _reset(self) -> None:
+        self._since = time.perf_counter()
+        self._waited = 0.0
+        self._tokens = self._capacity = self._keys = 0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around what the step has to wait for."""
+        since = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - since
+
+    def count(self, rows: Rows) -> None:
+        """Adds a batch that was trained on."""
+        real = rows.segment_ids > 0
+        self._tokens += int(real.sum())
+        self._capacity += real.size
+        # A document of n tokens has n^2 pairs, the sum of its first n odd numbers.
+        self._keys += int((2 * rows.positions + 1)[real].sum())
+
+    def read(self) -> dict[str, float | None]:
+        """Numbers since the last reading. Padding counts for nothing, rematerialising neither."""
+        speed = self._tokens / (time.perf_counter() - self._since)
+        length = self._keys / max(self._tokens, 1)
+        flops = 3 * self._model.flops_per_token(length, self._mask_rate)
+        peak = peak_flops()
+        numbers = {
+            "tokens_per_second": speed,
+            "mfu": peak and speed * flops / peak,
+            "packing_efficiency": self._tokens / max(self._capacity, 1),
+            "data_wait_seconds": self._waited,
+        }
+        self._reset()
+        return numbers
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:

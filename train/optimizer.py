@@ -1,5 +1,6 @@
 """StableAdamW (Wortsman et al. 2023) as ModernBERT trains with it, as an optax transformation."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -69,7 +70,7 @@ def stable_adamw(
         rate = schedule(state.count)
 
         def leaf(path, p, g, m, v, decayed):
-            m, v = m / (1 - b1**count), v / (1 - b2**count)
+            m, v = m / _debias(b1, count), v / _debias(b2, count)
             axes = tuple(range(is_stacked(path), g.ndim))
             rms = jnp.sqrt(jnp.mean(g * g / jnp.maximum(v, eps * eps), axes, keepdims=True))
             step = m / (jnp.sqrt(v) + eps) + jnp.where(decayed, decay, 0.0) * p
@@ -79,6 +80,11 @@ def stable_adamw(
         return updates, StableAdamWState(count, mu, nu)
 
     return optax.GradientTransformation(init, update)
+
+
+def _debias(decay: float, count: jax.Array) -> jax.Array:
+    """1 - decay^count, without the cancellation that costs float32 four digits at first."""
+    return -jnp.expm1(count * math.log(decay))
 
 
 def is_stacked(path: tuple) -> bool:

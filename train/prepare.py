@@ -101,14 +101,15 @@ def prepare(
 
 
 def cut(body: np.ndarray, size: int, least: int) -> list[np.ndarray]:
-    """Cuts token ids into pieces of at most `size`, none shorter than `least` if it can be helped.
+    """Cuts token ids into pieces of at most `size`, the last with `least` or more.
 
     As in Ettin's data (Weller et al. 2025): a short last piece is filled up with tokens taken
-    from the end of the piece before it, so that none is lost or repeated.
+    from the end of the piece before it, so that none is lost or repeated. In rows too short for
+    `least` an eighth of the row will do, because long last pieces pack badly.
     """
     bounds = [*range(0, len(body), size), len(body)]
     if len(bounds) > 2:
-        bounds[-2] = min(bounds[-2], len(body) - min(least, size // 2))
+        bounds[-2] = min(bounds[-2], len(body) - min(least, size // 8))
     return [body[a:b] for a, b in itertools.pairwise(bounds)]
 
 

@@ -19,11 +19,12 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.files import whole_directory, write_bytes
 from modernbert_jax.tokenizer import Tokenizer
 
-from .loop import Run
+from .loop import pretrain
 from .metrics import read_rows
 from .prepare import prepare
 from .progress import phase
 from .report import curves
+from .run import Run
 from .sources import Corpus
 
 EXAMPLES = ("import [MASK]\n", "    def __init__([MASK], name):", "for i in [MASK](10):")
@@ -53,13 +54,14 @@ def quickstart(output: str | Path) -> bool:
             lengths = [stage.length for stage in config.stages]
             tokenizer = Tokenizer.load(folder / "tokenizer")
             prepare(Corpus([corpus]), tokenizer, folder / "data", lengths, report=print)
-    run = Run(config)
     print(
         f"pretraining {config.model.parameter_count():,} parameters in {len(config.stages)} stages,"
-        f" {config.starts[-1]} steps"
+        f" {config.starts[-1]} steps",
+        flush=True,
     )
-    if not run.train():
+    if not pretrain(config):
         return False
+    run = Run.open(config)
     picture = curves(run.folder, folder / "curves.png")
     losses = [
         row["eval_loss"] for row in read_rows(run.folder / "metrics.jsonl") if "eval_loss" in row

@@ -1,0 +1,65 @@
+"""What a test lets another version of transformers do, in a process of its own.
+
+`python in_transformers.py JOBS.json` with a list of jobs, each a list of strings:
+
+save CASE CONFIG.json DIRECTORY
+    makes the case's model from a `config.json` and saves it
+logits DIRECTORY IDS.json OUT.npz
+    loads a directory and runs each list of ids alone; stores hidden states and logits on end
+tokens DIRECTORY TEXTS.json OUT.json
+    loads a directory's tokenizer and encodes
+
+Prints the version that did it. The caller sets the path that decides the version.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+import cases
+
+
+def save(case: str, config: str, directory: str) -> None:
+    values = json.loads(Path(config).read_text())
+    model = transformers.ModernBertForMaskedLM(transformers.ModernBertConfig(**values))
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            value.copy_(torch.from_numpy(cases.weight(case, name, tuple(value.shape))))
+    model.save_pretrained(directory)
+
+
+def logits(directory: str, ids: str, out: str) -> None:
+    model, report = transformers.AutoModelForMaskedLM.from_pretrained(
+        directory, output_loading_info=True, attn_implementation="sdpa"
+    )
+    problems = {k: v for k, v in report.items() if v}
+    assert not problems, problems
+    hidden, scores = [], []
+    with torch.no_grad():
+        for document in json.loads(Path(ids).read_text()):
+            found = model.model(torch.tensor([document])).last_hidden_state
+            hidden.append(found[0].numpy())
+            scores.append(model.decoder(model.head(found))[0].numpy())
+    np.savez(out, hidden=np.concatenate(hidden), logits=np.concatenate(scores))
+
+
+def tokens(directory: str, texts: str, out: str) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    special = {
+        role: getattr(tokenizer, f"{role}_token_id") for role in ("cls", "sep", "pad", "mask")
+    }
+    ids = tokenizer(json.loads(Path(texts).read_text()))["input_ids"]
+    found = {"ids": ids, "special": special, "longest": tokenizer.model_max_length}
+    Path(out).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    for command, *arguments in json.loads(Path(sys.argv[1]).read_text()):
+        {"save": save, "logits": logits, "tokens": tokens}[command](*arguments)
+    print(transformers.__version__)

@@ -1,0 +1,84 @@
+"""A small corpus with its tokenizer, prepared rows and a run that takes seconds."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from modernbert_jax import tokenizer
+from modernbert_jax.config import ModernBertConfig
+from modernbert_jax.tokenizer import Tokenizer
+from modernbert_jax.train.config import PretrainConfig, Stage
+from modernbert_jax.train.prepare import prepare
+from modernbert_jax.train.sources import Corpus
+
+SYLLABLES = ("ba", "ce", "di", "fo", "gu", "ka", "le", "mi", "no", "pu")
+WORDS = [f"{a}{b}" for a in SYLLABLES for b in SYLLABLES]
+
+
+def texts(count: int = 120) -> list[str]:
+    """Documents of 3 to about 400 words, different from one another and always the same."""
+    found = []
+    for i in range(count):
+        words = 3 + (i * i * 37) % 400
+        found.append(" ".join(WORDS[(i * 7 + j * (1 + i % 5)) % len(WORDS)] for j in range(words)))
+    return found
+
+
+def write_jsonl(path: Path, documents: list[str]) -> Path:
+    """The documents as JSON lines."""
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents))
+    return path
+
+
+def make_tokenizer() -> Tokenizer:
+    """A byte-level BPE of 320 ids."""
+    return tokenizer.train(texts(), 320)
+
+
+def prepared(folder: Path, lengths=(64, 128), **options) -> Path:
+    """The corpus as packed rows in `folder`/data."""
+    corpus = Corpus([write_jsonl(folder / "corpus.jsonl", texts())])
+    options = {"validation": 0.1} | options
+    prepare(corpus, make_tokenizer(), folder / "data", lengths, **options)
+    return folder / "data"
+
+
+def run_config(folder: Path, data: Path, **changes) -> PretrainConfig:
+    """Two stages, 24 steps, a model of 16 thousand parameters."""
+    model = ModernBertConfig(
+        vocab_size=320,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        local_attention=16,
+        bos_token_id=316,
+        cls_token_id=316,
+        eos_token_id=317,
+        sep_token_id=317,
+        pad_token_id=318,
+    )
+    stages = (
+        Stage(
+            name="short",
+            tokens=16 * 2 * 64,
+            length=64,
+            rows=2,
+            peak_learning_rate=3e-3,
+            warmup_tokens=4 * 2 * 64,
+            global_rope_theta=10_000.0,
+        ),
+        Stage(
+            name="long",
+            tokens=8 * 1 * 128,
+            length=128,
+            rows=1,
+            peak_learning_rate=1e-3,
+            decay_tokens=8 * 1 * 128,
+        ),
+    )
+    values = {"log_every": 1, "save_every": 5, "eval_every": 6, "eval_rows": 4, "keep": 2}
+    config = PretrainConfig(
+        model=model, stages=stages, output=str(folder / "run"), data=str(data), **values
+    )
+    return dataclasses.replace(config, **changes)

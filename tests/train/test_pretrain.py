@@ -1,0 +1,223 @@
+"""Whole runs: what they leave behind, and that a killed one ends as if it never was."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import corpus
+import numpy as np
+import pytest
+
+from modernbert_jax import ModernBert, UserError, convert
+from modernbert_jax.train import loop
+from modernbert_jax.train.config import to_json
+from modernbert_jax.train.metrics import read_rows
+from modernbert_jax.train.run import Run
+
+CURVE = (
+    "step",
+    "stage",
+    "tokens",
+    "loss",
+    "masked_accuracy",
+    "learning_rate",
+    "grad_norm",
+    "eval_loss",
+)
+
+
+def curve(folder: Path) -> list[tuple]:
+    """Everything in the metrics that does not measure time."""
+    return [tuple(row.get(k) for k in CURVE) for row in read_rows(folder / "metrics.jsonl")]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_cache(place):
+    """Programs are compiled once for all runs of this module; children inherit it."""
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(place / "cache")
+    yield
+    os.environ.pop("XDG_CACHE_HOME") if before is None else os.environ.update(XDG_CACHE_HOME=before)
+
+
+@pytest.fixture(scope="module")
+def data(place) -> Path:
+    return corpus.prepared(place)
+
+
+@pytest.fixture(scope="module")
+def command(place, data):
+    """Runs the command line in a process of its own, in a folder by name; returns it."""
+
+    def start(name: str) -> subprocess.Popen:
+        config = corpus.run_config(place, data, output=str(place / name))
+        (place / f"{name}.json").write_text(json.dumps(to_json(config)))
+        program = "import sys; from modernbert_jax.cli import main; sys.exit(main())"
+        return subprocess.Popen(
+            [sys.executable, "-c", program, "pretrain", str(place / f"{name}.json"), "--debug"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def whole(place, command) -> Path:
+    """The folder of a run that was never stopped."""
+    process = command("whole")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return place / "whole"
+
+
+def test_a_run_leaves_what_it_should(whole):
+    assert {p.name for p in whole.iterdir()} == {
+        "config.json",
+        "metrics.jsonl",
+        "tensorboard",
+        "checkpoints",
+        "export",
+    }
+    rows = read_rows(whole / "metrics.jsonl")
+    steps = [r for r in rows if "loss" in r]
+    assert [r["step"] for r in steps] == list(range(1, 25))
+    assert {r["stage"] for r in steps} == {"short", "long"}
+    for key in (
+        "tokens",
+        "masked_accuracy",
+        "grad_norm",
+        "tokens_per_second",
+        "mfu",
+        "packing_efficiency",
+        "data_wait_seconds",
+    ):
+        assert key in steps[0]
+    evaluations = [r for r in rows if "eval_loss" in r]
+    assert [(r["step"], r["stage"]) for r in evaluations] == [
+        (0, "short"),
+        (6, "short"),
+        (12, "short"),
+        (16, "short"),
+        (16, "long"),
+        (18, "long"),
+        (24, "long"),
+    ]
+    assert evaluations[-1]["eval_loss"] < evaluations[0]["eval_loss"] - 0.5
+    assert list((whole / "tensorboard").iterdir())
+    assert sorted(int(p.name) for p in (whole / "checkpoints").iterdir()) == [20, 24]
+    stable = [r["learning_rate"] for r in steps if 5 < r["step"] <= 16]
+    assert stable == [float(np.float32(3e-3))] * 11
+
+
+def test_the_export_is_the_last_stage_with_the_data_s_tokenizer(whole):
+    bert = ModernBert.from_pretrained(whole / "export")
+    assert bert.config.global_rope_theta == 160_000.0
+    assert bert.config.cls_token_id == bert.tokenizer.cls_id
+    ((token, probability), *_), *_ = bert.fill_mask("the cat sat [MASK] a mat")
+    assert isinstance(token, str) and 0 < probability <= 1
+
+
+def test_a_finished_run_is_left_alone(whole, place, command):
+    before = (whole / "metrics.jsonl").read_bytes()
+    output, _ = command("whole").communicate(timeout=120)
+    assert "finished" in output and (whole / "metrics.jsonl").read_bytes() == before
+
+
+def test_killed_again_and_again_it_ends_the_same(whole, place, command):
+    folder = place / "killed"
+    rng = random.Random(time.time_ns())
+    kills = 0
+    for target in sorted(rng.sample(range(1, 24), 4)):
+        process = command("killed")
+        while process.poll() is None and reached(folder) < target:
+            time.sleep(0.002)
+        kills += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    output, _ = (last := command("killed")).communicate(timeout=300)
+    assert last.returncode == 0, output
+    assert kills >= 2
+    assert curve(folder) == curve(whole)
+    assert convert.verify(folder / "export", whole / "export", tolerance=0.0).equal
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_saves_and_goes_on(whole, place, command, number):
+    name = f"asked-{number.name}"
+    process = command(name)
+    while process.poll() is None and reached(place / name) < 7:
+        time.sleep(0.002)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "stopped, checkpoint saved; run the same pretrain command to resume" in output
+    assert 7 <= reached(place / name) < 24
+    output, _ = (again := command(name)).communicate(timeout=120)
+    assert again.returncode == 0, output
+    assert curve(place / name) == curve(whole)
+
+
+def reached(folder: Path) -> int:
+    """The last step on record."""
+    rows = read_rows(folder / "metrics.jsonl")
+    return rows[-1]["step"] if rows else 0
+
+
+def test_another_configuration_is_refused(whole, place, data):
+    config = corpus.run_config(place, data, output=str(whole), seed=3)
+    with pytest.raises(UserError, match=r"another configuration \(seed: 17 -> 3\)"):
+        Run.open(config)
+    Run.open(dataclasses.replace(config, seed=17, log_every=7))
+
+
+def test_a_vocabulary_that_does_not_fit(place, data):
+    config = corpus.run_config(place, data, output=str(place / "small"))
+    small = dataclasses.replace(config.model, vocab_size=319)
+    with pytest.raises(UserError, match=r"320 ids and model.vocab_size is 319; pass --model.vocab"):
+        loop.pretrain(dataclasses.replace(config, model=small))
+    assert not (place / "small").exists()
+
+
+def test_a_folder_with_something_else_is_refused(place, data):
+    (place / "other").mkdir()
+    (place / "other" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="not empty and not a run"):
+        Run.open(corpus.run_config(place, data, output=str(place / "other")))
+
+
+def test_starting_from_a_checkpoint(whole, place, data):
+    config = corpus.run_config(
+        place, data, output=str(place / "next"), init_from=str(whole / "export")
+    )
+    params = Run.open(config).initial_params()
+    theirs = convert.load(whole / "export").params
+    assert np.array_equal(
+        params["encoder"]["embeddings"]["embedding"], theirs["encoder"]["embeddings"]["embedding"]
+    )
+    wider = dataclasses.replace(config.model, hidden_size=64)
+    config = dataclasses.replace(config, model=wider, output=str(place / "wider"))
+    with pytest.raises(UserError, match=r"do not fit the model: .*hidden_size: 64 -> 32"):
+        Run.open(config).initial_params()
+
+
+def test_report_draws_the_run(whole, tmp_path):
+    from modernbert_jax.train.report import curves, report
+
+    png, page = report([whole], tmp_path / "both")
+    assert png.read_bytes().startswith(b"\x89PNG") and "data:image/png;base64," in page.read_text()
+    assert curves(whole, tmp_path / "curves.png").stat().st_size > 10_000
+    with pytest.raises(UserError, match=r"no metrics\.jsonl"):
+        report([tmp_path])
