@@ -306,12 +306,13 @@ PRESETS: dict[str, ModernBertConfig] = {
         128,
         192,
         2,
-        vocab_size=4096,
-        bos_token_id=4092,
-        cls_token_id=4092,
-        eos_token_id=4093,
-        sep_token_id=4093,
-        pad_token_id=4094,
+        vocab_size=2048,
+        initializer_range=0.08,  # 0.02 suits wider models: 128 inputs want about 1/sqrt(128)
+        bos_token_id=2044,
+        cls_token_id=2044,
+        eos_token_id=2045,
+        sep_token_id=2045,
+        pad_token_id=2046,
     ),
 }
 """ModernBERT (Warner et al. 2024, table 4), Ettin (Weller et al. 2025), and one for tests."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from .checkpoint import Checkpoints
 from .config import PretrainConfig, Stage, to_json
-from .metrics import Meter, MetricWriter
+from .metrics import Counts, Meter, MetricWriter
 from .progress import Progress, phase
 from .run import Run, use_compile_cache
 from .step import MaskRule, StepMetrics, TrainState, eval_step, init_state, train_step
@@ -21,6 +21,14 @@ class Seen(NamedTuple):
 
     tokens: int
     rows: int
+
+
+class Unlogged(NamedTuple):
+    """A step that may still be running, and what the host knows of it."""
+
+    row: dict[str, Any]
+    metrics: StepMetrics
+    counts: Counts
 
 
 def pretrain(config: PretrainConfig) -> bool:
@@ -78,34 +86,35 @@ class Trainer:
                 step_fn = step_fn.lower(state, batches.shape()).compile()
         evaluate = self._evaluator(stage, mask)
         meter = Meter(config.stage_model(stage), stage.mask_rate)
-        unlogged: tuple[dict[str, Any], StepMetrics] | None = None
+        unlogged: Unlogged | None = None
         while True:
             at_edge = step in (start, end)
             evaluates = at_edge or step % config.eval_every == 0
             saves = at_edge or step % config.save_every == 0 or self.stop.asked
-            if (evaluates or saves) and unlogged:
-                unlogged = self._log(*unlogged)
-            if evaluates:
-                evaluate(step, state.params)
-            if saves:
-                self.checkpoints.save(state, {**seen._asdict(), "config": to_json(config)})
+            if evaluates or saves:
+                unlogged = self._log(unlogged, meter)
+                if evaluates:
+                    evaluate(step, state.params)
+                if saves:
+                    self.checkpoints.save(state, {**seen._asdict(), "config": to_json(config)})
+                meter.restart()
             if step == end or self.stop.asked:
                 return state, seen
-            with meter.waiting():
-                rows = next(batches)
+            rows = meter.next(batches)
             state, metrics = step_fn(state, rows)
             step += 1
-            meter.count(rows)
             seen = Seen(seen.tokens + int(np.count_nonzero(rows.segment_ids)), batches.position)
-            if unlogged:
-                unlogged = self._log(*unlogged)
+            unlogged = self._log(unlogged, meter)
             if step % config.log_every == 0 or step == end:
                 row = {"step": step, "stage": stage.name, "tokens": seen.tokens}
-                unlogged = {**row, **meter.read()}, metrics
+                unlogged = Unlogged(row, metrics, meter.take())
 
-    def _log(self, row: dict[str, Any], metrics: StepMetrics) -> None:
-        """Writes a step's metrics. By now they are computed: the next step is running already."""
-        row |= {name: float(value) for name, value in metrics._asdict().items()}
+    def _log(self, unlogged: Unlogged | None, meter: Meter) -> None:
+        """Writes a step's metrics. The next step is running already, so that nothing waits."""
+        if unlogged is None:
+            return
+        row = unlogged.row | {k: float(x) for k, x in unlogged.metrics._asdict().items()}
+        row |= meter.read(unlogged.counts)
         if not np.isfinite(row["loss"]):
             raise FloatingPointError(f"loss is {row['loss']} at step {row['step']}")
         self.writer.write(row)

@@ -1,11 +1,10 @@
 """What a run reports: rows of JSON lines, TensorBoard events, and how busy the chip was."""
 
-import contextlib
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import tensorboardX
@@ -61,48 +60,62 @@ class MetricWriter:
         self._board.close()
 
 
+class Counts(NamedTuple):
+    """What some batches held, and how long the step waited for them."""
+
+    tokens: int = 0
+    capacity: int = 0
+    pairs: int = 0
+    """Of a token and another of its document."""
+    waited: float = 0.0
+
+
 class Meter:
-    """Speed between two readings, of batches as the host sees them."""
+    """Speed of training. Counts are taken as steps are begun, and timed as they end."""
 
     def __init__(self, model: ModernBertConfig, mask_rate: float):
         """For a model that predicts a share of its tokens."""
         self._model, self._mask_rate = model, mask_rate
-        self._reset()
+        self._counts = Counts()
+        self.restart()
 
-    def _reset(self) -> None:
+    def restart(self) -> None:
+        """Leaves out the time since the last reading: it went into something else."""
         self._since = time.perf_counter()
-        self._waited = 0.0
-        self._tokens = self._capacity = self._keys = 0
 
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Around what the step has to wait for."""
-        since = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - since
-
-    def count(self, rows: Rows) -> None:
-        """Adds a batch that was trained on."""
+    def next(self, batches: Iterator[Rows]) -> Rows:
+        """The next batch, counted."""
+        began = time.perf_counter()
+        rows = next(batches)
+        waited = time.perf_counter() - began
         real = rows.segment_ids > 0
-        self._tokens += int(real.sum())
-        self._capacity += real.size
         # A document of n tokens has n^2 pairs, the sum of its first n odd numbers.
-        self._keys += int((2 * rows.positions + 1)[real].sum())
+        pairs = int((2 * rows.positions + 1)[real].sum())
+        new = Counts(int(real.sum()), real.size, pairs, waited)
+        self._counts = Counts(*(a + b for a, b in zip(self._counts, new, strict=True)))
+        return rows
 
-    def read(self) -> dict[str, float | None]:
-        """Numbers since the last reading. Padding counts for nothing, rematerialising neither."""
-        speed = self._tokens / (time.perf_counter() - self._since)
-        length = self._keys / max(self._tokens, 1)
-        flops = 3 * self._model.flops_per_token(length, self._mask_rate)
+    def take(self) -> Counts:
+        """The counts since the last call."""
+        counts, self._counts = self._counts, Counts()
+        return counts
+
+    def read(self, counts: Counts) -> dict[str, float | None]:
+        """Numbers for `metrics.jsonl`, now that the steps behind `counts` have ended.
+
+        Padding counts for nothing, and what is computed twice to save memory counts once.
+        """
+        speed = counts.tokens / (time.perf_counter() - self._since)
+        self.restart()
+        length = counts.pairs / max(counts.tokens, 1)
         peak = peak_flops()
-        numbers = {
+        flops = 3 * self._model.flops_per_token(length, self._mask_rate)
+        return {
             "tokens_per_second": speed,
             "mfu": peak and speed * flops / peak,
-            "packing_efficiency": self._tokens / max(self._capacity, 1),
-            "data_wait_seconds": self._waited,
+            "packing_efficiency": counts.tokens / max(counts.capacity, 1),
+            "data_wait_seconds": counts.waited,
         }
-        self._reset()
-        return numbers
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:

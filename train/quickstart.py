@@ -53,7 +53,14 @@ def quickstart(output: str | Path) -> bool:
         with phase("tokenising and packing"):
             lengths = [stage.length for stage in config.stages]
             tokenizer = Tokenizer.load(folder / "tokenizer")
-            prepare(Corpus([corpus]), tokenizer, folder / "data", lengths, report=print)
+            prepare(
+                Corpus([corpus]),
+                tokenizer,
+                folder / "data",
+                lengths,
+                validation=0.03,
+                report=print,
+            )
     print(
         f"pretraining {config.model.parameter_count():,} parameters in {len(config.stages)} stages,"
         f" {config.starts[-1]} steps",

@@ -116,7 +116,7 @@ def train_step(config: PretrainConfig, stage: Stage, start: int, mask: MaskRule)
         (mean, sums), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         metrics = StepMetrics(
-            mean, sums.correct / count, schedule(state.step - start), optax.global_norm(grads)
+            mean, sums.correct / count, schedule(state.step - start), optax.tree.norm(grads)
         )
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state, state.key), metrics
