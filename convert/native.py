@@ -56,7 +56,7 @@ def write(checkpoint: Checkpoint, directory: Path) -> None:
 
     rows = names.table(checkpoint.config, checkpoint.head, checkpoint.labels)
     names.check_params(checkpoint.params, rows, "parameters")
-    ocp.save(directory / PARAMS, checkpoint.params)
+    ocp.save(directory.absolute() / PARAMS, checkpoint.params)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # transformers does not read this directory
         files.write_json(directory / "config.json", huggingface.config_json(checkpoint))
@@ -101,6 +101,7 @@ def _read_params(directory: Path, rows: dict[str, names.Row]) -> names.Params:
     """Names and shapes are compared before anything is read."""
     from orbax.checkpoint import v1 as ocp
 
+    directory = directory.absolute()  # Orbax takes no other
     try:
         names.check_params(ocp.metadata(directory).metadata, rows, directory)
         return ocp.load(directory)

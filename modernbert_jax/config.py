@@ -111,13 +111,22 @@ class ModernBertConfig:
             "local_attention",
             "max_position_embeddings",
         ):
-            self._require(
-                name, isinstance(getattr(self, name), int) and getattr(self, name) > 0, "1 or more"
-            )
-        for name in ("global_rope_theta", "local_rope_theta", "norm_eps", "initializer_range"):
-            self._require(name, getattr(self, name) > 0, "more than 0")
+            value = getattr(self, name)
+            self._require(name, type(value) is int and value > 0, "a whole number of 1 or more")
+        for name in (
+            "global_rope_theta",
+            "local_rope_theta",
+            "norm_eps",
+            "initializer_range",
+            "initializer_cutoff_factor",
+        ):
+            value = getattr(self, name)
+            self._require(name, _is_number(value) and value > 0, "a number above 0")
         for name in ("embedding_dropout", "attention_dropout", "mlp_dropout", "classifier_dropout"):
-            self._require(name, 0 <= getattr(self, name) < 1, "a rate of at least 0 and below 1")
+            value = getattr(self, name)
+            self._require(
+                name, _is_number(value) and 0 <= value < 1, "a rate of at least 0 and below 1"
+            )
         for name in ("hidden_activation", "classifier_activation"):
             self._require(name, getattr(self, name) in ACTIVATIONS, " or ".join(ACTIVATIONS))
         self._require(
@@ -274,6 +283,10 @@ class Runtime:
 def block_name(kind: LayerKind, index: int) -> str:
     """The parameter name of the block at `index` within a group."""
     return f"{'global' if kind == FULL else 'local'}_{index}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _every(n: int, layers: int) -> tuple[LayerKind, ...]:

@@ -7,6 +7,7 @@ A prepared folder holds the tokenizer's files, `documents/` (token ids of every 
 
 import hashlib
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ _BATCH = 256
 _PIECE = 1 << 20
 """Characters that are tokenised at once; a longer document is tokenised in pieces."""
 
+_REPORT_SECONDS = 10.0
+
 Report = Callable[[str], None]
 
 
@@ -67,7 +70,9 @@ def prepare(
     with whole_directory(output) as folder:
         (folder / "documents").mkdir()
         tokenizer.save(folder)
-        counts = _write_documents(corpus, tokenizer, folder / "documents", validation, dtype)
+        counts = _write_documents(
+            corpus, tokenizer, folder / "documents", validation, dtype, report
+        )
         if not counts["train"]["documents"]:
             raise UserError(_nothing(corpus))
         report(
@@ -127,14 +132,19 @@ def read_row(record: bytes, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     return ids, lengths
 
 
-def _write_documents(corpus, tokenizer, folder, validation, dtype) -> dict[str, dict[str, int]]:
+def _write_documents(
+    corpus, tokenizer, folder, validation, dtype, report
+) -> dict[str, dict[str, int]]:
     """Token ids of every document without special tokens, one record each, by split."""
     writers = {
         s: ArrayRecordWriter(str(folder / f"{s}.arrayrecord"), "group_size:1") for s in SPLITS
     }
     counts = {split: {"documents": 0, "tokens": 0} for split in SPLITS}
-    number = 0
+    number, reported = 0, time.monotonic()
     for texts in _batches(corpus, _BATCH):
+        if time.monotonic() - reported > _REPORT_SECONDS:
+            reported = time.monotonic()
+            report(f"tokenised {number:,} documents so far")
         pieces = [[t[i : i + _PIECE] for i in range(0, len(t), _PIECE)] for t in texts]
         encoded = iter(tokenizer.encode_raw([p for parts in pieces for p in parts]))
         for parts in pieces:

@@ -31,6 +31,13 @@ def test_contents(directory):
         np.testing.assert_array_equal(leaf, want)
 
 
+def test_relative_paths(directory, monkeypatch):
+    monkeypatch.chdir(directory.parent)
+    convert.convert("jax", "again")
+    convert.convert("again", "native")
+    assert convert.verify("native", directory, tolerance=0.0).equal
+
+
 def test_half_precision_stays_so_at_rest(tmp_path):
     checkpoint = convert.load(hf_directory.write(tmp_path / "source"))
     convert.save(convert.cast(checkpoint, "bfloat16"), tmp_path / "jax", "jax")
