@@ -8,7 +8,7 @@ from modernbert_jax.train.config import PretrainConfig, Stage
 
 
 def config() -> PretrainConfig:
-    """About a million tokens; the same shape of schedule as the released model's."""
+    """About 800 thousand tokens, on the released model's schedule in shape."""
     return PretrainConfig(
         model=ModernBertConfig.preset("nano"),
         attention_dropout=0.0,
@@ -39,7 +39,7 @@ def config() -> PretrainConfig:
                 final_fraction=0.001,
             ),
         ),
-        log_every=10,
+        log_every=2,
         eval_every=200,
         eval_rows=16,
         save_every=100,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from modernbert_jax.errors import UserError
@@ -61,7 +62,12 @@ def _draw(runs: dict[str, list[dict[str, Any]]], keys: Sequence[str]) -> bytes:
         for name, rows in runs.items():
             points = [(r["tokens"], r[key]) for r in rows if r.get(key) is not None]
             label = " ".join(filter(None, (name, "training" if key == "loss" else "")))
-            (line,) = axis.plot(*zip(*points, strict=True), linewidth=1.2, label=label or None)
+            tokens, values = np.asarray(points).reshape(-1, 2).T
+            exact = key == "learning_rate"  # the others are noisy
+            curve = values if exact else _smooth(values)
+            (line,) = axis.plot(tokens, curve, linewidth=1.4, label=label or None)
+            if not exact:
+                axis.plot(tokens, values, linewidth=0.8, alpha=0.3, color=line.get_color())
             if key == "loss":
                 evaluated = _evaluations(rows)
                 axis.plot(
@@ -93,6 +99,15 @@ def _evaluations(rows: list[dict[str, Any]]) -> list[tuple[float, float]]:
     ]
 
 
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """The mean of each value and its neighbours: a fortieth of the curve to either side."""
+    reach = len(values) // 40
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    i = np.arange(len(values))
+    low, high = np.maximum(i - reach, 0), np.minimum(i + reach + 1, len(values))
+    return (sums[high] - sums[low]) / (high - low)
+
+
 def _mark_stages(axis, rows: list[dict[str, Any]], named: bool) -> None:
     """A line where a stage begins, and its name."""
     seen: dict[str, float] = {}
@@ -100,18 +115,17 @@ def _mark_stages(axis, rows: list[dict[str, Any]], named: bool) -> None:
     for row in (r for r in rows if "tokens" in r):
         seen.setdefault(row["stage"], last)
         last = row["tokens"]
-    for name, start in seen.items() if len(seen) > 1 else ():
+    for i, (name, start) in enumerate(seen.items() if len(seen) > 1 else ()):
         axis.axvline(start, color="gray", linewidth=0.8, linestyle=":")
         if named:
             axis.annotate(
                 name,
                 (start, 1.0),
                 xycoords=("data", "axes fraction"),
-                xytext=(4, 4),
+                xytext=(4, 4 + 11 * (i % 2)),  # short stages would write over one another
                 textcoords="offset points",
                 fontsize=8,
                 color="gray",
-                rotation=0,
             )
 
 
