@@ -228,4 +228,7 @@ def _rematerialised(module: type[nn.Module], runtime: Runtime) -> type[nn.Module
         "full": policies.nothing_saveable,
         "dots": policies.dots_with_no_batch_dims_saveable,
     }[runtime.remat]
-    return nn.remat(module, policy=policy, prevent_cse=False, static_argnums=(3,))
+    # In a loop the forward and the backward pass cannot share a layer; elsewhere the compiler would
+    # see that both compute the same, and keep it.
+    looped = module is Group and runtime.scan_layers
+    return nn.remat(module, policy=policy, prevent_cse=not looped, static_argnums=(3,))

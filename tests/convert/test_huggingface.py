@@ -214,7 +214,7 @@ BAD = {
     ),
     "value": (
         lambda d: change_config(d, hidden_size=-1),
-        r"/config\.json: hidden_size is -1; it must be 1 or more",
+        r"/config\.json: hidden_size is -1; it must be a whole number of 1 or more",
     ),
     "head": (
         lambda d: change_config(d, architectures=["ModernBertForMaskedLMs"]),
