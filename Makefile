@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PIP = -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: quickstart test test-slow lint format parity aot goldens clean
+.PHONY: quickstart test lint format parity aot goldens clean
 
 quickstart: .venv/installed
 	.venv/bin/modernbert-jax quickstart
@@ -25,6 +25,10 @@ format: .venv/test
 parity: .venv-parity/installed
 	MODERNBERT_JAX_PARITY=1 TRANSFORMERS4=.venv-parity/transformers4 \
 	.venv-parity/bin/python -m pytest tests/parity --durations=5
+
+# Compiles for TPU and GPU with neither attached.
+aot: .venv-aot/installed
+	MODERNBERT_JAX_AOT=1 .venv-aot/bin/python -m pytest tests/aot --durations=5
 
 # Makes the golden files of the tests again, from the real library.
 goldens: .venv-parity/installed
@@ -49,4 +53,10 @@ clean:
 	.venv-parity/bin/python $(PIP) torch==2.13.0
 	.venv-parity/bin/python $(PIP) -e '.[test]' transformers==5.23.0
 	.venv-parity/bin/python $(PIP) --target .venv-parity/transformers4 --upgrade transformers==4.56.2
+	touch $@
+
+.venv-aot/installed: pyproject.toml
+	$(if $(PYTHON),,$(error no Python 3.11 or newer found; pass PYTHON=/path/to/python))
+	$(PYTHON) -m venv .venv-aot
+	.venv-aot/bin/python $(PIP) -e '.[test,tpu]' jax-cuda12-plugin jax-cuda12-pjrt
 	touch $@

@@ -1,0 +1,44 @@
+"""Compiling for accelerators that are not there: collected by `make aot` alone.
+
+There, with MODERNBERT_JAX_AOT=1, a compiler that is missing is an error and nothing is skipped.
+TPUs are named by the topology of a slice of four chips, GPUs by a description in `targets`.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+TARGETS = Path(__file__).parent / "targets"
+
+if os.environ.get("MODERNBERT_JAX_AOT") == "1":
+    # No cloud metadata to ask, several processes on one libtpu, and no driver of CUDA to look for.
+    os.environ |= {
+        "JAX_PLATFORMS": "cpu",
+        "TPU_SKIP_MDS_QUERY": "1",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
+    }
+    import jax_cuda12_plugin  # noqa: F401
+    import libtpu  # noqa: F401
+else:
+    collect_ignore_glob = ["test_*.py"]
+
+
+@pytest.fixture(scope="session")
+def device():
+    """The first device of an absent accelerator, by the name of its target."""
+    from jax.experimental import topologies
+
+    found = {}
+
+    def get(target: str):
+        if target not in found:
+            options = {"platform": "tpu", "topology_name": target}
+            if ":" not in target:
+                text = (TARGETS / f"{target}.txtpb").read_text()
+                options |= {"platform": "cuda", "target_config": text, "topology": "1x1x1"}
+            found[target] = topologies.get_topology_desc(**options).devices[0]
+        return found[target]
+
+    return get
