@@ -51,6 +51,8 @@ def pretrain(config: PretrainConfig) -> bool:
             seen = Seen(progress["tokens"], progress["rows"])
         writer = stack.enter_context(MetricWriter(run.folder, int(state.step)))
         progress = stack.enter_context(Progress(config.starts[-1]))
+        if state.step:
+            progress.say(f"{run.folder}: resuming at step {int(state.step):,}")
         trainer = Trainer(run, stop, checkpoints, writer, progress)
         for stage, start, end in zip(config.stages, config.starts, config.starts[1:], strict=False):
             if int(state.step) < end or end == config.starts[-1]:

@@ -27,7 +27,11 @@ from .report import curves
 from .run import Run
 from .sources import Corpus
 
-EXAMPLES = ("import [MASK]\n", "    def __init__([MASK], name):", "for i in [MASK](10):")
+EXAMPLES = (
+    "    def __init__([MASK], name):",
+    "    def close([MASK]):",
+    "        return [MASK].name",
+)
 
 _LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"}
 

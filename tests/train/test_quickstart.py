@@ -23,7 +23,7 @@ def small(monkeypatch, tmp_path):
 def test_makes_everything_and_says_where(small, capsys):
     assert quickstart.quickstart(small)
     said = capsys.readouterr().out
-    assert "before" in said and "after" in said and "'import [MASK]'" in said
+    assert "before" in said and "after" in said and "'def close([MASK]):'" in said
     for name in (
         "corpus.jsonl",
         "tokenizer",
