@@ -28,7 +28,7 @@ parity: .venv-parity/installed
 
 # Compiles for TPU and GPU with neither attached.
 aot: .venv-aot/installed
-	MODERNBERT_JAX_AOT=1 .venv-aot/bin/python -m pytest tests/aot --durations=5
+	MODERNBERT_JAX_AOT=1 .venv-aot/bin/python -m pytest tests/aot -n $(WORKERS) --dist load
 
 # Makes the golden files of the tests again, from the real library.
 goldens: .venv-parity/installed
@@ -58,5 +58,6 @@ clean:
 .venv-aot/installed: pyproject.toml
 	$(if $(PYTHON),,$(error no Python 3.11 or newer found; pass PYTHON=/path/to/python))
 	$(PYTHON) -m venv .venv-aot
-	.venv-aot/bin/python $(PIP) -e '.[test,tpu]' jax-cuda12-plugin jax-cuda12-pjrt
+	.venv-aot/bin/python $(PIP) -e '.[test,tpu]' \
+		jax-cuda12-plugin jax-cuda12-pjrt nvidia-cuda-nvcc-cu12
 	touch $@
