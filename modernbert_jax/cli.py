@@ -23,7 +23,7 @@ Format = Literal["hf", "jax", "flexbert", "sentence-transformers", "pylate"]
 def quickstart(output: Path = Path("quickstart")) -> int:
     """Trains a tokenizer and a nano model on Python's own sources, and fills masks with it.
 
-    Takes about five minutes on two CPU cores. Run it again in the same folder to resume.
+    Takes about four minutes on two CPU cores. Run it again in the same folder to resume.
 
     Args:
         output: Folder for everything that is made.
