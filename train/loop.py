@@ -16,13 +16,6 @@ from .step import MaskRule, StepMetrics, TrainState, eval_step, init_state, trai
 from .stop import Stop
 
 
-class Seen(NamedTuple):
-    """What has been read: tokens of the whole run, and rows of the present stage."""
-
-    tokens: int
-    rows: int
-
-
 class Unlogged(NamedTuple):
     """A step that may still be running, and what the host knows of it."""
 
@@ -45,10 +38,10 @@ def pretrain(config: PretrainConfig) -> bool:
         stop = stack.enter_context(Stop())
         checkpoints = stack.enter_context(Checkpoints(run.folder / "checkpoints", config.keep))
         if checkpoints.latest() is None:
-            state, seen = init_state(config, run.initial_params()), Seen(0, 0)
+            state, tokens = init_state(config, run.initial_params()), 0
         else:
-            state, progress = checkpoints.restore(jax.eval_shape(lambda: init_state(config)))
-            seen = Seen(progress["tokens"], progress["rows"])
+            state, saved = checkpoints.restore(jax.eval_shape(lambda: init_state(config)))
+            tokens = saved["tokens"]
         writer = stack.enter_context(MetricWriter(run.folder, int(state.step)))
         progress = stack.enter_context(Progress(config.starts[-1]))
         if state.step:
@@ -56,7 +49,7 @@ def pretrain(config: PretrainConfig) -> bool:
         trainer = Trainer(run, stop, checkpoints, writer, progress)
         for stage, start, end in zip(config.stages, config.starts, config.starts[1:], strict=False):
             if int(state.step) < end or end == config.starts[-1]:
-                state, seen = trainer.train_stage(stage, start, end, state, seen)
+                state, tokens = trainer.train_stage(stage, start, end, state, tokens)
             if stop.asked:
                 return False
         run.export(state.params)
@@ -74,41 +67,43 @@ class Trainer:
     progress: Progress
 
     def train_stage(
-        self, stage: Stage, start: int, end: int, state: TrainState, seen: Seen
-    ) -> tuple[TrainState, Seen]:
-        """Trains from where `state` stands to step `end`, or until asked to stop."""
+        self, stage: Stage, start: int, end: int, state: TrainState, tokens: int
+    ) -> tuple[TrainState, int]:
+        """Trains from where `state` stands to step `end`, or until asked to stop.
+
+        `tokens` counts those that the run has seen, before and after.
+        """
         config, step = self.run.config, int(state.step)
-        seen = seen._replace(rows=(step - start) * stage.rows)
-        seed = config.seed + config.stages.index(stage)
-        batches = self.run.data.batches("train", stage.length, stage.rows, seed, seen.rows)
+        seed, read = config.seed + config.stages.index(stage), (step - start) * stage.rows
+        batches = self.run.data.batches("train", stage.length, stage.rows, seed, read)
         mask = MaskRule.of(self.run.data.tokenizer)
         step_fn = train_step(config, stage, start, mask)
         if step < end:
             with phase(f"compiling {stage.name}"):
                 step_fn = step_fn.lower(state, batches.shape()).compile()
         evaluate = self._evaluator(stage, mask)
-        meter = Meter(config.stage_model(stage), stage.mask_rate)
+        meter = Meter(config.stage_model(stage), stage.mask_rate, tokens)
         unlogged: Unlogged | None = None
         while True:
-            at_edge = step in (start, end)
+            at_edge, stopping = step in (start, end), self.stop.asked
             evaluates = at_edge or step % config.eval_every == 0
-            saves = at_edge or step % config.save_every == 0 or self.stop.asked
+            saves = at_edge or step % config.save_every == 0 or stopping
             if evaluates or saves:
                 unlogged = self._log(unlogged, meter)
                 if evaluates:
                     evaluate(step, state.params)
                 if saves:
-                    self.checkpoints.save(state, {**seen._asdict(), "config": to_json(config)})
+                    position = {"tokens": meter.tokens, "rows": batches.position}
+                    self.checkpoints.save(state, {**position, "config": to_json(config)})
                 meter.restart()
-            if step == end or self.stop.asked:
-                return state, seen
+            if step == end or stopping:
+                return state, meter.tokens
             rows = meter.next(batches)
             state, metrics = step_fn(state, rows)
             step += 1
-            seen = Seen(seen.tokens + int(np.count_nonzero(rows.segment_ids)), batches.position)
             unlogged = self._log(unlogged, meter)
             if step % config.log_every == 0 or step == end:
-                row = {"step": step, "stage": stage.name, "tokens": seen.tokens}
+                row = {"step": step, "stage": stage.name, "tokens": meter.tokens}
                 unlogged = Unlogged(row, metrics, meter.take())
 
     def _log(self, unlogged: Unlogged | None, meter: Meter) -> None:

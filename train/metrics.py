@@ -73,9 +73,10 @@ class Counts(NamedTuple):
 class Meter:
     """Speed of training. Counts are taken as steps are begun, and timed as they end."""
 
-    def __init__(self, model: ModernBertConfig, mask_rate: float):
-        """For a model that predicts a share of its tokens."""
+    def __init__(self, model: ModernBertConfig, mask_rate: float, tokens: int):
+        """For a model that predicts a share of its tokens, in a run that has seen `tokens`."""
         self._model, self._mask_rate = model, mask_rate
+        self.tokens = tokens
         self._counts = Counts()
         self.restart()
 
@@ -92,6 +93,7 @@ class Meter:
         # A document of n tokens has n^2 pairs, the sum of its first n odd numbers.
         pairs = int((2 * rows.positions + 1)[real].sum())
         new = Counts(int(real.sum()), real.size, pairs, waited)
+        self.tokens += new.tokens
         self._counts = Counts(*(a + b for a, b in zip(self._counts, new, strict=True)))
         return rows
 

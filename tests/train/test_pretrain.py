@@ -170,6 +170,26 @@ def test_asked_to_stop_it_saves_and_goes_on(whole, place, command, number):
     assert curve(place / name) == curve(whole)
 
 
+def test_asked_to_stop_during_an_evaluation_it_still_saves(place, data, monkeypatch):
+    config = corpus.run_config(place, data, output=str(place / "evaluating"))
+    make = loop.eval_step
+
+    def signalling(*args):
+        step_fn = make(*args)
+
+        def evaluate(*batch):
+            if reached(place / "evaluating") == 6:  # evaluated here, but not saved
+                signal.raise_signal(signal.SIGTERM)
+            return step_fn(*batch)
+
+        return evaluate
+
+    monkeypatch.setattr(loop, "eval_step", signalling)
+    assert not loop.pretrain(config)
+    saved = {int(p.name) for p in (place / "evaluating" / "checkpoints").iterdir()}
+    assert max(saved) == reached(place / "evaluating") >= 6
+
+
 def reached(folder: Path) -> int:
     """The last step on record."""
     rows = read_rows(folder / "metrics.jsonl")
