@@ -266,6 +266,8 @@ class Runtime:
     """What the backward pass computes again: nothing, all but matrix products, or everything."""
     attention: str = "auto"
     """Implementation of attention; see `modernbert_jax.attention.IMPLEMENTATIONS`."""
+    sliding_attention: str | None = None
+    """Implementation of the sliding layers where it shall be another one than `attention`."""
     scan_layers: bool = True
     """False unrolls the layer groups, for debugging; parameters are stored alike."""
 
@@ -278,6 +280,12 @@ class Runtime:
                 raise UserError(
                     f"{name} is {getattr(self, name)!r}; it must be {' or '.join(allowed)}"
                 )
+
+    def attention_of(self, kind: LayerKind) -> str:
+        """The implementation asked for in layers of a kind."""
+        if kind == SLIDING and self.sliding_attention is not None:
+            return self.sliding_attention
+        return self.attention
 
 
 def block_name(kind: LayerKind, index: int) -> str:

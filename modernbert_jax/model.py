@@ -15,7 +15,7 @@ from flax import linen as nn
 from modernbert_jax.attention import KeyRanges, attention, key_ranges
 from modernbert_jax.config import LayerKind, ModernBertConfig, Runtime, block_name
 from modernbert_jax.initializers import Role, truncated_normal
-from modernbert_jax.rope import RopeTable, rope_table, rotate
+from modernbert_jax.rope import RopeTable, rope_table
 
 ACTIVATION: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -106,12 +106,13 @@ class Attention(nn.Module):
         heads = (*x.shape[:-1], c.num_attention_heads, c.head_dim)
         q, k, v = (y.reshape(heads) for y in qkv)
         out = attention(
-            rotate(q, table),
-            rotate(k, table),
+            q,
+            k,
             v,
             ranges,
+            rope=table,
             window=c.window(self.kind),
-            implementation=self.runtime.attention,
+            implementation=self.runtime.attention_of(self.kind),
         )
         out = Linear(c.hidden_size, "out", name="Wo", **linear)(out.reshape(x.shape))
         return nn.Dropout(c.attention_dropout)(out, deterministic=deterministic)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from modernbert_jax import convert
-from modernbert_jax.attention import choose
+from modernbert_jax.attention import check_name
 from modernbert_jax.batching import ROW_DOCUMENTS, Documents, batches
 from modernbert_jax.config import POOLINGS, ModernBertConfig, Runtime
 from modernbert_jax.errors import UserError, did_you_mean
@@ -51,7 +51,7 @@ class ModernBert:
         self, checkpoint: convert.Checkpoint, dtype: str = "float32", attention: str = "auto"
     ):
         """Puts a checkpoint to use; `dtype` and `attention` are those of `Runtime`."""
-        choose(attention, None)
+        check_name(attention)
         runtime = Runtime(dtype=dtype, attention=attention)
         self.config = checkpoint.config
         self.params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), checkpoint.params)

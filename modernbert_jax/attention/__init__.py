@@ -4,32 +4,25 @@ Documents lie contiguously in a row, so "same document and inside the window" is
 keys per query. `key_ranges` finds the intervals; every implementation reads them and nothing else.
 """
 
-from collections.abc import Callable
-
 import jax
 
-from modernbert_jax.attention.dense import dense
+from modernbert_jax.attention.choice import IMPLEMENTATIONS, Call, Choice, check_name, choose
+from modernbert_jax.attention.choice import module_of as _module_of
+from modernbert_jax.attention.platform import device
 from modernbert_jax.attention.ranges import KeyRanges, key_ranges
-from modernbert_jax.attention.xla_range import xla_range
-from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.attention.sharded import over_mesh, shards
+from modernbert_jax.rope import RopeTable, rotate
 
-__all__ = ["IMPLEMENTATIONS", "KeyRanges", "attention", "choose", "key_ranges"]
-
-Implementation = Callable[[jax.Array, jax.Array, jax.Array, KeyRanges], jax.Array]
-
-IMPLEMENTATIONS: dict[str, Implementation] = {"dense": dense, "xla_range": xla_range}
-"""`dense` is the oracle: it holds all T x T scores. `xla_range` runs on every backend."""
-
-
-def choose(implementation: str, window: int | None) -> str:
-    """The name of the implementation that `auto` stands for, or the one asked for, checked."""
-    if implementation == "auto":
-        return "xla_range"
-    if implementation not in IMPLEMENTATIONS:
-        raise UserError(
-            f"attention is {implementation!r}; {did_you_mean(implementation, IMPLEMENTATIONS)}"
-        )
-    return implementation
+__all__ = [
+    "IMPLEMENTATIONS",
+    "Call",
+    "Choice",
+    "KeyRanges",
+    "attention",
+    "check_name",
+    "choose",
+    "key_ranges",
+]
 
 
 def attention(
@@ -39,17 +32,45 @@ def attention(
     ranges: KeyRanges,
     *,
     window: int | None = None,
+    rope: RopeTable | None = None,
     implementation: str = "auto",
 ) -> jax.Array:
     """Softmax attention of every query over its key range.
 
+    Under a mesh (`jax.set_mesh`) every device computes its own rows and heads, and nothing is
+    communicated.
+
     Args:
         q, k, v: [B, T, N, H]. Scores are scaled by 1/sqrt(H) and computed in float32.
         ranges: from `key_ranges(segment_ids, window)`.
-        window: the window that went into `ranges`; helps the choice, never changes the result.
+        window: the window that went into `ranges`; decides which kernels may be used.
+        rope: rotates `q` and `k` first, by the implementation's own means.
         implementation: a key of `IMPLEMENTATIONS`, or "auto".
 
     Returns:
         [B, T, N, H] in the dtype of `q`; zeros where a query has no key, as padding has.
+
+    Raises:
+        UserError: the implementation is unknown or cannot compute this; see `choice.choose`.
     """
-    return IMPLEMENTATIONS[choose(implementation, window)](q, k, v, ranges)
+    platform, device_kind = device()
+    call = Call(
+        platform=platform,
+        device_kind=device_kind,
+        dtype=str(q.dtype),
+        length=q.shape[1],
+        heads=q.shape[2] // shards(q.shape).heads,
+        head_dim=q.shape[3],
+        window=window,
+        symmetric=ranges.queries is None,
+    )
+    choice = choose(implementation, call)
+    module = _module_of(choice.name)
+
+    def on_one_device(q, k, v, ranges, rope):
+        if rope is not None:
+            turn = getattr(module, "rotate", rotate)
+            q, k = turn(q, rope), turn(k, rope)
+        return module.attention(q, k, v, ranges, window=window, **dict(choice.options))
+
+    return over_mesh(on_one_device, q, k, v, ranges, rope)

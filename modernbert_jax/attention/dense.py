@@ -3,10 +3,17 @@
 import jax
 import jax.numpy as jnp
 
+from modernbert_jax.attention.choice import Call
 from modernbert_jax.attention.ranges import KeyRanges
 
 
-def dense(q: jax.Array, k: jax.Array, v: jax.Array, ranges: KeyRanges) -> jax.Array:
+def refuses(call: Call) -> None:
+    """Nothing."""
+
+
+def attention(
+    q: jax.Array, k: jax.Array, v: jax.Array, ranges: KeyRanges, *, window: int | None
+) -> jax.Array:
     """Attention [B, T, N, H] by the definition."""
     scores = jnp.einsum("BTNH,BSNH->BNTS", q, k, preferred_element_type=jnp.float32)
     allowed = ranges.allows(jnp.arange(k.shape[1]))[:, None]

@@ -1,4 +1,12 @@
-"""Key ranges: what each token of a packed row may see."""
+"""Key ranges: what each token of a packed row may see, per token and per block of tokens.
+
+Documents lie contiguously in a row, so segment and window together are one interval of keys:
+
+    token      0  1  2  3  4  5  6  7        window 4: two tokens to each side
+    segment    1  1  1  1  1  2  2  0
+    first      0  0  0  1  2  5  5  .        padding sees nothing
+    last       2  3  4  4  4  6  6  .
+"""
 
 from typing import NamedTuple
 
@@ -6,32 +14,119 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+UNIT = 64
+"""Tokens that a block summary covers; blocks of kernels are multiples of it."""
+
+_NEVER = jnp.iinfo(jnp.int32).max
+
+
+class Blocks(NamedTuple):
+    """What the queries of each block see together: int32 [B, T / size] each.
+
+    Visit key blocks `start`, ..., `start + count - 1`; `count` is 0 where no query sees a key. Keys
+    from `full_first` to `full_last` are seen by every query of the block and need no mask.
+    """
+
+    start: jax.Array
+    count: jax.Array
+    full_first: jax.Array
+    full_last: jax.Array
+
+
+class Extremes(NamedTuple):
+    """Extremes of the ranges of every `UNIT` queries: int32 [B, ceil(T / UNIT)] each."""
+
+    lowest_first: jax.Array
+    highest_first: jax.Array
+    lowest_last: jax.Array
+    highest_last: jax.Array
+
 
 class KeyRanges(NamedTuple):
     """Inclusive first and last key of each query: int32 [B, T] each; empty where first > last.
 
-    The relation is symmetric: the range of query i read as queries is what key i is seen by.
+    `queries` is the relation read the other way, the first and last query that sees each key. It
+    is None where the relation is symmetric, as it is for every encoder.
     """
 
     first: jax.Array
     last: jax.Array
+    extremes: Extremes
+    queries: "KeyRanges | None" = None
 
-    def allows(self, keys: jax.Array) -> jax.Array:
-        """Whether each query [..., T] sees each of `keys` [S]: boolean [..., T, S]."""
-        return (keys >= self.first[..., None]) & (keys <= self.last[..., None])
+    @classmethod
+    def of(cls, first: jax.Array, last: jax.Array, queries: "KeyRanges | None" = None):
+        """Ranges with the summaries of their blocks."""
+        tail = -first.shape[1] % UNIT
+
+        def by_unit(x, where_empty, reduce):
+            x = jnp.where(first > last, where_empty, x)
+            x = jnp.pad(x, ((0, 0), (0, tail)), constant_values=where_empty)
+            return reduce(x.reshape(len(x), -1, UNIT), axis=-1)
+
+        # An empty range raises no bound of the keys to visit, and forbids going without a mask.
+        return cls(
+            first,
+            last,
+            Extremes(
+                lowest_first=by_unit(first, _NEVER, jnp.min),
+                highest_first=by_unit(first, _NEVER, jnp.max),
+                lowest_last=by_unit(last, -1, jnp.min),
+                highest_last=by_unit(last, -1, jnp.max),
+            ),
+            queries,
+        )
+
+    @property
+    def transposed(self) -> "KeyRanges":
+        """The queries that see each key, as ranges."""
+        return self if self.queries is None else self.queries
 
     @property
     def empty(self) -> jax.Array:
         """Queries that see nothing: boolean, shaped like `first`."""
         return self.first > self.last
 
+    def allows(self, keys: jax.Array) -> jax.Array:
+        """Whether each query [..., T] sees each of `keys` [S]: boolean [..., T, S]."""
+        return (keys >= self.first[..., None]) & (keys <= self.last[..., None])
 
-def key_ranges(segment_ids: jax.Array, window: int | None = None) -> KeyRanges:
+    def blocks(self, size: int, key_size: int | None = None) -> Blocks:
+        """Which key blocks of `key_size` tokens each block of `size` queries visits.
+
+        Args:
+            size: tokens in a block of queries, a multiple of `UNIT`. The last block may be short.
+            key_size: tokens in a block of keys; `size` if not given.
+        """
+        if size % UNIT:
+            raise ValueError(f"blocks of {size} tokens: a multiple of {UNIT} is needed")
+        tail = -self.extremes.lowest_first.shape[1] % (size // UNIT)
+
+        def merge(x, where_empty, reduce):
+            x = jnp.pad(x, ((0, 0), (0, tail)), constant_values=where_empty)
+            return reduce(x.reshape(len(x), -1, size // UNIT), axis=-1)
+
+        e, key_size = self.extremes, key_size or size
+        start = merge(e.lowest_first, _NEVER, jnp.min) // key_size
+        stop = merge(e.highest_last, -1, jnp.max) // key_size + 1
+        start = jnp.minimum(start, stop)
+        return Blocks(
+            start=start,
+            count=stop - start,
+            full_first=merge(e.highest_first, _NEVER, jnp.max),
+            full_last=merge(e.lowest_last, -1, jnp.min),
+        )
+
+
+def key_ranges(
+    segment_ids: jax.Array, window: int | None = None, *, causal: bool = False
+) -> KeyRanges:
     """The keys of a query's own document, within `window` if given.
 
     Args:
         segment_ids: int32 [B, T]; 0 is padding, and each document one run of a positive id.
         window: query i sees key j where |i - j| <= window // 2; None is the whole document.
+        causal: query i sees no key after i, as in a decoder.
 
     Returns:
         Ranges that are empty for padding.
@@ -47,4 +142,9 @@ def key_ranges(segment_ids: jax.Array, window: int | None = None) -> KeyRanges:
     if window is not None:
         first = jnp.maximum(first, here - window // 2)
         last = jnp.minimum(last, here + window // 2)
-    return KeyRanges(first, jnp.where(segment_ids == 0, first - 1, last))
+    padding = segment_ids == 0
+    if not causal:
+        return KeyRanges.of(first, jnp.where(padding, first - 1, last))
+    here = jnp.broadcast_to(here, first.shape)
+    queries = KeyRanges.of(here, jnp.where(padding, here - 1, last))
+    return KeyRanges.of(first, jnp.where(padding, first - 1, here), queries)

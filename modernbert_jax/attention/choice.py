@@ -1,0 +1,114 @@
+"""Which implementation computes a layer's attention, and why."""
+
+import dataclasses
+import functools
+import importlib
+import logging
+from types import ModuleType
+
+from modernbert_jax.attention import tuning
+from modernbert_jax.errors import UserError, did_you_mean
+
+IMPLEMENTATIONS: dict[str, str] = {
+    "dense": "the oracle: all T x T scores at once",
+    "xla_range": "flash attention in plain XLA over the key blocks in range; runs everywhere",
+    "two_block": "plain XLA for sliding windows, differentiable to any order",
+    "splash": "jax's TPU kernel with segment ids and a block mask made at run time",
+    "pallas_tpu": "our TPU kernels: one for sliding windows, one for whole documents",
+    "pallas_triton": "our GPU kernel over the key blocks in range",
+}
+"""Name to what it is; the module of the same name computes it."""
+
+PREFERENCE = {
+    "cpu": ("xla_range",),
+    "gpu": ("pallas_triton", "two_block", "xla_range"),
+    "tpu": ("pallas_tpu", "splash", "two_block", "xla_range"),
+}
+"""What `auto` tries on each platform, in this order. Every list ends in what can do everything."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Call:
+    """The facts that a choice rests on; shapes are those on one device."""
+
+    platform: str
+    """"cpu", "gpu" or "tpu": where the program being traced will run."""
+    device_kind: str
+    dtype: str
+    length: int
+    heads: int
+    head_dim: int
+    window: int | None
+    symmetric: bool
+    """False under a causal mask."""
+
+    @property
+    def kind(self) -> str:
+        """The row of a tuning table: "sliding" or "full"."""
+        return "full" if self.window is None else "sliding"
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """An implementation with the block sizes and so on that it is called with."""
+
+    name: str
+    why: str
+    options: tuple[tuple[str, int], ...] = ()
+
+
+def module_of(name: str) -> ModuleType:
+    """The module of an implementation: `attention`, `refuses` and, where it has one, `rotate`.
+
+    Kernels import only where they are used: not every platform has what they need.
+    """
+    return importlib.import_module(f"{__package__}.{name}")
+
+
+def check_name(name: str) -> None:
+    """Raises UserError unless `name` is "auto" or an implementation."""
+    if name != "auto" and name not in IMPLEMENTATIONS:
+        raise UserError(f"attention is {name!r}; {did_you_mean(name, ['auto', *IMPLEMENTATIONS])}")
+
+
+@functools.lru_cache
+def choose(asked: str, call: Call) -> Choice:
+    """The implementation for a call; logged the first time that the same is asked.
+
+    What is asked for by name is used or refused, never replaced; "auto" takes the tuned one for
+    the device if there is an entry, else the first of `PREFERENCE` that supports the call.
+
+    Raises:
+        UserError: no such implementation, or it cannot compute this call.
+    """
+    check_name(asked)
+    tuned = tuning.lookup(call.device_kind, call.kind)
+    if asked != "auto":
+        if reason := module_of(asked).refuses(call):
+            raise UserError(f"attention {asked!r} cannot be used: {reason}; 'auto' finds one")
+        choice = Choice(asked, "asked for", tuned.options_of(asked))
+    else:
+        choice = _automatic(call, tuned)
+    _log.info("attention %s: %s (%s)", _describe(call), choice.name, choice.why)
+    return choice
+
+
+def _automatic(call: Call, tuned: tuning.Entry) -> Choice:
+    names = PREFERENCE[call.platform]
+    if tuned.implementation:
+        names = (tuned.implementation, *(n for n in names if n != tuned.implementation))
+    refused = []
+    for name in names:
+        reason = module_of(name).refuses(call)
+        if not reason:
+            first = "tuned" if name == tuned.implementation else f"default on {call.platform}"
+            return Choice(name, "; ".join(refused) or first, tuned.options_of(name))
+        refused.append(f"not {name}: {reason}")
+    raise AssertionError(f"nothing computes {call}: {refused}")
+
+
+def _describe(call: Call) -> str:
+    span = "over documents" if call.window is None else f"within {call.window}"
+    return f"{span}, {call.length} tokens x {call.heads} heads x {call.head_dim}, {call.dtype}"
