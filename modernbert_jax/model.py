@@ -16,6 +16,7 @@ from modernbert_jax.attention import KeyRanges, attention, key_ranges
 from modernbert_jax.config import LayerKind, ModernBertConfig, Runtime, block_name
 from modernbert_jax.initializers import Role, truncated_normal
 from modernbert_jax.rope import RopeTable, rope_table
+from modernbert_jax.sharding import constrain
 
 ACTIVATION: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -45,6 +46,8 @@ class Linear(nn.Module):
     dtype: Any
     use_bias: bool
     parts: int | None = None
+    divided: str | None = None
+    """The kind of the dimension that tensor parallelism divides: E if `role` is "in", else D."""
 
     @nn.compact
     def __call__(self, x: jax.Array):
@@ -52,6 +55,8 @@ class Linear(nn.Module):
         init = truncated_normal(self.config, self.role)
         kernel = self.param("kernel", init, (*stack, x.shape[-1], self.features))
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        kinds = (None, self.divided) if self.role == "in" else (self.divided, None)
+        kernel = constrain(kernel, *(None for _ in stack), *kinds)
         products = [x @ part for part in (kernel if self.parts else kernel[None])]
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (*stack, self.features))
@@ -84,11 +89,14 @@ class Embeddings(nn.Module):
         self.dropout = nn.Dropout(c.embedding_dropout)
 
     def __call__(self, token_ids: jax.Array, deterministic: bool) -> jax.Array:
-        return self.dropout(self.norm(self.embedding[token_ids]), deterministic=deterministic)
+        table = constrain(self.embedding, "vocab", None)
+        x = constrain(table[token_ids], "rows", "tokens", None)
+        return self.dropout(self.norm(x), deterministic=deterministic)
 
     def decode(self, x: jax.Array) -> jax.Array:
         """Scores of every token for x [..., D]: [..., V], in the dtype of x."""
-        return jnp.einsum("...D,VD->...V", x, self.embedding.astype(x.dtype))
+        table = constrain(self.embedding.astype(x.dtype), "vocab", None)
+        return jnp.einsum("...D,VD->...V", x, table)
 
 
 class Attention(nn.Module):
@@ -101,7 +109,7 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x, ranges: KeyRanges, table: RopeTable, deterministic: bool):
         c, dtype = self.config, jnp.dtype(self.runtime.dtype)
-        linear = {"config": c, "dtype": dtype, "use_bias": c.attention_bias}
+        linear = {"config": c, "dtype": dtype, "use_bias": c.attention_bias, "divided": "heads"}
         qkv = Linear(c.hidden_size, "in", parts=3, name="Wqkv", **linear)(x)
         heads = (*x.shape[:-1], c.num_attention_heads, c.head_dim)
         q, k, v = (y.reshape(heads) for y in qkv)
@@ -127,7 +135,8 @@ class GatedLinearUnit(nn.Module):
     @nn.compact
     def __call__(self, x, deterministic: bool):
         c = self.config
-        linear = {"config": c, "dtype": jnp.dtype(self.runtime.dtype), "use_bias": c.mlp_bias}
+        dtype = jnp.dtype(self.runtime.dtype)
+        linear = {"config": c, "dtype": dtype, "use_bias": c.mlp_bias, "divided": "mlp"}
         hidden, gate = Linear(c.intermediate_size, "in", parts=2, name="Wi", **linear)(x)
         hidden = ACTIVATION[c.hidden_activation](hidden) * gate
         hidden = nn.Dropout(c.mlp_dropout)(hidden, deterministic=deterministic)
@@ -145,6 +154,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, contexts: KindContext, deterministic: bool):
         c, r = self.config, self.runtime
+        x = constrain(x, "rows", "tokens", None)
         normed = x if self.first else norm(c, "attn_norm")(x)
         ranges, table = contexts[self.kind]
         x = x + Attention(c, r, self.kind, name="attn")(normed, ranges, table, deterministic)

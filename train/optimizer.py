@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-STACKED = "groups"
-"""Parameters below this key have one entry per group of layers on their first axis."""
+from modernbert_jax.sharding import STACKED
 
 
 class StableAdamWState(NamedTuple):

@@ -6,6 +6,7 @@ keys per query. `key_ranges` finds the intervals; every implementation reads the
 
 import jax
 
+from modernbert_jax.attention import context
 from modernbert_jax.attention.choice import IMPLEMENTATIONS, Call, Choice, check_name, choose
 from modernbert_jax.attention.choice import module_of as _module_of
 from modernbert_jax.attention.platform import device
@@ -38,7 +39,7 @@ def attention(
     """Softmax attention of every query over its key range.
 
     Under a mesh (`jax.set_mesh`) every device computes its own rows and heads, and nothing is
-    communicated.
+    communicated, unless the mesh cuts rows themselves: see `context`.
 
     Args:
         q, k, v: [B, T, N, H]. Scores are scaled by 1/sqrt(H) and computed in float32.
@@ -54,15 +55,17 @@ def attention(
         UserError: the implementation is unknown or cannot compute this; see `choice.choose`.
     """
     platform, device_kind = device()
+    pieces = shards(q.shape)
+    frame = context.frame(q.shape[1], pieces.tokens, window, ranges.queries is None)
     call = Call(
         platform=platform,
         device_kind=device_kind,
         dtype=str(q.dtype),
-        length=q.shape[1],
-        heads=q.shape[2] // shards(q.shape).heads,
+        length=frame.length,
+        heads=q.shape[2] // pieces.heads,
         head_dim=q.shape[3],
         window=window,
-        symmetric=ranges.queries is None,
+        symmetric=frame.symmetric,
     )
     choice = choose(implementation, call)
     module = _module_of(choice.name)
@@ -71,6 +74,10 @@ def attention(
         if rope is not None:
             turn = getattr(module, "rotate", rotate)
             q, k = turn(q, rope), turn(k, rope)
-        return module.attention(q, k, v, ranges, window=window, **dict(choice.options))
+        piece = q.shape[1]
+        if pieces.tokens > 1:
+            q, k, v, ranges = context.enter(q, k, v, ranges, frame)
+        out = module.attention(q, k, v, ranges, window=window, **dict(choice.options))
+        return context.leave(out, piece, frame) if pieces.tokens > 1 else out
 
     return over_mesh(on_one_device, q, k, v, ranges, rope)

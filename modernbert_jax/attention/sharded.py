@@ -1,4 +1,7 @@
-"""Attention on a mesh: every device computes its own rows and heads, and nothing moves."""
+"""Attention on a mesh: every device computes its own rows, heads and tokens.
+
+Nothing moves between devices but what `context` needs where rows themselves are cut.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,61 +11,58 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from modernbert_jax.errors import UserError
-
-ROW_AXES = ("data", "fsdp")
-HEAD_AXES = ("tensor",)
+from modernbert_jax.sharding import RULES
 
 
 class Shards(NamedTuple):
-    """Into how many pieces rows and heads are cut."""
+    """Into how many pieces each dimension is cut."""
 
     rows: int
+    tokens: int
     heads: int
 
 
 def shards(shape: tuple[int, ...]) -> Shards:
-    """The pieces of an array [B, T, N, H] under the mesh that is set; 1 and 1 without one.
+    """The pieces of an array [B, T, N, H] under the mesh that is set; 1 of each without one.
 
     Raises:
-        UserError: rows or heads do not divide evenly.
+        UserError: a dimension does not divide evenly.
     """
-    rows, heads = (_size(axes) for axes in _axes())
-    for what, number, pieces, axes in (
-        ("rows", shape[0], rows, ROW_AXES),
-        ("heads", shape[2], heads, HEAD_AXES),
-    ):
-        if number % pieces:
+    pieces = Shards(*map(_size, _axes()))
+    for what, number, n in zip(Shards._fields, shape, pieces, strict=False):
+        if number % n:
             raise UserError(
-                f"{number} {what} cannot be cut into {pieces} equal pieces; "
-                f"change them or the mesh axes {', '.join(axes)}"
+                f"{number} {what} cannot be cut into {n} equal pieces; "
+                f"change them or the mesh axes {', '.join(getattr(RULES, what))}"
             )
-    return Shards(rows, heads)
+    return pieces
 
 
 def over_mesh(function: Callable, q, k, v, ranges, rope) -> jax.Array:
-    """`function` of the same arguments, each device with its own rows and heads of them."""
-    rows, heads = _axes()
-    if not rows and not heads:
+    """`function` of the same arguments, each device with its own part; ranges are whole rows."""
+    rows, tokens, heads = (axes or None for axes in _axes())
+    if not (rows or tokens or heads):
         return function(q, k, v, ranges, rope)
-    heads_too, rows_only = P(rows or None, None, heads or None, None), P(rows or None)
+    own = P(rows, tokens, heads, None)
     return jax.shard_map(
         function,
-        in_specs=(heads_too, heads_too, heads_too, rows_only, rows_only),
-        out_specs=heads_too,
+        in_specs=(own, own, own, P(rows), P(rows, tokens)),
+        out_specs=own,
         check_vma=False,
     )(q, k, v, ranges, rope)
 
 
-def _axes() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Axes of the mesh over rows and over heads, but those that a caller's shard_map has taken."""
+def _axes() -> tuple[tuple[str, ...], ...]:
+    """Axes of the mesh over rows, tokens and heads, but those a caller's shard_map has taken."""
     mesh = jax.sharding.get_abstract_mesh()
     free = {
         name
         for name, kind, size in zip(mesh.axis_names, mesh.axis_types, mesh.axis_sizes, strict=True)
         if kind != AxisType.Manual and size > 1
     }
-    rows, heads = (tuple(a for a in axes if a in free) for axes in (ROW_AXES, HEAD_AXES))
-    return rows, heads
+    return tuple(
+        tuple(a for a in axes if a in free) for axes in (RULES.rows, RULES.tokens, RULES.heads)
+    )
 
 
 def _size(axes: tuple[str, ...]) -> int:

@@ -1,0 +1,101 @@
+"""Attention when the tokens of a row are cut over the `context` axis of a mesh.
+
+A sliding layer looks at most half a window over the edge of its piece, so neighbours exchange
+only that halo. A layer over whole documents gathers all keys and values. Either way a device
+computes its own queries, in a frame of tokens in which key ranges are as usual:
+
+    sliding     |halo|  own piece  |halo|      keys of neighbours, queries zero
+    full        |.....|own piece|......|       keys of all pieces, other queries see nothing
+
+The queries of the halo do compute something, which nobody reads: so the relation stays symmetric,
+as kernels like it. The cotangent of what nobody reads is zero, and with it their share in every
+gradient.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from modernbert_jax.attention.ranges import UNIT, KeyRanges
+
+AXIS = "context"
+
+
+class Frame(NamedTuple):
+    """How many tokens a device computes over, and whether the relation is symmetric there."""
+
+    length: int
+    symmetric: bool
+    halo: int | None
+    """Tokens of each neighbour; None gathers the whole row."""
+
+
+def frame(length: int, pieces: int, window: int | None, symmetric: bool) -> Frame:
+    """The frame for rows of `length` tokens, over all devices, cut into `pieces`."""
+    if pieces == 1:
+        return Frame(length, symmetric, None)
+    piece = length // pieces
+    halo = None if window is None else -(-(window // 2) // UNIT) * UNIT
+    if halo is None or halo > piece:
+        return Frame(length, False, None)
+    return Frame(piece + 2 * halo, symmetric, halo)
+
+
+def enter(q, k, v, ranges: KeyRanges, shape: Frame):
+    """A device's own q, k, v [B, T / pieces, N, H] and whole ranges, put into its frame."""
+    piece = q.shape[1]
+    offset = lax.axis_index(AXIS) * piece
+    if shape.halo is None:
+        k, v = (lax.all_gather(x, AXIS, axis=1, tiled=True) for x in (k, v))
+        q = lax.dynamic_update_slice_in_dim(jnp.zeros_like(k), q, offset, axis=1)
+        return q, k, v, _only(ranges, offset, piece)
+    q = jnp.pad(q, ((0, 0), (shape.halo, shape.halo), (0, 0), (0, 0)))
+    k, v = (_with_halo(x, shape.halo) for x in (k, v))
+    return q, k, v, _cut(ranges, offset - shape.halo, shape.length)
+
+
+def leave(out: jax.Array, piece: int, shape: Frame) -> jax.Array:
+    """A device's own part of what was computed in its frame."""
+    start = lax.axis_index(AXIS) * piece if shape.halo is None else shape.halo
+    return lax.dynamic_slice_in_dim(out, start, piece, axis=1)
+
+
+def _with_halo(x: jax.Array, halo: int) -> jax.Array:
+    """The piece with the ends of its neighbours; zeros at the ends of the row."""
+    last = lax.axis_size(AXIS) - 1
+    left = lax.ppermute(x[:, -halo:], AXIS, [(i, i + 1) for i in range(last)])
+    right = lax.ppermute(x[:, :halo], AXIS, [(i + 1, i) for i in range(last)])
+    return jnp.concatenate([left, x, right], axis=1)
+
+
+def _only(ranges: KeyRanges, offset: jax.Array, piece: int) -> KeyRanges:
+    """The relation of the queries from `offset` on with all keys."""
+    stop = offset + piece
+    here = jnp.arange(ranges.first.shape[1])
+    own = (here >= offset) & (here < stop)
+    by_key = ranges.transposed
+    return KeyRanges.of(
+        ranges.first,
+        jnp.where(own, ranges.last, ranges.first - 1),
+        KeyRanges.of(jnp.maximum(by_key.first, offset), jnp.minimum(by_key.last, stop - 1)),
+    )
+
+
+def _cut(ranges: KeyRanges, offset: jax.Array, length: int) -> KeyRanges:
+    """The relation of the `length` tokens from `offset` on with each other."""
+
+    def cut(r: KeyRanges) -> tuple[jax.Array, jax.Array]:
+        # Beyond the ends of the row lie empty ranges.
+        first = jnp.pad(r.first, ((0, 0), (length, length)), constant_values=1)
+        last = jnp.pad(r.last, ((0, 0), (length, length)), constant_values=0)
+        first, last = (
+            lax.dynamic_slice_in_dim(x, offset + length, length, axis=1) for x in (first, last)
+        )
+        empty = first > last
+        first, last = jnp.maximum(first - offset, 0), jnp.minimum(last - offset, length - 1)
+        return first, jnp.where(empty, first - 1, last)
+
+    queries = None if ranges.queries is None else KeyRanges.of(*cut(ranges.queries))
+    return KeyRanges.of(*cut(ranges), queries)
