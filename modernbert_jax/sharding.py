@@ -9,7 +9,7 @@ units and vocabulary are divided among devices.
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -179,6 +179,41 @@ def constrain(x: jax.Array, *kinds: str | None) -> jax.Array:
         even = size % math.prod(sizes[axis] for axis in free) == 0
         spec.append(free if free and even else None)
     return jax.lax.with_sharding_constraint(x, P(*spec))
+
+
+def over_rows(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function(params, *arrays)` on each device's own rows and tokens, its results added up.
+
+    Inside, the gradient of the parameters is summed on each device and exchanged once at the end;
+    left to the compiler, a loop exchanges it every time round. `arrays` are [B, T, ...], results a
+    tree of sums over rows and tokens. Without a mesh it is `function` itself.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    taken = [
+        a
+        for a, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
+        if kind == AxisType.Manual
+    ]
+    wanted = RULES.rows + RULES.tokens
+    axes = tuple(a for a in wanted if a in mesh.axis_names and mesh.shape[a] > 1)
+    if not axes or taken:
+        return function
+
+    def local(params, *arrays):
+        return jax.lax.psum(function(params, *arrays), axes)
+
+    def call(params, *arrays):
+        whole = jax.tree.map(lambda x: P(*(None for _ in x.shape)), params)
+        rows = P(*(tuple(a for a in kind if a in axes) for kind in (RULES.rows, RULES.tokens)))
+        return jax.shard_map(
+            local,
+            in_specs=(whole, *(rows for _ in arrays)),
+            out_specs=P(),
+            axis_names=set(axes),
+            check_vma=False,
+        )(params, *arrays)
+
+    return call
 
 
 def _tuple(axes: str | tuple[str, ...] | None) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The masked-LM loss: exact, and paid for at predicted positions only."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ from jax import lax
 
 from modernbert_jax.heads import MaskedLM
 from modernbert_jax.masking import IGNORE
+from modernbert_jax.sharding import over_rows
 
 CHUNKS = 8
 """Pieces into which the positions of a row are cut; a piece with nothing to predict is skipped."""
@@ -56,14 +58,25 @@ def masked_lm_sums(
         rngs=None if dropout_key is None else {"dropout": dropout_key},
         method="hidden",
     )
+    return over_rows(functools.partial(_sums, module))(_of_the_head(params), hidden, labels)
+
+
+def _of_the_head(params: Any) -> Any:
+    """The parameters that logits need of hidden states."""
+    return {**params, "encoder": {"embeddings": params["encoder"]["embeddings"]}}
+
+
+def _sums(module: MaskedLM, params: Any, hidden: jax.Array, labels: jax.Array) -> Sums:
+    """Sums over the predicted positions of some rows, in pieces."""
     hidden, labels = _predicted_first(hidden, labels)
 
     @jax.checkpoint
     def piece(hidden, labels):
         logits = module.apply({"params": params}, hidden, method="logits")
         predicted = labels != IGNORE
-        target = jnp.take_along_axis(logits, jnp.where(predicted, labels, 0)[..., None], axis=-1)
-        losses = jax.nn.logsumexp(logits, axis=-1) - target[..., 0]
+        # Not a gather: a vocabulary that is divided among devices stays divided.
+        is_target = jnp.arange(logits.shape[-1]) == labels[..., None]
+        losses = jax.nn.logsumexp(logits, axis=-1) - jnp.where(is_target, logits, 0.0).sum(-1)
         return Sums(
             jnp.where(predicted, losses, 0.0).sum(),
             predicted.sum(dtype=jnp.float32),

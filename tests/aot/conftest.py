@@ -1,7 +1,7 @@
 """Compiling for accelerators that are not there: collected by `make aot` alone.
 
 There, with MODERNBERT_JAX_AOT=1, a compiler that is missing is an error and nothing is skipped.
-TPUs are named by the topology of a slice of four chips, GPUs by a description in `targets`.
+TPUs are named by the topology of a slice of four chips, GPUs by a description in `train/targets`.
 """
 
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-TARGETS = Path(__file__).parent / "targets"
+TARGETS = Path(__file__).parents[2] / "train" / "targets"
 
 if os.environ.get("MODERNBERT_JAX_AOT") == "1":
     # No cloud metadata to ask, several processes on one libtpu, and no driver of CUDA to look for.

@@ -1,0 +1,84 @@
+"""Many processes as one program: who starts them, and how they find each other."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import jax
+
+from modernbert_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Launch:
+    """How this process joins the others; not part of a run, because it differs in each."""
+
+    coordinator: str = ""
+    """host:port of process 0, for machines that no launcher describes."""
+    processes: int = 0
+    """How many there are, with `coordinator`."""
+    process: int = -1
+    """Which one this is, from 0, with `coordinator`."""
+
+    @classmethod
+    def take(cls, args: Sequence[str]) -> tuple["Launch", list[str]]:
+        """Takes --coordinator, --processes and --process out of arguments. Raises `UserError`."""
+        found: dict[str, str] = {}
+        rest, args = [], list(args)
+        while args:
+            word = args.pop(0)
+            name, equals, value = word.removeprefix("--").partition("=")
+            if not word.startswith("--") or name not in cls.__dataclass_fields__:
+                rest.append(word)
+                continue
+            if not equals and not args:
+                raise UserError(f"{word} needs a value")
+            found[name] = value if equals else args.pop(0)
+        for name in ("processes", "process"):
+            if name in found and not found[name].isdecimal():
+                raise UserError(f"--{name} is {found[name]!r}; it must be a whole number")
+        numbers = {name: int(found[name]) for name in ("processes", "process") if name in found}
+        launch = cls(coordinator=found.get("coordinator", ""), **numbers)
+        launch._check(set(found))
+        return launch, rest
+
+    def _check(self, given: set[str]) -> None:
+        if given and given != set(self.__dataclass_fields__):
+            missing = sorted(set(self.__dataclass_fields__) - given)
+            raise UserError(
+                "--coordinator, --processes and --process belong together; "
+                f"missing: {', '.join('--' + name for name in missing)}"
+            )
+        if given and ":" not in self.coordinator:
+            raise UserError(f"--coordinator is {self.coordinator!r}; it must be host:port")
+        if given and not self.process < self.processes:
+            raise UserError(f"--process is {self.process} of --processes {self.processes}")
+
+    def join(self) -> None:
+        """Joins the other processes if there are any. Must come before the first use of jax.
+
+        TPU pods, Slurm and Open MPI are recognised by their environment; elsewhere the three
+        options are needed.
+        """
+        if jax.distributed.is_initialized():
+            return
+        if self.coordinator:
+            jax.distributed.initialize(self.coordinator, self.processes, self.process)
+        elif launcher():
+            jax.distributed.initialize()
+
+
+def launcher() -> str | None:
+    """What started this process beside others, as its environment tells; None if nothing did."""
+    env = os.environ
+    if env.get("SLURM_PROCID") and int(env.get("SLURM_NTASKS", "1")) > 1:
+        return "Slurm"
+    if int(env.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
+        return "Open MPI"
+    if "," in env.get("TPU_WORKER_HOSTNAMES", "") or env.get("MEGASCALE_COORDINATOR_ADDRESS"):
+        return "TPU pod"
+    if env.get("TPU_SKIP_MDS_QUERY") is None and any(
+        os.path.exists(path) for path in ("/dev/accel0", "/dev/vfio/0")
+    ):
+        return "TPU machine"
+    return None
