@@ -7,7 +7,8 @@ from pathlib import Path
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.files import whole_directory
 
-from . import huggingface, native
+from . import huggingface, native, run
+from .average import average
 from .checkpoint import DTYPES, Checkpoint, Layout, cast
 from .inspect import inspect, render, show
 from .verify import Verification, verify
@@ -18,6 +19,7 @@ __all__ = [
     "Checkpoint",
     "Layout",
     "Verification",
+    "average",
     "cast",
     "convert",
     "detect",
@@ -39,7 +41,8 @@ _LATER = ("flexbert", "sentence-transformers", "pylate")
 def load(path: str | os.PathLike) -> Checkpoint:
     """The checkpoint in a directory of any format. Raises `UserError`."""
     path = Path(path).expanduser()
-    return _module(detect(path)).read(path)
+    format = detect(path)
+    return run.read(path) if format == "run" else _module(format).read(path)
 
 
 def save(checkpoint: Checkpoint, path: str | os.PathLike, format: str = "hf") -> None:
@@ -65,11 +68,12 @@ def convert(
     Args:
         src: a checkpoint of any format.
         dst: a directory that does not exist yet, or is empty.
-        format: a key of `FORMATS`; by default `hf` from `jax`, and `jax` from anything else.
+        format: a key of `FORMATS`; by default `hf` from `jax` and from a run's checkpoint, and
+            `jax` from anything else.
         dtype: one of `DTYPES`; by default every tensor keeps its own.
     """
     source = detect(Path(src).expanduser())
-    target = format or ("hf" if source == "jax" else "jax")
+    target = format or ("hf" if source in ("jax", "run") else "jax")
     _module(target)
     checkpoint = load(src)
     if dtype:
@@ -87,6 +91,13 @@ def detect(path: str | os.PathLike) -> str:
     if not path.is_dir():
         what = "is a file; a checkpoint is a directory" if path.exists() else "no such directory"
         raise UserError(f"{path}: {what}")
+    if run.is_checkpoint(path):
+        return "run"
+    if steps := run.steps(path):
+        raise UserError(
+            f"{path}: a run's folder; name one of its checkpoints, such as"
+            f" {path / 'checkpoints' / str(steps[-1])}, or its export"
+        )
     if (path / native.MARKER).is_file() or (path / native.PARAMS).is_dir():
         return "jax"
     if (path / "modules.json").is_file():

@@ -42,9 +42,9 @@ def convert(
     """Converts a checkpoint directory from one format into another.
 
     Args:
-        src: Checkpoint to read; its format is detected.
+        src: Checkpoint to read; its format is detected. A run's lie in RUN/checkpoints/STEP.
         dst: Directory to write; it must not hold anything yet.
-        format: Format to write. By default jax, and hf from jax.
+        format: Format to write. By default jax, and hf from jax and from a run.
         dtype: Type to cast all weights to. By default each keeps its own.
     """
     from modernbert_jax import convert
@@ -158,15 +158,72 @@ def pretrain(args: Sequence[str]) -> int:
     if not named and not {"-h", "--help"} & set(args):
         raise UserError(f"pretrain needs a CONFIG first; presets: {', '.join(presets.names())}")
     default = presets.load(args[0] if named else "nano")
-    kind = Annotated[PretrainConfig, tyro.conf.AvoidSubcommands]
-    config = _parse(kind, "pretrain CONFIG", args[named:], default=default)
+    kind = Annotated[PretrainConfig, tyro.conf.AvoidSubcommands, tyro.conf.arg(name="")]
+
+    def arguments(
+        config: kind = default,
+        dry_run: bool = False,
+        plot: Path | None = None,
+        json: bool = False,
+        hardware: str = "h100",
+        devices: int = 8,
+        mfu: float = 0.4,
+        profile_steps: str = "",
+    ) -> dict[str, Any]:
+        """Pretrains a model, or goes on with it; the same command in the same folder resumes.
+
+        Args:
+            config: The run.
+            dry_run: Print what the run would do, and draw its schedule; needs no data.
+            plot: PNG that a dry run draws. By default plan.png in the run's folder.
+            json: Print the dry run as JSON.
+            hardware: What a dry run counts hours for: h100, a100, v5e, v5p, v6e, ...
+            devices: How many of them.
+            mfu: Share of their peak FLOPs that goes into the model's products.
+            profile_steps: A:B traces steps A to B into the folder profile/ of the run.
+        """
+        return locals()
+
+    given = _parse(arguments, "pretrain CONFIG", args[named:])
+    config = given["config"]
+    if given["dry_run"]:
+        return _dry_run(given)
 
     from modernbert_jax.train import loop
+    from modernbert_jax.train.profile import Profiler
 
-    finished = loop.pretrain(config)
+    profiled = Profiler.parse(given["profile_steps"]) if given["profile_steps"] else None
+    finished = loop.pretrain(config, profiled)
     if finished:
         print(f"{config.output}: finished; the model lies in {Path(config.output) / 'export'}")
     return _stopped_or_done(finished, "pretrain", config.output)
+
+
+def _dry_run(given: dict[str, Any]) -> int:
+    from modernbert_jax.train import dry_run, run
+
+    config = given["config"]
+    facts = dry_run.plan(config, given["hardware"], given["devices"], given["mfu"])
+    picture = dry_run.draw(config, given["plot"] or Path(config.output) / run.PLAN)
+    if given["json"]:
+        _print_json(facts | {"plot": str(picture)})
+    else:
+        print(f"{dry_run.text(config, facts)}\nschedule drawn in {picture}")
+    return 0
+
+
+def average(checkpoints: Positional[tuple[Path, ...]], output: Path, format: Format = "hf") -> None:
+    """Writes the mean of checkpoints of one architecture, a model soup.
+
+    Args:
+        checkpoints: Two or more, of any formats; a run's lie in RUN/checkpoints.
+        output: Directory to write; it must not hold anything yet.
+        format: Format to write.
+    """
+    from modernbert_jax import convert
+
+    convert.save(convert.average(checkpoints), output, format)
+    print(f"{output}: mean of {len(checkpoints)} checkpoints")
 
 
 def fill_mask(text: Positional[str], model: str, top_k: int = 5) -> None:
@@ -202,6 +259,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "convert": convert,
     "verify": verify,
     "inspect": inspect_,
+    "average": average,
     "tokenizer train": tokenizer_train,
     "prepare": prepare,
     "pretrain": pretrain,

@@ -84,10 +84,7 @@ class ModernBert:
         Raises:
             UserError: nothing is there, the hub cannot be reached, or the checkpoint is damaged.
         """
-        path = Path(path_or_hub_id).expanduser()
-        if not path.exists():
-            path = _download(str(path_or_hub_id), revision)
-        return cls(convert.load(path), dtype, attention)
+        return cls(convert.load(locate(path_or_hub_id, revision)), dtype, attention)
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
@@ -229,6 +226,12 @@ class ModernBert:
 
 def _without_params(checkpoint: convert.Checkpoint) -> convert.Checkpoint:
     return dataclasses.replace(checkpoint, params={})
+
+
+def locate(path_or_hub_id: str | os.PathLike, revision: str | None = None) -> Path:
+    """A path that exists, or else the snapshot of a model on the hub. Raises `UserError`."""
+    path = Path(path_or_hub_id).expanduser()
+    return path if path.exists() else _download(str(path_or_hub_id), revision)
 
 
 def _download(name: str, revision: str | None) -> Path:

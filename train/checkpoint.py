@@ -1,5 +1,6 @@
 """Checkpoints of a run: the whole training state and where it stood, with Orbax."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,16 @@ class Checkpoints:
     never read.
     """
 
-    def __init__(self, folder: str | Path, keep: int):
+    def __init__(
+        self, folder: str | Path, keep: int, keep_every: int = 0, always: Sequence[int] = ()
+    ):
+        """Keeps the newest `keep`, those at multiples of `keep_every` steps, and those `always`."""
         policies = ocp.training.preservation_policies
+        kept = [policies.LatestN(keep), policies.CustomSteps(tuple(always))]
+        if keep_every:
+            kept.append(policies.EveryNSteps(keep_every))
         self._checkpointer = ocp.training.Checkpointer(
-            str(Path(folder).absolute()), preservation_policy=policies.LatestN(keep)
+            str(Path(folder).absolute()), preservation_policy=policies.AnyPreservationPolicy(kept)
         )
         self._saved: int | None = self.latest()
 
@@ -29,10 +36,10 @@ class Checkpoints:
     def __exit__(self, *_) -> None:
         self._checkpointer.close()
 
-    def latest(self) -> int | None:
-        """The step of the newest whole checkpoint."""
-        latest = self._checkpointer.latest
-        return None if latest is None else latest.step
+    def latest(self, before: int | None = None) -> int | None:
+        """The step of the newest whole checkpoint, or of the newest up to step `before`."""
+        steps = [c.step for c in self._checkpointer.checkpoints]
+        return max((s for s in steps if before is None or s <= before), default=None)
 
     def save(self, state: TrainState, progress: dict[str, Any]) -> None:
         """Begins writing `state` and JSON `progress`; returns once the state may be changed."""

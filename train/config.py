@@ -1,6 +1,7 @@
 """What a pretraining run is: frozen dataclasses, and their form as JSON."""
 
 import dataclasses
+import functools
 import json
 import types
 import typing
@@ -13,6 +14,7 @@ from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.errors import UserError, did_you_mean
 
 from . import schedule
+from .batch_size import Growth
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,15 @@ class Stage:
     length: int
     """Tokens in a row."""
     rows: int
-    """Rows in a batch, over all devices."""
+    """Rows in a batch, over all devices; with a batch-size warm-up, in those behind it."""
+    microbatch_rows: int = 0
+    """Rows, over all devices, whose gradients are in memory at once; 0 is the whole batch. The loss
+    is that of the whole batch all the same."""
+    batch_warmup_tokens: int = 0
+    """Tokens over which batches grow from `batch_warmup_rows` to `rows`, each size for as many
+    steps as any other."""
+    batch_warmup_rows: int = 0
+    """Rows in the first batch; the others have multiples of it."""
     peak_learning_rate: float
     warmup_tokens: int = 0
     decay_tokens: int = 0
@@ -39,8 +49,15 @@ class Stage:
     weight_decay: float = 1e-5
     """Share of a weight that a step at the peak learning rate takes off it."""
     mask_rate: float = 0.3
-    global_rope_theta: float = 160_000.0
-    local_rope_theta: float = 10_000.0
+    global_rope_theta: float | None = None
+    """None is the model's own, as is that of the local layers."""
+    local_rope_theta: float | None = None
+    shuffle_seed: int | None = None
+    """Of the order of rows; None follows from the run's seed and the stage's number."""
+    eval_every: int = 0
+    """Steps between evaluations in this stage; 0 is as often as the run says."""
+    save_every: int = 0
+    """Steps between checkpoints in this stage; 0 is as often as the run says."""
 
     def __post_init__(self):
         for name in ("tokens", "length", "rows", "peak_learning_rate"):
@@ -53,27 +70,51 @@ class Stage:
                 f"warmup_tokens {self.warmup_tokens} and decay_tokens {self.decay_tokens} do not"
                 f" fit into the stage's {self.tokens} tokens"
             )
+        self._check_batches()
+
+    def _check_batches(self) -> None:
+        for name in ("microbatch_rows", "eval_every", "save_every"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        unit, tokens = self.batch_warmup_rows, self.batch_warmup_tokens
+        if (unit > 0) != (tokens > 0) or min(unit, tokens) < 0:
+            raise UserError(
+                f"batch_warmup_tokens is {tokens} and batch_warmup_rows {unit}; both must be more"
+                " than 0, or both 0"
+            )
+        if unit and self.rows % unit:
+            raise UserError(
+                f"batch_warmup_rows is {unit}; it must divide the {self.rows} rows of a full batch"
+            )
+        if tokens > self.tokens:
+            raise UserError(
+                f"batch_warmup_tokens {tokens} do not fit into the stage's {self.tokens} tokens"
+            )
+
+    @functools.cached_property
+    def batches(self) -> Growth:
+        """The batch size of every step, and the stage's time in rows."""
+        return Growth(
+            self.tokens, self.length, self.rows, self.batch_warmup_rows, self.batch_warmup_tokens
+        )
 
     @property
     def steps(self) -> int:
         """Optimizer steps in the stage."""
-        return self._steps(self.tokens)
+        return self.batches.steps
 
     def learning_rate(self) -> optax.Schedule:
-        """The schedule over the stage's own steps."""
-        decay = self._steps(self.decay_tokens) if self.decay_tokens else 0
-        warmup = self._steps(self.warmup_tokens) if self.warmup_tokens else 0
-        return schedule.warmup_stable_decay(
+        """The schedule over the stage's own steps. It follows the tokens, whatever the batches."""
+        batches, decay = self.batches, self.decay_tokens / self.length
+        rate = schedule.warmup_stable_decay(
             self.peak_learning_rate,
-            min(warmup, self.steps - decay),
-            self.steps,
-            decay,
+            min(self.warmup_tokens / self.length, batches.rows - min(decay, batches.rows)),
+            batches.rows,
+            min(decay, batches.rows),
             self.final_fraction,
             self.decay_shape,
         )
-
-    def _steps(self, tokens: int) -> int:
-        return max(1, round(tokens / (self.rows * self.length)))
+        return lambda step: rate(batches.time(step))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,7 +128,16 @@ class PretrainConfig:
     data: str = "data"
     """Folder made by `modernbert-jax prepare`, with rows of every stage's length."""
     init_from: str = ""
-    """Checkpoint to start from, in any format; none means random weights."""
+    """Checkpoint to start from, in any format, or the name of a model on the hub; none means random
+    weights."""
+    init_model: Literal["given", "adopted", "tiled"] = "given"
+    """How `model` and that of `init_from` go together: the same, taken over from there (but for the
+    vocabulary, which is the data's), or larger and filled with tiles of it."""
+    init_tiling: Literal["middle", "edge", "center"] = "middle"
+    """Where the tiles lie; see `modernbert_jax.train.tiling`."""
+    init_vocabulary: Literal["same", "matched"] = "same"
+    """Whether the data's tokenizer is that of `init_from`, or another one, whose tokens start from
+    the embeddings of the same tokens there."""
     runtime: Runtime = dataclasses.field(default_factory=Runtime)
     attention_dropout: float = 0.1
     """In training only, after each attention's output projection; not part of the export."""
@@ -100,27 +150,37 @@ class PretrainConfig:
     save_every: int = 1000
     """Steps between checkpoints; one is also made at the end of a stage and on a stop."""
     keep: int = 3
-    """Checkpoints kept on disk."""
+    """The newest checkpoints, which stay on disk; so do those at the ends of stages."""
+    keep_every: int = 0
+    """Checkpoints at multiples of so many steps stay too; 0 is none of them."""
     eval_every: int = 1000
     """Steps between evaluations on the validation rows; also at both ends of every stage."""
     eval_rows: int = 256
     """Validation rows used, at most."""
     eval_mask_rate: float = 0.15
+    spike_deviations: float = 10.0
+    """An update is skipped when its loss is so many standard deviations above the running mean of
+    the stage; 0 accepts any loss that is finite."""
+    skip_limit: int = 20
+    """Updates skipped one after another at which the run stops."""
+    wandb_project: str = ""
+    """Project of Weights & Biases that gets the metrics too; needs the extra `wandb`."""
 
     def __post_init__(self):
         if not self.stages:
             raise UserError("stages is empty; a run needs one or more")
-        for name in ("log_every", "save_every", "keep", "eval_every"):
+        for name in ("log_every", "save_every", "keep", "eval_every", "skip_limit"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        for name in ("keep_every", "spike_deviations"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be 0 or more")
 
     def stage_model(self, stage: Stage) -> ModernBertConfig:
         """The architecture with the rotary thetas of a stage."""
-        return dataclasses.replace(
-            self.model,
-            global_rope_theta=stage.global_rope_theta,
-            local_rope_theta=stage.local_rope_theta,
-        )
+        thetas = {name: getattr(stage, name) for name in ("global_rope_theta", "local_rope_theta")}
+        given = {name: theta for name, theta in thetas.items() if theta is not None}
+        return dataclasses.replace(self.model, **given)
 
     @property
     def starts(self) -> tuple[int, ...]:

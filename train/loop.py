@@ -5,15 +5,21 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
+from .batch_size import Segment, microbatches
 from .checkpoint import Checkpoints
 from .config import PretrainConfig, Stage, to_json
-from .metrics import Counts, Meter, MetricWriter
+from .metrics import Chronometer, Counts, Meter, MetricWriter
+from .profile import Profiler
 from .progress import Progress, phase
 from .run import Run, use_compile_cache
-from .step import MaskRule, StepMetrics, TrainState, eval_step, init_state, train_step
+from .step import MaskRule, StepMetrics, TrainState, divided, eval_step, init_state, train_step
 from .stop import Stop
+from .weights_and_biases import Board
+
+
+class RunStopped(RuntimeError):
+    """The guard skipped so many updates on end that going on makes no sense."""
 
 
 class Unlogged(NamedTuple):
@@ -24,29 +30,46 @@ class Unlogged(NamedTuple):
     counts: Counts
 
 
-def pretrain(config: PretrainConfig) -> bool:
+def pretrain(config: PretrainConfig, profile_steps: tuple[int, int] | None = None) -> bool:
     """Runs or resumes a pretraining run, and exports the model at its end.
 
+    Args:
+        config: what to run.
+        profile_steps: first and last step that jax's profiler traces into `profile/`.
+
     Returns False if it was asked to stop before; then a checkpoint has been saved. Raises
-    `UserError` for a configuration, data or folder that cannot be used.
+    `UserError` for a configuration, data or folder that cannot be used, and `RunStopped` where the
+    loss cannot be saved.
     """
     use_compile_cache()
+    chronometer = Chronometer()
     run = Run.open(config)
+    config = run.config
     if run.finished:
         return True
+    params = None if run.started else run.initial_params()  # before anything is written
+    run.claim()
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(Stop())
-        checkpoints = stack.enter_context(Checkpoints(run.folder / "checkpoints", config.keep))
-        if checkpoints.latest() is None:
-            state, tokens = init_state(config, run.initial_params()), 0
-        else:
-            state, saved = checkpoints.restore(jax.eval_shape(lambda: init_state(config)))
-            tokens = saved["tokens"]
-        writer = stack.enter_context(MetricWriter(run.folder, int(state.step)))
+        checkpoints = stack.enter_context(
+            Checkpoints(
+                run.folder / "checkpoints", config.keep, config.keep_every, config.starts[1:]
+            )
+        )
+        with chronometer.during("start"):
+            if checkpoints.latest() is None:
+                state, tokens = init_state(config, params or run.initial_params()), 0
+            else:
+                state, saved = checkpoints.restore(jax.eval_shape(lambda: init_state(config)))
+                tokens = saved["tokens"]
+                chronometer.add(saved["seconds"])
+        boards = [Board(run.folder, config)] if config.wandb_project else []
+        writer = stack.enter_context(MetricWriter(run.folder, int(state.step), boards))
         progress = stack.enter_context(Progress(config.starts[-1]))
+        profiler = stack.enter_context(Profiler(run.folder / "profile", profile_steps))
         if state.step:
             progress.say(f"{run.folder}: resuming at step {int(state.step):,}")
-        trainer = Trainer(run, stop, checkpoints, writer, progress)
+        trainer = Trainer(run, stop, checkpoints, writer, progress, profiler, chronometer)
         for stage, start, end in zip(config.stages, config.starts, config.starts[1:], strict=False):
             if int(state.step) < end or end == config.starts[-1]:
                 state, tokens = trainer.train_stage(stage, start, end, state, tokens)
@@ -65,6 +88,8 @@ class Trainer:
     checkpoints: Checkpoints
     writer: MetricWriter
     progress: Progress
+    profiler: Profiler
+    chronometer: Chronometer
 
     def train_stage(
         self, stage: Stage, start: int, end: int, state: TrainState, tokens: int
@@ -74,55 +99,112 @@ class Trainer:
         `tokens` counts those that the run has seen, before and after.
         """
         config, step = self.run.config, int(state.step)
-        seed, read = config.seed + config.stages.index(stage), (step - start) * stage.rows
-        batches = self.run.data.batches("train", stage.length, stage.rows, seed, read)
         mask = MaskRule.of(self.run.data.tokenizer)
-        step_fn = train_step(config, stage, start, mask)
-        if step < end:
-            with phase(f"compiling {stage.name}"):
-                step_fn = step_fn.lower(state, batches.shape()).compile()
         evaluate = self._evaluator(stage, mask)
-        meter = Meter(config.stage_model(stage), stage.mask_rate, tokens)
+        meter = Meter(config.stage_model(stage), stage.mask_rate, tokens, self.chronometer)
+        eval_every = stage.eval_every or config.eval_every
+        save_every = stage.save_every or config.save_every
+        segment = stage.batches.at(step - start)
+        batches, step_fn = self._segment(stage, start, segment, step, state, mask)
+        count = microbatches(segment.rows, stage.microbatch_rows)
+        metrics: StepMetrics | None = None
         unlogged: Unlogged | None = None
         while True:
             at_edge, stopping = step in (start, end), self.stop.asked
-            evaluates = at_edge or step % config.eval_every == 0
-            saves = at_edge or step % config.save_every == 0 or stopping
-            if evaluates or saves:
+            evaluates = at_edge or step % eval_every == 0
+            saves = at_edge or step % save_every == 0 or stopping
+            grows = step < end and stage.batches.at(step - start) != segment
+            if evaluates or saves or grows:
+                meter.finished(metrics)
                 unlogged = self._log(unlogged, meter)
                 if evaluates:
-                    evaluate(step, state.params)
+                    with self.chronometer.during("evaluate"):
+                        evaluate(step, state.params)
                 if saves:
-                    position = {"tokens": meter.tokens, "rows": batches.position}
-                    self.checkpoints.save(state, {**position, "config": to_json(config)})
+                    with self.chronometer.during("save"):
+                        self._save(stage, state, meter.tokens, batches.position)
+                if grows:
+                    segment = stage.batches.at(step - start)
+                    batches, step_fn = self._segment(stage, start, segment, step, state, mask)
+                    count = microbatches(segment.rows, stage.microbatch_rows)
+                metrics = None
                 meter.restart()
             if step == end or stopping:
                 return state, meter.tokens
             rows = meter.next(batches)
-            state, metrics = step_fn(state, rows)
+            before = metrics
+            with self.profiler.step(step + 1):
+                state, metrics = step_fn(state, divided(rows, count))
             step += 1
+            meter.finished(before)
+            self.profiler.after(step, metrics)
             unlogged = self._log(unlogged, meter)
             if step % config.log_every == 0 or step == end:
                 row = {"step": step, "stage": stage.name, "tokens": meter.tokens}
+                row["batch_rows"] = segment.rows
                 unlogged = Unlogged(row, metrics, meter.take())
+
+    def _segment(
+        self, stage: Stage, start: int, segment: Segment, step: int, state: TrainState, mask
+    ):
+        """The batches of one size from step `step` on, and the step compiled for them."""
+        config = self.run.config
+        seed = stage.shuffle_seed
+        if seed is None:
+            seed = config.seed + config.stages.index(stage)
+        read = stage.batches.rows_before(step - start)
+        batches = self.run.data.batches("train", stage.length, segment.rows, seed, read)
+        step_fn = train_step(config, stage, start, mask)
+        if step - start < stage.steps:
+            count = microbatches(segment.rows, stage.microbatch_rows)
+            shape = jax.eval_shape(lambda rows: divided(rows, count), batches.shape())
+            name = f"{stage.name}, {segment.rows:,} rows" if segment.rows > 1 else stage.name
+            with phase(f"compiling {name}"), self.chronometer.during("compile"):
+                step_fn = step_fn.lower(state, shape).compile()
+        return batches, step_fn
+
+    def _save(self, stage: Stage, state: TrainState, tokens: int, position: int) -> None:
+        config = self.run.config
+        progress = {"tokens": tokens, "rows": position, "seconds": self.chronometer.read()}
+        progress |= {"config": to_json(config), "model": self.run.model(stage).to_hf()}
+        self.checkpoints.save(state, progress)
 
     def _log(self, unlogged: Unlogged | None, meter: Meter) -> None:
         """Writes a step's metrics. The next step is running already, so that nothing waits."""
         if unlogged is None:
             return
-        row = unlogged.row | {k: float(x) for k, x in unlogged.metrics._asdict().items()}
+        row = unlogged.row | {k: x.item() for k, x in unlogged.metrics._asdict().items()}
         row |= meter.read(unlogged.counts)
-        if not np.isfinite(row["loss"]):
-            raise FloatingPointError(f"loss is {row['loss']} at step {row['step']}")
         self.writer.write(row)
         numbers = f"loss {row['loss']:.3f}  lr {row['learning_rate']:.1e}"
         speed = f"{row['tokens_per_second']:,.0f} tokens/s"
         self.progress.update(row["stage"], row["step"], f"{numbers}  {speed}")
+        if row["skipped_in_a_row"]:
+            self._complain(row)
+
+    def _complain(self, row: dict[str, Any]) -> None:
+        """Says that updates are being skipped; raises `RunStopped` if it is time to give up."""
+        skipped, step = row["skipped_in_a_row"], row["step"]
+        said = f"{skipped:,} updates skipped up to step {step:,}: loss is {row['loss']:.4g}"
+        said += f", gradient norm {row['grad_norm']:.4g}"
+        if skipped < self.run.config.skip_limit:
+            self.progress.say(said)
+            return
+        good = self.checkpoints.latest(before=step - skipped)
+        remedy = "it has no good checkpoint; start again with a lower learning rate"
+        if good is not None:
+            folder = self.run.folder / "checkpoints" / str(good)
+            remedy = (
+                f"the last good checkpoint is {folder}; start from it with --init-from {folder}"
+            )
+            remedy += " in another --output, with another --seed or a lower learning rate"
+        raise RunStopped(f"{self.run.folder}: {said}; {remedy}")
 
     def _evaluator(self, stage: Stage, mask: MaskRule):
         """A function that evaluates parameters at a step, if that is not on record already."""
         config = self.run.config
-        batches = self.run.data.validation(stage.length, stage.rows, config.eval_rows)
+        size = stage.rows // microbatches(stage.rows, stage.microbatch_rows)
+        batches = self.run.data.validation(stage.length, size, config.eval_rows)
         step_fn = eval_step(config, stage, mask)
         key = jax.random.key(config.seed)
 

@@ -1,12 +1,15 @@
 """What a run reports: rows of JSON lines, TensorBoard events, and how busy the chip was."""
 
+import contextlib
 import json
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 import tensorboardX
 
 from modernbert_jax.config import ModernBertConfig
@@ -30,11 +33,19 @@ PEAK_FLOPS = {
 """Dense bfloat16 operations per second, from the makers' data sheets, by start of device kind."""
 
 
-class MetricWriter:
-    """Appends rows to `metrics.jsonl` and `tensorboard/` of a run's folder."""
+class Sink(Protocol):
+    """Something else that gets every row."""
 
-    def __init__(self, folder: str | Path, resume_at: int):
+    def write(self, row: Mapping[str, Any]) -> None: ...
+    def close(self) -> None: ...
+
+
+class MetricWriter:
+    """Appends rows to `metrics.jsonl` and `tensorboard/` of a run's folder, and to more sinks."""
+
+    def __init__(self, folder: str | Path, resume_at: int, sinks: Sequence[Sink] = ()):
         """Drops rows behind step `resume_at`: a run that was killed makes them again."""
+        self._sinks = sinks
         self._path = Path(folder) / "metrics.jsonl"
         self.rows = [row for row in read_rows(self._path) if row["step"] <= resume_at]
         write_bytes(self._path, b"".join(_line(row) for row in self.rows))
@@ -44,13 +55,21 @@ class MetricWriter:
         )
 
     def write(self, row: dict[str, Any]) -> None:
-        """One row; `step` is its place, and every other number a curve in TensorBoard."""
+        """One row; `step` is its place, and every other number a curve in TensorBoard.
+
+        A number that is not finite becomes null, because JSON has no other word for it.
+        """
+        row = {
+            k: None if isinstance(x, float) and not math.isfinite(x) else x for k, x in row.items()
+        }
         self.rows.append(row)
         self._file.write(_line(row))
         self._file.flush()
         for name, value in row.items():
             if name != "step" and isinstance(value, int | float):
                 self._board.add_scalar(name, value, row["step"])
+        for sink in self._sinks:
+            sink.write(row)
 
     def __enter__(self) -> "MetricWriter":
         return self
@@ -58,6 +77,8 @@ class MetricWriter:
     def __exit__(self, *_) -> None:
         self._file.close()
         self._board.close()
+        for sink in self._sinks:
+            sink.close()
 
 
 class Counts(NamedTuple):
@@ -70,24 +91,71 @@ class Counts(NamedTuple):
     waited: float = 0.0
 
 
+class Chronometer:
+    """Seconds of a run by phase; whatever is not another phase is spent in steps."""
+
+    def __init__(self):
+        self._seconds: dict[str, float] = {}
+        self._phase, self._since = "step", time.perf_counter()
+
+    @contextlib.contextmanager
+    def during(self, phase: str) -> Iterator[None]:
+        """Counts the block's time for a phase."""
+        before = self._enter(phase)
+        try:
+            yield
+        finally:
+            self._enter(before)
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Counts what the run had taken before it was resumed."""
+        for phase, more in seconds.items():
+            self._seconds[phase] = self._seconds.get(phase, 0.0) + more
+
+    def read(self) -> dict[str, float]:
+        """Seconds by phase up to now."""
+        self._enter(self._phase)
+        return {phase: round(seconds, 3) for phase, seconds in self._seconds.items()}
+
+    def _enter(self, phase: str) -> str:
+        now, before = time.perf_counter(), self._phase
+        self.add({before: now - self._since})
+        self._phase, self._since = phase, now
+        return before
+
+
 class Meter:
     """Speed of training. Counts are taken as steps are begun, and timed as they end."""
 
-    def __init__(self, model: ModernBertConfig, mask_rate: float, tokens: int):
+    def __init__(
+        self, model: ModernBertConfig, mask_rate: float, tokens: int, chronometer: Chronometer
+    ):
         """For a model that predicts a share of its tokens, in a run that has seen `tokens`."""
         self._model, self._mask_rate = model, mask_rate
+        self._chronometer = chronometer
         self.tokens = tokens
         self._counts = Counts()
         self.restart()
 
     def restart(self) -> None:
         """Leaves out the time since the last reading: it went into something else."""
-        self._since = time.perf_counter()
+        self._since = self._finished = time.perf_counter()
+        self._step_seconds: list[float] = []
+
+    def finished(self, metrics: Any | None) -> None:
+        """Times a step by its metrics' arrival. Called when the next one is already running."""
+        if metrics is None:
+            return
+        jax.block_until_ready(metrics)
+        now = time.perf_counter()
+        self._step_seconds.append(now - self._finished)
+        self._finished = now
 
     def next(self, batches: Iterator[Rows]) -> Rows:
         """The next batch, counted."""
         began = time.perf_counter()
-        rows = next(batches)
+        with self._chronometer.during("data"):
+            rows = next(batches)
         waited = time.perf_counter() - began
         real = rows.segment_ids > 0
         # A document of n tokens has n^2 pairs, the sum of its first n odd numbers.
@@ -108,6 +176,7 @@ class Meter:
         Padding counts for nothing, and what is computed twice to save memory counts once.
         """
         speed = counts.tokens / (time.perf_counter() - self._since)
+        middle, late, last = np.percentile(self._step_seconds or [0.0], [50, 90, 100]).tolist()
         self.restart()
         length = counts.pairs / max(counts.tokens, 1)
         peak = peak_flops()
@@ -117,6 +186,11 @@ class Meter:
             "mfu": peak and speed * flops / peak,
             "packing_efficiency": counts.tokens / max(counts.capacity, 1),
             "data_wait_seconds": counts.waited,
+            "step_seconds_p50": middle,
+            "step_seconds_p90": late,
+            "step_seconds_max": last,
+            "device_memory_bytes": peak_memory(),
+            **{f"seconds_{name}": s for name, s in self._chronometer.read().items()},
         }
 
 
@@ -137,6 +211,13 @@ def peak_flops() -> float | None:
     kind = jax.devices()[0].device_kind
     known = [name for name in PEAK_FLOPS if kind.startswith(name)]
     return PEAK_FLOPS[max(known, key=len)] * jax.device_count() if known else None
+
+
+def peak_memory() -> int | None:
+    """The most bytes that any device of this process has held; None where it is not told."""
+    stats = [device.memory_stats() for device in jax.local_devices()]
+    known = [s["peak_bytes_in_use"] for s in stats if s and "peak_bytes_in_use" in s]
+    return max(known, default=None)
 
 
 def _line(row: dict[str, Any]) -> bytes:

@@ -14,7 +14,8 @@ from .config import PretrainConfig, from_json
 
 def names() -> list[str]:
     """The presets that come with the package."""
-    return sorted(module.name for module in pkgutil.iter_modules(configs.__path__))
+    modules = (module.name for module in pkgutil.iter_modules(configs.__path__))
+    return sorted(name.replace("_", "-") for name in modules if not name.startswith("_"))
 
 
 def load(source: str) -> PretrainConfig:
@@ -33,7 +34,7 @@ def load(source: str) -> PretrainConfig:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     elif source in names():
-        module = importlib.import_module(f"{configs.__name__}.{source}")
+        module = importlib.import_module(f"{configs.__name__}.{source.replace('-', '_')}")
     else:
         raise UserError(f"no preset is named {source!r}; {did_you_mean(source, names())}")
     config = getattr(module, "config", None)

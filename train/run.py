@@ -6,20 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError
-from modernbert_jax.files import read_json, write_json
-from modernbert_jax.tokenizer import Tokenizer
+from modernbert_jax.files import read_json, whole_directory, write_json
 
-from .config import PretrainConfig, differences, to_json
+from .config import PretrainConfig, Stage, differences, from_json, to_json
 from .data import Prepared
-from .step import init_state
+from .start import adopted, initial_params, with_token_ids
 
-_FREE = ("output", "keep", "log_every", "save_every")
+PLAN = "plan.png"
+"""What a dry run may have left in the folder."""
+
+_FREE = ("output", "keep", "keep_every", "log_every", "save_every", "skip_limit", "wandb_project")
 """Keys that may change between a run and its resumption: they leave its results alone."""
 
 
@@ -32,12 +33,18 @@ class Run:
 
     @classmethod
     def open(cls, config: PretrainConfig) -> "Run":
-        """Checks all that can be checked before the first step, then claims the folder.
+        """Checks all that can be checked before the first step, and writes nothing.
 
         Raises:
             UserError: data that do not fit, or a folder that holds something else.
         """
         data = Prepared(config.data)
+        path = Path(config.output) / "config.json"
+        if config.init_model == "adopted" and path.exists():
+            model = from_json(PretrainConfig, read_json(path), str(path)).model
+            config = dataclasses.replace(config, model=model)
+        else:
+            config = adopted(config, data.tokenizer)
         if data.tokenizer.vocab_size > config.model.vocab_size:
             raise UserError(
                 f"{data.folder}: the tokenizer has {data.tokenizer.vocab_size} ids and"
@@ -47,7 +54,7 @@ class Run:
         for stage in config.stages:
             data.rows("train", stage.length)
         run = cls(config, data)
-        run._claim()
+        run._check_folder()
         return run
 
     @property
@@ -61,57 +68,55 @@ class Run:
         return self.folder / "export"
 
     @property
+    def started(self) -> bool:
+        """Whether the folder is this run's already."""
+        return (self.folder / "config.json").exists()
+
+    @property
     def finished(self) -> bool:
         """Whether the model has been exported: the last thing that a run does."""
         return self.export_folder.exists()
 
     def initial_params(self) -> Any | None:
-        """The parameters of `init_from`; None where the run starts from random ones.
+        """The parameters to start from; None where the run starts from random ones."""
+        return initial_params(self.config, self.data.tokenizer)
 
-        Raises:
-            UserError: a checkpoint whose architecture is not the run's, but for rotary thetas.
-        """
-        config = self.config
-        if not config.init_from:
-            return None
-        checkpoint = convert.load(config.init_from)
-        if checkpoint.head != "masked_lm":
-            raise UserError(f"{config.init_from}: its head is {checkpoint.head}, not masked_lm")
-        wanted = jax.eval_shape(lambda: init_state(config).params)
-        if _shapes(wanted) != _shapes(checkpoint.params):
-            found = differences(to_json(config.model), to_json(checkpoint.config))
-            raise UserError(
-                f"{config.init_from}: its parameters do not fit the model: {'; '.join(found)}"
-            )
-        return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), checkpoint.params)
+    def model(self, stage: Stage) -> ModernBertConfig:
+        """The architecture in a stage, with the ids of the data's special tokens."""
+        return with_token_ids(self.config.stage_model(stage), self.data.tokenizer)
 
     def export(self, params: Any) -> None:
         """Writes the model of the last stage, with the tokenizer of the data."""
-        model = self.config.stage_model(self.config.stages[-1])
         checkpoint = convert.Checkpoint(
-            config=_with_token_ids(model, self.data.tokenizer),
+            config=self.model(self.config.stages[-1]),
             params=jax.tree.map(np.asarray, params),
             files=self.data.tokenizer.files,
         )
         convert.save(checkpoint, self.export_folder, "hf")
 
-    def _claim(self) -> None:
-        """Writes the resolved configuration, or compares with the one that is there."""
-        path, config = self.folder / "config.json", to_json(self.config)
-        if path.exists():
-            found = differences(read_json(path), config)
+    def claim(self) -> None:
+        """Writes the resolved configuration and the tokenizer."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / "config.json", to_json(self.config))
+        if not (self.folder / "tokenizer").exists():
+            with whole_directory(self.folder / "tokenizer") as temporary:
+                self.data.tokenizer.save(temporary)
+
+    def _check_folder(self) -> None:
+        """Refuses a folder that holds something else, or a run with another configuration."""
+        if self.started:
+            before = read_json(self.folder / "config.json")
+            found = differences(before, to_json(self.config))
             found = [d for d in found if d.split(":")[0] not in _FREE]
             if found:
                 raise UserError(
                     f"{self.folder}: holds a run with another configuration ({'; '.join(found)});"
                     " choose another --output"
                 )
-        elif self.folder.exists() and any(self.folder.iterdir()):
+        elif self.folder.exists() and any(p.name != PLAN for p in self.folder.iterdir()):
             raise UserError(
                 f"{self.folder}: not empty and not a run; choose another --output or empty it"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, config)
 
 
 def use_compile_cache() -> None:
@@ -119,19 +124,3 @@ def use_compile_cache() -> None:
     if jax.config.jax_compilation_cache_dir is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "modernbert-jax" / "compiled"))
-
-
-def _shapes(params: Any) -> Any:
-    return jax.tree.map(lambda x: x.shape, params)
-
-
-def _with_token_ids(model: ModernBertConfig, tokenizer: Tokenizer) -> ModernBertConfig:
-    """The architecture with the ids of the tokenizer's special tokens."""
-    return dataclasses.replace(
-        model,
-        bos_token_id=tokenizer.cls_id,
-        cls_token_id=tokenizer.cls_id,
-        eos_token_id=tokenizer.sep_id,
-        sep_token_id=tokenizer.sep_id,
-        pad_token_id=tokenizer.pad_id,
-    )

@@ -1,4 +1,4 @@
-"""Learning-rate schedules over optimizer steps."""
+"""Learning-rate schedules over time, in steps or any other unit."""
 
 from typing import Literal
 
@@ -16,13 +16,15 @@ _REMAINING = {
 
 def warmup_stable_decay(
     peak: float,
-    warmup: int,
-    total: int,
-    decay: int,
+    warmup: float,
+    total: float,
+    decay: float,
     final_fraction: float = 0.0,
     shape: Shape = "one_minus_sqrt",
 ) -> optax.Schedule:
-    """The trapezoid: linear rise over `warmup` steps, `peak`, then a fall over the last `decay`.
+    """The trapezoid: linear rise over `warmup`, then `peak`, then a fall over the last `decay`.
+
+    All three are in the unit of the schedule's argument: optimizer steps, or rows read.
 
     With x from 0 to 1 through the decay, `one_minus_sqrt` (Hägele et al. 2024) gives
     peak * (final_fraction + (1 - final_fraction) * (1 - sqrt(x))). `decay=0` holds the peak.
@@ -36,8 +38,8 @@ def warmup_stable_decay(
         raise ValueError(f"warmup {warmup} and decay {decay} do not fit into total {total}")
 
     def schedule(step):
-        rise = jnp.minimum(step / max(warmup, 1), 1.0) if warmup else 1.0
-        x = jnp.clip((step - (total - decay)) / max(decay, 1), 0.0, 1.0) if decay else 0.0
+        rise = jnp.minimum(step / warmup, 1.0) if warmup else 1.0
+        x = jnp.clip((step - (total - decay)) / decay, 0.0, 1.0) if decay else 0.0
         fall = final_fraction + (1 - final_fraction) * _REMAINING[shape](x)
         return peak * rise * fall
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from modernbert_jax.packing import Rows
 from modernbert_jax.tokenizer import Tokenizer
 
 from .config import PretrainConfig, Stage
+from .guard import Guard, judge
 from .loss import Sums, masked_lm_sums
 from .optimizer import stable_adamw
 
@@ -30,6 +32,8 @@ class TrainState(NamedTuple):
     opt_state: Any
     key: jax.Array
     """Key data (uint32) from which every mask and dropout is derived by `fold_in` of the step."""
+    guard: Guard
+    """Of the loss so far, and the updates that were skipped."""
 
 
 class StepMetrics(NamedTuple):
@@ -39,6 +43,12 @@ class StepMetrics(NamedTuple):
     masked_accuracy: jax.Array
     learning_rate: jax.Array
     grad_norm: jax.Array
+    update_norm: jax.Array
+    param_norm: jax.Array
+    """Behind the update."""
+    skipped_updates: jax.Array
+    """In the run so far, by the guard."""
+    skipped_in_a_row: jax.Array
 
 
 TrainStep = Callable[[TrainState, Rows], tuple[TrainState, StepMetrics]]
@@ -86,14 +96,22 @@ def init_state(config: PretrainConfig, params: Any | None = None) -> TrainState:
         ids = jnp.zeros((1, 8), jnp.int32)
         params = jax.jit(module.init)(jax.random.fold_in(key, _INIT), ids, ids, ids)["params"]
     tx = optimizer(config, config.stages[0], 0)
-    return TrainState(jnp.zeros([], jnp.int32), params, tx.init(params), jax.random.key_data(key))
+    return TrainState(
+        jnp.zeros([], jnp.int32), params, tx.init(params), jax.random.key_data(key), Guard.new()
+    )
+
+
+def divided(rows: Rows, microbatches: int) -> Rows:
+    """A batch [B, T] as microbatches on end, [microbatches, B / microbatches, T]."""
+    return Rows(*(x.reshape(microbatches, -1, x.shape[-1]) for x in rows))
 
 
 def train_step(config: PretrainConfig, stage: Stage, start: int, mask: MaskRule) -> TrainStep:
     """The compiled step of a stage that starts at step `start`. It takes over the state's memory.
 
-    The loss is the mean over all predicted tokens of the batch. Masks and dropout depend on the
-    seed and the step alone.
+    A batch comes in microbatches, [A, B, T] (see `divided`). Their losses, predicted tokens and
+    gradients are summed and divided once, so that the loss is the mean over all predicted tokens of
+    the batch. Masks depend on the seed and the step alone, dropout also on the microbatch.
     """
     model = dataclasses.replace(
         config.stage_model(stage), attention_dropout=config.attention_dropout
@@ -101,27 +119,56 @@ def train_step(config: PretrainConfig, stage: Stage, start: int, mask: MaskRule)
     module = MaskedLM(model, config.runtime)
     tx, schedule = optimizer(config, stage, start), stage.learning_rate()
 
+    def loss(params, key, inputs, rows, labels):
+        sums = masked_lm_sums(module, params, inputs, rows.segment_ids, rows.positions, labels, key)
+        return sums.loss, sums
+
     def step(state: TrainState, rows: Rows) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         mask_key, dropout_key = jax.random.split(key)
         inputs, labels = mask(mask_key, rows, stage.mask_rate)
-        count = jnp.maximum((labels >= 0).sum(), 1)
-
-        def loss(params):
-            sums = masked_lm_sums(
-                module, params, inputs, rows.segment_ids, rows.positions, labels, dropout_key
-            )
-            return sums.loss / count, sums
-
-        (mean, sums), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        metrics = StepMetrics(
-            mean, sums.correct / count, schedule(state.step - start), optax.tree.norm(grads)
+        keys = jax.random.split(dropout_key, len(labels))
+        sums, grads = _summed(loss, state.params, (keys, inputs, rows, labels))
+        count = jnp.maximum(sums.count, 1)
+        mean, grads = sums.loss / count, jax.tree.map(lambda g: g / count, grads)
+        grad_norm = optax.tree.norm(grads)
+        made, guard = judge(
+            state.guard.restarted(state.step == start), mean, grad_norm, config.spike_deviations
         )
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        updates = jax.tree.map(lambda u: jnp.where(made, u, 0), updates)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state, state.key), metrics
+        # Of a skipped update the optimizer keeps only that time went on.
+        kept = jax.tree.map(partial(jnp.where, made), opt_state, state.opt_state)
+        opt_state = kept._replace(count=opt_state.count)
+        metrics = StepMetrics(
+            mean,
+            sums.correct / count,
+            schedule(state.step - start),
+            grad_norm,
+            optax.tree.norm(updates),
+            optax.tree.norm(params),
+            guard.skipped,
+            guard.in_a_row,
+        )
+        return TrainState(state.step + 1, params, opt_state, state.key, guard), metrics
 
     return jax.jit(step, donate_argnums=0)
+
+
+def _summed(loss: Callable, params: Any, microbatches: tuple) -> tuple[Sums, Any]:
+    """Sums and gradients over microbatches, which are stacked along the first axis of each leaf."""
+    gradient = jax.grad(loss, has_aux=True)
+
+    def add(total, microbatch):
+        grads, sums = gradient(params, *microbatch)
+        return jax.tree.map(jnp.add, total, (sums, grads)), None
+
+    if len(microbatches[0]) == 1:  # no second copy of the gradients
+        grads, sums = gradient(params, *jax.tree.map(lambda x: x[0], microbatches))
+        return sums, grads
+    zero = Sums(*(jnp.zeros([], jnp.float32) for _ in Sums._fields))
+    return jax.lax.scan(add, (zero, optax.tree.zeros_like(params)), microbatches)[0]
 
 
 def eval_step(config: PretrainConfig, stage: Stage, mask: MaskRule) -> EvalStep:

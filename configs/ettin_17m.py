@@ -1,0 +1,10 @@
+"""Ettin 17m: modernbert-jax pretrain ettin-17m --data DATA."""
+
+from modernbert_jax.train.config import PretrainConfig
+
+from . import _ettin
+
+
+def config() -> PretrainConfig:
+    """The recipe at this size."""
+    return _ettin.recipe("17m")

@@ -1,0 +1,10 @@
+"""Ettin 32m: modernbert-jax pretrain ettin-32m --data DATA."""
+
+from modernbert_jax.train.config import PretrainConfig
+
+from . import _ettin
+
+
+def config() -> PretrainConfig:
+    """The recipe at this size."""
+    return _ettin.recipe("32m")

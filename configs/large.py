@@ -1,0 +1,91 @@
+"""ModernBERT large (Warner et al. 2024, section 2.2), started from base by tiling.
+
+modernbert-jax pretrain large --data DATA
+
+Starts from the end of base's first stage in `base/`, the preset's own folder; name another
+checkpoint with --init-from, or --init-from '' for random weights.
+
+The first stage has two parts, as it had in the paper: the loss stopped falling at the first
+learning rate after 900 billion tokens, and training went on from there at a tenth of it. The data
+need rows of 1,024 and of 8,192 tokens.
+"""
+
+from modernbert_jax.config import ModernBertConfig, Runtime
+from modernbert_jax.train.config import PretrainConfig, Stage
+
+from . import base
+from .base import BILLION
+
+
+def config() -> PretrainConfig:
+    """Stage 1 in two parts, context extension, annealing."""
+    return PretrainConfig(
+        model=ModernBertConfig.preset("large"),
+        output="large",
+        init_from=f"base/checkpoints/{base.config().starts[1]}",
+        init_model="tiled",
+        init_tiling="middle",
+        runtime=Runtime(dtype="bfloat16", remat="dots"),
+        seed=314,
+        stages=(
+            Stage(
+                name="pretrain",
+                tokens=900 * BILLION,
+                length=1024,
+                rows=4928,
+                microbatch_rows=448,
+                batch_warmup_tokens=10 * BILLION,
+                batch_warmup_rows=448,
+                peak_learning_rate=5e-4,
+                warmup_tokens=2 * BILLION,
+                weight_decay=1e-5,
+                global_rope_theta=10_000.0,
+                local_rope_theta=10_000.0,
+                shuffle_seed=9176,
+            ),
+            Stage(
+                name="pretrain-slower",
+                tokens=819 * BILLION,
+                length=1024,
+                rows=4928,
+                microbatch_rows=448,
+                peak_learning_rate=5e-5,
+                weight_decay=1e-6,
+                global_rope_theta=10_000.0,
+                local_rope_theta=10_000.0,
+            ),
+            Stage(
+                name="context-extension",
+                tokens=250 * BILLION,
+                length=8192,
+                rows=616,
+                microbatch_rows=56,
+                peak_learning_rate=5e-5,
+                weight_decay=1e-6,
+                global_rope_theta=160_000.0,
+                local_rope_theta=10_000.0,
+                shuffle_seed=2998,
+            ),
+            Stage(
+                name="anneal",
+                tokens=50 * BILLION,
+                length=8192,
+                rows=624,
+                microbatch_rows=48,
+                peak_learning_rate=5e-5,
+                decay_tokens=50 * BILLION,
+                final_fraction=0.001,
+                weight_decay=1e-6,
+                global_rope_theta=160_000.0,
+                local_rope_theta=10_000.0,
+                shuffle_seed=2998,
+                eval_every=1000,
+                save_every=1000,
+            ),
+        ),
+        eval_every=4000,
+        eval_rows=8192,
+        save_every=4000,
+        keep=12,
+        keep_every=40_000,
+    )

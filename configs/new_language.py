@@ -1,0 +1,48 @@
+"""A released model for another language: a new tokenizer, and embeddings that start from the old.
+
+modernbert-jax tokenizer train --input 'text/*' --vocab-size 50368 --output tokenizer
+modernbert-jax prepare --tokenizer tokenizer --input 'text/*' --length 1024 8192 --output data
+modernbert-jax pretrain new-language --init-from CHECKPOINT --data data
+
+The layers are those of CHECKPOINT. Tokens that both vocabularies have keep their embedding, others
+start from the mean of the pieces that they were before. Most of the tokens come in short rows,
+with the rotary thetas of the long ones; long rows follow while the learning rate falls.
+"""
+
+from modernbert_jax.config import ModernBertConfig, Runtime
+from modernbert_jax.train.config import PretrainConfig, Stage
+
+from .base import BILLION
+
+
+def config() -> PretrainConfig:
+    """Twenty billion tokens in rows of 1,024, then five in rows of 8,192."""
+    return PretrainConfig(
+        model=ModernBertConfig.preset("base"),
+        init_from="answerdotai/ModernBERT-base",
+        init_model="adopted",
+        init_vocabulary="matched",
+        output="new-language",
+        runtime=Runtime(dtype="bfloat16", remat="dots"),
+        stages=(
+            Stage(
+                name="adapt",
+                tokens=20 * BILLION,
+                length=1024,
+                rows=1152,
+                microbatch_rows=64,
+                peak_learning_rate=3e-4,
+                warmup_tokens=BILLION // 2,
+            ),
+            Stage(
+                name="anneal",
+                tokens=5 * BILLION,
+                length=8192,
+                rows=144,
+                microbatch_rows=8,
+                peak_learning_rate=3e-4,
+                decay_tokens=5 * BILLION,
+                final_fraction=0.001,
+            ),
+        ),
+    )

@@ -1,0 +1,57 @@
+"""A checkpoint of a training run, `RUN/checkpoints/STEP`. Its model is read; it is never written.
+
+The architecture that was trained stands in its metadata, the tokenizer lies in `RUN/tokenizer`.
+"""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from modernbert_jax.config import ModernBertConfig
+from modernbert_jax.errors import UserError
+from modernbert_jax.tokenizer import FILES
+
+from . import names
+from .checkpoint import Checkpoint
+
+STATE = "state"
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a directory is a checkpoint of a run."""
+    return path.name.isdecimal() and (path / STATE).is_dir()
+
+
+def steps(path: Path) -> list[int]:
+    """The steps of the checkpoints in a run's folder; none where it is no run's folder."""
+    found = (path / "checkpoints").glob("*") if (path / "config.json").is_file() else ()
+    return sorted(int(p.name) for p in found if is_checkpoint(p))
+
+
+def read(directory: Path) -> Checkpoint:
+    """The model in a checkpoint of a run. Raises `UserError`."""
+    from orbax.checkpoint import v1 as ocp  # takes a second, and reading `hf` does without
+
+    directory = directory.absolute()
+    try:
+        metadata = ocp.checkpointables_metadata(directory)
+        config = ModernBertConfig.from_hf(metadata.custom_metadata["model"])
+        found = metadata.metadata[STATE]["params"]
+        names.check_params(found, names.table(config, "masked_lm"), directory)
+        context = ocp.Context()
+        context.pytree.loading.partial_load = True  # the optimizer's moments are left alone
+        with context:
+            like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), found)
+            loaded = ocp.load_checkpointables(directory, {STATE: {"params": like}})
+    except UserError:
+        raise
+    except Exception as error:  # of many kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{directory}: not readable as a run's checkpoint ({reason})") from error
+    folder = directory.parent.parent / "tokenizer"
+    return Checkpoint(
+        config=config,
+        params=loaded[STATE]["params"],
+        files={n: (folder / n).read_bytes() for n in FILES if (folder / n).is_file()},
+    )
