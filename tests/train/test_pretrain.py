@@ -296,7 +296,7 @@ def test_going_on_with_another_architecture_and_another_tokenizer(whole, place, 
     config = corpus.run_config(place, other, **changes)
     unlike = dataclasses.replace(config.model, hidden_size=64, vocab_size=512)
     config = dataclasses.replace(config, model=unlike)
-    with pytest.raises(UserError, match=r"its tokenizer is not that of .*--init-vocabulary matched"):
+    with pytest.raises(UserError, match=r"tokenizer is not that of .*--init-vocabulary matched"):
         Run.open(config).initial_params()
     run = Run.open(dataclasses.replace(config, init_vocabulary="matched"))
     old, new = convert.load(start), run.data.tokenizer
