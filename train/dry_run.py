@@ -107,10 +107,9 @@ def text(config: PretrainConfig, facts: dict[str, Any]) -> str:
         if len(stage["batches"]) > 1:
             lines += ["", f"batches of {stage['name']}, from step (and token) on"]
             for batch in stage["batches"]:
-                lines.append(
-                    f"  {batch['from_step']:>9,} ({_billions(batch['from_token'])})"
-                    f"  {batch['rows']:,} rows in {batch['microbatches']} microbatches"
-                )
+                rows, each = batch["rows"], batch["rows"] // batch["microbatches"]
+                begins = f"{batch['from_step']:>9,} ({_billions(batch['from_token'])})"
+                lines.append(f"  {begins}  {rows:,} rows in microbatches of {each:,}")
     origin = f"starts from {config.init_from or 'random weights'}"
     if config.init_model == "adopted":
         origin += "; parameters and hours are those of the model above, training takes its own"
@@ -184,7 +183,7 @@ def draw(config: PretrainConfig, path: str | Path) -> Path:
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
         axis.margins(x=0.01)
-    rates.legend(loc="upper right")
+    figure.legend(loc="outside upper center", ncols=len(config.stages))
     sizes.set_xlabel("billion tokens")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)

@@ -63,7 +63,8 @@ def pretrain(config: PretrainConfig, profile_steps: tuple[int, int] | None = Non
                 state, saved = checkpoints.restore(jax.eval_shape(lambda: init_state(config)))
                 tokens = saved["tokens"]
                 chronometer.add(saved["seconds"])
-        boards = [Board(run.folder, config)] if config.wandb_project else []
+        shared = config.wandb_project and jax.process_index() == 0
+        boards = [Board(run.folder, config)] if shared else []
         writer = stack.enter_context(MetricWriter(run.folder, int(state.step), boards))
         progress = stack.enter_context(Progress(config.starts[-1]))
         profiler = stack.enter_context(Profiler(run.folder / "profile", profile_steps))
@@ -158,8 +159,8 @@ class Trainer:
         if step - start < stage.steps:
             count = microbatches(segment.rows, stage.microbatch_rows)
             shape = jax.eval_shape(lambda rows: divided(rows, count), batches.shape())
-            name = f"{stage.name}, {segment.rows:,} rows" if segment.rows > 1 else stage.name
-            with phase(f"compiling {name}"), self.chronometer.during("compile"):
+            name = f"compiling {stage.name}, batches of {segment.rows:,}"
+            with phase(name), self.chronometer.during("compile"):
                 step_fn = step_fn.lower(state, shape).compile()
         return batches, step_fn
 

@@ -1,4 +1,4 @@
-"""Pictures of runs: loss, learning rate, speed, packing and gradient norm over tokens."""
+"""Pictures of runs: loss, schedule, norms, speed and memory over tokens."""
 
 import base64
 import html
@@ -15,14 +15,26 @@ from modernbert_jax.files import write_bytes
 
 from .metrics import read_rows
 
-PANELS = (
-    ("loss", "masked-LM loss, nats"),
-    ("learning_rate", "learning rate"),
-    ("tokens_per_second", "tokens per second"),
-    ("grad_norm", "gradient norm"),
-    ("packing_efficiency", "packing efficiency"),
-)
-"""Curves by the key of `metrics.jsonl`, with the label of their axis."""
+PANELS = {
+    "masked-LM loss, nats": ("loss",),
+    "masked accuracy": ("masked_accuracy",),
+    "learning rate": ("learning_rate",),
+    "rows in a batch": ("batch_rows",),
+    "gradient norm": ("grad_norm",),
+    "update norm": ("update_norm",),
+    "parameter norm": ("param_norm",),
+    "updates skipped": ("skipped_updates",),
+    "tokens per second": ("tokens_per_second",),
+    "model FLOPs utilisation": ("mfu",),
+    "seconds of a step": ("step_seconds_p50", "step_seconds_p90", "step_seconds_max"),
+    "seconds waited for data": ("data_wait_seconds",),
+    "packing efficiency": ("packing_efficiency",),
+    "device memory, bytes": ("device_memory_bytes",),
+}
+"""Curves by the label of their axis, with their keys in `metrics.jsonl`; drawn if there are any."""
+
+EXACT = {"learning_rate", "batch_rows", "skipped_updates"}
+"""Not noisy, and so not smoothed."""
 
 
 def report(runs: Sequence[str | Path], output: str | Path | None = None) -> tuple[Path, Path]:
@@ -39,7 +51,8 @@ def report(runs: Sequence[str | Path], output: str | Path | None = None) -> tupl
         if not rows[run.name or str(run)]:
             raise UserError(f"{run}: no metrics.jsonl with a step in it; is it a run's folder?")
     stem = Path(output) if output else Path(runs[0]) / "report"
-    picture = _draw(rows, [key for key, _ in PANELS])
+    known = {key for run in rows.values() for row in run for key in row if row[key] is not None}
+    picture = _draw(rows, [label for label, keys in PANELS.items() if known & {*keys}], columns=2)
     png, page = stem.with_suffix(".png"), stem.with_suffix(".html")
     write_bytes(png, picture)
     write_bytes(page, _page(rows, picture).encode())
@@ -50,43 +63,60 @@ def curves(run: str | Path, path: str | Path) -> Path:
     """Draws only the loss and the learning rate of a run."""
     path = Path(path)
     write_bytes(
-        path, _draw({"": read_rows(Path(run) / "metrics.jsonl")}, ["loss", "learning_rate"])
+        path,
+        _draw(
+            {"": read_rows(Path(run) / "metrics.jsonl")}, ["masked-LM loss, nats", "learning rate"]
+        ),
     )
     return path
 
 
-def _draw(runs: dict[str, list[dict[str, Any]]], keys: Sequence[str]) -> bytes:
-    figure = Figure(figsize=(9, 2.6 * len(keys) + 0.4), layout="constrained")
-    panels = figure.subplots(len(keys), 1, sharex=True, squeeze=False)[:, 0]
-    for key, axis in zip(keys, panels, strict=True):
+def _draw(runs: dict[str, list[dict[str, Any]]], labels: Sequence[str], columns: int = 1) -> bytes:
+    height = -(-len(labels) // columns)
+    figure = Figure(figsize=(9 if columns == 1 else 7 * columns, 2.6 * height + 0.4))
+    figure.set_layout_engine("constrained")
+    panels = figure.subplots(height, columns, sharex=True, squeeze=False)
+    for axis in panels.flat[len(labels) :]:
+        axis.set_axis_off()
+    for label, axis in zip(labels, panels.flat, strict=False):
         for name, rows in runs.items():
-            points = [(r["tokens"], r[key]) for r in rows if r.get(key) is not None]
-            label = " ".join(filter(None, (name, "training" if key == "loss" else "")))
-            tokens, values = np.asarray(points).reshape(-1, 2).T
-            exact = key == "learning_rate"  # the others are noisy
-            curve = values if exact else _smooth(values)
-            (line,) = axis.plot(tokens, curve, linewidth=1.4, label=label or None)
-            if not exact:
-                axis.plot(tokens, values, linewidth=0.8, alpha=0.3, color=line.get_color())
-            if key == "loss":
-                evaluated = _evaluations(rows)
-                axis.plot(
-                    *zip(*evaluated, strict=True) if evaluated else ((), ()),
-                    "o--",
-                    color="tab:red" if len(runs) == 1 else line.get_color(),
-                    markersize=4,
-                    label=" ".join(filter(None, (name, "validation"))),
-                )
-        axis.set_ylabel(dict(PANELS)[key])
+            for key in PANELS[label]:
+                _curve(axis, name, rows, key, alone=len(runs) == 1)
+        axis.set_ylabel(label)
         axis.grid(alpha=0.3)
         axis.margins(x=0.01)
-        _mark_stages(axis, next(iter(runs.values())), named=key == keys[0])
-        if key == "loss" or len(runs) > 1:
-            axis.legend(loc="upper right")
-    panels[-1].set_xlabel("tokens")
+        _mark_stages(axis, next(iter(runs.values())), named=axis in panels[0])
+        if len(axis.get_legend_handles_labels()[0]) > 1:
+            axis.legend(loc="upper right", fontsize="small")
+    for column in range(columns):
+        last = panels.flat[: len(labels)][column::columns][-1]
+        last.set_xlabel("tokens")
+        last.tick_params(labelbottom=True)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
+    figure.savefig(buffer, format="png", dpi=130 if columns == 1 else 110)
     return buffer.getvalue()
+
+
+def _curve(axis, name: str, rows: list[dict[str, Any]], key: str, alone: bool) -> None:
+    points = [(r["tokens"], r[key]) for r in rows if r.get(key) is not None]
+    what = "training" if key == "loss" else ""
+    if key.startswith("step_seconds_"):
+        what = key.removeprefix("step_seconds_")
+    tokens, values = np.asarray(points, float).reshape(-1, 2).T
+    curve = values if key in EXACT else _smooth(values)
+    label = " ".join(filter(None, (name, what)))
+    (line,) = axis.plot(tokens, curve, linewidth=1.4, label=label or None)
+    if key not in EXACT:
+        axis.plot(tokens, values, linewidth=0.8, alpha=0.3, color=line.get_color())
+    if key == "loss":
+        evaluated = _evaluations(rows)
+        axis.plot(
+            *zip(*evaluated, strict=True) if evaluated else ((), ()),
+            "o--",
+            color="tab:red" if alone else line.get_color(),
+            markersize=4,
+            label=" ".join(filter(None, (name, "validation"))),
+        )
 
 
 def _evaluations(rows: list[dict[str, Any]]) -> list[tuple[float, float]]:
@@ -135,10 +165,17 @@ def _page(runs: dict[str, list[dict[str, Any]]], picture: bytes) -> str:
     for name, rows in runs.items():
         steps, evaluations = [r for r in rows if "loss" in r], [r for r in rows if "eval_loss" in r]
         facts = {"steps": f"{steps[-1]['step']:,}", "tokens": f"{steps[-1]['tokens']:,}"}
-        facts |= {label: f"{steps[-1][key]:.4g}" for key, label in PANELS if key in steps[-1]}
+        last = steps[-1]
+        facts |= {
+            label: ", ".join(f"{last[key]:.4g}" for key in keys)
+            for label, keys in PANELS.items()
+            if all(last.get(key) is not None for key in keys)
+        }
+        spent = {k.removeprefix("seconds_"): s for k, s in last.items() if k.startswith("seconds_")}
+        facts |= {f"hours, {name}": f"{s / 3600:,.2f}" for name, s in spent.items()}
         if evaluations:
-            first, last = evaluations[0]["eval_loss"], evaluations[-1]["eval_loss"]
-            facts["validation loss, first and last"] = f"{first:.3f}, {last:.3f}"
+            ends = evaluations[0]["eval_loss"], evaluations[-1]["eval_loss"]
+            facts["validation loss, first and last"] = "{:.3f}, {:.3f}".format(*ends)
         cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{v}</td></tr>" for k, v in facts.items())
         body.append(f"<h2>{html.escape(name)}</h2><table>{cells}</table>")
     image = base64.b64encode(picture).decode()

@@ -30,21 +30,22 @@ def write_jsonl(path: Path, documents: list[str]) -> Path:
     return path
 
 
-def make_tokenizer() -> Tokenizer:
+def make_tokenizer(vocab_size: int = 320) -> Tokenizer:
     """A byte-level BPE of 320 ids."""
-    return tokenizer.train(texts(), 320)
+    return tokenizer.train(texts(), vocab_size)
 
 
-def prepared(folder: Path, lengths=(64, 128), **options) -> Path:
+def prepared(folder: Path, lengths=(64, 128), vocab_size: int = 320, **options) -> Path:
     """The corpus as packed rows in `folder`/data."""
+    folder.mkdir(exist_ok=True)
     corpus = Corpus([write_jsonl(folder / "corpus.jsonl", texts())])
     options = {"validation": 0.1} | options
-    prepare(corpus, make_tokenizer(), folder / "data", lengths, **options)
+    prepare(corpus, make_tokenizer(vocab_size), folder / "data", lengths, **options)
     return folder / "data"
 
 
 def run_config(folder: Path, data: Path, **changes) -> PretrainConfig:
-    """Two stages, 24 steps, a model of 16 thousand parameters."""
+    """Two stages, 24 steps, a model of 16 thousand parameters. Batches grow from one row to two."""
     model = ModernBertConfig(
         vocab_size=320,
         hidden_size=32,
@@ -61,11 +62,14 @@ def run_config(folder: Path, data: Path, **changes) -> PretrainConfig:
     stages = (
         Stage(
             name="short",
-            tokens=16 * 2 * 64,
+            tokens=(4 + 12 * 2) * 64,
             length=64,
             rows=2,
+            microbatch_rows=1,
+            batch_warmup_tokens=4 * 64,
+            batch_warmup_rows=1,
             peak_learning_rate=3e-3,
-            warmup_tokens=4 * 2 * 64,
+            warmup_tokens=4 * 64,
             global_rope_theta=10_000.0,
         ),
         Stage(

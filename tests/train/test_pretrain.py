@@ -14,7 +14,7 @@ import corpus
 import numpy as np
 import pytest
 
-from modernbert_jax import ModernBert, UserError, convert
+from modernbert_jax import ModernBert, UserError, cli, convert
 from modernbert_jax.train import loop
 from modernbert_jax.train.config import to_json
 from modernbert_jax.train.metrics import read_rows
@@ -80,12 +80,14 @@ def whole(place, command) -> Path:
     process = command("whole")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
+    (place / "whole.log").write_text(output)
     return place / "whole"
 
 
 def test_a_run_leaves_what_it_should(whole):
     assert {p.name for p in whole.iterdir()} == {
         "config.json",
+        "tokenizer",
         "metrics.jsonl",
         "tensorboard",
         "checkpoints",
@@ -99,12 +101,23 @@ def test_a_run_leaves_what_it_should(whole):
         "tokens",
         "masked_accuracy",
         "grad_norm",
+        "update_norm",
+        "param_norm",
+        "skipped_updates",
         "tokens_per_second",
         "mfu",
         "packing_efficiency",
         "data_wait_seconds",
+        "step_seconds_p50",
+        "step_seconds_p90",
+        "step_seconds_max",
+        "device_memory_bytes",
     ):
         assert key in steps[0]
+    assert [r["batch_rows"] for r in steps] == [1] * 4 + [2] * 12 + [1] * 8
+    assert 0 < steps[9]["step_seconds_p50"] <= steps[9]["step_seconds_max"]
+    phases = ("step", "data", "compile", "evaluate", "save", "start")
+    assert all(steps[-1][f"seconds_{name}"] > 0 for name in phases)
     evaluations = [r for r in rows if "eval_loss" in r]
     assert [(r["step"], r["stage"]) for r in evaluations] == [
         (0, "short"),
@@ -117,9 +130,10 @@ def test_a_run_leaves_what_it_should(whole):
     ]
     assert evaluations[-1]["eval_loss"] < evaluations[0]["eval_loss"] - 0.5
     assert list((whole / "tensorboard").iterdir())
-    assert sorted(int(p.name) for p in (whole / "checkpoints").iterdir()) == [20, 24]
+    assert sorted(int(p.name) for p in (whole / "checkpoints").iterdir()) == [16, 20, 24]
     stable = [r["learning_rate"] for r in steps if 5 < r["step"] <= 16]
     assert stable == [float(np.float32(3e-3))] * 11
+    assert [r["learning_rate"] / 3e-3 for r in steps[:5]] == pytest.approx([0, 0.25, 0.5, 0.75, 1])
 
 
 def test_the_export_is_the_last_stage_with_the_data_s_tokenizer(whole):
@@ -128,6 +142,30 @@ def test_the_export_is_the_last_stage_with_the_data_s_tokenizer(whole):
     assert bert.config.cls_token_id == bert.tokenizer.cls_id
     ((token, probability), *_), *_ = bert.fill_mask("the cat sat [MASK] a mat")
     assert isinstance(token, str) and 0 < probability <= 1
+
+
+def test_only_another_shape_is_compiled(whole, place):
+    log = (place / "whole.log").read_text().splitlines()
+    compiled = [line for line in log if line.startswith("compiling") and line.endswith("...")]
+    assert compiled == [
+        "compiling short, batches of 1 ...",
+        "compiling short, batches of 2 ...",
+        "compiling long, batches of 1 ...",
+    ]
+
+
+def test_any_checkpoint_can_be_exported(whole, tmp_path, capsys):
+    """A run's checkpoint is a format to convert from, with the model of its stage."""
+    assert cli.main(["convert", str(whole / "checkpoints" / "24"), str(tmp_path / "last")]) == 0
+    assert "(run) ->" in capsys.readouterr().out
+    assert convert.verify(tmp_path / "last", whole / "export", tolerance=0.0).equal
+    assert (
+        convert.load(tmp_path / "last").files.keys() == convert.load(whole / "export").files.keys()
+    )
+    first = convert.load(whole / "checkpoints" / "16")
+    assert first.config.global_rope_theta == 10_000.0 and first.tokenizer.vocab_size == 320
+    with pytest.raises(UserError, match=r"a run's folder; name one of its checkpoints, such as"):
+        convert.load(whole)
 
 
 def test_a_finished_run_is_left_alone(whole, place, command):
@@ -231,6 +269,63 @@ def test_starting_from_a_checkpoint(whole, place, data):
     config = dataclasses.replace(config, model=wider, output=str(place / "wider"))
     with pytest.raises(UserError, match=r"do not fit the model: .*hidden_size: 64 -> 32"):
         Run.open(config).initial_params()
+
+
+def test_starting_larger_by_tiling(whole, place, data):
+    larger = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 7}
+    config = corpus.run_config(place, data, output=str(place / "larger"), init_model="tiled")
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, num_attention_heads=4, **larger),
+        init_from=str(whole / "checkpoints" / "24"),
+    )
+    (place / "larger").mkdir()
+    (place / "larger" / "plan.png").touch()  # of a dry run
+    params = Run.open(config).initial_params()
+    theirs = convert.load(whole / "export").params["encoder"]["embeddings"]["embedding"]
+    assert np.array_equal(params["encoder"]["embeddings"]["embedding"][:, 16:48], theirs)
+    with pytest.raises(UserError, match="no such directory"):
+        Run.open(dataclasses.replace(config, init_from="/nowhere/at/all")).initial_params()
+
+
+def test_going_on_with_another_architecture_and_another_tokenizer(whole, place, data):
+    """The model is the checkpoint's; its embeddings follow the tokens."""
+    other = corpus.prepared(place / "other-words", vocab_size=290)
+    start = str(whole / "export")
+    changes = {"init_from": start, "init_model": "adopted", "output": str(place / "other-run")}
+    config = corpus.run_config(place, other, **changes)
+    unlike = dataclasses.replace(config.model, hidden_size=64, vocab_size=512)
+    config = dataclasses.replace(config, model=unlike)
+    with pytest.raises(UserError, match=r"tokenizer is not that of .*--init-vocabulary matched"):
+        Run.open(config).initial_params()
+    run = Run.open(dataclasses.replace(config, init_vocabulary="matched"))
+    old, new = convert.load(start), run.data.tokenizer
+    assert run.config.model.hidden_size == 32 and run.config.model.vocab_size == 320
+    assert run.config.model.pad_token_id == new.pad_id
+    table = run.initial_params()["encoder"]["embeddings"]["embedding"]
+    theirs = old.params["encoder"]["embeddings"]["embedding"]
+    assert np.array_equal(table[new.mask_id], theirs[old.tokenizer.mask_id])
+    run.claim()
+    again = Run.open(dataclasses.replace(config, init_vocabulary="matched", init_from=start))
+    assert again.config == run.config
+
+
+def test_a_run_that_cannot_be_saved_stops_and_names_the_last_good_checkpoint(place, data):
+    config = corpus.run_config(place, data, output=str(place / "wild"), skip_limit=3)
+    wild = dataclasses.replace(config.stages[0], peak_learning_rate=1e30)
+    config = dataclasses.replace(config, stages=(wild, *config.stages[1:]))
+    with pytest.raises(loop.RunStopped) as stopped:
+        loop.pretrain(config)
+    said = str(stopped.value)
+    assert "3 updates skipped up to step" in said and "loss is" in said
+    good = place / "wild" / "checkpoints" / "0"
+    assert f"the last good checkpoint is {good}; start from it" in said and good.is_dir()
+    rows = [r for r in read_rows(place / "wild" / "metrics.jsonl") if "skipped_updates" in r]
+    assert rows[-1]["skipped_updates"] == rows[-1]["skipped_in_a_row"] == 3
+    assert rows[-1]["update_norm"] == 0
+    assert np.isfinite([r["param_norm"] for r in rows[:2]]).all()
+    kept = convert.load(good).params["encoder"]["embeddings"]["embedding"]
+    assert np.isfinite(kept).all()
 
 
 def test_report_draws_the_run(whole, tmp_path):
