@@ -39,6 +39,9 @@ class Stage:
     weight_decay: float = 1e-5
     """Share of a weight that a step at the peak learning rate takes off it."""
     mask_rate: float = 0.3
+    """Share of the tokens to predict; evaluation has a rate of its own."""
+    legacy_masking: bool = False
+    """Training masks as in ModernBERT's research code: special tokens are hidden and drawn too."""
     global_rope_theta: float = 160_000.0
     local_rope_theta: float = 10_000.0
 

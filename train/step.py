@@ -52,11 +52,15 @@ class MaskRule:
     mask_id: int
     vocab_size: int
     special_ids: tuple[int, ...]
+    unused_ids: tuple[int, ...] = ()
+    legacy: bool = False
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "MaskRule":
         """The rule for a tokenizer's ids."""
-        return cls(tokenizer.mask_id, tokenizer.vocab_size, tokenizer.special_ids)
+        return cls(
+            tokenizer.mask_id, tokenizer.vocab_size, tokenizer.special_ids, tokenizer.unused_ids
+        )
 
     def __call__(self, key: jax.Array, rows: Rows, rate: float) -> tuple[jax.Array, jax.Array]:
         """Inputs and labels."""
@@ -99,6 +103,7 @@ def train_step(config: PretrainConfig, stage: Stage, start: int, mask: MaskRule)
         config.stage_model(stage), attention_dropout=config.attention_dropout
     )
     module = MaskedLM(model, config.runtime)
+    mask = dataclasses.replace(mask, legacy=stage.legacy_masking)
     tx, schedule = optimizer(config, stage, start), stage.learning_rate()
 
     def step(state: TrainState, rows: Rows) -> tuple[TrainState, StepMetrics]:
