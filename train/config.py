@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -42,6 +43,13 @@ class Stage:
     """Share of the tokens to predict; evaluation has a rate of its own."""
     legacy_masking: bool = False
     """Training masks as in ModernBERT's research code: special tokens are hidden and drawn too."""
+    mixture: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Weights of the data's components in tokens; a run notes the manifest's where none are given.
+
+    Components that are not named, or have the weight 0, are left out.
+    """
+    epochs: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Times that components may be read in this stage, where not as often as the manifest says."""
     global_rope_theta: float = 160_000.0
     local_rope_theta: float = 10_000.0
 
@@ -51,6 +59,12 @@ class Stage:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be more than 0")
         if not 0 < self.mask_rate < 1:
             raise UserError(f"mask_rate is {self.mask_rate}; it must lie between 0 and 1")
+        if self.mixture and not max(self.mixture.values()) > 0:
+            raise UserError("mixture leaves out every component; give one a weight above 0")
+        for name, values in (("mixture", self.mixture), ("epochs", self.epochs)):
+            for component, value in values.items():
+                if not 0 <= value < math.inf or (name == "epochs" and not value):
+                    raise UserError(f"{name}.{component} is {value}; it must be more than 0")
         if self.warmup_tokens + self.decay_tokens > self.tokens:
             raise UserError(
                 f"warmup_tokens {self.warmup_tokens} and decay_tokens {self.decay_tokens} do not"

@@ -75,7 +75,7 @@ class Trainer:
         """
         config, step = self.run.config, int(state.step)
         seed, read = config.seed + config.stages.index(stage), (step - start) * stage.rows
-        batches = self.run.data.batches("train", stage.length, stage.rows, seed, read)
+        batches = self.run.batches(stage, seed, read)
         mask = MaskRule.of(self.run.data.tokenizer)
         step_fn = train_step(config, stage, start, mask)
         if step < end:
@@ -97,14 +97,16 @@ class Trainer:
                     self.checkpoints.save(state, {**position, "config": to_json(config)})
                 meter.restart()
             if step == end or stopping:
+                batches.close()
                 return state, meter.tokens
             rows = meter.next(batches)
             state, metrics = step_fn(state, rows)
             step += 1
             unlogged = self._log(unlogged, meter)
             if step % config.log_every == 0 or step == end:
+                counts = meter.take()
                 row = {"step": step, "stage": stage.name, "tokens": meter.tokens}
-                unlogged = Unlogged(row, metrics, meter.take())
+                unlogged = Unlogged(row | batches.contents(counts.components), metrics, counts)
 
     def _log(self, unlogged: Unlogged | None, meter: Meter) -> None:
         """Writes a step's metrics. The next step is running already, so that nothing waits."""
@@ -122,7 +124,11 @@ class Trainer:
     def _evaluator(self, stage: Stage, mask: MaskRule):
         """A function that evaluates parameters at a step, if that is not on record already."""
         config = self.run.config
-        batches = self.run.data.validation(stage.length, stage.rows, config.eval_rows)
+        validation = {
+            name: self.run.data.validation(stage.length, stage.rows, config.eval_rows, name)
+            for name in self.run.order(stage).names
+        }
+        batches = [(name, rows) for name, of_it in validation.items() for rows in of_it]
         step_fn = eval_step(config, stage, mask)
         key = jax.random.key(config.seed)
 
@@ -130,9 +136,14 @@ class Trainer:
             known = ((r["step"], r["stage"]) for r in self.writer.rows if "eval_loss" in r)
             if not batches or (step, stage.name) in known:
                 return
-            sums = [step_fn(params, r, jax.random.fold_in(key, i)) for i, r in enumerate(batches)]
-            loss, count, correct = (sum(map(float, total)) for total in zip(*sums, strict=True))
+            sums = {name: np.zeros(3) for name, _ in batches}
+            for i, (name, rows) in enumerate(batches):
+                sums[name] += [float(x) for x in step_fn(params, rows, jax.random.fold_in(key, i))]
+            loss, count, correct = sum(sums.values())
             row = {"step": step, "stage": stage.name, "eval_loss": loss / max(count, 1)}
-            self.writer.write({**row, "eval_masked_accuracy": correct / max(count, 1)})
+            row["eval_masked_accuracy"] = correct / max(count, 1)
+            if len(sums) > 1:
+                row |= {f"eval_loss/{name}": s[0] / max(s[1], 1) for name, s in sums.items()}
+            self.writer.write(row)
 
         return evaluate

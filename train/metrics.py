@@ -2,16 +2,18 @@
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import tensorboardX
 
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.files import write_bytes
 from modernbert_jax.packing import Rows
+
+from .data import Batch, Batches
 
 PEAK_FLOPS = {
     "TPU v4": 275e12,
@@ -68,6 +70,8 @@ class Counts(NamedTuple):
     pairs: int = 0
     """Of a token and another of its document."""
     waited: float = 0.0
+    components: Any = 0
+    """Tokens of each component of the data, int array."""
 
 
 class Meter:
@@ -84,18 +88,17 @@ class Meter:
         """Leaves out the time since the last reading: it went into something else."""
         self._since = time.perf_counter()
 
-    def next(self, batches: Iterator[Rows]) -> Rows:
-        """The next batch, counted."""
+    def next(self, batches: Batches) -> Rows:
+        """The rows of the next batch, counted."""
         began = time.perf_counter()
-        rows = next(batches)
+        batch: Batch = next(batches)
         waited = time.perf_counter() - began
-        real = rows.segment_ids > 0
-        # A document of n tokens has n^2 pairs, the sum of its first n odd numbers.
-        pairs = int((2 * rows.positions + 1)[real].sum())
-        new = Counts(int(real.sum()), real.size, pairs, waited)
+        components = np.bincount(batch.components, batch.tokens, len(batches.order.names))
+        tokens, capacity = int(batch.tokens.sum()), batch.rows.token_ids.size
+        new = Counts(tokens, capacity, batch.pairs, waited, components)
         self.tokens += new.tokens
         self._counts = Counts(*(a + b for a, b in zip(self._counts, new, strict=True)))
-        return rows
+        return batch.rows
 
     def take(self) -> Counts:
         """The counts since the last call."""

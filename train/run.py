@@ -15,8 +15,9 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.files import read_json, write_json
 from modernbert_jax.tokenizer import Tokenizer
 
-from .config import PretrainConfig, differences, to_json
-from .data import Prepared
+from .config import PretrainConfig, Stage, differences, to_json
+from .data import Batches, Prepared
+from .mixture import Order
 from .step import init_state
 
 _FREE = ("output", "keep", "log_every", "save_every")
@@ -44,11 +45,26 @@ class Run:
                 f" model.vocab_size is {config.model.vocab_size}; pass --model.vocab-size"
                 f" {data.tokenizer.vocab_size}"
             )
-        for stage in config.stages:
-            data.rows("train", stage.length)
+        if len(data.manifest.components) > 1:
+            config = dataclasses.replace(
+                config, stages=tuple(_with_mixture(stage, data) for stage in config.stages)
+            )
         run = cls(config, data)
+        for stage in config.stages:
+            run._check_data(stage)
+        data.check([stage.length for stage in config.stages])
         run._claim()
         return run
+
+    def order(self, stage: Stage) -> Order:
+        """Which component of the data a stage reads when."""
+        return self.data.order(stage.length, stage.mixture, stage.epochs)
+
+    def batches(self, stage: Stage, seed: int, read: int) -> Batches:
+        """The batches of a stage of which `read` rows have been read."""
+        return self.data.batches(
+            stage.length, stage.rows, seed, read, order=self.order(stage)
+        )
 
     @property
     def folder(self) -> Path:
@@ -95,6 +111,15 @@ class Run:
         )
         convert.save(checkpoint, self.export_folder, "hf")
 
+    def _check_data(self, stage: Stage) -> None:
+        rows, wanted = len(self.order(stage)), stage.steps * stage.rows
+        if rows < wanted:
+            raise UserError(
+                f"{self.data.folder}: stage {stage.name} reads {wanted:,} rows of {stage.length}"
+                f" tokens, and the epochs of its components allow {rows:,}; raise epochs, or"
+                " shorten the stage"
+            )
+
     def _claim(self) -> None:
         """Writes the resolved configuration, or compares with the one that is there."""
         path, config = self.folder / "config.json", to_json(self.config)
@@ -119,6 +144,14 @@ def use_compile_cache() -> None:
     if jax.config.jax_compilation_cache_dir is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "modernbert-jax" / "compiled"))
+
+
+def _with_mixture(stage: Stage, data: Prepared) -> Stage:
+    """The stage with the mixture that it reads, the manifest's where it has none of its own."""
+    order = data.order(stage.length, stage.mixture, stage.epochs)
+    known = {name: data.manifest.components[name].epochs for name in order.names}
+    epochs = {name: often for name, often in known.items() if often is not None}
+    return dataclasses.replace(stage, mixture=order.weights, epochs=epochs | stage.epochs)
 
 
 def _shapes(params: Any) -> Any:
