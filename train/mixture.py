@@ -49,7 +49,9 @@ class Order(grain.transforms.DatasetSelectionMap):
             )
         weights = [s.tokens * (s.epochs or 1.0) if s.weight is None else s.weight for s in listed]
         self.weights = dict(zip(self.names, map(float, weights), strict=True))
-        self._rates = np.array([w * s.rows / s.tokens for w, s in zip(weights, listed, strict=True)])
+        self._rates = np.array(
+            [w * s.rows / s.tokens for w, s in zip(weights, listed, strict=True)]
+        )
         self._rates /= self._rates.max()
         self._rows = np.array([s.rows for s in listed])
         self._caps = np.array(

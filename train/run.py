@@ -62,9 +62,7 @@ class Run:
 
     def batches(self, stage: Stage, seed: int, read: int) -> Batches:
         """The batches of a stage of which `read` rows have been read."""
-        return self.data.batches(
-            stage.length, stage.rows, seed, read, order=self.order(stage)
-        )
+        return self.data.batches(stage.length, stage.rows, seed, read, order=self.order(stage))
 
     @property
     def folder(self) -> Path:

@@ -46,9 +46,9 @@ def check(folder: Path, shards: Sequence[Shard], hashed: int = HASHED) -> None:
 
     Raises `UserError` that names the first damaged file.
     """
-    compare = manifests.check if sum(s.bytes for s in shards) <= hashed else manifests.check_size
+    content = sum(shard.bytes for shard in shards) <= hashed
     with ThreadPoolExecutor() as pool:
-        for _ in pool.map(lambda shard: compare(folder, shard), shards):
+        for _ in pool.map(lambda shard: manifests.check(folder, shard, content=content), shards):
             pass
 
 
