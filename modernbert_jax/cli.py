@@ -145,6 +145,31 @@ def prepare(
     print(f"{output}: ready for `modernbert-jax pretrain --data {output}`")
 
 
+def data(
+    dir: Positional[Path], json: bool = False, plot: Path | None = None, verify: bool = False
+) -> None:
+    """Shows what a prepared folder holds: documents, lengths, packing, components, odd tokens.
+
+    Args:
+        dir: Folder made by `prepare`.
+        json: Print JSON.
+        plot: PNG to write.
+        verify: Compare every file with its checksum first.
+    """
+    from modernbert_jax.train import data_report
+    from modernbert_jax.train.data import Prepared
+
+    prepared = Prepared(dir)
+    if verify:
+        prepared.check(prepared.lengths(), hashed=sys.maxsize)
+    found = data_report.facts(prepared)
+    if plot is not None:
+        from modernbert_jax.train import data_plot
+
+        data_plot.plot(found, plot)
+    _print_json(found) if json else data_report.show(found)
+
+
 def pretrain(args: Sequence[str]) -> int:
     """Pretrains a model, or goes on with it: pretrain CONFIG [--field.path value ...].
 
@@ -197,6 +222,31 @@ def report(runs: Positional[tuple[Path, ...]], output: Path | None = None) -> No
         print(path)
 
 
+def bench(
+    suites: Positional[tuple[str, ...]],
+    input: tuple[str, ...] = (),
+    tokenizer: Path | None = None,
+    megabytes: float = 32.0,
+    json: Path | None = None,
+) -> None:
+    """Measures speed beside a peer that does the same work in the same run.
+
+    Args:
+        suites: What to measure: data.
+        input: Files or globs of text. By default the sources of Python's standard library.
+        tokenizer: Directory with tokenizer.json. By default one is trained on the text.
+        megabytes: Text that is used, at most.
+        json: File to write the numbers to.
+    """
+    from modernbert_jax.files import write_json
+    from modernbert_jax.train import bench
+
+    options = bench.Options(input=input, tokenizer=tokenizer, megabytes=megabytes)
+    found = bench.run(suites, options)
+    if json is not None:
+        write_json(json, list(bench.rows(found)))
+
+
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "quickstart": quickstart,
     "convert": convert,
@@ -204,9 +254,11 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "inspect": inspect_,
     "tokenizer train": tokenizer_train,
     "prepare": prepare,
+    "data": data,
     "pretrain": pretrain,
     "fill-mask": fill_mask,
     "report": report,
+    "bench": bench,
 }
 
 

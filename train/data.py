@@ -23,7 +23,7 @@ from modernbert_jax.tokenizer import Tokenizer
 from . import manifest as manifests
 from .mixture import Order, Share
 from .records import read_row
-from .shards import Shards, check
+from .row_files import HASHED, RowFiles, check
 
 READ_AHEAD = 4
 """Batches that are read before they are asked for."""
@@ -179,8 +179,11 @@ class Prepared:
         groups = (rows[i : i + size] for i in range(0, len(rows), size))
         return [Rows(*map(np.stack, zip(*group, strict=True))) for group in groups]
 
-    def check(self, lengths: Sequence[int]) -> None:
-        """Compares the rows of some lengths with their checksums. `UserError` names a bad file."""
+    def check(self, lengths: Sequence[int], hashed: int = HASHED) -> None:
+        """Compares the files of some lengths with the manifest. `UserError` names a bad one.
+
+        Sizes always; checksums if the files have up to `hashed` bytes together.
+        """
         check(
             self.folder,
             [
@@ -190,6 +193,7 @@ class Prepared:
                 for split in manifests.SPLITS
                 for shard in self._shards(split, length, component)
             ],
+            hashed,
         )
 
     def _shards(self, split: str, length: int, component: str) -> Sequence[manifests.Shard]:
@@ -204,7 +208,7 @@ class Prepared:
         shards = self._shards(split, length, component)
         if not shards:
             raise UserError(f"{self.folder}/{component}/{length}: has no {split} rows")
-        return grain.MapDataset.source(Shards(self.folder, shards))
+        return grain.MapDataset.source(RowFiles(self.folder, shards))
 
     def _decoder(self, length: int) -> Callable[[Sequence[bytes]], tuple[Rows, np.ndarray, int]]:
         """Makes rows of records; also the tokens in each, and the pairs in all."""

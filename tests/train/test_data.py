@@ -12,7 +12,7 @@ import rows as support
 from hypothesis import strategies as st
 
 from modernbert_jax import UserError
-from modernbert_jax.train import shards
+from modernbert_jax.train import row_files
 from modernbert_jax.train.data import ON_DEVICE, READ_AHEAD, Host, Prepared
 
 COMPONENTS = {"code": 300, "prose": 150, "science": 60}
@@ -214,7 +214,7 @@ def test_a_damaged_file_is_named(copy):
     Prepared(folder).check([128])
     file.write_bytes(good[:-1])
     with pytest.raises(UserError, match=f"{file}: damaged: has .* bytes, not"):
-        shards.check(folder, Prepared(folder).manifest.shards("prose", 64, "train"), hashed=0)
+        row_files.check(folder, Prepared(folder).manifest.shards("prose", 64, "train"), hashed=0)
     file.unlink()
     with pytest.raises(UserError, match=f"{file}: cannot be read"):
         Prepared(folder).check([64])

@@ -19,7 +19,7 @@ HASHED = 4 << 30
 and damage is found when a row is read: every block of an ArrayRecord file has a hash."""
 
 
-class Shards(grain.sources.ArrayRecordDataSource):
+class RowFiles(grain.sources.ArrayRecordDataSource):
     """Records of several files as one sequence; a file is opened when it is first read from."""
 
     def __init__(self, folder: Path, shards: Sequence[Shard]):
