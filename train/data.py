@@ -13,11 +13,11 @@ import numpy as np
 from grain import experimental
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.files import read_json
 from modernbert_jax.packing import Rows, layout
 from modernbert_jax.tokenizer import Tokenizer
 
-from .prepare import FORMAT, read_row
+from . import manifest
+from .records import read_row
 
 READ_AHEAD = 4
 """Batches that are read before they are asked for."""
@@ -29,22 +29,12 @@ class Prepared:
     def __init__(self, folder: str | Path):
         """Raises `UserError` if the folder is not a whole prepared one."""
         self.folder = Path(folder)
-        if not (self.folder / "manifest.json").is_file():
-            raise UserError(
-                f"{self.folder}: not a prepared corpus (no manifest.json); make one with"
-                " `modernbert-jax prepare`"
-            )
-        self.manifest = read_json(self.folder / "manifest.json")
-        if self.manifest.get("format") != FORMAT:
-            raise UserError(
-                f"{self.folder}/manifest.json: format is {self.manifest.get('format')!r}; this"
-                f" version reads {FORMAT}; prepare the corpus again"
-            )
-        self.tokenizer = Tokenizer.load(self.folder)
+        self.manifest = manifest.read(self.folder)
+        self.tokenizer = Tokenizer.load(self.folder / "tokenizer")
 
     def lengths(self) -> list[int]:
         """Row lengths that were prepared."""
-        return sorted(int(length) for length in self.manifest["lengths"])
+        return self.manifest.row_lengths
 
     def rows(self, split: str, length: int) -> grain.MapDataset:
         """Rows in the order of the files. Raises `UserError` if this length was not prepared."""
@@ -53,10 +43,12 @@ class Prepared:
                 f"{self.folder}: has no rows of length {length}, only of"
                 f" {', '.join(map(str, self.lengths()))}; prepare it with --length {length}"
             )
-        files = sorted((self.folder / f"length-{length}").glob(f"{split}-*.arrayrecord"))
-        if not files:
-            raise UserError(f"{self.folder}/length-{length}: has no {split} rows")
-        dtype = np.dtype(self.manifest["dtype"])
+        shards = [
+            s for c in self.manifest.components for s in self.manifest.shards(c, length, split)
+        ]
+        if not shards:
+            raise UserError(f"{self.folder}: has no {split} rows of length {length}")
+        dtype = np.dtype(self.manifest.dtype)
         pad_id = self.tokenizer.pad_id
 
         def decode(record: bytes) -> dict[str, np.ndarray]:
@@ -64,7 +56,7 @@ class Prepared:
             row = layout([ids], [lengths], length, pad_id)
             return {name: field[0] for name, field in row._asdict().items()}
 
-        source = grain.sources.ArrayRecordDataSource([str(f) for f in files])
+        source = grain.sources.ArrayRecordDataSource([str(self.folder / s.file) for s in shards])
         return grain.MapDataset.source(source).map(decode)
 
     def batches(self, split: str, length: int, size: int, seed: int, start: int = 0) -> "Batches":
@@ -77,7 +69,8 @@ class Prepared:
 
         Empty where nothing was kept for validation.
         """
-        if "validation" not in self.manifest["lengths"][str(length)]:
+        names = self.manifest.components
+        if not any(self.manifest.shards(name, length, "validation") for name in names):
             return []
         dataset = self.rows("validation", length)
         rows = [Rows(**dataset[i]) for i in range(min(len(dataset), most))]
