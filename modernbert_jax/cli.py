@@ -109,40 +109,58 @@ def tokenizer_train(
 
 def prepare(
     tokenizer: Path,
-    input: tuple[str, ...],
-    output: Path,
-    length: tuple[int, ...] = (1024,),
+    output: str,
+    input: tuple[str, ...] = (),
+    mixture: Path | None = None,
+    length: tyro.conf.UseAppendAction[tuple[tuple[int, ...], ...]] = (),
+    field: str = "text",
     validation: float = 0.01,
+    deduplicate: bool = False,
     seed: int = 0,
     on_error: Literal["stop", "skip"] = "stop",
+    workers: int | None = None,
+    runner: Literal["DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner"] | None = None,
+    runner_options: tuple[str, ...] = (),
 ) -> None:
     """Turns text into packed rows, from which `pretrain` reads.
 
+    Stopped or killed, the same command goes on where it was. Rows depend on the text, the
+    tokenizer, lengths, validation, deduplicate and seed, and on nothing else.
+
     Args:
         tokenizer: Directory with tokenizer.json.
-        input: Files or globs: plain text, .jsonl, .jsonl.gz, .jsonl.zst (key "text").
-        output: Directory to write.
-        length: Tokens in a row; one or several.
+        output: Directory to write, or a URL (gs://, s3://).
+        input: Files, globs, folders or URLs: .jsonl, .jsonl.gz, .jsonl.zst, .parquet, plain text
+            (one document a file), MDS folders of texts or token ids.
+        mixture: TOML file with a table [components.NAME] for each part of the corpus: input (as
+            above), weight, epochs, field. Instead of --input.
+        length: Tokens in a row; one or several. By default 1024.
+        field: Key or column of the text.
         validation: Share of the documents that is kept apart for evaluation.
+        deduplicate: Leave out documents whose text came before in the same component.
         seed: Of the order of rows.
         on_error: Whether an empty, binary or otherwise unusable document stops the work.
+        workers: Processes or threads. By default as many as there are cores.
+        runner: Apache Beam runner that does the work instead of this machine's processes.
+        runner_options: Options of the runner, as NAME=VALUE.
     """
-    from modernbert_jax.tokenizer import Tokenizer
-    from modernbert_jax.train import prepare
-    from modernbert_jax.train.sources import Corpus
+    from modernbert_jax.train import prepare_command
 
-    corpus = Corpus.find(input, on_error=on_error)
-    prepare.prepare(
-        corpus,
-        Tokenizer.load(tokenizer),
+    prepare_command.main(
+        tokenizer,
         output,
-        length,
+        input=input,
+        mixture=mixture,
+        lengths=[n for group in length for n in group] or [1024],
+        field=field,
         validation=validation,
+        deduplicate=deduplicate,
         seed=seed,
-        report=print,
+        on_error=on_error,
+        workers=workers,
+        runner=runner,
+        runner_options=runner_options,
     )
-    _print_skipped(corpus.skipped)
-    print(f"{output}: ready for `modernbert-jax pretrain --data {output}`")
 
 
 def data(

@@ -23,11 +23,11 @@ class Rows(NamedTuple):
     """Count from 0 in every document."""
 
 
-def pack(lengths: Sequence[int], capacity: int, seed: int = 0) -> list[list[int]]:
+def pack(lengths: Sequence[int], capacity: int, seed: int | Sequence[int] = 0) -> list[list[int]]:
     """Rows of document indices: every index once, lengths summing to at most `capacity`.
 
-    Rows come in an order shuffled by `seed`, because the packer itself sorts by length. Takes
-    O(n log n) time.
+    Rows come in an order shuffled by `seed` (one number or several), because the packer itself
+    sorts by length. Takes O(n log n) time.
 
     Raises:
         UserError: a length below 1 or above the capacity, naming the document's index.

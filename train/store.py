@@ -30,7 +30,8 @@ def filesystem_errors(path: str | Path, what: str) -> Iterator[None]:
     except ImportError as error:  # fsspec names the package that the protocol needs
         raise UserError(f"{path}: {error}") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be {what} ({error.strerror or error})") from error
+        again = "; correct that and run the same command again" if what == "written" else ""
+        raise UserError(f"{path}: cannot be {what} ({error.strerror or error}){again}") from error
 
 
 class Store:
