@@ -1,6 +1,7 @@
 """The picture of a prepared folder: lengths, mixture, padding, and unknown and special tokens."""
 
 import io
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from .manifest import EDGES
 
 _PANELS = [["documents"] * 3 + ["tokens"] * 3, ["mixture"] * 2 + ["padding"] * 2 + ["rates"] * 2]
 _GRAY = "0.35"
+_COLORS = ("#3f6fb0", "#e2893b", "#4f9d69", "#b8516b", "#7f6bb3", "#4aa5b5", "#a58b3e", "#8c8c8c")
 
 
 def plot(found: dict[str, Any], path: str | Path) -> Path:
@@ -22,7 +24,7 @@ def plot(found: dict[str, Any], path: str | Path) -> Path:
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
     axes = figure.subplot_mosaic(_PANELS, height_ratios=(5, 3))
     names = list(found["components"])
-    colors = dict(zip(names, (f"C{i % 10}" for i in range(len(names))), strict=True))
+    colors = dict(zip(names, itertools.cycle(_COLORS), strict=False))
     _lengths(axes["documents"], found, colors, by_tokens=False)
     _lengths(axes["tokens"], found, colors, by_tokens=True)
     _mixture(axes["mixture"], found, colors)
@@ -30,7 +32,7 @@ def plot(found: dict[str, Any], path: str | Path) -> Path:
     _rates(axes["rates"], found, colors)
     for axis in axes.values():
         axis.spines[["top", "right"]].set_visible(False)
-        axis.set_title(axis.get_title(), loc="left", fontsize=11, fontweight="bold")
+        axis.set_axisbelow(True)
     packed = ", ".join(
         f"{total['rows']:,} rows of {int(length):,} ({total['efficiency']:.2%} full)"
         for length, total in found["lengths"].items()
@@ -46,6 +48,10 @@ def plot(found: dict[str, Any], path: str | Path) -> Path:
     figure.savefig(buffer, format="png", dpi=130)
     write_bytes(path, buffer.getvalue())
     return Path(path)
+
+
+def _title(axis, text: str) -> None:
+    axis.set_title(text, loc="left", fontsize=11, fontweight="bold")
 
 
 def short(number: float) -> str:
@@ -83,6 +89,7 @@ def _lengths(axis, found: dict[str, Any], colors: dict[str, str], *, by_tokens: 
             label=name,
         )
         bottom += heights
+    axis.grid(axis="y", alpha=0.25)
     axis.set_xscale("log", base=2)
     axis.set_xlim(edges[first], edges[last])
     axis.set_ylim(0, 1.13 * max(bottom.max(), 1))
@@ -90,7 +97,7 @@ def _lengths(axis, found: dict[str, Any], colors: dict[str, str], *, by_tokens: 
     axis.xaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: short(y) if y else "0"))
     axis.set_xlabel("tokens in a document")
-    axis.set_title("Tokens by length of their document" if by_tokens else "Documents by length")
+    _title(axis, "Tokens by length of their document" if by_tokens else "Documents by length")
     for length in map(int, found["lengths"]):
         if edges[first] < length < edges[last]:
             axis.axvline(length, color=_GRAY, linewidth=1, linestyle=":")
@@ -136,43 +143,44 @@ def _mixture(axis, found: dict[str, Any], colors: dict[str, str]) -> None:
     axis.invert_yaxis()
     axis.set_xlim(0, 1)
     axis.xaxis.set_major_formatter(PercentFormatter(1))
-    axis.set_title("Tokens of each component")
+    _title(axis, "Tokens of each component")
 
 
 def _padding(axis, found: dict[str, Any], colors: dict[str, str]) -> None:
     """How much of the rows holds nothing."""
-    empty, ticks = [], []
-    for length in found["lengths"]:
-        for name, c in found["components"].items():
-            if made := c["lengths"][length].get("train"):
-                empty.append((name, 1 - made["efficiency"]))
-                ticks.append(f"{int(length):,}" if len(colors) == 1 else f"{name} {int(length):,}")
-    bars = axis.barh(
-        range(len(empty)), [e for _, e in empty], 0.7, color=[colors[n] for n, _ in empty]
-    )
-    axis.bar_label(bars, [f"{e:.3%}" for _, e in empty], padding=3, fontsize=8)
-    axis.set_yticks(range(len(ticks)), ticks, fontsize=8)
-    axis.invert_yaxis()
-    axis.set_xlim(0, 1.3 * max([e for _, e in empty] + [1e-5]))
+    _title(axis, "Padding, share of the rows")
+    empty = [
+        (f"{name} {int(length):,}" if len(colors) > 1 else f"{int(length):,}", colors[name], made)
+        for length in found["lengths"]
+        for name, c in found["components"].items()
+        if (made := c["lengths"][length].get("train"))
+    ]
+    _bars(axis, [(label, color, 1 - m["efficiency"]) for label, color, m in empty], "{:.3%}")
     axis.xaxis.set_major_formatter(PercentFormatter(1))
-    axis.locator_params(axis="x", nbins=4)
-    axis.set_title("Padding, share of the rows")
 
 
 def _rates(axis, found: dict[str, Any], colors: dict[str, str]) -> None:
     """Unknown tokens and special tokens in the text."""
+    _title(axis, "Odd tokens in the text, per million")
     rates = [
-        (kind, name, 1e6 * c[f"{kind}_rate"])
+        (f"{kind} {name}" if len(colors) > 1 else kind, colors[name], 1e6 * c[f"{kind}_rate"])
         for kind in ("unknown", "special")
         for name, c in found["components"].items()
     ]
-    bars = axis.barh(
-        range(len(rates)), [r for *_, r in rates], 0.7, color=[colors[n] for _, n, _ in rates]
-    )
-    axis.bar_label(bars, [f"{r:,.1f}" if r else "0" for *_, r in rates], padding=3, fontsize=8)
-    labels = [kind if len(colors) == 1 else f"{kind} {name}" for kind, name, _ in rates]
-    axis.set_yticks(range(len(rates)), labels, fontsize=8)
+    if not any(rate for *_, rate in rates):
+        axis.set_axis_off()
+        axis.text(0, 0.93, "no unknown and no special tokens", va="top", color=_GRAY)
+        return
+    _bars(axis, rates, "{:,.1f}")
+
+
+def _bars(axis, bars: list[tuple[str, str, float]], text: str) -> None:
+    """Horizontal bars with a label, a color and a value each, from the top."""
+    labels, colors, values = zip(*bars, strict=True)
+    drawn = axis.barh(range(len(bars)), values, 0.7, color=colors)
+    axis.bar_label(drawn, [text.format(v) if v else "0" for v in values], padding=3, fontsize=8)
+    axis.set_yticks(range(len(bars)), labels, fontsize=8)
+    axis.tick_params(axis="y", length=0)
     axis.invert_yaxis()
-    axis.set_xlim(0, 1.3 * max([r for *_, r in rates] + [1.0]))
+    axis.set_xlim(0, 1.3 * max(*values, 1e-5))
     axis.locator_params(axis="x", nbins=4)
-    axis.set_title("Unknown and special tokens, per million")
