@@ -23,6 +23,11 @@ _PACKER = "best-fit decreasing; rows shuffled in a window"
 _PLAN = "work/plan.json"
 
 
+def work_root(output: str | Path) -> str:
+    """Where the work on an output lies until it is finished."""
+    return str(output) if is_remote(output) else f"{Path(output).absolute()}.partial"
+
+
 class Folder:
     """A prepared folder on its way: settings, corpus and tokenizer are known, rows are made."""
 

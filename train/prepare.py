@@ -17,11 +17,11 @@ from modernbert_jax.tokenizer import Tokenizer
 
 from . import duplicates, pool
 from .components import Part, Unit, check_name, units
-from .folder import Folder
+from .folder import Folder, work_root
 from .manifest import DEFAULT, Manifest
 from .shards import Settings, digest_unit, make_unit
 from .sources import Corpus
-from .store import Store, is_remote
+from .store import Store
 
 WINDOW_DOCUMENTS = 65_536
 WINDOW_TOKENS = 1 << 26
@@ -82,7 +82,7 @@ def prepare(
     for name in parts:
         check_name(name)
     settings = Settings(
-        root=str(output) if is_remote(output) else f"{Path(output).absolute()}.partial",
+        root=work_root(output),
         tokenizer_sha256=hashlib.sha256(tokenizer.files["tokenizer.json"]).hexdigest(),
         lengths=tuple(sorted(set(lengths))),
         dtype="uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32",

@@ -9,10 +9,12 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.tokenizer import Tokenizer
 
 from .components import Part, read_mixture
+from .folder import work_root
 from .manifest import DEFAULT, Manifest
 from .prepare import prepare
 from .progress import Progress
 from .sources import Corpus, OnError
+from .store import is_remote
 
 _NAMED = 20
 """Files with unusable documents that are shown; the manifest lists all."""
@@ -36,7 +38,9 @@ def main(
     if runner is not None:
         from . import beam
 
-        options["run"] = beam.runner(runner, runner_options)
+        if runner in beam.ELSEWHERE and not is_remote(output):
+            raise UserError(f"--output is {output}, which {runner} cannot see; give a URL (gs://)")
+        options["run"] = beam.runner(runner, runner_options, work_root(output))
     elif runner_options:
         raise UserError("--runner-options needs --runner")
     with Progress(1, of="unit") as progress:

@@ -27,7 +27,9 @@ def filesystem_errors(path: str | Path, what: str) -> Iterator[None]:
     """Turns what file systems raise into one line that names the path: "cannot be `what`"."""
     try:
         yield
-    except ImportError as error:  # fsspec names the package that the protocol needs
+    except UserError:
+        raise
+    except (ImportError, ValueError) as error:  # a protocol unknown, or its package missing
         raise UserError(f"{path}: {error}") from None
     except OSError as error:
         again = "; correct that and run the same command again" if what == "written" else ""

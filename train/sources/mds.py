@@ -40,8 +40,8 @@ def shards(content: bytes, path: str) -> list[dict[str, Any]]:
             raise UserError(f"{path}: lists shards of another format than MDS version 2")
         for shard in found:
             for name in {file_name(shard, zipped) for zipped in (False, True)} - {None}:
-                if Path(name).name != name:
-                    raise UserError(f"{path}: {name!r} is not the name of a file beside it")
+                if not set(name.split("/")).isdisjoint({"", ".", ".."}) or "\\" in name:
+                    raise UserError(f"{path}: {name!r} is not the name of a file below it")
             names = shard["column_names"]
             encodings, sizes = shard["column_encodings"], shard["column_sizes"]
             if not len(names) == len(encodings) == len(sizes):
@@ -107,7 +107,7 @@ def _raw(path: Path, name: str, shard: dict[str, Any]) -> bytes:
     """A shard's content, decompressed, after comparing sizes and hashes."""
     content = path.read_bytes()
     size = int(shard["raw_data"]["bytes"])
-    if shard.get("zip_data") and name == shard["zip_data"]["basename"]:
+    if shard.get("zip_data") and name == Path(shard["zip_data"]["basename"]).name:
         _check(content, shard["zip_data"])
         content = _decompress(content, shard["compression"], size)
     _check(content, shard["raw_data"])

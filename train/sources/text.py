@@ -11,11 +11,46 @@ import zstandard
 
 from .document import Bad, Damaged, Document, decoded, problem
 
+_CHUNK = 1 << 17
+_WINDOW = 1 << 31
+"""The longest window that `zstd --ultra --long=31` makes, in bytes."""
+
+
+class _Zstandard(io.RawIOBase):
+    """Decompresses frame after frame; unlike the library's reader it tells when one is cut off."""
+
+    def __init__(self, path: Path):
+        self._file = open(path, "rb")  # noqa: SIM115 - closed by close()
+        self._context = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
+        self._frame = None
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        while not self._ready:
+            content = self._frame.unused_data if self._frame and self._frame.eof else b""
+            content = content or self._file.read(_CHUNK)
+            if self._frame is None or self._frame.eof:
+                if not content:
+                    return 0
+                self._frame = self._context.decompressobj()
+            if not content:
+                raise EOFError("compressed file ends early")
+            self._ready = memoryview(self._frame.decompress(content))
+        count = min(len(buffer), len(self._ready))
+        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
 _OPEN = {
     ".gz": gzip.open,
-    ".zst": lambda path, mode: io.BufferedReader(
-        zstandard.open(path, mode, dctx=zstandard.ZstdDecompressor(max_window_size=1 << 31))
-    ),
+    ".zst": lambda path, mode: io.BufferedReader(_Zstandard(path), _CHUNK),
 }
 
 
