@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import rich
 from rich.table import Table
 
 from . import manifest as manifests
 from .data import Prepared
 from .mixture import Order
+from .progress import wide_console
 
 
 def facts(data: Prepared) -> dict[str, Any]:
@@ -62,7 +62,8 @@ def facts(data: Prepared) -> dict[str, Any]:
 
 def show(found: dict[str, Any]) -> None:
     """Prints the facts as tables."""
-    rich.print(
+    console = wide_console()
+    console.print(
         f"[bold]{found['folder']}[/]: {found['documents']:,} documents, {found['tokens']:,} tokens;"
         f" {found['vocab_size']:,} ids, {found['dtype']}"
     )
@@ -76,9 +77,9 @@ def show(found: dict[str, Any]) -> None:
             *(f"{n:,}" for n in (c["documents"], c["duplicates"], skipped, c["tokens"])),
             *(f"{c['share']:.1%}", _rate(c["unknown_rate"]), _rate(c["special_rate"])),
         )
-    rich.print(table)
+    console.print(table)
     table = Table("rows of", "component", box=None, pad_edge=False)
-    for heading in ("train", "validation", "samples", "full", "files", "in training", "epochs"):
+    for heading in ("train", "validation", "samples", "full", "files", "in mixture", "epochs"):
         table.add_column(heading, justify="right")
     for length, total in found["lengths"].items():
         for name, c in found["components"].items():
@@ -100,7 +101,7 @@ def show(found: dict[str, Any]) -> None:
                 *(f"{total[k]:,}" for k in ("rows", "validation_rows", "samples")),
                 f"{total['efficiency']:.2%}",
             )
-    rich.print(table)
+    console.print(table)
 
 
 _NOTHING = {"rows": 0, "samples": 0, "efficiency": 0.0, "files": 0}

@@ -32,6 +32,7 @@ def pretrain(config: PretrainConfig) -> bool:
     """
     use_compile_cache()
     run = Run.open(config)
+    config = run.config
     if run.finished:
         return True
     with contextlib.ExitStack() as stack:

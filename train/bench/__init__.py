@@ -8,10 +8,11 @@ import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import rich
 from rich.table import Table
 
 from modernbert_jax.errors import UserError, did_you_mean
+
+from ..progress import wide_console
 
 SUITES = {"data": "modernbert_jax.train.bench.data"}
 """Modules by the name of their suite."""
@@ -66,7 +67,7 @@ def show(suite: str, measurements: Sequence[Measurement]) -> None:
     for m in measurements:
         peer, ratio = ("–" if x is None else number(x) for x in (m.peer, m.ratio))
         table.add_row(m.name, m.unit, number(m.ours), peer, ratio, m.peer_name)
-    rich.print(table)
+    wide_console().print(table)
 
 
 def rows(found: dict[str, list[Measurement]]) -> Iterator[dict]:
