@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PIP = -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: quickstart test lint format parity aot goldens clean
+.PHONY: quickstart test lint format parity aot bench goldens clean
 
 quickstart: .venv/installed
 	.venv/bin/modernbert-jax quickstart
@@ -30,6 +30,10 @@ parity: .venv-parity/installed
 aot: .venv-aot/installed
 	MODERNBERT_JAX_AOT=1 .venv-aot/bin/python -m pytest tests/aot -n $(WORKERS) --dist load
 
+# Speed beside the usual way, in one run: make bench ARGS="--input 'text/*.jsonl'"
+bench: .venv-parity/bench
+	.venv-parity/bin/modernbert-jax bench data $(ARGS)
+
 # Makes the golden files of the tests again, from the real library.
 goldens: .venv-parity/installed
 	.venv-parity/bin/python tests/goldens/make.py
@@ -53,6 +57,10 @@ clean:
 	.venv-parity/bin/python $(PIP) torch==2.13.0
 	.venv-parity/bin/python $(PIP) -e '.[test]' transformers==5.23.0
 	.venv-parity/bin/python $(PIP) --target .venv-parity/transformers4 --upgrade transformers==4.56.2
+	touch $@
+
+.venv-parity/bench: .venv-parity/installed
+	.venv-parity/bin/python $(PIP) datasets==5.2.0 numba
 	touch $@
 
 .venv-aot/installed: pyproject.toml

@@ -109,40 +109,83 @@ def tokenizer_train(
 
 def prepare(
     tokenizer: Path,
-    input: tuple[str, ...],
-    output: Path,
-    length: tuple[int, ...] = (1024,),
+    output: str,
+    input: tuple[str, ...] = (),
+    mixture: Path | None = None,
+    length: tyro.conf.UseAppendAction[tuple[tuple[int, ...], ...]] = (),
+    field: str = "text",
     validation: float = 0.01,
+    deduplicate: bool = False,
     seed: int = 0,
     on_error: Literal["stop", "skip"] = "stop",
+    workers: int | None = None,
+    runner: Literal["DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner"] | None = None,
+    runner_options: tuple[str, ...] = (),
 ) -> None:
     """Turns text into packed rows, from which `pretrain` reads.
 
+    Stopped or killed, the same command goes on where it was. Rows depend on the text, the
+    tokenizer, lengths, validation, deduplicate and seed, and on nothing else.
+
     Args:
         tokenizer: Directory with tokenizer.json.
-        input: Files or globs: plain text, .jsonl, .jsonl.gz, .jsonl.zst (key "text").
-        output: Directory to write.
-        length: Tokens in a row; one or several.
+        output: Directory to write, or a URL (gs://, s3://).
+        input: Files, globs, folders or URLs: .jsonl, .jsonl.gz, .jsonl.zst, .parquet, plain text
+            (one document a file), MDS folders of texts or token ids.
+        mixture: TOML file with a table [components.NAME] for each part of the corpus: input (as
+            above), weight, epochs, field. Instead of --input.
+        length: Tokens in a row; one or several. By default 1024.
+        field: Key or column of the text.
         validation: Share of the documents that is kept apart for evaluation.
+        deduplicate: Leave out documents whose text came before in the same component.
         seed: Of the order of rows.
         on_error: Whether an empty, binary or otherwise unusable document stops the work.
+        workers: Processes or threads. By default as many as there are cores.
+        runner: Apache Beam runner that does the work instead of this machine's processes.
+        runner_options: Options of the runner, as NAME=VALUE.
     """
-    from modernbert_jax.tokenizer import Tokenizer
-    from modernbert_jax.train import prepare
-    from modernbert_jax.train.sources import Corpus
+    from modernbert_jax.train import prepare_command
 
-    corpus = Corpus.find(input, on_error=on_error)
-    prepare.prepare(
-        corpus,
-        Tokenizer.load(tokenizer),
+    prepare_command.main(
+        tokenizer,
         output,
-        length,
+        input=input,
+        mixture=mixture,
+        lengths=[n for group in length for n in group] or [1024],
+        field=field,
         validation=validation,
+        deduplicate=deduplicate,
         seed=seed,
-        report=print,
+        on_error=on_error,
+        workers=workers,
+        runner=runner,
+        runner_options=runner_options,
     )
-    _print_skipped(corpus.skipped)
-    print(f"{output}: ready for `modernbert-jax pretrain --data {output}`")
+
+
+def data(
+    dir: Positional[Path], json: bool = False, plot: Path | None = None, verify: bool = False
+) -> None:
+    """Shows what a prepared folder holds: documents, lengths, packing, components, odd tokens.
+
+    Args:
+        dir: Folder made by `prepare`.
+        json: Print JSON.
+        plot: PNG to write.
+        verify: Compare every file with its checksum first.
+    """
+    from modernbert_jax.train import data_report
+    from modernbert_jax.train.data import Prepared
+
+    prepared = Prepared(dir)
+    if verify:
+        prepared.check(prepared.lengths(), hashed=sys.maxsize)
+    found = data_report.facts(prepared)
+    if plot is not None:
+        from modernbert_jax.train import data_plot
+
+        data_plot.plot(found, plot)
+    _print_json(found) if json else data_report.show(found)
 
 
 def pretrain(args: Sequence[str]) -> int:
@@ -254,6 +297,31 @@ def report(runs: Positional[tuple[Path, ...]], output: Path | None = None) -> No
         print(path)
 
 
+def bench(
+    suites: Positional[tuple[str, ...]],
+    input: tuple[str, ...] = (),
+    tokenizer: Path | None = None,
+    megabytes: float = 32.0,
+    json: Path | None = None,
+) -> None:
+    """Measures speed beside a peer that does the same work in the same run.
+
+    Args:
+        suites: What to measure: data.
+        input: Files or globs of text. By default the sources of Python's standard library.
+        tokenizer: Directory with tokenizer.json. By default one is trained on the text.
+        megabytes: Text that is used, at most.
+        json: File to write the numbers to.
+    """
+    from modernbert_jax.files import write_json
+    from modernbert_jax.train import bench
+
+    options = bench.Options(input=input, tokenizer=tokenizer, megabytes=megabytes)
+    found = bench.run(suites, options)
+    if json is not None:
+        write_json(json, list(bench.rows(found)))
+
+
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "quickstart": quickstart,
     "convert": convert,
@@ -262,9 +330,11 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "average": average,
     "tokenizer train": tokenizer_train,
     "prepare": prepare,
+    "data": data,
     "pretrain": pretrain,
     "fill-mask": fill_mask,
     "report": report,
+    "bench": bench,
 }
 
 

@@ -37,15 +37,22 @@ def whole_directory(path: str | os.PathLike) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_bytes(path: str | os.PathLike, content: bytes) -> None:
-    """Replaces a file at once."""
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary sibling to write; it replaces `path` if the block ends well, and goes if not."""
     path = Path(path)
     temporary = _temporary(path)
     try:
-        temporary.write_bytes(content)
+        yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike, content: bytes) -> None:
+    """Replaces a file at once."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

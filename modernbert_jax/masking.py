@@ -1,6 +1,6 @@
 """Masked-language-model targets, made on the device from a key: the data carry no randomness."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,10 @@ def mask_tokens(
     mask_id: int,
     vocab_size: int,
     special_ids: Sequence[int],
+    unused_ids: Sequence[int] = (),
     mask_share: float = 0.8,
     random_share: float = 0.1,
-    predict_special: bool = False,
+    legacy: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """Hides a share of the tokens, as BERT does (Devlin et al. 2019, section 3.1).
 
@@ -32,24 +33,48 @@ def mask_tokens(
         key: what the masks are a function of, e.g. `jax.random.fold_in(key, step)`.
         token_ids, segment_ids: int32 [B, T]. Padding (segment 0) is never chosen.
         rate: ModernBERT trains with 0.3 and evaluates with 0.15.
-        special_ids: never drawn as random tokens, and never chosen.
-        predict_special: True lets special tokens be chosen, as the research code's packer does.
+        special_ids: never chosen, and never drawn as random tokens.
+        unused_ids: never drawn either: ids that only fill up the vocabulary.
+        legacy: True masks as ModernBERT's research code did in training. Special tokens are
+            chosen like any other, random tokens are drawn from all ids up to the largest one in
+            the masked batch, special ones included, and padding, though never predicted, is
+            hidden too.
 
     Returns:
         Inputs and labels, int32 [B, T] each; a label is `IGNORE` where nothing is predicted.
     """
-    choose_key, fate_key, random_key = jax.random.split(key, 3)
-    special = jnp.asarray(sorted(set(special_ids)), jnp.int32)
-    allowed = segment_ids != 0
-    if not predict_special:
-        allowed &= ~jnp.isin(token_ids, special)
-    chosen = allowed & (jax.random.uniform(choose_key, token_ids.shape) < rate)
-    fate = jax.random.uniform(fate_key, token_ids.shape)
-    # Drawn among the ordinary ids, then moved past each special one: uniform and never special.
-    drawn = jax.random.randint(random_key, token_ids.shape, 0, vocab_size - len(special))
-    for id_ in sorted(set(special_ids)):
-        drawn += drawn >= id_
-    replaced = jnp.where(fate < mask_share, mask_id, token_ids)
-    replaced = jnp.where((fate >= mask_share) & (fate < mask_share + random_share), drawn, replaced)
-    inputs = jnp.where(chosen, replaced, token_ids)
-    return inputs, jnp.where(chosen, token_ids, IGNORE)
+    share_key, random_key = jax.random.split(key)
+    share = jax.random.uniform(share_key, token_ids.shape)
+    real = segment_ids != 0
+    hidden = share < rate * mask_share
+    redrawn = ~hidden & (share < rate * (mask_share + random_share))
+    if legacy:
+        labelled = real & (share < rate)
+        inputs = jnp.where(hidden, mask_id, token_ids)
+        drawn = jax.random.randint(random_key, inputs.shape, 0, inputs.max() + 1)
+        return jnp.where(redrawn, drawn, inputs), jnp.where(labelled, token_ids, IGNORE)
+    can = real & ~_among(token_ids, special_ids)
+    # Drawn among the ordinary ids, then moved past each run of others: uniform and ordinary.
+    others = {*special_ids, *unused_ids}
+    drawn = jax.random.randint(random_key, token_ids.shape, 0, vocab_size - len(others))
+    for first, last in _runs(others):
+        drawn += jnp.where(drawn >= first, last - first + 1, 0)
+    inputs = jnp.where(can & hidden, mask_id, jnp.where(can & redrawn, drawn, token_ids))
+    return inputs, jnp.where(can & (share < rate), token_ids, IGNORE)
+
+
+def _among(token_ids: jax.Array, ids: Iterable[int]) -> jax.Array:
+    """Where a token is one of `ids`."""
+    found = jnp.zeros(token_ids.shape, bool)
+    for first, last in _runs(ids):
+        found |= (token_ids >= first) & (token_ids <= last)
+    return found
+
+
+def _runs(ids: Iterable[int]) -> list[tuple[int, int]]:
+    """First and last of each run of consecutive ids, ascending: a vocabulary has only a few."""
+    runs: list[tuple[int, int]] = []
+    for id_ in sorted(set(ids)):
+        follows = runs and id_ == runs[-1][1] + 1
+        runs.append((runs.pop()[0] if follows else id_, id_))
+    return runs

@@ -1,10 +1,11 @@
 """Packing: documents of many lengths into rows of one length, with hardly a gap.
 
-Best-fit decreasing: the longest document first, each into the fullest row that still takes it.
-Over a window of a few thousand natural lengths that fills more than 99.9 % of the tokens.
+Best-fit decreasing: every row begins with the longest document that is left, and what fits its
+room best follows: one or two documents that fill it exactly, or else the longest that fits. Over
+a window of ten thousand natural lengths that fills more than 99.9 % of the tokens.
 """
 
-import bisect
+import collections
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -23,11 +24,11 @@ class Rows(NamedTuple):
     """Count from 0 in every document."""
 
 
-def pack(lengths: Sequence[int], capacity: int, seed: int = 0) -> list[list[int]]:
+def pack(lengths: Sequence[int], capacity: int, seed: int | Sequence[int] = 0) -> list[list[int]]:
     """Rows of document indices: every index once, lengths summing to at most `capacity`.
 
-    Rows come in an order shuffled by `seed`, because the packer itself sorts by length. Takes
-    O(n log n) time.
+    Rows come in an order shuffled by `seed` (one number or several), because the packer itself
+    sorts by length. Takes O(n log n) time.
 
     Raises:
         UserError: a length below 1 or above the capacity, naming the document's index.
@@ -38,27 +39,32 @@ def pack(lengths: Sequence[int], capacity: int, seed: int = 0) -> list[list[int]
         raise UserError(
             f"document {wrong[0]} has {lengths[wrong[0]]} tokens; a row takes 1 to {capacity}"
         )
+    left = collections.defaultdict(list)  # length -> documents of it, the first one last
+    for index in range(len(lengths) - 1, -1, -1):
+        left[int(lengths[index])].append(index)
+    # Sets of lengths as bits: bit n of `have`, and bit capacity - n of `mirrored`. Shifted against
+    # one another, they show every pair that fills a room at once.
+    have = sum(1 << n for n in left)
+    mirrored = sum(1 << (capacity - n) for n in left)
     rows: list[list[int]] = []
-    open_rows: dict[int, list[int]] = {}  # room left -> rows with that room
-    rooms: list[int] = []  # the keys of open_rows, sorted
-    for index in np.argsort(-lengths, kind="stable").tolist():
-        length = int(lengths[index])
-        at = bisect.bisect_left(rooms, length)
-        if at == len(rooms):
-            room, row = capacity, len(rows)
-            rows.append([])
-        else:
-            room = rooms[at]
-            row = open_rows[room].pop()
-            if not open_rows[room]:
-                del open_rows[room], rooms[at]
-        rows[row].append(index)
-        room -= length
-        if room:
-            if room not in open_rows:
-                open_rows[room] = []
-                bisect.insort(rooms, room)
-            open_rows[room].append(row)
+    while have:
+        row: list[int] = []
+        room = capacity
+        while fitting := have & ((2 << room) - 1):
+            longest = fitting.bit_length() - 1
+            pairs = have & (mirrored >> (capacity - room)) if room < capacity else 0
+            chosen = [longest]
+            if longest < room and pairs:
+                first = pairs.bit_length() - 1  # the most uneven one: long ones are hard to place
+                if 2 * first != room or len(left[first]) > 1:
+                    chosen = [first, room - first]
+            for n in chosen:
+                row.append(left[n].pop())
+                room -= n
+                if not left[n]:
+                    have ^= 1 << n
+                    mirrored ^= 1 << (capacity - n)
+        rows.append(row)
     np.random.default_rng(seed).shuffle(rows)
     return rows
 

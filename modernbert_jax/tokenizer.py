@@ -6,6 +6,7 @@ unchanged, and what a file may have baked in (truncation, padding) is switched o
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -105,6 +106,13 @@ class Tokenizer:
         marked = {i for i, t in self.backend.get_added_tokens_decoder().items() if t.special}
         roles = (self._role_id(role) for role in ROLES)
         return tuple(sorted(marked | {i for i in roles if i is not None}))
+
+    @cached_property
+    def unused_ids(self) -> tuple[int, ...]:
+        """Ids that only fill up the vocabulary: those without a token, and every `[unusedN]`."""
+        vocab = self.backend.get_vocab(with_added_tokens=True)
+        used = {i for token, i in vocab.items() if not re.fullmatch(r"\[unused\d+\]", token)}
+        return tuple(i for i in range(self.vocab_size) if i not in used)
 
     @property
     def cls_id(self) -> int:

@@ -99,9 +99,10 @@ def test_tokenizer_and_prepare(capsys, tmp_path):
     assert "bad.txt: not UTF-8 at byte 0" in refused(capsys, *bad)
     assert not (tmp_path / "data2").exists()
     code, out, err = run(capsys, *bad, "--on-error", "skip")
-    assert code == 0 and "skipped 1 documents: not UTF-8" in err
+    assert code == 0 and "bad.txt: skipped 1 document: not UTF-8" in err
     manifest = json.loads((tmp_path / "data2" / "manifest.json").read_text())
-    assert manifest["skipped"] == {"not UTF-8": 1}
+    skipped = [s["skipped"] for s in manifest["components"]["default"]["sources"]]
+    assert {"not UTF-8": 1} in skipped
     small = ["pretrain", "nano", "--data", tmp_path / "data", "--model.vocab-size", 300]
     small += ["--model.pad-token-id", 2, "--output", tmp_path / "run"]
     assert "pass --model.vocab-size 320" in refused(capsys, *small)

@@ -2,10 +2,12 @@
 
 import functools
 
+import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from modernbert_jax.masking import IGNORE, mask_tokens
 
@@ -122,13 +124,83 @@ def test_a_function_of_the_key(batch):
     assert 0.25 < overlap < 0.35, "two keys choose independently"
 
 
-def test_special_tokens_can_be_predicted_on_request(batch):
+def legacy(seed, batch, **shares):
+    settings = (("legacy", True),)
+    return (np.asarray(x) for x in masked(seed, *batch, settings=settings, **shares))
+
+
+def test_legacy_masks_special_tokens_like_any_other(batch):
     tokens, segments = batch
-    _, labels = masked(10, *batch, settings=(("predict_special", True),))
-    special = np.isin(tokens, SPECIAL) & (segments > 0)
-    labels = np.asarray(labels)
-    assert near((labels[special] != IGNORE).mean(), 0.3, special.sum())
-    assert (labels[segments == 0] == IGNORE).all()
+    inputs, labels = legacy(10, batch)
+    real = segments > 0
+    for kind in (np.isin(tokens, SPECIAL) & real, ordinary(batch)):
+        chosen = labels[kind] != IGNORE
+        assert near(chosen.mean(), 0.3, kind.sum())
+        assert near((inputs[kind] == MASK).mean(), 0.24 + 0.03 / 59, kind.sum())
+    np.testing.assert_array_equal(labels[labels != IGNORE], tokens[labels != IGNORE])
+
+
+def test_legacy_hides_padding_but_does_not_predict_it(batch):
+    _, segments = batch
+    inputs, labels = legacy(11, batch)
+    padding = segments == 0
+    assert (labels[padding] == IGNORE).all()
+    assert near((inputs[padding] == MASK).mean(), 0.24 + 0.03 / 59, padding.sum())
+
+
+def test_legacy_draws_up_to_the_largest_id_of_the_masked_batch():
+    tokens, segments = np.full((64, 512), 7, np.int32), np.ones((64, 512), np.int32)
+    inputs, labels = legacy(12, (tokens, segments), mask_share=0.0, random_share=1.0)
+    assert set(inputs[labels != IGNORE]) == set(range(8))
+    inputs, _ = legacy(12, (tokens, segments))
+    assert set(np.unique(inputs)) == set(range(MASK + 1)), "the mask's id is the largest by then"
+
+
+def test_ids_that_fill_up_the_vocabulary_are_not_drawn_but_can_be_chosen(batch):
+    unused = (20, 21, 22, 40, 57)
+    draw_all = {"rate": 1.0, "mask_share": 0.0, "random_share": 1.0}
+    inputs, labels = masked(13, *batch, settings=(("unused_ids", unused),), **draw_all)
+    inputs, can = np.asarray(inputs), ordinary(batch)
+    assert (np.asarray(labels)[can] != IGNORE).all()
+    assert set(inputs[can]) == set(range(VOCAB)) - {*SPECIAL, *unused}
+
+
+@hypothesis.given(
+    seed=st.integers(0, 2**31 - 1),
+    rate=st.floats(0.01, 1.0),
+    special=st.sets(st.integers(0, 30), min_size=1, max_size=12),
+    unused=st.sets(st.integers(0, 39), max_size=12),
+    legacy=st.booleans(),
+)
+@hypothesis.settings(max_examples=40, deadline=None)
+def test_whatever_the_ids_only_the_right_positions_change(seed, rate, special, unused, legacy):
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(0, 40, (4, 64), dtype=np.int32)
+    segments = np.repeat([[1, 2, 0]], [30, 20, 14], axis=1).repeat(4, axis=0)
+    mask_id = min(special)
+    inputs, labels = map(
+        np.asarray,
+        mask_tokens(
+            jax.random.key(seed),
+            tokens,
+            segments,
+            rate=rate,
+            mask_id=mask_id,
+            vocab_size=40,
+            special_ids=tuple(special),
+            unused_ids=tuple(unused),
+            legacy=legacy,
+        ),
+    )
+    chosen = labels != IGNORE
+    np.testing.assert_array_equal(labels[chosen], tokens[chosen])
+    assert not chosen[segments == 0].any() and inputs.min() >= 0 and inputs.max() < 40
+    if legacy:
+        return
+    assert not chosen[np.isin(tokens, list(special))].any()
+    np.testing.assert_array_equal(inputs[~chosen], tokens[~chosen])
+    put = set(inputs[chosen & (inputs != tokens)].tolist())
+    assert not put & ((special | unused) - {mask_id})
 
 
 def test_the_order_of_special_ids_does_not_matter():

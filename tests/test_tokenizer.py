@@ -26,6 +26,13 @@ def test_template_and_special_tokens(made):
     assert tokens == ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
 
 
+def test_unused_ids_are_those_that_fill_up_the_vocabulary():
+    made = train(corpus.texts(), 321)
+    spelled = {i for i in range(made.vocab_size) if str(made.token(i)).startswith("[unused")}
+    assert spelled and set(made.unused_ids) == spelled
+    assert not spelled & set(made.special_ids)
+
+
 def test_mask_takes_the_space_before_it(made):
     assert made.encode(["the [MASK]"])[0] == [
         made.cls_id,

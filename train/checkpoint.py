@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from orbax.checkpoint import v1 as ocp
 
 from .step import TrainState
@@ -37,7 +36,7 @@ class Checkpoints:
         self._checkpointer.close()
 
     def latest(self, before: int | None = None) -> int | None:
-        """The step of the newest whole checkpoint, or of the newest up to step `before`."""
+        """The step of the newest whole checkpoint, or of the newest at or before one."""
         steps = [c.step for c in self._checkpointer.checkpoints]
         return max((s for s in steps if before is None or s <= before), default=None)
 
@@ -52,10 +51,9 @@ class Checkpoints:
         self._saved = step
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The newest state and its progress; `like` has the shapes, dtypes and shardings."""
-        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here), like
-        )
-        loaded = self._checkpointer.load_checkpointables(None, {"state": abstract})
+        """The newest state and its progress; `like` has the shapes, dtypes and shardings.
+
+        The shardings may be others than those that it was saved with.
+        """
+        loaded = self._checkpointer.load_checkpointables(None, {"state": like})
         return loaded["state"], self._checkpointer.metadata().custom_metadata

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import optax
 
 from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.sharding import MeshShape
 
 from . import schedule
 from .batch_size import Growth
@@ -49,6 +51,16 @@ class Stage:
     weight_decay: float = 1e-5
     """Share of a weight that a step at the peak learning rate takes off it."""
     mask_rate: float = 0.3
+    """Share of the tokens to predict; evaluation has a rate of its own."""
+    legacy_masking: bool = False
+    """Training masks as in ModernBERT's research code: special tokens are hidden and drawn too."""
+    mixture: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Weights of the data's components in tokens; a run notes the manifest's where none are given.
+
+    Components that are not named, or have the weight 0, are left out.
+    """
+    epochs: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Times that components may be read in this stage, where not as often as the manifest says."""
     global_rope_theta: float | None = None
     """None is the model's own, as is that of the local layers."""
     local_rope_theta: float | None = None
@@ -65,6 +77,12 @@ class Stage:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be more than 0")
         if not 0 < self.mask_rate < 1:
             raise UserError(f"mask_rate is {self.mask_rate}; it must lie between 0 and 1")
+        if self.mixture and not max(self.mixture.values()) > 0:
+            raise UserError("mixture leaves out every component; give one a weight above 0")
+        for name, values in (("mixture", self.mixture), ("epochs", self.epochs)):
+            for component, value in values.items():
+                if not 0 <= value < math.inf or (name == "epochs" and not value):
+                    raise UserError(f"{name}.{component} is {value}; it must be more than 0")
         if self.warmup_tokens + self.decay_tokens > self.tokens:
             raise UserError(
                 f"warmup_tokens {self.warmup_tokens} and decay_tokens {self.decay_tokens} do not"
@@ -139,6 +157,8 @@ class PretrainConfig:
     """Whether the data's tokenizer is that of `init_from`, or another one, whose tokens start from
     the embeddings of the same tokens there."""
     runtime: Runtime = dataclasses.field(default_factory=Runtime)
+    mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
+    """How the devices share the work. A run may be resumed on another mesh."""
     attention_dropout: float = 0.1
     """In training only, after each attention's output projection; not part of the export."""
     b1: float = 0.9
@@ -217,6 +237,8 @@ def from_json(kind: type, value: Any, where: str = "config") -> Any:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(from_json(args[0], v, f"{where}.{i}") for i, v in enumerate(value))
+    if origin is dict and isinstance(value, Mapping):
+        return {k: from_json(args[1], v, f"{where}.{k}") for k, v in value.items()}
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None

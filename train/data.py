@@ -1,114 +1,307 @@
 """Batches of packed rows from a prepared folder.
 
-The order is a seeded shuffle of all rows; batch s is rows s*B to (s+1)*B of it, for any number
-of hosts and after any restart. The only state is how many rows have been read.
+Every component has a seeded shuffle of all its rows; a mixture says which component comes when;
+batch s is rows s*B to (s+1)*B of that order, and process i of n takes the i-th n-th of it. So a
+batch is the same for any number of processes and threads, and after any restart: the only state
+is how many rows have been read.
 """
 
+import functools
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import grain
 import jax
 import numpy as np
 from grain import experimental
 
-from modernbert_jax.errors import UserError
-from modernbert_jax.files import read_json
+from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.packing import Rows, layout
 from modernbert_jax.tokenizer import Tokenizer
 
-from .prepare import FORMAT, read_row
+from . import manifest as manifests
+from .mixture import Order, Share
+from .records import read_row
+from .row_files import HASHED, RowFiles, check
 
 READ_AHEAD = 4
 """Batches that are read before they are asked for."""
 
+ON_DEVICE = 2
+"""Batches that are moved to the device before they are asked for."""
+
+Host = grain.sharding.ShardOptions
+"""Which process this is, and of how many."""
+
+
+class Batch(NamedTuple):
+    """This process's part of a batch, and what it holds."""
+
+    rows: Rows
+    tokens: np.ndarray
+    """Tokens in each row, int [B]."""
+    components: np.ndarray
+    """Component of each row, int [B]."""
+    pairs: int
+    """Of a token and another of its document."""
+
 
 class Prepared:
-    """A prepared folder: its manifest, its tokenizer, and its rows by split and length."""
+    """A prepared folder: its manifest, its tokenizer, and its rows by component and length."""
 
     def __init__(self, folder: str | Path):
         """Raises `UserError` if the folder is not a whole prepared one."""
         self.folder = Path(folder)
-        if not (self.folder / "manifest.json").is_file():
-            raise UserError(
-                f"{self.folder}: not a prepared corpus (no manifest.json); make one with"
-                " `modernbert-jax prepare`"
-            )
-        self.manifest = read_json(self.folder / "manifest.json")
-        if self.manifest.get("format") != FORMAT:
-            raise UserError(
-                f"{self.folder}/manifest.json: format is {self.manifest.get('format')!r}; this"
-                f" version reads {FORMAT}; prepare the corpus again"
-            )
-        self.tokenizer = Tokenizer.load(self.folder)
+        self.manifest = manifests.read(folder)
+        self.tokenizer = Tokenizer.load(self.folder / "tokenizer")
 
     def lengths(self) -> list[int]:
         """Row lengths that were prepared."""
-        return sorted(int(length) for length in self.manifest["lengths"])
+        return self.manifest.row_lengths
 
-    def rows(self, split: str, length: int) -> grain.MapDataset:
-        """Rows in the order of the files. Raises `UserError` if this length was not prepared."""
+    def components(self, length: int) -> list[str]:
+        """Names of the components with training rows of a length, sorted.
+
+        Raises `UserError` if this length was not prepared.
+        """
         if length not in self.lengths():
             raise UserError(
                 f"{self.folder}: has no rows of length {length}, only of"
                 f" {', '.join(map(str, self.lengths()))}; prepare it with --length {length}"
             )
-        files = sorted((self.folder / f"length-{length}").glob(f"{split}-*.arrayrecord"))
-        if not files:
-            raise UserError(f"{self.folder}/length-{length}: has no {split} rows")
-        dtype = np.dtype(self.manifest["dtype"])
-        pad_id = self.tokenizer.pad_id
+        return [c for c in sorted(self.manifest.components) if self._shards("train", length, c)]
 
-        def decode(record: bytes) -> dict[str, np.ndarray]:
-            ids, lengths = read_row(record, dtype)
-            row = layout([ids], [lengths], length, pad_id)
-            return {name: field[0] for name, field in row._asdict().items()}
+    def rows(
+        self, split: str, length: int, component: str = manifests.DEFAULT
+    ) -> grain.MapDataset[dict[str, np.ndarray]]:
+        """A component's rows in the order of the files: a dictionary of the fields of `Rows`.
 
-        source = grain.sources.ArrayRecordDataSource([str(f) for f in files])
-        return grain.MapDataset.source(source).map(decode)
+        Raises `UserError` if there are none.
+        """
+        decode = self._decoder(length)
+        return self._records(split, length, component).map(
+            lambda record: {name: field[0] for name, field in decode([record])[0]._asdict().items()}
+        )
 
-    def batches(self, split: str, length: int, size: int, seed: int, start: int = 0) -> "Batches":
-        """Shuffled batches without end, from row number `start` of the shuffled order."""
-        rows = self.rows(split, length)
-        return Batches(rows.seed(seed).shuffle().repeat(), length, size, start)
+    def order(
+        self,
+        length: int,
+        mixture: Mapping[str, float] | None = None,
+        epochs: Mapping[str, float] | None = None,
+    ) -> Order:
+        """Which component is read when.
 
-    def validation(self, length: int, size: int, most: int) -> list[Rows]:
+        Args:
+            length: Tokens in a row.
+            mixture: Weights of the components to read, in tokens. By default the manifest's.
+            epochs: Times that components may be read, if not as often as the manifest says.
+
+        Raises:
+            UserError: a length or a component that was not prepared.
+        """
+        known, epochs = self.components(length), epochs or {}
+        weights = mixture or {c: self.manifest.components[c].weight for c in known}
+        for name in (*weights, *epochs):
+            if name not in known:
+                raise UserError(
+                    f"{self.folder}: has no component {name!r} of length {length};"
+                    f" {did_you_mean(name, known)}"
+                )
+        shares = {}
+        for name, weight in weights.items():
+            component = self.manifest.components[name]
+            made = component.lengths[str(length)]["train"]
+            often = epochs.get(name, component.epochs)
+            shares[name] = Share(rows=made.rows, tokens=made.tokens, weight=weight, epochs=often)
+        return Order({name: share for name, share in shares.items() if share.weight != 0})
+
+    def batches(
+        self,
+        length: int,
+        size: int,
+        seed: int,
+        start: int = 0,
+        *,
+        order: Order | None = None,
+        host: Host | None = None,
+        threads: int = 2,
+        sharding: jax.sharding.Sharding | None = None,
+    ) -> "Batches":
+        """Shuffled batches from row number `start` of the shuffled order.
+
+        Args:
+            length: Tokens in a row.
+            size: Rows in a batch, over all processes.
+            seed: Of the shuffle.
+            start: Rows read before; where another run stopped.
+            order: The mixture; by default the manifest's.
+            host: Which part of each batch to read; by default what this process's devices hold.
+            threads: That read ahead; batches do not depend on them.
+            sharding: How a batch's arrays [size, length] lie on the devices of all processes.
+
+        Raises:
+            UserError: rows that were not prepared, or a size that the processes cannot share.
+        """
+        host = host or (Host(0, 1) if sharding is None else _host(sharding, (size, length)))
+        if size % host.shard_count:
+            raise UserError(
+                f"a batch of {size} rows cannot be shared by {host.shard_count} processes"
+            )
+        order = order or self.order(length)
+        each = [
+            self._records("train", length, name)
+            .shuffle(seed=zlib.crc32(f"{seed} {name}".encode()))
+            .repeat()
+            for name in order.names
+        ]
+        rows = grain.MapDataset.select_from_datasets(each, order)
+        parts = rows[start:].batch(
+            size // host.shard_count, drop_remainder=True, batch_fn=self._decoder(length)
+        )[host.shard_index :: host.shard_count]
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=READ_AHEAD)
+        put = functools.partial(place, size=size, host=host, sharding=sharding)
+        ready = parts.to_iter_dataset(options).map(lambda part: (put(part[0]), *part[1:]))
+        ready = experimental.ThreadPrefetchIterDataset(ready, prefetch_buffer_size=ON_DEVICE)
+        return Batches(iter(ready), order, length, size, start, host, sharding)
+
+    def validation(
+        self, length: int, size: int, most: int, component: str = manifests.DEFAULT
+    ) -> list[Rows]:
         """The first `most` validation rows in batches, the last filled up with padding.
 
         Empty where nothing was kept for validation.
         """
-        if "validation" not in self.manifest["lengths"][str(length)]:
+        if not self._shards("validation", length, component):
             return []
-        dataset = self.rows("validation", length)
+        dataset = self.rows("validation", length, component)
         rows = [Rows(**dataset[i]) for i in range(min(len(dataset), most))]
         rows += [Rows(*map(np.zeros_like, rows[0]))] * (-len(rows) % size)
         groups = (rows[i : i + size] for i in range(0, len(rows), size))
         return [Rows(*map(np.stack, zip(*group, strict=True))) for group in groups]
 
+    def check(self, lengths: Sequence[int], hashed: int = HASHED) -> None:
+        """Compares the files of some lengths with the manifest. `UserError` names a bad one.
+
+        Sizes always; checksums if the files have up to `hashed` bytes together.
+        """
+        check(
+            self.folder,
+            [
+                shard
+                for component in self.manifest.components
+                for length in sorted(set(lengths))
+                for split in manifests.SPLITS
+                for shard in self._shards(split, length, component)
+            ],
+            hashed,
+        )
+
+    def _shards(self, split: str, length: int, component: str) -> Sequence[manifests.Shard]:
+        return self.manifest.shards(component, length, split)
+
+    def _records(self, split: str, length: int, component: str) -> grain.MapDataset[bytes]:
+        known = self.components(length)
+        if component not in self.manifest.components:
+            raise UserError(
+                f"{self.folder}: has no component {component!r}; {did_you_mean(component, known)}"
+            )
+        shards = self._shards(split, length, component)
+        if not shards:
+            raise UserError(f"{self.folder}/{component}/{length}: has no {split} rows")
+        return grain.MapDataset.source(RowFiles(self.folder, shards))
+
+    def _decoder(self, length: int) -> Callable[[Sequence[bytes]], tuple[Rows, np.ndarray, int]]:
+        """Makes rows of records; also the tokens in each, and the pairs in all."""
+        dtype, pad_id = np.dtype(self.manifest.dtype), self.tokenizer.pad_id
+
+        def decode(records: Sequence[bytes]) -> tuple[Rows, np.ndarray, int]:
+            ids, lengths = zip(*(read_row(record, dtype) for record in records), strict=True)
+            pairs = sum(int(np.square(sizes, dtype=np.int64).sum()) for sizes in lengths)
+            return layout(ids, lengths, length, pad_id), np.array([len(i) for i in ids]), pairs
+
+        return decode
+
 
 class Batches:
-    """An iterator over `Rows` of numpy arrays, this process's part of each global batch."""
+    """An iterator over batches, read and moved to the device ahead of time."""
 
-    def __init__(self, rows: grain.MapDataset, length: int, size: int, start: int):
-        self._shape = (size // jax.process_count(), length)
-        shards = grain.sharding.ShardOptions(jax.process_index(), jax.process_count())
-        options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=READ_AHEAD)
-        dataset = experimental.ElasticIterator(rows, size, shards, read_options=options)
-        self._iterator = iter(dataset)
-        self._iterator.set_state({"global_next_index": start})
-
-    @property
-    def position(self) -> int:
-        """Rows handed out so far: where a later run starts."""
-        return self._iterator.get_state()["global_next_index"]
-
-    def shape(self) -> Rows:
-        """What a batch looks like, for compiling."""
-        return Rows(*(jax.ShapeDtypeStruct(self._shape, np.int32) for _ in Rows._fields))
+    def __init__(
+        self,
+        parts: grain.DatasetIterator,
+        order: Order,
+        length: int,
+        size: int,
+        start: int,
+        host: Host,
+        sharding: jax.sharding.Sharding | None,
+    ):
+        self.order = order
+        self.position = start
+        """Rows handed out so far, over all processes: where a later run starts."""
+        self._parts, self._size, self._host = parts, size, host
+        self._each = size // host.shard_count
+        one = jax.ShapeDtypeStruct((size, length), np.int32, sharding=sharding)
+        self.shape = Rows(*(one for _ in Rows._fields))
+        """What a batch's rows look like, for compiling."""
 
     def __iter__(self) -> "Batches":
         return self
 
-    def __next__(self) -> Rows:
-        fields: dict[str, Any] = next(self._iterator)
-        return Rows(**fields)
+    def __next__(self) -> Batch:
+        rows, tokens, pairs = next(self._parts)
+        first = self.position + self._host.shard_index * self._each
+        components = self.order.components(first, first + self._each)
+        self.position += self._size
+        return Batch(rows, tokens, components, pairs)
+
+    def contents(self, tokens: np.ndarray, position: int) -> dict[str, float]:
+        """For `metrics.jsonl`: each component's share of some tokens, and its epochs so far."""
+        names, epochs = self.order.names, self.order.epochs(position)
+        shares = tokens / max(tokens.sum(), 1)
+        return {
+            f"{what}/{name}": float(value)
+            for what, values in (("share", shares), ("epochs", epochs))
+            for name, value in zip(names, values, strict=True)
+        }
+
+    def close(self) -> None:
+        """Stops reading ahead."""
+        self._parts.close()
+
+
+def place(rows: Rows, size: int, host: Host, sharding: jax.sharding.Sharding | None) -> Rows:
+    """The rows of a batch that one process has read, as arrays over the devices of all.
+
+    Without a sharding they go to jax's default device.
+    """
+    if sharding is None:
+        return jax.device_put(rows)
+    first = host.shard_index * (size // host.shard_count)
+
+    def array(x: np.ndarray) -> jax.Array:
+        def piece(at: tuple[slice, ...]) -> np.ndarray:
+            start, stop, _ = at[0].indices(size)
+            return x[start - first : stop - first, at[1]]
+
+        return jax.make_array_from_callback((size, x.shape[1]), sharding, piece)
+
+    return Rows(*map(array, rows))
+
+
+def _host(sharding: jax.sharding.Sharding, shape: tuple[int, int]) -> Host:
+    """The part of a batch that this process's devices hold.
+
+    Raises `UserError` where it is not one stretch of rows, as large as every other process's.
+    """
+    held = sharding.addressable_devices_indices_map(shape).values()
+    spans = {at[0].indices(shape[0])[:2] for at in held}
+    first, last = min(spans)[0], max(spans)[1]
+    rows = last - first
+    if sum(stop - start for start, stop in spans) != rows or first % rows:
+        raise UserError(
+            "the mesh gives this process rows that do not lie together; let its tensor and context"
+            " axes fit into the devices of one process"
+        )
+    return Host(first // rows, shape[0] // rows)

@@ -2,18 +2,24 @@
 
 import contextlib
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from modernbert_jax.sharding import rows_sharding
 
 from .batch_size import Segment, microbatches
 from .checkpoint import Checkpoints
 from .config import PretrainConfig, Stage, to_json
-from .metrics import Chronometer, Counts, Meter, MetricWriter
+from .data import Batches, Host, place
+from .metrics import Chronometer, Meter, MetricWriter
 from .profile import Profiler
 from .progress import Progress, phase
 from .run import Run, use_compile_cache
-from .step import MaskRule, StepMetrics, TrainState, divided, eval_step, init_state, train_step
+from .step import MaskRule, StepMetrics, TrainState, eval_step, init_state, state_shapes, train_step
 from .stop import Stop
 from .weights_and_biases import Board
 
@@ -27,7 +33,8 @@ class Unlogged(NamedTuple):
 
     row: dict[str, Any]
     metrics: StepMetrics
-    counts: Counts
+    position: int
+    """In the data, behind it."""
 
 
 def pretrain(config: PretrainConfig, profile_steps: tuple[int, int] | None = None) -> bool:
@@ -41,9 +48,15 @@ def pretrain(config: PretrainConfig, profile_steps: tuple[int, int] | None = Non
     `UserError` for a configuration, data or folder that cannot be used, and `RunStopped` where the
     loss cannot be saved.
     """
+    mesh = config.mesh.make()
+    with jax.set_mesh(mesh):
+        return _pretrain(config, mesh, profile_steps)
+
+
+def _pretrain(config: PretrainConfig, mesh: Mesh, profile_steps: tuple[int, int] | None) -> bool:
     use_compile_cache()
     chronometer = Chronometer()
-    run = Run.open(config)
+    run = Run.open(config, mesh)
     config = run.config
     if run.finished:
         return True
@@ -60,14 +73,15 @@ def pretrain(config: PretrainConfig, profile_steps: tuple[int, int] | None = Non
             if checkpoints.latest() is None:
                 state, tokens = init_state(config, params or run.initial_params()), 0
             else:
-                state, saved = checkpoints.restore(jax.eval_shape(lambda: init_state(config)))
+                state, saved = checkpoints.restore(state_shapes(config, mesh))
                 tokens = saved["tokens"]
                 chronometer.add(saved["seconds"])
         shared = config.wandb_project and jax.process_index() == 0
         boards = [Board(run.folder, config)] if shared else []
         writer = stack.enter_context(MetricWriter(run.folder, int(state.step), boards))
         progress = stack.enter_context(Progress(config.starts[-1]))
-        profiler = stack.enter_context(Profiler(run.folder / "profile", profile_steps))
+        traced = profile_steps if jax.process_index() == 0 else None
+        profiler = stack.enter_context(Profiler(run.folder / "profile", traced))
         if state.step:
             progress.say(f"{run.folder}: resuming at step {int(state.step):,}")
         trainer = Trainer(run, stop, checkpoints, writer, progress, profiler, chronometer)
@@ -107,17 +121,17 @@ class Trainer:
         save_every = stage.save_every or config.save_every
         segment = stage.batches.at(step - start)
         batches, step_fn = self._segment(stage, start, segment, step, state, mask)
-        count = microbatches(segment.rows, stage.microbatch_rows)
         metrics: StepMetrics | None = None
         unlogged: Unlogged | None = None
         while True:
-            at_edge, stopping = step in (start, end), self.stop.asked
+            at_edge, stopping = step in (start, end), self.stop.reached(step)
             evaluates = at_edge or step % eval_every == 0
             saves = at_edge or step % save_every == 0 or stopping
-            grows = step < end and stage.batches.at(step - start) != segment
+            goes_on = step < end and not stopping
+            grows = goes_on and stage.batches.at(step - start) != segment
             if evaluates or saves or grows:
                 meter.finished(metrics)
-                unlogged = self._log(unlogged, meter)
+                unlogged = self._log(unlogged, meter, batches)
                 if evaluates:
                     with self.chronometer.during("evaluate"):
                         evaluate(step, state.params)
@@ -125,25 +139,25 @@ class Trainer:
                     with self.chronometer.during("save"):
                         self._save(stage, state, meter.tokens, batches.position)
                 if grows:
+                    batches.close()
                     segment = stage.batches.at(step - start)
                     batches, step_fn = self._segment(stage, start, segment, step, state, mask)
-                    count = microbatches(segment.rows, stage.microbatch_rows)
                 metrics = None
                 meter.restart()
             if step == end or stopping:
+                batches.close()
                 return state, meter.tokens
             rows = meter.next(batches)
             before = metrics
             with self.profiler.step(step + 1):
-                state, metrics = step_fn(state, divided(rows, count))
+                state, metrics = step_fn(state, rows)
             step += 1
             meter.finished(before)
             self.profiler.after(step, metrics)
-            unlogged = self._log(unlogged, meter)
+            unlogged = self._log(unlogged, meter, batches)
             if step % config.log_every == 0 or step == end:
-                row = {"step": step, "stage": stage.name, "tokens": meter.tokens}
-                row["batch_rows"] = segment.rows
-                unlogged = Unlogged(row, metrics, meter.take())
+                row = {"step": step, "stage": stage.name, "batch_rows": segment.rows}
+                unlogged = Unlogged(row, metrics, batches.position)
 
     def _segment(
         self, stage: Stage, start: int, segment: Segment, step: int, state: TrainState, mask
@@ -154,14 +168,13 @@ class Trainer:
         if seed is None:
             seed = config.seed + config.stages.index(stage)
         read = stage.batches.rows_before(step - start)
-        batches = self.run.data.batches("train", stage.length, segment.rows, seed, read)
-        step_fn = train_step(config, stage, start, mask)
+        batches = self.run.batches(stage, segment.rows, seed, read)
+        count = microbatches(segment.rows, stage.microbatch_rows)
+        step_fn = train_step(config, stage, start, mask, count)
         if step - start < stage.steps:
-            count = microbatches(segment.rows, stage.microbatch_rows)
-            shape = jax.eval_shape(lambda rows: divided(rows, count), batches.shape())
             name = f"compiling {stage.name}, batches of {segment.rows:,}"
             with phase(name), self.chronometer.during("compile"):
-                step_fn = step_fn.lower(state, shape).compile()
+                step_fn = step_fn.lower(state, batches.shape).compile()
         return batches, step_fn
 
     def _save(self, stage: Stage, state: TrainState, tokens: int, position: int) -> None:
@@ -170,12 +183,15 @@ class Trainer:
         progress |= {"config": to_json(config), "model": self.run.model(stage).to_hf()}
         self.checkpoints.save(state, progress)
 
-    def _log(self, unlogged: Unlogged | None, meter: Meter) -> None:
+    def _log(self, unlogged: Unlogged | None, meter: Meter, batches: Batches) -> None:
         """Writes a step's metrics. The next step is running already, so that nothing waits."""
         if unlogged is None:
             return
+        counts = meter.take()
         row = unlogged.row | {k: x.item() for k, x in unlogged.metrics._asdict().items()}
-        row |= meter.read(unlogged.counts)
+        row |= {"tokens": meter.tokens} | batches.contents(counts.components, unlogged.position)
+        row |= meter.read(counts)
+        del row["pairs"]
         self.writer.write(row)
         numbers = f"loss {row['loss']:.3f}  lr {row['learning_rate']:.1e}"
         speed = f"{row['tokens_per_second']:,.0f} tokens/s"
@@ -191,7 +207,8 @@ class Trainer:
         if skipped < self.run.config.skip_limit:
             self.progress.say(said)
             return
-        good = self.checkpoints.latest(before=step - skipped)
+        # The loss that the last update led to was bad: only those before are known to be good.
+        good = self.checkpoints.latest(before=step - skipped - 1)
         remedy = "it has no good checkpoint; start again with a lower learning rate"
         if good is not None:
             folder = self.run.folder / "checkpoints" / str(good)
@@ -205,17 +222,27 @@ class Trainer:
         """A function that evaluates parameters at a step, if that is not on record already."""
         config = self.run.config
         size = stage.rows // microbatches(stage.rows, stage.microbatch_rows)
-        batches = self.run.data.validation(stage.length, size, config.eval_rows)
+        validation = {
+            name: self.run.data.validation(stage.length, size, config.eval_rows, name)
+            for name in self.run.order(stage).names
+        }
+        sharding = rows_sharding(jax.sharding.get_mesh())
+        put = functools.partial(place, size=size, host=Host(0, 1), sharding=sharding)
+        batches = [(name, put(rows)) for name, of_it in validation.items() for rows in of_it]
         step_fn = eval_step(config, stage, mask)
-        key = jax.random.key(config.seed)
 
         def evaluate(step: int, params: Any) -> None:
             known = ((r["step"], r["stage"]) for r in self.writer.rows if "eval_loss" in r)
             if not batches or (step, stage.name) in known:
                 return
-            sums = [step_fn(params, r, jax.random.fold_in(key, i)) for i, r in enumerate(batches)]
-            loss, count, correct = (sum(map(float, total)) for total in zip(*sums, strict=True))
+            sums = {name: np.zeros(3) for name, _ in batches}
+            for i, (name, rows) in enumerate(batches):
+                sums[name] += [float(x) for x in step_fn(params, rows, i)]
+            loss, count, correct = sum(sums.values())
             row = {"step": step, "stage": stage.name, "eval_loss": loss / max(count, 1)}
-            self.writer.write({**row, "eval_masked_accuracy": correct / max(count, 1)})
+            row["eval_masked_accuracy"] = correct / max(count, 1)
+            if len(sums) > 1:
+                row |= {f"eval_loss/{name}": s[0] / max(s[1], 1) for name, s in sums.items()}
+            self.writer.write(row)
 
         return evaluate

@@ -1,5 +1,6 @@
 """What a run reports: rows of JSON lines, TensorBoard events, and how busy the chip was."""
 
+import collections
 import contextlib
 import json
 import math
@@ -15,6 +16,8 @@ import tensorboardX
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.files import write_bytes
 from modernbert_jax.packing import Rows
+
+from .data import Batch, Batches
 
 PEAK_FLOPS = {
     "TPU v4": 275e12,
@@ -41,18 +44,19 @@ class Sink(Protocol):
 
 
 class MetricWriter:
-    """Appends rows to `metrics.jsonl` and `tensorboard/` of a run's folder, and to more sinks."""
+    """Appends rows to `metrics.jsonl` and `tensorboard/` of a run's folder, and to more sinks.
+
+    Of several processes only the first writes; all of them know the rows.
+    """
 
     def __init__(self, folder: str | Path, resume_at: int, sinks: Sequence[Sink] = ()):
         """Drops rows behind step `resume_at`: a run that was killed makes them again."""
-        self._sinks = sinks
-        self._path = Path(folder) / "metrics.jsonl"
-        self.rows = [row for row in read_rows(self._path) if row["step"] <= resume_at]
-        write_bytes(self._path, b"".join(_line(row) for row in self.rows))
-        self._file = self._path.open("ab")
-        self._board = tensorboardX.SummaryWriter(
-            str(Path(folder) / "tensorboard"), purge_step=resume_at + 1 if resume_at else None
-        )
+        path = Path(folder) / "metrics.jsonl"
+        self.rows = [row for row in read_rows(path) if row["step"] <= resume_at]
+        self._sinks: list[Sink] = []
+        if jax.process_index() == 0:
+            write_bytes(path, b"".join(_line(row) for row in self.rows))
+            self._sinks = [Lines(path), Events(Path(folder) / "tensorboard", resume_at), *sinks]
 
     def write(self, row: dict[str, Any]) -> None:
         """One row; `step` is its place, and every other number a curve in TensorBoard.
@@ -63,11 +67,6 @@ class MetricWriter:
             k: None if isinstance(x, float) and not math.isfinite(x) else x for k, x in row.items()
         }
         self.rows.append(row)
-        self._file.write(_line(row))
-        self._file.flush()
-        for name, value in row.items():
-            if name != "step" and isinstance(value, int | float):
-                self._board.add_scalar(name, value, row["step"])
         for sink in self._sinks:
             sink.write(row)
 
@@ -75,10 +74,42 @@ class MetricWriter:
         return self
 
     def __exit__(self, *_) -> None:
-        self._file.close()
-        self._board.close()
         for sink in self._sinks:
             sink.close()
+
+
+class Lines:
+    """Rows as JSON, a line each, appended to a file."""
+
+    def __init__(self, path: Path):
+        self._file = path.open("ab")
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Appends a row, at once."""
+        self._file.write(_line(row))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+class Events:
+    """Rows as TensorBoard events."""
+
+    def __init__(self, folder: Path, resume_at: int):
+        purge = resume_at + 1 if resume_at else None
+        self._board = tensorboardX.SummaryWriter(str(folder), purge_step=purge)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Adds every number of a row to its curve."""
+        for name, value in row.items():
+            if name != "step" and isinstance(value, int | float):
+                self._board.add_scalar(name, value, row["step"])
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self._board.close()
 
 
 class Counts(NamedTuple):
@@ -86,9 +117,11 @@ class Counts(NamedTuple):
 
     tokens: int = 0
     capacity: int = 0
-    pairs: int = 0
+    pairs: float = 0.0
     """Of a token and another of its document."""
     waited: float = 0.0
+    components: Any = 0
+    """Tokens of each component of the data in this process's rows, int array."""
 
 
 class Chronometer:
@@ -125,7 +158,7 @@ class Chronometer:
 
 
 class Meter:
-    """Speed of training. Counts are taken as steps are begun, and timed as they end."""
+    """Speed of training, and what it has seen: all counted as steps end."""
 
     def __init__(
         self, model: ModernBertConfig, mask_rate: float, tokens: int, chronometer: Chronometer
@@ -135,6 +168,7 @@ class Meter:
         self._chronometer = chronometer
         self.tokens = tokens
         self._counts = Counts()
+        self._begun: collections.deque[Counts] = collections.deque()
         self.restart()
 
     def restart(self) -> None:
@@ -148,25 +182,27 @@ class Meter:
             return
         jax.block_until_ready(metrics)
         now = time.perf_counter()
+        seen = self._begun.popleft()._replace(
+            tokens=int(metrics.tokens), pairs=float(metrics.pairs)
+        )
+        self.tokens += seen.tokens
+        self._counts = Counts(*(a + b for a, b in zip(self._counts, seen, strict=True)))
         self._step_seconds.append(now - self._finished)
         self._finished = now
 
-    def next(self, batches: Iterator[Rows]) -> Rows:
-        """The next batch, counted."""
+    def next(self, batches: Batches) -> Rows:
+        """The rows of the next batch."""
         began = time.perf_counter()
         with self._chronometer.during("data"):
-            rows = next(batches)
+            batch: Batch = next(batches)
         waited = time.perf_counter() - began
-        real = rows.segment_ids > 0
-        # A document of n tokens has n^2 pairs, the sum of its first n odd numbers.
-        pairs = int((2 * rows.positions + 1)[real].sum())
-        new = Counts(int(real.sum()), real.size, pairs, waited)
-        self.tokens += new.tokens
-        self._counts = Counts(*(a + b for a, b in zip(self._counts, new, strict=True)))
-        return rows
+        components = np.bincount(batch.components, batch.tokens, len(batches.order.names))
+        capacity = batch.rows.token_ids.size
+        self._begun.append(Counts(capacity=capacity, waited=waited, components=components))
+        return batch.rows
 
     def take(self) -> Counts:
-        """The counts since the last call."""
+        """The counts of the steps that have ended since the last call."""
         counts, self._counts = self._counts, Counts()
         return counts
 
@@ -220,5 +256,5 @@ def peak_memory() -> int | None:
     return max(known, default=None)
 
 
-def _line(row: dict[str, Any]) -> bytes:
+def _line(row: Mapping[str, Any]) -> bytes:
     return (json.dumps(row) + "\n").encode()

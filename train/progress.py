@@ -16,9 +16,10 @@ LINE_SECONDS = 10.0
 class Progress:
     """Steps done of a total, with a few numbers. Only process 0 shows anything."""
 
-    def __init__(self, total: int):
-        """For work of `total` steps; use as a context manager."""
-        self._total = total
+    def __init__(self, total: int, of: str = "step"):
+        """For work of `total` steps, or whatever else is counted; use as a context manager."""
+        self.total = total
+        self._of = of
         self._shows = jax.process_index() == 0
         self._console = rich_console.Console(stderr=True)
         self._bar: rich_progress.Progress | None = None
@@ -35,7 +36,7 @@ class Progress:
                 console=self._console,
             )
             self._bar.start()
-            self._task = self._bar.add_task("", total=self._total, numbers="")
+            self._task = self._bar.add_task("", total=self.total, numbers="")
         return self
 
     def __exit__(self, *_) -> None:
@@ -45,10 +46,12 @@ class Progress:
     def update(self, name: str, step: int, numbers: str) -> None:
         """Shows that `step` steps are done, the current part's name, and its numbers."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, description=name, numbers=numbers)
-        elif time.monotonic() >= self._next_line or step == self._total:
+            self._bar.update(
+                self._task, completed=step, total=self.total, description=name, numbers=numbers
+            )
+        elif time.monotonic() >= self._next_line or step == self.total:
             self._next_line = time.monotonic() + LINE_SECONDS
-            self.say(f"{name}  step {step:,}/{self._total:,}  {numbers}")
+            self.say(f"{name}  {self._of} {step:,}/{self.total:,}  {numbers}")
 
     def say(self, line: str) -> None:
         """A line that stays."""
@@ -56,6 +59,12 @@ class Progress:
             self._bar.console.print(line, highlight=False)
         elif self._shows:
             print(line, file=sys.stderr, flush=True)
+
+
+def wide_console() -> rich_console.Console:
+    """For tables: as wide as the terminal; 120 columns where there is none."""
+    console = rich_console.Console()
+    return console if console.is_terminal else rich_console.Console(width=120)
 
 
 @contextlib.contextmanager

@@ -1,27 +1,37 @@
 """A run's folder: what may start in it, what it starts from, and what it leaves behind."""
 
 import dataclasses
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from modernbert_jax import convert
+from modernbert_jax import convert, sharding
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError
 from modernbert_jax.files import read_json, whole_directory, write_json
 
+from .batch_size import microbatches
 from .config import PretrainConfig, Stage, differences, from_json, to_json
-from .data import Prepared
+from .data import Batches, Prepared
+from .mixture import Order
 from .start import adopted, initial_params, with_token_ids
 
 PLAN = "plan.png"
 """What a dry run may have left in the folder."""
 
 _FREE = ("output", "keep", "keep_every", "log_every", "save_every", "skip_limit", "wandb_project")
+_FREE += ("mesh",)
 """Keys that may change between a run and its resumption: they leave its results alone."""
+
+
+_CUT = {"rows": "rows of a microbatch", "tokens": "tokens of a row", "heads": "attention heads"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +40,15 @@ class Run:
 
     config: PretrainConfig
     data: Prepared
+    mesh: Mesh
 
     @classmethod
-    def open(cls, config: PretrainConfig) -> "Run":
+    def open(cls, config: PretrainConfig, mesh: Mesh | None = None) -> "Run":
         """Checks all that can be checked before the first step, and writes nothing.
+
+        Args:
+            config: What to run.
+            mesh: Of all devices; by default the one that the configuration asks for.
 
         Raises:
             UserError: data that do not fit, or a folder that holds something else.
@@ -51,11 +66,32 @@ class Run:
                 f" model.vocab_size is {config.model.vocab_size}; pass --model.vocab-size"
                 f" {data.tokenizer.vocab_size}"
             )
+        if len(data.manifest.components) > 1:
+            config = dataclasses.replace(
+                config, stages=tuple(_with_mixture(stage, data) for stage in config.stages)
+            )
+        run = cls(config, data, config.mesh.make() if mesh is None else mesh)
         for stage in config.stages:
-            data.rows("train", stage.length)
-        run = cls(config, data)
+            run._check_mesh(stage)
+            run._check_data(stage)
+        data.check([stage.length for stage in config.stages])
         run._check_folder()
         return run
+
+    def order(self, stage: Stage) -> Order:
+        """Which component of the data a stage reads when."""
+        return self.data.order(stage.length, stage.mixture, stage.epochs)
+
+    def batches(self, stage: Stage, size: int, seed: int, read: int) -> Batches:
+        """The batches of `size` rows of a stage of which `read` rows have been read."""
+        return self.data.batches(
+            stage.length,
+            size,
+            seed,
+            read,
+            order=self.order(stage),
+            sharding=sharding.rows_sharding(self.mesh),
+        )
 
     @property
     def folder(self) -> Path:
@@ -89,13 +125,45 @@ class Run:
         """Writes the model of the last stage, with the tokenizer of the data."""
         checkpoint = convert.Checkpoint(
             config=self.model(self.config.stages[-1]),
-            params=jax.tree.map(np.asarray, params),
+            params=whole(params, self.mesh),
             files=self.data.tokenizer.files,
         )
-        convert.save(checkpoint, self.export_folder, "hf")
+        if jax.process_index() == 0:
+            convert.save(checkpoint, self.export_folder, "hf")
+        together("exported")
+
+    def _check_mesh(self, stage: Stage) -> None:
+        """Refuses batches, rows or heads that cannot be cut evenly."""
+        sizes, rules = dict(self.mesh.shape), sharding.RULES
+        pieces = {kind: math.prod(sizes[a] for a in getattr(rules, kind)) for kind in _CUT}
+        model = self.config.model
+        for segment in stage.batches.segments:
+            rows = segment.rows // microbatches(segment.rows, stage.microbatch_rows)
+            numbers = {"rows": rows, "tokens": stage.length, "heads": model.num_attention_heads}
+            for kind, number in numbers.items():
+                if number % pieces[kind]:
+                    raise UserError(
+                        f"stage {stage.name}: {number:,} {_CUT[kind]} cannot be divided among"
+                        f" {pieces[kind]} devices (mesh {', '.join(getattr(rules, kind))}); change"
+                        " one of them"
+                    )
+
+    def _check_data(self, stage: Stage) -> None:
+        rows, wanted = len(self.order(stage)), stage.batches.rows
+        if rows < wanted:
+            raise UserError(
+                f"{self.data.folder}: stage {stage.name} reads {wanted:,} rows of {stage.length}"
+                f" tokens, and the epochs of its components allow {rows:,}; raise epochs, or"
+                " shorten the stage"
+            )
 
     def claim(self) -> None:
         """Writes the resolved configuration and the tokenizer."""
+        if jax.process_index() == 0:
+            self._write_claim()
+        together("claimed")
+
+    def _write_claim(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "config.json", to_json(self.config))
         if not (self.folder / "tokenizer").exists():
@@ -107,7 +175,7 @@ class Run:
         if self.started:
             before = read_json(self.folder / "config.json")
             found = differences(before, to_json(self.config))
-            found = [d for d in found if d.split(":")[0] not in _FREE]
+            found = [d for d in found if d.split(":")[0].split(".")[0] not in _FREE]
             if found:
                 raise UserError(
                     f"{self.folder}: holds a run with another configuration ({'; '.join(found)});"
@@ -119,8 +187,28 @@ class Run:
             )
 
 
+def whole(params: Any, mesh: Mesh) -> Any:
+    """Parameters from all devices, as numpy arrays in every process."""
+    gathered = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, P()))(params)
+    return jax.tree.map(np.asarray, gathered)
+
+
+def together(what: str) -> None:
+    """Waits until every process has come this far."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
 def use_compile_cache() -> None:
     """Keeps compiled programs between runs in the user's cache, unless jax was told where."""
     if jax.config.jax_compilation_cache_dir is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "modernbert-jax" / "compiled"))
+
+
+def _with_mixture(stage: Stage, data: Prepared) -> Stage:
+    """The stage with the mixture that it reads, the manifest's where it has none of its own."""
+    order = data.order(stage.length, stage.mixture, stage.epochs)
+    known = {name: data.manifest.components[name].epochs for name in order.names}
+    epochs = {name: often for name, often in known.items() if often is not None}
+    return dataclasses.replace(stage, mixture=order.weights, epochs=epochs | stage.epochs)

@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from modernbert_jax.heads import MaskedLM
 from modernbert_jax.masking import mask_tokens
 from modernbert_jax.packing import Rows
+from modernbert_jax.sharding import constrain, tree_shardings
 from modernbert_jax.tokenizer import Tokenizer
 
 from .config import PretrainConfig, Stage
@@ -49,10 +52,14 @@ class StepMetrics(NamedTuple):
     skipped_updates: jax.Array
     """In the run so far, by the guard."""
     skipped_in_a_row: jax.Array
+    tokens: jax.Array
+    """In the batch, int32."""
+    pairs: jax.Array
+    """Of a token and another of its document, in the batch."""
 
 
 TrainStep = Callable[[TrainState, Rows], tuple[TrainState, StepMetrics]]
-EvalStep = Callable[[Any, Rows, jax.Array], Sums]
+EvalStep = Callable[[Any, Rows, int], Sums]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +69,15 @@ class MaskRule:
     mask_id: int
     vocab_size: int
     special_ids: tuple[int, ...]
+    unused_ids: tuple[int, ...] = ()
+    legacy: bool = False
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "MaskRule":
         """The rule for a tokenizer's ids."""
-        return cls(tokenizer.mask_id, tokenizer.vocab_size, tokenizer.special_ids)
+        return cls(
+            tokenizer.mask_id, tokenizer.vocab_size, tokenizer.special_ids, tokenizer.unused_ids
+        )
 
     def __call__(self, key: jax.Array, rows: Rows, rate: float) -> tuple[jax.Array, jax.Array]:
         """Inputs and labels."""
@@ -89,34 +100,53 @@ def optimizer(config: PretrainConfig, stage: Stage, start: int) -> optax.Gradien
 
 
 def init_state(config: PretrainConfig, params: Any | None = None) -> TrainState:
-    """The state before the first step; random parameters unless some are given."""
-    key = jax.random.key(config.seed)
-    if params is None:
-        module = MaskedLM(config.model, config.runtime)
-        ids = jnp.zeros((1, 8), jnp.int32)
-        params = jax.jit(module.init)(jax.random.fold_in(key, _INIT), ids, ids, ids)["params"]
-    tx = optimizer(config, config.stages[0], 0)
-    return TrainState(
-        jnp.zeros([], jnp.int32), params, tx.init(params), jax.random.key_data(key), Guard.new()
+    """The state before the first step; random parameters unless some are given.
+
+    Under a mesh every array is made in the place where it will lie.
+    """
+
+    def make(params):
+        key = jax.random.key(config.seed)
+        if params is None:
+            module = MaskedLM(config.model, config.runtime)
+            ids = jnp.zeros((1, 8), jnp.int32)
+            params = module.init(jax.random.fold_in(key, _INIT), ids, ids, ids)["params"]
+        tx = optimizer(config, config.stages[0], 0)
+        return TrainState(
+            jnp.zeros([], jnp.int32), params, tx.init(params), jax.random.key_data(key), Guard.new()
+        )
+
+    out = None
+    if not (mesh := jax.sharding.get_mesh()).empty:
+        out = tree_shardings(jax.eval_shape(make, params), mesh)
+        params = params and jax.device_put(params, out.params)
+    return jax.jit(make, out_shardings=out)(params)
+
+
+def state_shapes(config: PretrainConfig, mesh: Mesh) -> TrainState:
+    """Shape, dtype and place of each array of the training state."""
+    shapes = jax.eval_shape(lambda: init_state(config))
+    return jax.tree.map(
+        lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at),
+        shapes,
+        tree_shardings(shapes, mesh),
     )
 
 
-def divided(rows: Rows, microbatches: int) -> Rows:
-    """A batch [B, T] as microbatches on end, [microbatches, B / microbatches, T]."""
-    return Rows(*(x.reshape(microbatches, -1, x.shape[-1]) for x in rows))
-
-
-def train_step(config: PretrainConfig, stage: Stage, start: int, mask: MaskRule) -> TrainStep:
+def train_step(
+    config: PretrainConfig, stage: Stage, start: int, mask: MaskRule, microbatches: int = 1
+) -> TrainStep:
     """The compiled step of a stage that starts at step `start`. It takes over the state's memory.
 
-    A batch comes in microbatches, [A, B, T] (see `divided`). Their losses, predicted tokens and
-    gradients are summed and divided once, so that the loss is the mean over all predicted tokens of
-    the batch. Masks depend on the seed and the step alone, dropout also on the microbatch.
+    A batch [B, T] is computed in microbatches. Their losses, predicted tokens and gradients are
+    summed and divided once, so that the loss is the mean over all predicted tokens of the batch.
+    Masks depend on the seed and the step alone, dropout also on the microbatch.
     """
     model = dataclasses.replace(
         config.stage_model(stage), attention_dropout=config.attention_dropout
     )
     module = MaskedLM(model, config.runtime)
+    mask = dataclasses.replace(mask, legacy=stage.legacy_masking)
     tx, schedule = optimizer(config, stage, start), stage.learning_rate()
 
     def loss(params, key, inputs, rows, labels):
@@ -127,8 +157,9 @@ def train_step(config: PretrainConfig, stage: Stage, start: int, mask: MaskRule)
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         mask_key, dropout_key = jax.random.split(key)
         inputs, labels = mask(mask_key, rows, stage.mask_rate)
-        keys = jax.random.split(dropout_key, len(labels))
-        sums, grads = _summed(loss, state.params, (keys, inputs, rows, labels))
+        keys = jax.random.split(dropout_key, microbatches)
+        pieces = jax.tree.map(lambda x: _divided(x, microbatches), (inputs, rows, labels))
+        sums, grads = _summed(loss, state.params, (keys, *pieces))
         count = jnp.maximum(sums.count, 1)
         mean, grads = sums.loss / count, jax.tree.map(lambda g: g / count, grads)
         grad_norm = optax.tree.norm(grads)
@@ -150,10 +181,22 @@ def train_step(config: PretrainConfig, stage: Stage, start: int, mask: MaskRule)
             optax.tree.norm(params),
             guard.skipped,
             guard.in_a_row,
+            (rows.segment_ids > 0).sum(dtype=jnp.int32),
+            # A document of n tokens has n^2 pairs, the sum of its first n odd numbers.
+            jnp.where(rows.segment_ids > 0, 2.0 * rows.positions + 1, 0.0).sum(),
         )
         return TrainState(state.step + 1, params, opt_state, state.key, guard), metrics
 
-    return jax.jit(step, donate_argnums=0)
+    out = None
+    if not (mesh := jax.sharding.get_mesh()).empty:
+        state = jax.tree.map(lambda x: x.sharding, state_shapes(config, mesh))
+        out = (state, NamedSharding(mesh, P()))
+    return jax.jit(step, donate_argnums=0, out_shardings=out)
+
+
+def _divided(x: jax.Array, microbatches: int) -> jax.Array:
+    """A batch [B, T] as microbatches on end, [A, B / A, T], each over all devices."""
+    return constrain(x.reshape(microbatches, -1, x.shape[-1]), None, "rows", "tokens")
 
 
 def _summed(loss: Callable, params: Any, microbatches: tuple) -> tuple[Sums, Any]:
@@ -172,11 +215,16 @@ def _summed(loss: Callable, params: Any, microbatches: tuple) -> tuple[Sums, Any
 
 
 def eval_step(config: PretrainConfig, stage: Stage, mask: MaskRule) -> EvalStep:
-    """The compiled evaluation of a batch: sums over its predicted tokens."""
+    """The compiled evaluation of a batch: sums over its predicted tokens.
+
+    Its masks depend on the seed and on the batch's number, the last argument.
+    """
     module = MaskedLM(config.stage_model(stage), config.runtime)
 
-    def step(params: Any, rows: Rows, key: jax.Array) -> Sums:
+    def step(params: Any, rows: Rows, number: int) -> Sums:
+        key = jax.random.fold_in(jax.random.key(config.seed), number)
         inputs, labels = mask(key, rows, config.eval_mask_rate)
         return masked_lm_sums(module, params, inputs, rows.segment_ids, rows.positions, labels)
 
-    return jax.jit(step)
+    mesh = jax.sharding.get_mesh()
+    return jax.jit(step, out_shardings=None if mesh.empty else NamedSharding(mesh, P()))

@@ -11,8 +11,14 @@ import zstandard
 
 from modernbert_jax import UserError
 from modernbert_jax.train.data import Prepared
-from modernbert_jax.train.prepare import cut, prepare, read_row, row_record
+from modernbert_jax.train.prepare import prepare
+from modernbert_jax.train.records import read_row, row_record
 from modernbert_jax.train.sources import Corpus
+from modernbert_jax.train.tokenise import bounds
+
+
+def cut(body, size, least):
+    return [body[a:b] for a, b in bounds(len(body), size, least)]
 
 
 def test_cut_loses_and_repeats_nothing():
@@ -74,14 +80,14 @@ def test_rows_are_right(data):
 
 def test_manifest(data):
     manifest = data.manifest
-    assert manifest["dtype"] == "uint16" and manifest["vocab_size"] == 320
-    counts = manifest["documents"]
-    assert counts["train"]["documents"] + counts["validation"]["documents"] == 120
-    assert 1 <= counts["validation"]["documents"] <= 30
+    assert manifest.dtype == "uint16" and manifest.vocab_size == 320
+    component = manifest.components["default"]
+    assert sum(component.documents.values()) == 120
+    assert 1 <= component.documents["validation"] <= 30
     for length in (64, 128):
-        made = manifest["lengths"][str(length)]["train"]
-        assert made["rows"] == len(data.rows("train", length))
-        assert made["efficiency"] == made["tokens"] / (made["rows"] * length) > 0.97
+        made = component.lengths[str(length)]["train"]
+        assert made.rows == len(data.rows("train", length))
+        assert made.efficiency == made.tokens / (made.rows * length) > 0.97
 
 
 def test_unprepared_length_and_folder(data, tmp_path):
@@ -112,7 +118,7 @@ BAD = {
     "latin.jsonl": (b'{"text": "caf\xe9"}\n', "latin.jsonl:1: not UTF-8"),
     "cut.jsonl.gz": (gzip.compress(b'{"text": "x"}\n' * 99)[:-9], "damaged"),
     "cut.jsonl.zst": (b"(\xb5/\xfd nonsense", "damaged"),
-    "table.parquet": (b"PAR1", ".parquet files are not read"),
+    "table.parquet": (b"PAR1", "damaged"),
 }
 
 
@@ -146,6 +152,6 @@ def test_a_huge_document_becomes_many_samples(tmp_path):
     made = prepare(
         Corpus([tmp_path / "huge.txt"]), corpus.make_tokenizer(), tmp_path / "out", [512]
     )
-    assert made["documents"]["train"]["documents"] == 1
-    assert made["lengths"]["512"]["train"]["efficiency"] > 0.999
+    assert made.components["default"].documents["train"] == 1
+    assert made.components["default"].lengths["512"]["train"].efficiency > 0.999
     assert len(text) > 1 << 20

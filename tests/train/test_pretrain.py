@@ -1,9 +1,11 @@
 """Whole runs: what they leave behind, and that a killed one ends as if it never was."""
 
 import dataclasses
+import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +15,10 @@ from pathlib import Path
 import corpus
 import numpy as np
 import pytest
+import rows
 
 from modernbert_jax import ModernBert, UserError, cli, convert
-from modernbert_jax.train import loop
+from modernbert_jax.train import loop, presets
 from modernbert_jax.train.config import to_json
 from modernbert_jax.train.metrics import read_rows
 from modernbert_jax.train.run import Run
@@ -93,8 +96,8 @@ def test_a_run_leaves_what_it_should(whole):
         "checkpoints",
         "export",
     }
-    rows = read_rows(whole / "metrics.jsonl")
-    steps = [r for r in rows if "loss" in r]
+    lines = read_rows(whole / "metrics.jsonl")
+    steps = [r for r in lines if "loss" in r]
     assert [r["step"] for r in steps] == list(range(1, 25))
     assert {r["stage"] for r in steps} == {"short", "long"}
     for key in (
@@ -118,7 +121,7 @@ def test_a_run_leaves_what_it_should(whole):
     assert 0 < steps[9]["step_seconds_p50"] <= steps[9]["step_seconds_max"]
     phases = ("step", "data", "compile", "evaluate", "save", "start")
     assert all(steps[-1][f"seconds_{name}"] > 0 for name in phases)
-    evaluations = [r for r in rows if "eval_loss" in r]
+    evaluations = [r for r in lines if "eval_loss" in r]
     assert [(r["step"], r["stage"]) for r in evaluations] == [
         (0, "short"),
         (6, "short"),
@@ -228,10 +231,96 @@ def test_asked_to_stop_during_an_evaluation_it_still_saves(place, data, monkeypa
     assert max(saved) == reached(place / "evaluating") >= 6
 
 
+@pytest.fixture(scope="module")
+def mixed(place) -> Path:
+    """Prepared rows of two components, one of which may be read only half."""
+    sizes, weights = {"code": 200, "prose": 200}, {"code": 1.0, "prose": 3.0}
+    options = {"lengths": (64, 128), "epochs": {"prose": 0.5}, "validation": 6}
+    return rows.prepared(place / "mixed", sizes, weights=weights, **options)
+
+
+def mixture_config(place, mixed, name):
+    """The first stage with a mixture of its own, the second with the manifest's."""
+    made = corpus.run_config(place, mixed, output=str(place / name))
+    first = dataclasses.replace(made.stages[0], mixture={"code": 1.0, "prose": 1.0})
+    return dataclasses.replace(made, stages=(first, made.stages[1]))
+
+
+def test_every_stage_notes_its_mixture(place, mixed):
+    config = mixture_config(place, mixed, "noted")
+    run = Run.open(config)
+    assert [s.mixture for s in run.config.stages] == [{"code": 1.0, "prose": w} for w in (1.0, 3.0)]
+    assert [s.epochs for s in run.config.stages] == [{"prose": 0.5}] * 2
+    assert presets.load(str(place / "noted" / "config.json")) == run.config
+    assert Run.open(run.config).config == Run.open(config).config == run.config
+
+
+def test_a_mixture_is_reported_and_outlives_a_stop(place, mixed, monkeypatch):
+    def config(name):
+        made = mixture_config(place, mixed, name)
+        return dataclasses.replace(made, stages=made.stages[:1])
+
+    def without_times(name):
+        times = {"tokens_per_second", "mfu", "data_wait_seconds"}
+        lines = read_rows(place / name / "metrics.jsonl")
+        return [{k: v for k, v in line.items() if k not in times} for line in lines]
+
+    assert loop.pretrain(config("mixture"))
+    lines = without_times("mixture")
+    steps = [r for r in lines if "loss" in r]
+    assert np.mean([r["share/prose"] for r in steps]) == pytest.approx(0.5, abs=0.05)
+    assert all(r["share/prose"] + r["share/code"] == pytest.approx(1) for r in steps)
+    assert 0 < steps[0]["epochs/code"] < steps[-1]["epochs/code"] < 0.5
+    evaluations = [r for r in lines if "eval_loss" in r]
+    for row in evaluations:
+        each = [row["eval_loss/code"], row["eval_loss/prose"]]
+        assert min(each) <= row["eval_loss"] <= max(each)
+
+    with monkeypatch.context() as context:
+        context.setattr(loop.Meter, "next", stopping_at(loop.Meter.next, 9))
+        assert not loop.pretrain(config("stopped"))
+    assert 9 <= reached(place / "stopped") < 16
+    assert loop.pretrain(config("stopped"))
+    assert without_times("stopped") == lines
+
+
+def stopping_at(method, count: int):
+    """The method, with a wish to stop when it is called for the count-th time."""
+    calls = itertools.count(1)
+
+    def called(*args):
+        if next(calls) == count:
+            signal.raise_signal(signal.SIGTERM)
+        return method(*args)
+
+    return called
+
+
+def test_a_stage_that_needs_more_than_its_epochs_is_refused(place, mixed):
+    config = corpus.run_config(place, mixed, output=str(place / "starved"))
+    only = dataclasses.replace(config.stages[0], mixture={"prose": 1.0}, epochs={"prose": 0.25})
+    config = dataclasses.replace(config, stages=(only, config.stages[1]))
+    with pytest.raises(UserError, match=r"stage short reads 32 rows of 64 tokens, and the epochs"):
+        Run.open(config)
+    assert not (place / "starved").exists()
+
+
+def test_a_damaged_file_stops_a_run_before_it_begins(place, mixed, tmp_path):
+    shutil.copytree(mixed, tmp_path / "damaged")
+    file = next((tmp_path / "damaged" / "code" / "128").glob("train*"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    config = corpus.run_config(place, tmp_path / "damaged", output=str(place / "damaged"))
+    with pytest.raises(UserError, match=f"{file}: damaged"):
+        Run.open(config)
+    assert not (place / "damaged").exists()
+
+
 def reached(folder: Path) -> int:
     """The last step on record."""
-    rows = read_rows(folder / "metrics.jsonl")
-    return rows[-1]["step"] if rows else 0
+    lines = read_rows(folder / "metrics.jsonl")
+    return lines[-1]["step"] if lines else 0
 
 
 def test_another_configuration_is_refused(whole, place, data):

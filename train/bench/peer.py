@@ -1,0 +1,117 @@
+"""The usual way to packed rows: `datasets.map` with a transformers tokenizer, packed greedily.
+
+The packer follows ModernBERT's research code in what it does: sequences wait in a buffer of five
+source batches; each goes into the row with the least room that still takes it, or is put back for
+the next batch, the leftovers in reverse; a batch of rows ends when the buffer has been gone
+through and no more fits into it. Like there, the search is compiled where numba is installed.
+"""
+
+import collections
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Rows = list[list[Any]]
+
+
+def tokenised(texts: Path, tokenizer: Path, length: int, cache: Path) -> Any:
+    """A `datasets.Dataset` of `input_ids`: long documents in several pieces, none thrown away.
+
+    Raises `ImportError` where datasets or transformers is not installed.
+    """
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tokenizer))
+
+    def tokenise(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
+        made = fast(
+            batch["text"],
+            truncation=True,
+            max_length=length,
+            return_overflowing_tokens=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+        return {"input_ids": made["input_ids"]}
+
+    raw = datasets.load_dataset("json", data_files=str(texts), split="train", cache_dir=str(cache))
+    return raw.map(tokenise, batched=True, remove_columns=raw.column_names)
+
+
+def arrays(
+    dataset: Any, order: Iterable[int] | None = None, size: int = 1000
+) -> Iterator[np.ndarray]:
+    """The sequences of a tokenised dataset, in its order or another, read in batches."""
+    order = list(range(len(dataset)) if order is None else order)
+    numbers = dataset.with_format("numpy")
+    for start in range(0, len(order), size):
+        yield from numbers[order[start : start + size]]["input_ids"]
+
+
+def pack(items: Iterable[Any], rows: int, capacity: int, source_batch: int) -> Iterator[Rows]:
+    """Batches of packed rows from things with a length. The last, with an empty row, is dropped."""
+    source, buffer = iter(items), collections.deque()
+    search, size = _search(), 5 * source_batch
+    while True:
+        room = np.full(rows, capacity, np.int64)
+        batch: Rows = [[] for _ in range(rows)]
+        leftovers: list[Any] = []
+        while True:
+            if not buffer:
+                added = 0
+                while size - added > source_batch and added + source_batch <= size - len(leftovers):
+                    more = [x for _, x in zip(range(source_batch), source, strict=False)]
+                    buffer.extend(more)
+                    added += len(more)
+                    if not more:
+                        break
+                if not added:
+                    break
+            item = buffer.popleft()
+            row = search(room, len(item))
+            if row < 0:
+                leftovers.append(item)
+            else:
+                batch[row].append(item)
+                room[row] -= len(item)
+        buffer.extendleft(leftovers)
+        if not all(batch):
+            return
+        yield batch
+
+
+def filled(batch: Rows, capacity: int, pad_id: int = 0) -> np.ndarray:
+    """Token ids of packed rows, int64 [rows, capacity]."""
+    ids = np.full((len(batch), capacity), pad_id, np.int64)
+    for row, items in zip(ids, batch, strict=True):
+        together = np.concatenate(items)
+        row[: len(together)] = together
+    return ids
+
+
+def _best_fit(room: np.ndarray, length: int) -> int:
+    """The first row with the least room that takes `length`; -1 if there is none."""
+    best, least = -1, 1 << 62
+    for i in range(len(room)):
+        if length <= room[i] < least:
+            best, least = i, room[i]
+    return best
+
+
+def _best_fit_numpy(room: np.ndarray, length: int) -> int:
+    fits = np.where(room >= length, room, 1 << 62)
+    best = int(fits.argmin())
+    return best if fits[best] < 1 << 62 else -1
+
+
+def _search():
+    """The search, compiled if that can be."""
+    try:
+        import numba
+    except ImportError:
+        return _best_fit_numpy
+    return numba.njit(cache=False)(_best_fit)

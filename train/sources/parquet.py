@@ -1,0 +1,80 @@
+"""Parquet files: a column of texts, or of token ids."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from modernbert_jax.errors import UserError
+
+from .document import Bad, Damaged, Document, decoded
+
+_BATCH = 1024
+IDS = "input_ids"
+
+
+def row_groups(path: Path) -> int:
+    """How many stretches the file can be split into; one where that cannot be told."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return max(1, pyarrow.parquet.ParquetFile(path).num_row_groups)
+    except (pyarrow.ArrowException, OSError):
+        return 1
+
+
+def read(path: Path, piece, field: str) -> Iterator[Document | Bad]:
+    """The rows of the piece's row groups, in order."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            column = _column(piece.source.path, file.schema_arrow, field)
+            groups = range(file.num_row_groups)[piece.start : piece.stop]
+            number = 0
+            for batch in file.iter_batches(_BATCH, list(groups), columns=[column]):
+                for value in _values(batch.column(0)):
+                    number += 1
+                    if value is None:
+                        yield Bad(f", row {number} of the row groups read", f"no {column}")
+                    elif isinstance(value, bytes):
+                        yield decoded(value, f", row {number} of the row groups read")
+                    else:
+                        yield np.asarray(value)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise Damaged(error) from None
+
+
+def _column(path: str, schema, field: str) -> str:
+    """The column of texts, or else that of token ids."""
+    import pyarrow.types as types
+
+    for name in (field, IDS):
+        if name not in schema.names:
+            continue
+        kind = schema.field(name).type
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        texts = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+        lists = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+        if any(is_kind(kind) for is_kind in texts):
+            return name
+        if any(is_kind(kind) for is_kind in lists) and types.is_integer(kind.value_type):
+            return name
+        raise UserError(f"{path}: column {name!r} holds {kind}; it must hold text or token ids")
+    raise UserError(
+        f"{path}: has no column {field!r}, only {', '.join(schema.names)}; name one with --field"
+    )
+
+
+def _values(column) -> list:
+    """Texts as bytes, which may turn out not to be UTF-8, and token ids as lists."""
+    import pyarrow
+
+    kind = column.type
+    if pyarrow.types.is_dictionary(kind):
+        column, kind = column.dictionary_decode(), kind.value_type
+    if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind):
+        column = column.cast(pyarrow.large_binary())
+    return column.to_pylist()

@@ -1,0 +1,118 @@
+"""Plain text, one document a file, and JSON lines, one document a line."""
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import zstandard
+
+from .document import Bad, Damaged, Document, decoded, problem
+
+_CHUNK = 1 << 17
+_WINDOW = 1 << 31
+"""The longest window that `zstd --ultra --long=31` makes, in bytes."""
+
+
+class _Zstandard(io.RawIOBase):
+    """Decompresses frame after frame; unlike the library's reader it tells when one is cut off."""
+
+    def __init__(self, path: Path):
+        self._file = open(path, "rb")  # noqa: SIM115 - closed by close()
+        self._context = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
+        self._frame = None
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        while not self._ready:
+            content = self._frame.unused_data if self._frame and self._frame.eof else b""
+            content = content or self._file.read(_CHUNK)
+            if self._frame is None or self._frame.eof:
+                if not content:
+                    return 0
+                self._frame = self._context.decompressobj()
+            if not content:
+                raise EOFError("compressed file ends early")
+            self._ready = memoryview(self._frame.decompress(content))
+        count = min(len(buffer), len(self._ready))
+        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+_OPEN = {
+    ".gz": gzip.open,
+    ".zst": lambda path, mode: io.BufferedReader(_Zstandard(path), _CHUNK),
+}
+
+
+def read_text(path: Path, piece, field: str) -> Iterator[Document | Bad]:
+    """The whole file as one document."""
+    yield decoded(path.read_bytes())
+
+
+def read_jsonl(path: Path, piece, field: str) -> Iterator[Document | Bad]:
+    """Every line that begins in the piece. Line numbers in messages count from the file's start."""
+    ending = Path(piece.source.path).suffix
+    with _OPEN.get(ending, open)(path, "rb") as lines:
+        position = _first_line(lines, piece.start)
+        number = 0
+        try:
+            for line in lines:
+                if piece.stop is not None and position >= piece.stop:
+                    return
+                position += len(line)
+                number += 1
+                if line.strip():
+                    found = _document(line, field)
+                    if isinstance(found, Bad):
+                        before = _lines_before(path, piece.start)
+                        found = Bad(f":{before + number}{found.place}", found.reason)
+                    yield found
+        except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+            raise Damaged(error) from None
+
+
+def _document(line: bytes, field: str) -> Document | Bad:
+    try:
+        text = json.loads(line)[field]
+    except UnicodeDecodeError:
+        return Bad("", "not UTF-8")
+    except (ValueError, RecursionError):
+        return Bad("", "not JSON")
+    except (KeyError, TypeError, IndexError):
+        return Bad("", f"has no {field!r}")
+    if not isinstance(text, str):
+        return Bad("", f"{field!r} is not a string")
+    reason = problem(text)
+    return Bad("", reason) if reason else text
+
+
+def _first_line(lines, start: int) -> int:
+    """Moves to the first line that begins at or behind `start`; returns where that is."""
+    if not start:
+        return 0
+    lines.seek(start - 1)
+    return start - 1 + len(lines.readline())
+
+
+def _lines_before(path: Path, start: int) -> int:
+    """Lines that begin before `start`; only messages need it."""
+    if not start:
+        return 0
+    with open(path, "rb") as lines:
+        position = count = 0
+        for line in lines:
+            if position >= start:
+                break
+            position += len(line)
+            count += 1
+        return count
