@@ -212,6 +212,9 @@ def pretrain(args: Sequence[str]) -> int:
         devices: int = 8,
         mfu: float = 0.4,
         profile_steps: str = "",
+        coordinator: str = "",
+        processes: int = 0,
+        process: int = -1,
     ) -> dict[str, Any]:
         """Pretrains a model, or goes on with it; the same command in the same folder resumes.
 
@@ -224,6 +227,10 @@ def pretrain(args: Sequence[str]) -> int:
             devices: How many of them.
             mfu: Share of their peak FLOPs that goes into the model's products.
             profile_steps: A:B traces steps A to B into the folder profile/ of the run.
+            coordinator: host:port of process 0, where no launcher tells: TPU pods, Slurm and Open
+                MPI do.
+            processes: How many processes there are, with coordinator.
+            process: Which one this is, from 0, with coordinator.
         """
         return locals()
 
@@ -231,6 +238,10 @@ def pretrain(args: Sequence[str]) -> int:
     config = given["config"]
     if given["dry_run"]:
         return _dry_run(given)
+
+    from modernbert_jax.train.distributed import Launch
+
+    Launch(**{name: given[name] for name in ("coordinator", "processes", "process")}).join()
 
     from modernbert_jax.train import loop
     from modernbert_jax.train.profile import Profiler

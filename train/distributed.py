@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+import re
 
 import jax
 
@@ -20,39 +20,16 @@ class Launch:
     process: int = -1
     """Which one this is, from 0, with `coordinator`."""
 
-    @classmethod
-    def take(cls, args: Sequence[str]) -> tuple["Launch", list[str]]:
-        """Takes --coordinator, --processes and --process out of arguments. Raises `UserError`."""
-        found: dict[str, str] = {}
-        rest, args = [], list(args)
-        while args:
-            word = args.pop(0)
-            name, equals, value = word.removeprefix("--").partition("=")
-            if not word.startswith("--") or name not in cls.__dataclass_fields__:
-                rest.append(word)
-                continue
-            if not equals and not args:
-                raise UserError(f"{word} needs a value")
-            found[name] = value if equals else args.pop(0)
-        for name in ("processes", "process"):
-            if name in found and not found[name].isdecimal():
-                raise UserError(f"--{name} is {found[name]!r}; it must be a whole number")
-        numbers = {name: int(found[name]) for name in ("processes", "process") if name in found}
-        launch = cls(coordinator=found.get("coordinator", ""), **numbers)
-        launch._check(set(found))
-        return launch, rest
-
-    def _check(self, given: set[str]) -> None:
-        if given and given != set(self.__dataclass_fields__):
-            missing = sorted(set(self.__dataclass_fields__) - given)
-            raise UserError(
-                "--coordinator, --processes and --process belong together; "
-                f"missing: {', '.join('--' + name for name in missing)}"
-            )
-        if given and ":" not in self.coordinator:
+    def __post_init__(self):
+        given = (bool(self.coordinator), self.processes > 0, self.process >= 0)
+        if any(given) and not all(given):
+            raise UserError("--coordinator, --processes and --process belong together; pass all")
+        if self.coordinator and not re.fullmatch(r".+:\d+", self.coordinator):
             raise UserError(f"--coordinator is {self.coordinator!r}; it must be host:port")
-        if given and not self.process < self.processes:
-            raise UserError(f"--process is {self.process} of --processes {self.processes}")
+        if self.coordinator and self.process >= self.processes:
+            raise UserError(
+                f"--process is {self.process} of --processes {self.processes}; they count from 0"
+            )
 
     def join(self) -> None:
         """Joins the other processes if there are any. Must come before the first use of jax.

@@ -16,7 +16,7 @@ from modernbert_jax.tokenizer import Tokenizer
 
 from . import vocabulary
 from .config import PretrainConfig, differences, to_json
-from .step import init_state
+from .step import init_state, initial_state
 from .tiling import tile
 
 
@@ -63,7 +63,7 @@ def initial_params(config: PretrainConfig, tokenizer: Tokenizer) -> Any | None:
         _check_vocabulary(config, checkpoint, tokenizer)
     if config.init_model == "tiled":
         params = tile(params, model, config.model, config.init_tiling, seed=config.seed)
-    wanted = jax.eval_shape(lambda: init_state(config).params)
+    wanted = jax.eval_shape(lambda: initial_state(config).params)
     if _shapes(wanted) != _shapes(params):
         found = differences(to_json(config.model), to_json(checkpoint.config))
         raise UserError(

@@ -1,8 +1,8 @@
 """One step of training, and one of evaluation, as pure functions to be compiled."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -99,33 +99,31 @@ def optimizer(config: PretrainConfig, stage: Stage, start: int) -> optax.Gradien
     )
 
 
+def initial_state(config: PretrainConfig, params: Any | None = None) -> TrainState:
+    """The state before the first step; random parameters unless some are given. Traceable."""
+    key = jax.random.key(config.seed)
+    if params is None:
+        module = MaskedLM(config.model, config.runtime)
+        ids = jnp.zeros((1, 8), jnp.int32)
+        params = module.init(jax.random.fold_in(key, _INIT), ids, ids, ids)["params"]
+    tx = optimizer(config, config.stages[0], 0)
+    return TrainState(
+        jnp.zeros([], jnp.int32), params, tx.init(params), jax.random.key_data(key), Guard.new()
+    )
+
+
 def init_state(config: PretrainConfig, params: Any | None = None) -> TrainState:
-    """The state before the first step; random parameters unless some are given.
-
-    Under a mesh every array is made in the place where it will lie.
-    """
-
-    def make(params):
-        key = jax.random.key(config.seed)
-        if params is None:
-            module = MaskedLM(config.model, config.runtime)
-            ids = jnp.zeros((1, 8), jnp.int32)
-            params = module.init(jax.random.fold_in(key, _INIT), ids, ids, ids)["params"]
-        tx = optimizer(config, config.stages[0], 0)
-        return TrainState(
-            jnp.zeros([], jnp.int32), params, tx.init(params), jax.random.key_data(key), Guard.new()
-        )
-
-    out = None
+    """`initial_state`, under a mesh with every array made in the place where it will lie."""
+    shardings = None
     if not (mesh := jax.sharding.get_mesh()).empty:
-        out = tree_shardings(jax.eval_shape(make, params), mesh)
-        params = params and jax.device_put(params, out.params)
-    return jax.jit(make, out_shardings=out)(params)
+        shardings = jax.tree.map(lambda x: x.sharding, state_shapes(config, mesh))
+        params = params and jax.device_put(params, shardings.params)
+    return jax.jit(functools.partial(initial_state, config), out_shardings=shardings)(params)
 
 
 def state_shapes(config: PretrainConfig, mesh: Mesh) -> TrainState:
     """Shape, dtype and place of each array of the training state."""
-    shapes = jax.eval_shape(lambda: init_state(config))
+    shapes = jax.eval_shape(lambda: initial_state(config))
     return jax.tree.map(
         lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at),
         shapes,
@@ -170,7 +168,7 @@ def train_step(
         updates = jax.tree.map(lambda u: jnp.where(made, u, 0), updates)
         params = optax.apply_updates(state.params, updates)
         # Of a skipped update the optimizer keeps only that time went on.
-        kept = jax.tree.map(partial(jnp.where, made), opt_state, state.opt_state)
+        kept = jax.tree.map(functools.partial(jnp.where, made), opt_state, state.opt_state)
         opt_state = kept._replace(count=opt_state.count)
         metrics = StepMetrics(
             mean,

@@ -1,0 +1,39 @@
+"""Trains the same little run on meshes of eight pretended devices; run by `test_mesh.py`."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import jax
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+import corpus
+
+from modernbert_jax.sharding import MeshShape
+from modernbert_jax.train import loop
+
+
+def main(folder: Path) -> None:
+    """One run for each mesh in `meshes.json`, each in a folder of the mesh's name."""
+    data = corpus.prepared(folder)
+    for name, shape in json.loads((folder / "meshes.json").read_text()).items():
+        made = MeshShape(**shape)
+        config = corpus.run_config(folder, data, output=str(folder / name))
+        stage = dataclasses.replace(
+            config.stages[0],
+            rows=16,
+            microbatch_rows=8,
+            batch_warmup_rows=0,
+            batch_warmup_tokens=0,
+            warmup_tokens=0,
+            tokens=6 * 16 * 64,
+        )
+        config = dataclasses.replace(config, mesh=made, stages=(stage,), log_every=1)
+        jax.clear_caches()
+        assert loop.pretrain(config)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
