@@ -352,6 +352,14 @@ def test_mixture(tmp_path, tokenizer):
     ]
     assert Counter(documents_of(Prepared(tmp_path / "out"), 64)) == samples(tokenizer, texts, 64)
 
+    # Weights can be changed later: the rows stay.
+    (tmp_path / "mixture.toml").write_text(MIXTURE.replace("2.0", "3.0"))
+    parts = read_mixture(tmp_path / "mixture.toml")
+    rows = (tmp_path / "out" / "web" / "64" / "train-00000-0000.arrayrecord").stat()
+    again = prepare(parts, tokenizer, tmp_path / "out", [64], validation=0, workers=1)
+    assert again.components["web"].weight == 3.0 and manifest.read(tmp_path / "out") == again
+    assert (tmp_path / "out" / "web" / "64" / "train-00000-0000.arrayrecord").stat() == rows
+
 
 @pytest.mark.parametrize(
     ("content", "said"),
@@ -403,11 +411,13 @@ def test_what_is_finished_is_not_done_again(tmp_path, tokenizer):
         prepare(Corpus([source]), tokenizer, tmp_path / "taken", [64])
 
 
-@pytest.mark.parametrize("options", [{"lengths": [7]}, {"lengths": []}, {"validation": 1.0}])
+@pytest.mark.parametrize(
+    "options", [{"lengths": [7]}, {"lengths": []}, {"validation": 1.0}, {"workers": 0}]
+)
 def test_settings_without_sense_are_refused(tmp_path, tokenizer, options):
     source = corpus.write_jsonl(tmp_path / "text.jsonl", corpus.texts(3))
     options = {"lengths": [64]} | options
-    with pytest.raises(UserError, match=r"it must be 0 or more and below 1|8 tokens or more"):
+    with pytest.raises(UserError, match=r"below 1|8 tokens or more|must be 1 or more"):
         prepare(Corpus([source]), tokenizer, tmp_path / "out", **options)
     assert [p.name for p in tmp_path.iterdir()] == ["text.jsonl"]
 
