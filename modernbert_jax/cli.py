@@ -89,7 +89,8 @@ def tokenizer_train(
     """Trains a byte-level BPE with ModernBERT's special tokens and template.
 
     Args:
-        input: Files or globs: plain text, .jsonl, .jsonl.gz, .jsonl.zst (key "text").
+        input: Files, globs, folders or URLs: .jsonl, .jsonl.gz, .jsonl.zst (key "text"),
+            .parquet, plain text, MDS folders of texts.
         vocab_size: Ids in all; filled with [unusedN] up to a multiple of 64.
         output: Directory to write.
         max_length: Longest sequence of the model, in tokens; noted in tokenizer_config.json.

@@ -63,8 +63,7 @@ class Folder:
             found = None
         if found is None or _plan_of(found) != self._plan():
             raise UserError(f"{self._output}: exists; choose another place or remove it")
-        if self._remote:
-            self._store.remove("work")
+        self._store.remove("work") if self._remote else self._forget_records()
         return found
 
     def claim(self) -> None:
