@@ -103,6 +103,8 @@ class PretrainConfig:
     """Folder of the run. The same command in the same folder goes on where it stopped."""
     data: str = "data"
     """Folder made by `modernbert-jax prepare`, with rows of every stage's length."""
+    data_threads: int = 2
+    """Threads that read ahead. Batches do not depend on them; slow storage may want more."""
     init_from: str = ""
     """Checkpoint to start from, in any format; none means random weights."""
     runtime: Runtime = dataclasses.field(default_factory=Runtime)
@@ -127,7 +129,7 @@ class PretrainConfig:
     def __post_init__(self):
         if not self.stages:
             raise UserError("stages is empty; a run needs one or more")
-        for name in ("log_every", "save_every", "keep", "eval_every"):
+        for name in ("log_every", "save_every", "keep", "eval_every", "data_threads"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be 1 or more")
 

@@ -20,7 +20,7 @@ from .data import Batches, Prepared
 from .mixture import Order
 from .step import init_state
 
-_FREE = ("output", "keep", "log_every", "save_every")
+_FREE = ("output", "keep", "log_every", "save_every", "data_threads")
 """Keys that may change between a run and its resumption: they leave its results alone."""
 
 
@@ -62,7 +62,14 @@ class Run:
 
     def batches(self, stage: Stage, seed: int, read: int) -> Batches:
         """The batches of a stage of which `read` rows have been read."""
-        return self.data.batches(stage.length, stage.rows, seed, read, order=self.order(stage))
+        return self.data.batches(
+            stage.length,
+            stage.rows,
+            seed,
+            read,
+            order=self.order(stage),
+            threads=self.config.data_threads,
+        )
 
     @property
     def folder(self) -> Path:
