@@ -59,12 +59,12 @@ class Stage:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be more than 0")
         if not 0 < self.mask_rate < 1:
             raise UserError(f"mask_rate is {self.mask_rate}; it must lie between 0 and 1")
-        if self.mixture and not max(self.mixture.values()) > 0:
-            raise UserError("mixture leaves out every component; give one a weight above 0")
         for name, values in (("mixture", self.mixture), ("epochs", self.epochs)):
             for component, value in values.items():
                 if not 0 <= value < math.inf or (name == "epochs" and not value):
                     raise UserError(f"{name}.{component} is {value}; it must be more than 0")
+        if self.mixture and not max(self.mixture.values()) > 0:
+            raise UserError("mixture leaves out every component; give one a weight above 0")
         if self.warmup_tokens + self.decay_tokens > self.tokens:
             raise UserError(
                 f"warmup_tokens {self.warmup_tokens} and decay_tokens {self.decay_tokens} do not"
