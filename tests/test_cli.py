@@ -94,6 +94,14 @@ def test_tokenizer_and_prepare(capsys, tmp_path):
     prepare = ["prepare", "--tokenizer", tmp_path / "tok", "--input", text, "--length", 64, 128]
     code, out, _ = run(capsys, *prepare, "--output", tmp_path / "data")
     assert code == 0 and "rows of 64 tokens" in out and "rows of 128 tokens" in out
+    mixture = tmp_path / "mixture.toml"
+    mixture.write_text('[components.web]\ninput = ["text.jsonl"]\nweight = 2\n')
+    twice = ["--length", 64, "--length", 128, "--deduplicate", "--workers", 1]
+    mixed = [*prepare[:3], "--mixture", mixture, *twice, "--output", tmp_path / "mixed"]
+    code, out, _ = run(capsys, *mixed)
+    assert code == 0 and "web: packed" in out and "rows of 64" in out and "rows of 128" in out
+    both = [*prepare, "--mixture", mixture, "--output", tmp_path / "both"]
+    assert "needs either --input or --mixture" in refused(capsys, *both)
     (tmp_path / "bad.txt").write_bytes(b"\xff\xfe")
     bad = [*prepare[:4], tmp_path / "*.*", "--output", tmp_path / "data2"]
     assert "bad.txt: not UTF-8 at byte 0" in refused(capsys, *bad)

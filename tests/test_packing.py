@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from reference import FIXTURES
 
 from modernbert_jax.errors import UserError
@@ -12,6 +14,22 @@ def check(rows, lengths, capacity):
     """Every document once, no row over the capacity, no empty row."""
     assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
     assert all(0 < sum(lengths[i] for i in row) <= capacity for row in rows)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data(), st.integers(1, 300), st.integers(0, 9))
+def test_every_document_is_in_one_full_row(data, capacity, seed):
+    lengths = data.draw(st.lists(st.integers(1, capacity), max_size=200))
+    rows = pack(lengths, capacity, seed=[seed, 1])
+    check(rows, lengths, capacity)
+    loads = sorted(sum(lengths[i] for i in row) for row in rows)
+    assert len(loads) < 2 or loads[0] + loads[1] > capacity
+
+
+def test_rooms_are_filled_exactly_where_one_or_two_documents_can():
+    assert sorted(map(sorted, pack([90, 6, 5, 5], 100))) == [[0, 2, 3], [1]]
+    assert sorted(map(sorted, pack([50, 30, 29, 20, 40], 100))) == [[0, 1, 3], [2, 4]]
+    assert sorted(map(len, pack([50, 50, 25, 25, 25, 25], 100))) == [2, 4]
 
 
 @pytest.mark.parametrize("seed", range(25))

@@ -17,6 +17,7 @@ from .sources import Document
 from .store import Store, is_remote
 
 _DIGEST = np.dtype([("high", "<u8"), ("low", "<u8"), ("document", "<u4")])
+_DUPLICATE = np.dtype([("unit", "<u4"), ("document", "<u4")])
 BUCKET_DOCUMENTS = 8 << 20
 """Documents looked at together: about a gigabyte while they are sorted."""
 
@@ -43,6 +44,7 @@ class Bucket(NamedTuple):
 
     component: str
     units: tuple[str, ...]
+    """All of the component's, by number."""
     number: int
     of: int
 
@@ -69,20 +71,20 @@ def find_duplicates(root: str, bucket: Bucket) -> None:
     table, owner = table[order], owner[order]
     again = np.zeros(len(table), bool)
     again[1:] = (table["high"][1:] == table["high"][:-1]) & (table["low"][1:] == table["low"][:-1])
-    found = {unit: np.sort(table["document"][again & (owner == i)]) for i, unit in enumerate(units)}
-    content = io.BytesIO()
-    np.savez(content, **found)
-    store.write(f"work/{component}/duplicates-{number:05d}.npz", content.getvalue())
+    found = np.empty(int(again.sum()), _DUPLICATE)
+    found["unit"], found["document"] = owner[again], table["document"][again]
+    found.sort(order=("unit", "document"))
+    _save(store, f"work/{component}/duplicates-{number:05d}.npy", found)
 
 
-def duplicates(store: Store, component: str, unit: str) -> set[int]:
+def duplicates(store: Store, component: str, unit: int) -> set[int]:
     """Numbers of the unit's documents whose text came before, in this unit or an earlier one."""
     found: set[int] = set()
     for name in store.names(f"work/{component}"):
         if name.startswith("duplicates-"):
-            content = io.BytesIO(store.read(f"work/{component}/{name}"))
-            with np.load(content, allow_pickle=False) as numbers:
-                found.update(numbers[unit].tolist())
+            table = _load(store, f"work/{component}/{name}")
+            start, stop = np.searchsorted(table["unit"], [unit, unit + 1])
+            found.update(table["document"][start:stop].tolist())
     return found
 
 

@@ -64,7 +64,18 @@ class Folder:
         if found is None or _plan_of(found) != self._plan():
             raise UserError(f"{self._output}: exists; choose another place or remove it")
         self._store.remove("work") if self._remote else self._forget_records()
-        return found
+        weighed = dataclasses.replace(
+            found,
+            components={
+                name: dataclasses.replace(
+                    found.components[name], weight=part.weight, epochs=part.epochs
+                )
+                for name, part in self._parts.items()
+            },
+        )
+        if weighed != found:  # rows do not depend on these
+            _write(Store(self._output), weighed)
+        return weighed
 
     def claim(self) -> None:
         """Begins the work, or goes on with one that was begun in the same way.
@@ -112,8 +123,7 @@ class Folder:
 
     def finish(self, made: Manifest) -> None:
         """Writes the manifest and gives the folder its name."""
-        content = json.dumps(made.to_json(), indent=2, ensure_ascii=False) + "\n"
-        self._store.write(manifest.NAME, content.encode())
+        _write(self._store, made)
         if self._remote:
             self._store.remove("work")
         else:
@@ -195,6 +205,11 @@ _SETTINGS = (
     "window_tokens",
     "deduplicate",
 )
+
+
+def _write(store: Store, made: Manifest) -> None:
+    content = json.dumps(made.to_json(), indent=2, ensure_ascii=False) + "\n"
+    store.write(manifest.NAME, content.encode())
 
 
 def _plan_of(made: Manifest) -> dict[str, Any]:

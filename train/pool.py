@@ -38,9 +38,9 @@ def run(
     function: Callable[[Any], None],
     items: Sequence[Any],
     workers: int,
-    watch: Callable[[int, int], None] = lambda items, documents: None,
+    watch: Callable[[int, int, int], None] = lambda done, of, documents: None,
 ) -> None:
-    """Calls the function with every item; `watch` hears of items and documents done.
+    """Calls the function with every item; `watch` hears of items done, all items and documents.
 
     With fewer items than workers, each process lets the tokenizer use several threads. Raises
     what the first item to fail raises; finished items stay finished.
@@ -60,7 +60,7 @@ def _here(function, items, threads, watch) -> None:
     def more(count: int) -> None:
         nonlocal documents
         documents += count
-        watch(done, documents)
+        watch(done, len(items), documents)
 
     before = _watch
     _watch = more
@@ -69,7 +69,7 @@ def _here(function, items, threads, watch) -> None:
             for item in items:
                 function(item)
                 done += 1
-                watch(done, documents)
+                watch(done, len(items), documents)
     finally:
         _watch = before
 
@@ -87,7 +87,7 @@ def _in_processes(function, items, processes, threads, watch) -> None:
                 done, waiting = concurrent.futures.wait(waiting, POLL_SECONDS)
                 for future in done:
                     future.result()
-                watch(len(items) - len(waiting), count.value)
+                watch(len(items) - len(waiting), len(items), count.value)
         except BaseException:
             stop.value = 1
             executor.shutdown(wait=False, cancel_futures=True)

@@ -53,7 +53,7 @@ def prepare(
     Documents are cut into samples that fit the row, each beginning with [CLS] and ending with
     [SEP], and packed. Rows depend on the corpus, the tokenizer, `seed` and the next three
     arguments alone. Killed and called again, it does what is left; called on a folder that is
-    finished, it returns its manifest.
+    finished, it returns its manifest, with the weights and epochs that the parts have now.
 
     Args:
         corpus: the text, or parts of it by name.
@@ -63,10 +63,11 @@ def prepare(
         validation: share of the documents that is kept apart, chosen by a hash of their text.
         seed: of the order of rows in a window.
         deduplicate: leave out every document whose text came before in its component.
-        workers: processes or threads to use; all cores by default.
+        workers: processes or threads to use; all cores by default. Processes are started anew,
+            so that a script that calls this must do so below `if __name__ == "__main__":`.
         run: what maps a function over the units of work instead of local processes.
         report: is told what is done, a line at a time.
-        watch: is told of units done, of all units, and of documents done so far.
+        watch: is told of units done, of all units, and of documents, at every step of the work.
 
     Raises:
         UserError: nothing usable in the corpus, an output that holds something else, a disk that
@@ -78,6 +79,8 @@ def prepare(
         )
     if not 0 <= validation < 1:
         raise UserError(f"validation is {validation}; it must be 0 or more and below 1")
+    if workers is not None and workers < 1:
+        raise UserError(f"workers is {workers}; it must be 1 or more")
     parts = {DEFAULT: Part(corpus=corpus)} if isinstance(corpus, Corpus) else dict(corpus)
     for name in parts:
         check_name(name)
@@ -100,11 +103,7 @@ def prepare(
     folder.claim()
     work = units(parts)
     if run is None:
-        run = partial(
-            pool.run,
-            workers=workers or os.cpu_count() or 1,
-            watch=lambda done, documents: watch(done, len(work), documents),
-        )
+        run = partial(pool.run, workers=workers or os.cpu_count() or 1, watch=watch)
     try:
         if deduplicate:
             _find_duplicates(run, settings, work)

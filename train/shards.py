@@ -66,7 +66,7 @@ def make_unit(settings: Settings, unit: Unit) -> None:
         return
     left_out = set()
     if settings.deduplicate:
-        left_out = duplicates.duplicates(store, unit.component, unit.name)
+        left_out = duplicates.duplicates(store, unit.component, unit.number)
     behind, count = 0, 0
     while store.exists(f"{work}/window-{unit.name}-{count:04d}.json"):
         record = json.loads(store.read(f"{work}/window-{unit.name}-{count:04d}.json"))

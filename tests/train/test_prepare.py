@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -247,9 +248,11 @@ def test_seed_orders_rows_and_nothing_else(tmp_path, tokenizer):
 def test_duplicates_in_other_files_and_buckets(tmp_path, tokenizer, small, monkeypatch):
     monkeypatch.setattr(duplicates, "BUCKET_DOCUMENTS", 10)
     texts = corpus.texts(50)
+    (tmp_path / "2.txt").write_bytes(b"\0" * 20_000)  # a unit without any document
     for i in range(4):
         corpus.write_jsonl(tmp_path / f"{i}.jsonl", [f"only in {i}", *texts, *texts[: 5 * i]])
-    made = prepare(Corpus([tmp_path]), tokenizer, tmp_path / "out", [64], deduplicate=True)
+    texts_only = Corpus([tmp_path], on_error="skip")
+    made = prepare(texts_only, tokenizer, tmp_path / "out", [64], deduplicate=True)
     component = made.components["default"]
     assert sum(component.documents.values()) == 54
     assert component.duplicates == 3 * 50 + 5 + 10 + 15
@@ -349,6 +352,14 @@ def test_mixture(tmp_path, tokenizer):
     ]
     assert Counter(documents_of(Prepared(tmp_path / "out"), 64)) == samples(tokenizer, texts, 64)
 
+    # Weights can be changed later: the rows stay.
+    (tmp_path / "mixture.toml").write_text(MIXTURE.replace("2.0", "3.0"))
+    parts = read_mixture(tmp_path / "mixture.toml")
+    rows = (tmp_path / "out" / "web" / "64" / "train-00000-0000.arrayrecord").stat()
+    again = prepare(parts, tokenizer, tmp_path / "out", [64], validation=0, workers=1)
+    assert again.components["web"].weight == 3.0 and manifest.read(tmp_path / "out") == again
+    assert (tmp_path / "out" / "web" / "64" / "train-00000-0000.arrayrecord").stat() == rows
+
 
 @pytest.mark.parametrize(
     ("content", "said"),
@@ -400,10 +411,34 @@ def test_what_is_finished_is_not_done_again(tmp_path, tokenizer):
         prepare(Corpus([source]), tokenizer, tmp_path / "taken", [64])
 
 
-@pytest.mark.parametrize("options", [{"lengths": [7]}, {"lengths": []}, {"validation": 1.0}])
+@pytest.mark.parametrize(
+    "options", [{"lengths": [7]}, {"lengths": []}, {"validation": 1.0}, {"workers": 0}]
+)
 def test_settings_without_sense_are_refused(tmp_path, tokenizer, options):
     source = corpus.write_jsonl(tmp_path / "text.jsonl", corpus.texts(3))
     options = {"lengths": [64]} | options
-    with pytest.raises(UserError, match=r"it must be 0 or more and below 1|8 tokens or more"):
+    with pytest.raises(UserError, match=r"below 1|8 tokens or more|must be 1 or more"):
         prepare(Corpus([source]), tokenizer, tmp_path / "out", **options)
     assert [p.name for p in tmp_path.iterdir()] == ["text.jsonl"]
+
+
+def test_bad_text_in_a_worker_is_one_line(tmp_path, tokenizer, small):
+    source = corpus.write_jsonl(tmp_path / "text.jsonl", corpus.texts())
+    with source.open("a") as file:
+        file.write("oops\n")
+    with pytest.raises(UserError, match=r"text.jsonl:121: not JSON; remove it, or pass"):
+        prepare(Corpus([source]), tokenizer, tmp_path / "out", [64], workers=2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("MODERNBERT_JAX_CORPUS" not in os.environ, reason="no real corpus")
+def test_real_text_fills_its_rows(tmp_path):
+    """In $MODERNBERT_JAX_CORPUS: tokenizer.json, and a folder corpus with some megabytes of it."""
+    place = Path(os.environ["MODERNBERT_JAX_CORPUS"])
+    real = Tokenizer.load(place / "tokenizer.json")
+    made = prepare(Corpus([place / "corpus"]), real, tmp_path / "out", [1024, 8192])
+    component = made.components["default"]
+    for length in ("1024", "8192"):
+        assert component.lengths[length]["train"].efficiency >= 0.999
+        tokens = sum(rows.tokens - 2 * rows.samples for rows in component.lengths[length].values())
+        assert tokens == sum(component.tokens.values())

@@ -140,6 +140,8 @@ def test_parquet_of_token_ids_and_of_neither(tmp_path):
     with pytest.raises(UserError, match="column 'text' holds double"):
         everything(tmp_path / "x.parquet")
     pq.write_table(pa.table({"text": ["a", None, "b"]}), tmp_path / "x.parquet")
+    with pytest.raises(UserError, match=r"x.parquet, row 2: no text"):
+        everything(tmp_path / "x.parquet")
     assert everything(tmp_path / "x.parquet", on_error="skip") == ["a", "b"]
 
 

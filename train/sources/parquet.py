@@ -33,14 +33,14 @@ def read(path: Path, piece, field: str) -> Iterator[Document | Bad]:
         with pyarrow.parquet.ParquetFile(path) as file:
             column = _column(piece.source.path, file.schema_arrow, field)
             groups = range(file.num_row_groups)[piece.start : piece.stop]
-            number = 0
+            number = sum(file.metadata.row_group(i).num_rows for i in range(piece.start))
             for batch in file.iter_batches(_BATCH, list(groups), columns=[column]):
                 for value in _values(batch.column(0)):
                     number += 1
                     if value is None:
-                        yield Bad(f", row {number} of the row groups read", f"no {column}")
+                        yield Bad(f", row {number}", f"no {column}")
                     elif isinstance(value, bytes):
-                        yield decoded(value, f", row {number} of the row groups read")
+                        yield decoded(value, f", row {number}")
                     else:
                         yield np.asarray(value)
     except (pyarrow.ArrowException, OSError) as error:
