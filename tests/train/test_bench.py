@@ -32,6 +32,14 @@ def test_the_peer_lays_rows_out():
     assert peer.filled(batch, 6, pad_id=9).tolist() == [[0, 1, 2, 0, 1, 9], [0, 1, 2, 3, 9, 9]]
 
 
+def test_the_peer_masks_in_one_draw():
+    ids = np.full((4, 5000), 7)
+    inputs, labels = peer.masked(ids, np.random.default_rng(0), mask_id=9)
+    assert set(labels.ravel()) == {7, -100} and (labels == 7).mean() == pytest.approx(0.3, abs=0.02)
+    assert (inputs == 9).mean() == pytest.approx(0.24 + 0.003, abs=0.02) and inputs.max() == 9
+    assert (inputs[labels == -100] == 7).all()
+
+
 def test_the_command(tmp_path, capsys, monkeypatch):
     """Without the peer's packages, as where only the library is installed."""
     monkeypatch.setattr(data, "_DOCUMENTS", 500)
