@@ -5,13 +5,17 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PIP = -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: quickstart test lint format parity aot bench goldens clean
+.PHONY: quickstart test lint format parity aot bench goldens clean test-slow
 
 quickstart: .venv/installed
 	.venv/bin/modernbert-jax quickstart
 
 test: .venv/test lint
 	.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile
+
+# What takes minutes; some of it only where MODERNBERT_JAX_CORPUS names a folder with text.
+test-slow: .venv/test
+	.venv/bin/python -m pytest -m slow
 
 lint: .venv/test
 	.venv/bin/ruff check .

@@ -313,7 +313,7 @@ def bench(
     suites: Positional[tuple[str, ...]],
     input: tuple[str, ...] = (),
     tokenizer: Path | None = None,
-    megabytes: float = 32.0,
+    megabytes: float = 12.0,
     json: Path | None = None,
 ) -> None:
     """Measures speed beside a peer that does the same work in the same run.

@@ -77,12 +77,12 @@ class Stage:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be more than 0")
         if not 0 < self.mask_rate < 1:
             raise UserError(f"mask_rate is {self.mask_rate}; it must lie between 0 and 1")
-        if self.mixture and not max(self.mixture.values()) > 0:
-            raise UserError("mixture leaves out every component; give one a weight above 0")
         for name, values in (("mixture", self.mixture), ("epochs", self.epochs)):
             for component, value in values.items():
                 if not 0 <= value < math.inf or (name == "epochs" and not value):
                     raise UserError(f"{name}.{component} is {value}; it must be more than 0")
+        if self.mixture and not max(self.mixture.values()) > 0:
+            raise UserError("mixture leaves out every component; give one a weight above 0")
         if self.warmup_tokens + self.decay_tokens > self.tokens:
             raise UserError(
                 f"warmup_tokens {self.warmup_tokens} and decay_tokens {self.decay_tokens} do not"
@@ -145,6 +145,8 @@ class PretrainConfig:
     """Folder of the run. The same command in the same folder goes on where it stopped."""
     data: str = "data"
     """Folder made by `modernbert-jax prepare`, with rows of every stage's length."""
+    data_threads: int = 2
+    """Threads that read ahead. Batches do not depend on them; slow storage may want more."""
     init_from: str = ""
     """Checkpoint to start from, in any format, or the name of a model on the hub; none means random
     weights."""
@@ -189,7 +191,7 @@ class PretrainConfig:
     def __post_init__(self):
         if not self.stages:
             raise UserError("stages is empty; a run needs one or more")
-        for name in ("log_every", "save_every", "keep", "eval_every", "skip_limit"):
+        for name in ("log_every", "save_every", "keep", "eval_every", "skip_limit", "data_threads"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be 1 or more")
         for name in ("keep_every", "spike_deviations"):

@@ -25,6 +25,7 @@ from . import manifest as manifests
 from .mixture import Order, Share
 from .records import read_row
 from .row_files import HASHED, RowFiles, check
+from .store import is_remote
 
 READ_AHEAD = 4
 """Batches that are read before they are asked for."""
@@ -53,6 +54,11 @@ class Prepared:
 
     def __init__(self, folder: str | Path):
         """Raises `UserError` if the folder is not a whole prepared one."""
+        if is_remote(folder):
+            raise UserError(
+                f"{folder}: rows are read at random from a file system; mount the bucket, or copy"
+                " the folder"
+            )
         self.folder = Path(folder)
         self.manifest = manifests.read(folder)
         self.tokenizer = Tokenizer.load(self.folder / "tokenizer")

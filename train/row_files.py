@@ -35,9 +35,10 @@ class RowFiles(grain.sources.ArrayRecordDataSource):
             return super().__getitem__(index)
         except Exception as error:  # the library raises what its C++ made of it
             file = self._files[bisect.bisect_right(self._ends, index)]
+            said = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(
-                f"{file}: damaged or unreadable ({str(error).splitlines()[0]}); prepare the corpus"
-                " again, or copy the file again from where it was made"
+                f"{file}: damaged or unreadable ({said}); prepare the corpus again, or copy the"
+                " file again from where it was made"
             ) from error
 
 

@@ -26,8 +26,17 @@ from .start import adopted, initial_params, with_token_ids
 PLAN = "plan.png"
 """What a dry run may have left in the folder."""
 
-_FREE = ("output", "keep", "keep_every", "log_every", "save_every", "skip_limit", "wandb_project")
-_FREE += ("mesh",)
+_FREE = (
+    "output",
+    "mesh",
+    "keep",
+    "keep_every",
+    "log_every",
+    "save_every",
+    "skip_limit",
+    "data_threads",
+    "wandb_project",
+)
 """Keys that may change between a run and its resumption: they leave its results alone."""
 
 
@@ -91,6 +100,7 @@ class Run:
             read,
             order=self.order(stage),
             sharding=sharding.rows_sharding(self.mesh),
+            threads=self.config.data_threads,
         )
 
     @property

@@ -1,5 +1,7 @@
 """Configurations as JSON: there and back, and strict on the way."""
 
+import dataclasses
+import json
 import pathlib
 
 import corpus
@@ -67,6 +69,30 @@ def test_stage_counts_steps_in_tokens():
     assert float(rate(50)) == 0 and float(rate(31)) < 1
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mixture": {"a": -1.0}}, "mixture.a is -1.0; it must be more than 0"),
+        ({"mixture": {"a": 1.0, "b": float("nan")}}, "mixture.b is nan"),
+        ({"mixture": {"a": 0.0}}, "mixture leaves out every component"),
+        ({"epochs": {"a": 0.0}}, "epochs.a is 0.0; it must be more than 0"),
+        ({"epochs": {"a": float("inf")}}, "epochs.a is inf"),
+    ],
+)
+def test_mixtures_that_cannot_be(config, change, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(config.stages[0], **change)
+
+
+def test_a_mixture_survives_json(config):
+    stage = dataclasses.replace(config.stages[0], mixture={"a": 2.0, "b": 0.0}, epochs={"a": 1.5})
+    config = dataclasses.replace(config, stages=(stage,))
+    assert from_json(PretrainConfig, json.loads(json.dumps(to_json(config)))) == config
+    value = to_json(config)
+    del value["stages"][0]["mixture"]  # a run from before there were mixtures
+    assert from_json(PretrainConfig, value).stages[0].mixture == {}
+
+
 def test_presets_load_and_are_sound():
     assert "nano" in presets.names()
     for name in presets.names():
@@ -75,8 +101,6 @@ def test_presets_load_and_are_sound():
 
 
 def test_python_and_json_files(tmp_path, config):
-    import json
-
     (tmp_path / "mine.json").write_text(json.dumps(to_json(config)))
     assert presets.load(str(tmp_path / "mine.json")) == config
     (tmp_path / "mine.py").write_text(

@@ -194,6 +194,8 @@ def test_unprepared_length_and_folder(data, tmp_path):
         data.rows("train", 99, "code")
     with pytest.raises(UserError, match=r"not a prepared corpus"):
         Prepared(tmp_path)
+    with pytest.raises(UserError, match=r"gs://bucket/data: .* mount the bucket, or copy"):
+        Prepared("gs://bucket/data")
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ class Options:
     """Files or globs of text; none means the sources of Python's standard library."""
     tokenizer: Path | None = None
     """Directory of a tokenizer, or its tokenizer.json; none means one trained on the text."""
-    megabytes: float = 32.0
+    megabytes: float = 12.0
     """Text that is used, at most, in bytes / 1e6."""
 
 

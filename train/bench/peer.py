@@ -93,6 +93,17 @@ def filled(batch: Rows, capacity: int, pad_id: int = 0) -> np.ndarray:
     return ids
 
 
+def masked(
+    ids: np.ndarray, rng: np.random.Generator, mask_id: int, rate: float = 0.3
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and labels, int64 [rows, capacity], made on the host: one draw for each position."""
+    share = rng.random(ids.shape)
+    inputs = np.where(share < 0.8 * rate, mask_id, ids)
+    redrawn = (share >= 0.8 * rate) & (share < 0.9 * rate)
+    inputs[redrawn] = rng.integers(0, inputs.max() + 1, int(redrawn.sum()))
+    return inputs, np.where(share < rate, ids, -100)
+
+
 def _best_fit(room: np.ndarray, length: int) -> int:
     """The first row with the least room that takes `length`; -1 if there is none."""
     best, least = -1, 1 << 62
