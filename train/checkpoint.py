@@ -37,7 +37,7 @@ class Checkpoints:
         self._checkpointer.close()
 
     def latest(self, before: int | None = None) -> int | None:
-        """The step of the newest whole checkpoint, or of the newest up to step `before`."""
+        """The step of the newest whole checkpoint, or of the newest at or before one."""
         steps = [c.step for c in self._checkpointer.checkpoints]
         return max((s for s in steps if before is None or s <= before), default=None)
 

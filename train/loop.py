@@ -107,14 +107,14 @@ class Trainer:
         save_every = stage.save_every or config.save_every
         segment = stage.batches.at(step - start)
         batches, step_fn = self._segment(stage, start, segment, step, state, mask)
-        count = microbatches(segment.rows, stage.microbatch_rows)
         metrics: StepMetrics | None = None
         unlogged: Unlogged | None = None
         while True:
             at_edge, stopping = step in (start, end), self.stop.asked
             evaluates = at_edge or step % eval_every == 0
             saves = at_edge or step % save_every == 0 or stopping
-            grows = step < end and stage.batches.at(step - start) != segment
+            goes_on = step < end and not stopping
+            grows = goes_on and stage.batches.at(step - start) != segment
             if evaluates or saves or grows:
                 meter.finished(metrics)
                 unlogged = self._log(unlogged, meter)
@@ -127,15 +127,14 @@ class Trainer:
                 if grows:
                     segment = stage.batches.at(step - start)
                     batches, step_fn = self._segment(stage, start, segment, step, state, mask)
-                    count = microbatches(segment.rows, stage.microbatch_rows)
                 metrics = None
                 meter.restart()
-            if step == end or stopping:
+            if not goes_on:
                 return state, meter.tokens
             rows = meter.next(batches)
             before = metrics
             with self.profiler.step(step + 1):
-                state, metrics = step_fn(state, divided(rows, count))
+                state, metrics = step_fn(state, rows)
             step += 1
             meter.finished(before)
             self.profiler.after(step, metrics)
@@ -149,7 +148,7 @@ class Trainer:
         self, stage: Stage, start: int, segment: Segment, step: int, state: TrainState, mask
     ):
         """The batches of one size from step `step` on, and the step compiled for them."""
-        config = self.run.config
+        config, count = self.run.config, microbatches(segment.rows, stage.microbatch_rows)
         seed = stage.shuffle_seed
         if seed is None:
             seed = config.seed + config.stages.index(stage)
@@ -157,12 +156,11 @@ class Trainer:
         batches = self.run.data.batches("train", stage.length, segment.rows, seed, read)
         step_fn = train_step(config, stage, start, mask)
         if step - start < stage.steps:
-            count = microbatches(segment.rows, stage.microbatch_rows)
             shape = jax.eval_shape(lambda rows: divided(rows, count), batches.shape())
             name = f"compiling {stage.name}, batches of {segment.rows:,}"
             with phase(name), self.chronometer.during("compile"):
                 step_fn = step_fn.lower(state, shape).compile()
-        return batches, step_fn
+        return batches, lambda state, rows: step_fn(state, divided(rows, count))
 
     def _save(self, stage: Stage, state: TrainState, tokens: int, position: int) -> None:
         config = self.run.config
@@ -191,7 +189,8 @@ class Trainer:
         if skipped < self.run.config.skip_limit:
             self.progress.say(said)
             return
-        good = self.checkpoints.latest(before=step - skipped)
+        # The loss that the last update led to was bad: only those before are known to be good.
+        good = self.checkpoints.latest(before=step - skipped - 1)
         remedy = "it has no good checkpoint; start again with a lower learning rate"
         if good is not None:
             folder = self.run.folder / "checkpoints" / str(good)
