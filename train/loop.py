@@ -144,7 +144,7 @@ class Trainer:
                     batches, step_fn = self._segment(stage, start, segment, step, state, mask)
                 metrics = None
                 meter.restart()
-            if step == end or stopping:
+            if not goes_on:
                 batches.close()
                 return state, meter.tokens
             rows = meter.next(batches)
@@ -163,7 +163,7 @@ class Trainer:
         self, stage: Stage, start: int, segment: Segment, step: int, state: TrainState, mask
     ):
         """The batches of one size from step `step` on, and the step compiled for them."""
-        config = self.run.config
+        config, count = self.run.config, microbatches(segment.rows, stage.microbatch_rows)
         seed = stage.shuffle_seed
         if seed is None:
             seed = config.seed + config.stages.index(stage)

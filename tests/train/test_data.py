@@ -88,6 +88,16 @@ def test_another_seed_is_another_order(data, whole):
     assert not np.array_equal(hosts(data, 1, 3, seed=6), whole[:3])
 
 
+def test_batches_of_any_size_go_on_where_others_ended(data):
+    """A run whose batches grow reads the rows that one with a single size reads."""
+    single = np.concatenate(take(data.batches("train", 64, 1, seed=5), 14))
+    batches, grown = data.batches("train", 64, 2, seed=5), []
+    for size in (2, 4, 1, 5):
+        batches = data.batches("train", 64, size, seed=5, start=batches.position)
+        grown += take(batches, 1)
+    assert batches.position == 12 and np.array_equal(np.concatenate(grown), single[:12])
+
+
 def test_an_epoch_has_every_row_once_and_the_next_another_order(data):
     order = data.order(64, {"prose": 1.0})
     wanted = [tuple(r["token_ids"]) for r in iterate(data, "prose")]

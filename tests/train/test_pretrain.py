@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import corpus
+import jax
 import numpy as np
 import pytest
 import rows
@@ -81,7 +82,7 @@ def command(place, data):
 def whole(place, command) -> Path:
     """The folder of a run that was never stopped."""
     process = command("whole")
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
     (place / "whole.log").write_text(output)
     return place / "whole"
@@ -173,7 +174,7 @@ def test_any_checkpoint_can_be_exported(whole, tmp_path, capsys):
 
 def test_a_finished_run_is_left_alone(whole, place, command):
     before = (whole / "metrics.jsonl").read_bytes()
-    output, _ = command("whole").communicate(timeout=120)
+    output, _ = command("whole").communicate(timeout=900)
     assert "finished" in output and (whole / "metrics.jsonl").read_bytes() == before
 
 
@@ -188,7 +189,7 @@ def test_killed_again_and_again_it_ends_the_same(whole, place, command):
         kills += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    output, _ = (last := command("killed")).communicate(timeout=300)
+    output, _ = (last := command("killed")).communicate(timeout=900)
     assert last.returncode == 0, output
     assert kills >= 2
     assert curve(folder) == curve(whole)
@@ -202,11 +203,11 @@ def test_asked_to_stop_it_saves_and_goes_on(whole, place, command, number):
     while process.poll() is None and reached(place / name) < 7:
         time.sleep(0.002)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
     assert "stopped, checkpoint saved; run the same pretrain command to resume" in output
     assert 7 <= reached(place / name) < 24
-    output, _ = (again := command(name)).communicate(timeout=120)
+    output, _ = (again := command(name)).communicate(timeout=900)
     assert again.returncode == 0, output
     assert curve(place / name) == curve(whole)
 
@@ -399,22 +400,37 @@ def test_going_on_with_another_architecture_and_another_tokenizer(whole, place, 
     assert again.config == run.config
 
 
-def test_a_run_that_cannot_be_saved_stops_and_names_the_last_good_checkpoint(place, data):
-    config = corpus.run_config(place, data, output=str(place / "wild"), skip_limit=3)
-    wild = dataclasses.replace(config.stages[0], peak_learning_rate=1e30)
-    config = dataclasses.replace(config, stages=(wild, *config.stages[1:]))
+def test_a_run_that_cannot_be_saved_stops_and_names_the_last_good_checkpoint(
+    whole, place, data, monkeypatch
+):
+    """Its weights are spoilt behind step 7."""
+    config = corpus.run_config(place, data, output=str(place / "spoilt"), skip_limit=3)
+    segment = loop.Trainer._segment
+
+    def spoiling(*args):
+        batches, step_fn = segment(*args)
+
+        def spoilt(state, rows):
+            if state.step == 7:
+                state = state._replace(params=jax.tree.map(lambda x: x * np.nan, state.params))
+            return step_fn(state, rows)
+
+        return batches, spoilt
+
+    monkeypatch.setattr(loop.Trainer, "_segment", spoiling)
     with pytest.raises(loop.RunStopped) as stopped:
         loop.pretrain(config)
-    said = str(stopped.value)
-    assert "3 updates skipped up to step" in said and "loss is" in said
-    good = place / "wild" / "checkpoints" / "0"
-    assert f"the last good checkpoint is {good}; start from it" in said and good.is_dir()
-    rows = [r for r in read_rows(place / "wild" / "metrics.jsonl") if "skipped_updates" in r]
-    assert rows[-1]["skipped_updates"] == rows[-1]["skipped_in_a_row"] == 3
-    assert rows[-1]["update_norm"] == 0
-    assert np.isfinite([r["param_norm"] for r in rows[:2]]).all()
+    said, good = str(stopped.value), place / "spoilt" / "checkpoints" / "5"
+    assert "3 updates skipped up to step 10: loss is nan" in said
+    assert f"the last good checkpoint is {good}; start from it with --init-from {good}" in said
     kept = convert.load(good).params["encoder"]["embeddings"]["embedding"]
     assert np.isfinite(kept).all()
+    rows = {r["step"]: r for r in read_rows(place / "spoilt" / "metrics.jsonl") if "loss" in r}
+    assert [rows[s]["skipped_in_a_row"] for s in range(1, 11)] == [0] * 7 + [1, 2, 3]
+    assert rows[10]["update_norm"] == 0 and rows[10]["loss"] is None
+    assert [rows[s]["loss"] for s in range(1, 8)] == [
+        r["loss"] for r in read_rows(whole / "metrics.jsonl") if r["step"] < 8 and "loss" in r
+    ]
 
 
 def test_report_draws_the_run(whole, tmp_path):

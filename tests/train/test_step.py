@@ -11,6 +11,7 @@ import tiny
 
 from modernbert_jax.packing import Rows
 from modernbert_jax.train import step as steps
+from modernbert_jax.train.config import PretrainConfig, Stage
 from modernbert_jax.train.guard import WINDOW, Guard, judge
 
 MASK = steps.MaskRule(mask_id=3, vocab_size=96, special_ids=(0, 1, 2, 3))
@@ -78,6 +79,30 @@ def test_a_bad_update_is_not_made(step, state, batch, reason):
             *(jax.tree.leaves(getattr(s.opt_state, name)) for s in (before, after)), strict=True
         )
         assert all(np.array_equal(a, b) for a, b in kept)
+
+
+def test_another_stage_keeps_moments_and_corrects_the_decay():
+    """Its rate and decay are its own: a weight loses its share at the peak of this very stage."""
+    stage = {"tokens": 640, "length": 64, "rows": 1}
+    first = Stage(name="a", peak_learning_rate=8e-4, warmup_tokens=320, **stage)
+    second = Stage(name="b", peak_learning_rate=3e-4, weight_decay=0.1, **stage)
+    bare = dataclasses.replace(second, weight_decay=0.0)
+    config = PretrainConfig(model=tiny.config(), stages=(first, second))
+    params = {"kernel": jnp.full((2, 3), 5.0), "scale": jnp.ones(3)}
+    grads = jax.tree.map(jnp.ones_like, params)
+    state = steps.optimizer(config, first, 0).init(params)
+    for _ in range(first.steps):
+        _, state = steps.optimizer(config, first, 0).update(grads, state, params)
+    nothing = jax.tree.map(jnp.zeros_like, params)
+    (with_decay, after), (without, _) = (
+        steps.optimizer(config, s, first.steps).update(nothing, state, params)
+        for s in (second, bare)
+    )
+    lost = with_decay["kernel"] - without["kernel"]
+    np.testing.assert_allclose(lost, -0.1 * 5.0, rtol=1e-5)  # not 0.1 * 3e-4 / 8e-4
+    assert np.array_equal(with_decay["scale"], without["scale"])
+    np.testing.assert_allclose(after.mu["kernel"], 0.9 * state.mu["kernel"])
+    assert np.abs(without["kernel"]).max() > 0 and after.count == first.steps + 1
 
 
 def test_the_guard_s_judgement():
