@@ -43,7 +43,7 @@ goldens: .venv-parity/installed
 	.venv-parity/bin/python tests/goldens/make.py
 
 clean:
-	rm -rf .venv .venv-* build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* build *.egg-info .hypothesis .pytest_cache .ruff_cache
 
 .venv/installed: pyproject.toml
 	$(if $(PYTHON),,$(error no Python 3.11 or newer found; pass PYTHON=/path/to/python))

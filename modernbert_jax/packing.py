@@ -1,8 +1,8 @@
 """Packing: documents of many lengths into rows of one length, with hardly a gap.
 
 Best-fit decreasing: every row begins with the longest document that is left, and what fits its
-room best follows: one or two documents that fill it exactly, or else the longest that fits. Over
-a window of ten thousand natural lengths that fills more than 99.9 % of the tokens.
+room best follows: one to three documents that fill it exactly, or else the longest that fits.
+Over a window of ten thousand natural lengths that fills more than 99.9 % of the tokens.
 """
 
 import collections
@@ -12,6 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from modernbert_jax.errors import UserError
+
+_SMALL = 1024
+"""Tokens in a room that is worth looking for three documents; a larger one gets smaller soon."""
+
+_TRIES = 64
+"""Lengths tried for the first of three."""
 
 
 class Rows(NamedTuple):
@@ -46,18 +52,36 @@ def pack(lengths: Sequence[int], capacity: int, seed: int | Sequence[int] = 0) -
     # one another, they show every pair that fills a room at once.
     have = sum(1 << n for n in left)
     mirrored = sum(1 << (capacity - n) for n in left)
+
+    def pair(room: int) -> list[int] | None:
+        """Two lengths that fill a room, the most uneven: long documents are hard to place."""
+        pairs = have & (mirrored >> (capacity - room))
+        first = pairs.bit_length() - 1
+        enough = pairs and (2 * first != room or len(left[first]) > 1)
+        return [first, room - first] if enough else None
+
+    def fill(room: int, fitting: int) -> list[int] | None:
+        """Two or three lengths that fill a room."""
+        found = pair(room)
+        for _ in range(_TRIES if room <= _SMALL and not found else 0):
+            if not fitting:
+                break
+            first = fitting.bit_length() - 1
+            fitting ^= 1 << first
+            found = pair(room - first)
+            if found and len(left[first]) > found.count(first):
+                return [first, *found]
+            found = None
+        return found
+
     rows: list[list[int]] = []
     while have:
         row: list[int] = []
         room = capacity
         while fitting := have & ((2 << room) - 1):
-            longest = fitting.bit_length() - 1
-            pairs = have & (mirrored >> (capacity - room)) if room < capacity else 0
-            chosen = [longest]
-            if longest < room and pairs:
-                first = pairs.bit_length() - 1  # the most uneven one: long ones are hard to place
-                if 2 * first != room or len(left[first]) > 1:
-                    chosen = [first, room - first]
+            chosen = [fitting.bit_length() - 1]
+            if chosen[0] < room < capacity:
+                chosen = fill(room, fitting) or chosen
             for n in chosen:
                 row.append(left[n].pop())
                 room -= n
