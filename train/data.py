@@ -80,11 +80,11 @@ class Prepared:
         return [c for c in sorted(self.manifest.components) if self._shards("train", length, c)]
 
     def rows(
-        self, split: str, length: int, component: str = manifests.DEFAULT
+        self, split: str, length: int, component: str | None = None
     ) -> grain.MapDataset[dict[str, np.ndarray]]:
-        """A component's rows in the order of the files: a dictionary of the fields of `Rows`.
+        """Rows in the order of the files, each a dictionary of the fields of `Rows`.
 
-        Raises `UserError` if there are none.
+        Of a component, or of all of them one after another. Raises `UserError` if there are none.
         """
         decode = self._decoder(length)
         return self._records(split, length, component).map(
@@ -207,15 +207,16 @@ class Prepared:
     def _shards(self, split: str, length: int, component: str) -> Sequence[manifests.Shard]:
         return self.manifest.shards(component, length, split)
 
-    def _records(self, split: str, length: int, component: str) -> grain.MapDataset[bytes]:
-        known = self.components(length)
-        if component not in self.manifest.components:
+    def _records(self, split: str, length: int, component: str | None) -> grain.MapDataset[bytes]:
+        known, every = self.components(length), list(self.manifest.components)
+        if component is not None and component not in every:
             raise UserError(
                 f"{self.folder}: has no component {component!r}; {did_you_mean(component, known)}"
             )
-        shards = self._shards(split, length, component)
+        names = every if component is None else [component]
+        shards = [shard for name in names for shard in self._shards(split, length, name)]
         if not shards:
-            raise UserError(f"{self.folder}/{component}/{length}: has no {split} rows")
+            raise UserError(f"{self.folder}: {', '.join(names)} has no {split} rows of {length}")
         return grain.MapDataset.source(RowFiles(self.folder, shards))
 
     def _decoder(self, length: int) -> Callable[[Sequence[bytes]], tuple[Rows, np.ndarray, int]]:
