@@ -90,10 +90,10 @@ def test_another_seed_is_another_order(data, whole):
 
 def test_batches_of_any_size_go_on_where_others_ended(data):
     """A run whose batches grow reads the rows that one with a single size reads."""
-    single = np.concatenate(take(data.batches("train", 64, 1, seed=5), 14))
-    batches, grown = data.batches("train", 64, 2, seed=5), []
+    single = np.concatenate(take(data.batches(64, 1, seed=5), 14))
+    batches, grown = data.batches(64, 2, seed=5), []
     for size in (2, 4, 1, 5):
-        batches = data.batches("train", 64, size, seed=5, start=batches.position)
+        batches = data.batches(64, size, seed=5, start=batches.position)
         grown += take(batches, 1)
     assert batches.position == 12 and np.array_equal(np.concatenate(grown), single[:12])
 

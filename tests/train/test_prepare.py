@@ -1,6 +1,7 @@
 """From text to rows: every token once and in its place, the same whoever does the work."""
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -79,10 +80,10 @@ def data(tmp_path_factory) -> Prepared:
 
 def documents_of(data, length, splits=("train", "validation")):
     """Every packed document, token ids as a tuple."""
-    for split in splits:
-        if not any(data.manifest.shards(c, length, split) for c in data.manifest.components):
+    for split, component in itertools.product(splits, data.manifest.components):
+        if not data.manifest.shards(component, length, split):
             continue
-        rows = data.rows(split, length)
+        rows = data.rows(split, length, component)
         for i in range(len(rows)):
             row = rows[i]
             for s in range(1, row["segment_ids"].max() + 1):
