@@ -7,7 +7,7 @@ from pathlib import Path
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.files import whole_directory
 
-from . import huggingface, native
+from . import huggingface, modules, native, pylate, sentence_transformers
 from .checkpoint import DTYPES, Checkpoint, Layout, cast
 from .inspect import inspect, render, show
 from .verify import Verification, verify
@@ -29,10 +29,15 @@ __all__ = [
     "verify",
 ]
 
-FORMATS = {"hf": huggingface, "jax": native}
+FORMATS = {
+    "hf": huggingface,
+    "jax": native,
+    "sentence-transformers": sentence_transformers,
+    "pylate": pylate,
+}
 """Modules with `read(directory) -> Checkpoint` and `write(checkpoint, directory)`."""
 
-_LATER = ("flexbert", "sentence-transformers", "pylate")
+_LATER = ("flexbert",)
 """Formats that are recognised, so that they are not taken for another, and not read yet."""
 
 
@@ -45,11 +50,14 @@ def load(path: str | os.PathLike) -> Checkpoint:
 def save(checkpoint: Checkpoint, path: str | os.PathLike, format: str = "hf") -> None:
     """Writes a new directory, whole or not at all.
 
+    Format `hf` keeps what follows the model: it becomes `sentence-transformers` or `pylate` for a
+    model that has modules, which Hugging Face directories are too.
+
     Raises:
         UserError: an unknown format, a path that holds something already, or parameters that do
             not fit the config.
     """
-    module = _module(format)
+    module = _module(_with_modules(format, checkpoint))
     with whole_directory(Path(path).expanduser()) as directory:
         module.write(checkpoint, directory)
 
@@ -72,6 +80,7 @@ def convert(
     target = format or ("hf" if source == "jax" else "jax")
     _module(target)
     checkpoint = load(src)
+    target = _with_modules(target, checkpoint)
     if dtype:
         checkpoint = cast(checkpoint, dtype)
     save(checkpoint, dst, target)
@@ -89,7 +98,7 @@ def detect(path: str | os.PathLike) -> str:
         raise UserError(f"{path}: {what}")
     if (path / native.MARKER).is_file() or (path / native.PARAMS).is_dir():
         return "jax"
-    if (path / "modules.json").is_file():
+    if (path / modules.MODULES).is_file():
         return "pylate" if _late_interaction(path) else "sentence-transformers"
     if (path / "config.json").is_file():
         return "hf"
@@ -100,10 +109,18 @@ def detect(path: str | os.PathLike) -> str:
 
 def _late_interaction(path: Path) -> bool:
     try:
-        kind = json.loads((path / "config_sentence_transformers.json").read_bytes())["model_type"]
+        kind = json.loads((path / modules.SETTINGS).read_bytes())["model_type"]
     except (OSError, ValueError, KeyError, TypeError):
         kind = None
-    return kind == "ColBERT" or b"pylate" in (path / "modules.json").read_bytes()
+    late = modules.KINDS.get(str(kind)) == "late-interaction"
+    return late or b"pylate" in (path / modules.MODULES).read_bytes()
+
+
+def _with_modules(format: str, checkpoint: Checkpoint) -> str:
+    """The format that keeps all that a checkpoint holds."""
+    if format != "hf" or modules.MODULES not in checkpoint.files:
+        return format
+    return "pylate" if checkpoint.pipeline.late else "sentence-transformers"
 
 
 def _module(format: str):

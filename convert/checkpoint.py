@@ -10,9 +10,10 @@ import numpy as np
 
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.pipeline import Pipeline
 from modernbert_jax.tokenizer import Tokenizer
 
-from . import names
+from . import modules, names
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -37,19 +38,20 @@ class Checkpoint:
 
     config: ModernBertConfig
     params: names.Params
-    """In the layout of the module: `MaskedLM` or `Encoder`, or with a classifier {"encoder",
-    "head", "classifier"}. The dtypes are those of the file."""
+    """In the layout of the module: `MaskedLM`, `CausalLM`, `Classifier` or `Encoder`; with dense
+    layers behind an `Encoder` {"encoder", "dense_0", ...}. The dtypes are those of the file."""
     head: str = "masked_lm"
-    """A key of `names.HEADS`."""
+    """A key of `names.heads(config)`."""
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
-    """The tokenizer's files and the like, carried through byte for byte."""
+    """The tokenizer's files, those of `modules`, and the like, carried through byte for byte; by
+    their paths in the directory."""
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Keys of `config.json` that mean nothing to the model: `id2label`, prompts, ..."""
     layout: Layout = Layout()
 
     def __post_init__(self):
-        if self.head not in names.HEADS:
-            raise UserError(f"head is {self.head!r}; {did_you_mean(self.head, names.HEADS)}")
+        if self.head not in (known := names.heads(self.config)):
+            raise UserError(f"head is {self.head!r}; {did_you_mean(self.head, known)}")
         params: names.Params = {}
         for path, leaf in names.flatten(self.params).items():
             names.put(params, path, np.asarray(leaf))
@@ -59,6 +61,16 @@ class Checkpoint:
     def tokenizer(self) -> Tokenizer | None:
         """From `files`, when first asked for. Raises `UserError` if they are damaged."""
         return Tokenizer.from_files(self.files) if "tokenizer.json" in self.files else None
+
+    @cached_property
+    def pipeline(self) -> Pipeline | None:
+        """What follows the model, where `files` say so. Raises `UserError` if they are damaged."""
+        return modules.read(self.files, self.extra)
+
+    def rows(self, prefix: str = names.PREFIX) -> dict[str, names.Row]:
+        """The table of names of this checkpoint."""
+        projections = self.pipeline.projections if self.pipeline else ()
+        return names.table(self.config, self.head, self.labels, prefix, projections)
 
     @property
     def labels(self) -> int:

@@ -46,7 +46,7 @@ def read(directory: Path) -> Checkpoint:
         raise UserError(f"{directory / MARKER}: damaged ({error})") from None
     if problems := _compare(directory / PARAMS, marker.get("files")):
         raise UserError(f"{directory / PARAMS}: incomplete or damaged: {'; '.join(problems)}")
-    rows = names.table(config, checkpoint.head, checkpoint.labels, layout.prefix)
+    rows = checkpoint.rows(layout.prefix)
     return dataclasses.replace(checkpoint, params=_read_params(directory / PARAMS, rows))
 
 
@@ -54,8 +54,7 @@ def write(checkpoint: Checkpoint, directory: Path) -> None:
     """Fills an existing, empty directory."""
     from orbax.checkpoint import v1 as ocp  # takes a second, and reading `hf` does without
 
-    rows = names.table(checkpoint.config, checkpoint.head, checkpoint.labels)
-    names.check_params(checkpoint.params, rows, "parameters")
+    names.check_params(checkpoint.params, checkpoint.rows(), "parameters")
     ocp.save(directory.absolute() / PARAMS, checkpoint.params)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # transformers does not read this directory
@@ -68,6 +67,7 @@ def write(checkpoint: Checkpoint, directory: Path) -> None:
     }
     files.write_json(directory / MARKER, marker)
     for name, content in checkpoint.files.items():
+        (directory / name).parent.mkdir(exist_ok=True, parents=True)
         (directory / name).write_bytes(content)
 
 

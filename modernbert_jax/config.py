@@ -37,6 +37,11 @@ class RopeScaling:
     high_freq_factor: float = 4.0
 
     def __post_init__(self):
+        if self.rope_type in ("dynamic", "longrope"):
+            raise UserError(
+                f"rope_type {self.rope_type!r} is not supported: its frequencies follow the longest"
+                " sequence of a batch, so that a document's result would depend on its neighbours"
+            )
         if self.rope_type not in ("linear", "yarn", "llama3"):
             raise UserError(f"rope_type is {self.rope_type!r}; allowed: linear, yarn, llama3")
         if self.factor < 1:
@@ -68,8 +73,11 @@ class ModernBertConfig:
     """Layer i attends globally where i is a multiple of this; the others slide."""
     layer_types: tuple[LayerKind, ...] | None = None
     """One kind per layer, only where `global_attn_every_n_layers` cannot say it; else None."""
+    causal: bool = False
+    """A decoder: no token sees what comes after it."""
     local_attention: int = 128
-    """Window of sliding layers: token i sees j where |i - j| <= local_attention // 2."""
+    """Window of sliding layers: token i sees j where |i - j| <= local_attention // 2; in a decoder
+    the local_attention // 2 tokens that end with itself."""
     global_rope_theta: float = 160_000.0
     local_rope_theta: float = 10_000.0
     global_rope_scaling: RopeScaling | None = None
@@ -142,6 +150,8 @@ class ModernBertConfig:
             self.pad_token_id is None or 0 <= self.pad_token_id < self.vocab_size,
             f"below vocab_size {self.vocab_size}, or null",
         )
+        if self.causal:
+            self._require("local_attention", self.local_attention > 1, "2 or more in a decoder")
         if self.layer_types is not None:
             self._set_layer_types(tuple(self.layer_types))
 
@@ -202,8 +212,11 @@ class ModernBertConfig:
         return self.local_rope_theta, self.local_rope_scaling
 
     def window(self, kind: LayerKind) -> int | None:
-        """The attention window of layers of this kind; None is unlimited."""
-        return None if kind == FULL else self.local_attention
+        """The window of `key_ranges` for layers of this kind; None is unlimited."""
+        if kind == FULL:
+            return None
+        # A decoder counts the token itself, an encoder the tokens on one side of it.
+        return 2 * (self.local_attention // 2 - 1) if self.causal else self.local_attention
 
     def parameter_count(self, *, head: bool = True) -> int:
         """Number of parameters of the encoder, and of the masked-LM head if `head`."""
@@ -230,7 +243,8 @@ class ModernBertConfig:
         that go through the masked-LM head. Norms, rotations and softmax are not counted.
         """
         d, f = self.hidden_size, self.intermediate_size
-        near = min(document_length, 2 * (self.local_attention // 2) + 1)
+        side = self.local_attention // 2
+        near = min(document_length, side if self.causal else 2 * side + 1)
         keys = sum(document_length if kind == FULL else near for kind in self.layer_kinds)
         layers = self.num_hidden_layers * 2 * (4 * d * d + 3 * d * f) + 4 * d * keys
         return layers + predicted * 2 * (d * d + d * self.vocab_size)

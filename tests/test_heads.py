@@ -54,7 +54,7 @@ def test_gradients_of_pooling_stay_in_the_document(how):
 
 
 def test_unknown_pooling():
-    with pytest.raises(ValueError, match="pooling is 'first'; it must be cls, mean or max"):
+    with pytest.raises(ValueError, match="pooling is 'first'; it must be one of cls, "):
         pool(jnp.zeros((1, 2, 3)), jnp.ones((1, 2), jnp.int32), 1, "first")
 
 
