@@ -20,7 +20,6 @@ from .checkpoint import Checkpoint, Layout, labels
 
 CARRIED = (
     *tokenizers.FILES,
-    "README.md",
     "chat_template.jinja",
     "generation_config.json",
     "vocab.txt",
