@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from modernbert_jax import files, hf_config
 from modernbert_jax import tokenizer as tokenizers
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError, did_you_mean
 
-from . import names, tensors
+from . import lazy, names, tensors
 from .checkpoint import Checkpoint, Layout, labels
 
 CARRIED = (*tokenizers.FILES, "vocab.txt", "chat_template.jinja", "generation_config.json")
@@ -30,11 +28,14 @@ DECODER = "decoder.weight"
 
 
 def read(directory: Path) -> Checkpoint:
-    """The checkpoint in a directory. Raises `UserError` that lists what is wrong."""
+    """The checkpoint in a directory, its arrays lazy.
+
+    Raises `UserError` that lists what is wrong.
+    """
     config, extra, declared = read_config(directory)
     raw = files.read_json(directory / "config.json")
     # Version 4 once had rotary tables among its buffers; they follow from the config.
-    found = {n: x for n, x in tensors.read(directory).items() if not n.endswith("inv_freq")}
+    found = {n: x for n, x in tensors.scan(directory).items() if not n.endswith("inv_freq")}
     prefix = names.PREFIX if any(n.startswith(names.PREFIX) for n in found) else ""
     head = _head(raw, found, directory)
     config, copy = _tie(config, head, found, prefix, directory)
@@ -117,7 +118,7 @@ def _tokenizer_config(checkpoint: Checkpoint) -> dict[str, Any]:
     return config
 
 
-def _head(raw: Mapping[str, Any], found: Mapping[str, np.ndarray], directory: Path) -> str:
+def _head(raw: Mapping[str, Any], found: Mapping[str, names.Array], directory: Path) -> str:
     """The head that the config names, or else the one that the tensors can only belong to."""
     heads = {architecture: head for head, architecture in names.HEADS.items()}
     given = raw.get("architectures")
@@ -141,7 +142,7 @@ def _head(raw: Mapping[str, Any], found: Mapping[str, np.ndarray], directory: Pa
 def _tie(
     config: ModernBertConfig,
     head: str,
-    found: Mapping[str, np.ndarray],
+    found: Mapping[str, names.Array],
     prefix: str,
     directory: Path,
 ) -> tuple[ModernBertConfig, bool]:
@@ -154,7 +155,7 @@ def _tie(
     stored = found.get(DECODER)
     if head != "masked_lm" or not config.tie_word_embeddings or stored is None or table is None:
         return config, False
-    if np.array_equal(stored.astype(np.float64), table.astype(np.float64), equal_nan=True):
+    if lazy.equal(stored, table):
         return config, True
     warnings.warn(
         f"{directory}: tie_word_embeddings is true, but {DECODER} differs from the embedding;"

@@ -14,6 +14,8 @@ import numpy as np
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError
 
+from . import lazy
+
 HEADS = {
     "none": "ModernBertModel",
     "masked_lm": "ModernBertForMaskedLM",
@@ -27,6 +29,7 @@ HEADS = {
 TOKEN_TABLE = "embeddings.tok_embeddings.weight"
 PREFIX = "model."
 Params = dict[str, Any]
+Array = np.ndarray | lazy.Lazy
 
 
 class Transform(NamedTuple):
@@ -148,8 +151,8 @@ def _stack(row: Row, found: Mapping, shape: tuple[int, ...]) -> int:
     return max(height, row.index + 1)
 
 
-def to_params(tensors: Mapping[str, np.ndarray], rows: Mapping[str, Row], origin: str) -> Params:
-    """Our parameters from foreign tensors: a nested dict of numpy arrays.
+def to_params(tensors: Mapping[str, Array], rows: Mapping[str, Row], origin: str) -> Params:
+    """Our parameters from foreign tensors: a nested dict of arrays, lazy where those are.
 
     A stack of tensors of several dtypes gets one that holds them all exactly.
 
@@ -157,29 +160,36 @@ def to_params(tensors: Mapping[str, np.ndarray], rows: Mapping[str, Row], origin
         UserError: one message with every tensor that is missing, unexpected or of another shape.
     """
     check({n: x.shape for n, x in tensors.items()}, {n: r.shape for n, r in rows.items()}, origin)
-    members: dict[tuple[str, ...], dict[int | None, np.ndarray]] = {}
+    members: dict[tuple[str, ...], dict[int | None, Array]] = {}
     for name, row in rows.items():
-        ours = row.transform.to_ours(tensors[name])
+        ours = lazy.rearranged(tensors[name], row.transform.to_ours)
         members.setdefault(row.path, {})[row.index] = ours
     params: Params = {}
     for path, stack in members.items():
         dtype = common_dtype(x.dtype for x in stack.values())
-        if None in stack:
-            array = np.ascontiguousarray(stack[None])
-        else:
-            array = np.stack([stack[i].astype(dtype) for i in range(len(stack))])
-        put(params, path, array)
+        array = (
+            stack[None]
+            if None in stack
+            else lazy.Stack([stack[i] for i in range(len(stack))], dtype)
+        )
+        now = not any(isinstance(x, lazy.Lazy) for x in stack.values())
+        put(params, path, np.ascontiguousarray(array) if now else array)
     return params
 
 
-def to_tensors(params: Params, rows: Mapping[str, Row]) -> dict[str, np.ndarray]:
-    """The foreign tensors of parameters, contiguous. Raises `UserError` as `to_params` does."""
+def to_tensors(params: Params, rows: Mapping[str, Row]) -> dict[str, Array]:
+    """The foreign tensors of parameters, contiguous; lazy where those are.
+
+    Raises `UserError` as `to_params` does.
+    """
     check_params(params, rows, "parameters")
     tensors = {}
     for name, row in rows.items():
         array = leaf(params, row.path)
         array = array if row.index is None else array[row.index]
-        tensors[name] = np.ascontiguousarray(row.transform.to_foreign(array))
+        foreign = lazy.rearranged(array, row.transform.to_foreign)
+        later = isinstance(foreign, lazy.Lazy)
+        tensors[name] = foreign if later else np.ascontiguousarray(foreign)
     return tensors
 
 
