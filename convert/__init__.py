@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from modernbert_jax.errors import UserError, did_you_mean
-from modernbert_jax.files import whole_directory
+from modernbert_jax.files import whole_directory, whole_file
 
-from . import huggingface, lazy, native
+from . import flexbert, huggingface, lazy, native
 from .checkpoint import DTYPES, Checkpoint, Layout, cast, loaded
 from .inspect import inspect, render, show
 from .verify import Verification, verify
@@ -33,10 +33,10 @@ __all__ = [
     "verify",
 ]
 
-FORMATS = {"hf": huggingface, "jax": native}
+FORMATS = {"hf": huggingface, "jax": native, "flexbert": flexbert}
 """Modules with `read(path) -> Checkpoint`, its arrays lazy, and `write(checkpoint, directory)`."""
 
-_LATER = ("flexbert", "sentence-transformers", "pylate")
+_LATER = ("sentence-transformers", "pylate")
 """Formats that are recognised, so that they are not taken for another, and not read yet."""
 
 
@@ -69,6 +69,10 @@ def save(checkpoint: Checkpoint, path: str | os.PathLike, format: str = "hf") ->
             not fit the config.
     """
     module, path = _module(format), Path(path).expanduser()
+    if path.suffix == flexbert.SUFFIX and module is flexbert:
+        with whole_file(path) as file:
+            flexbert.write_file(checkpoint, file)
+        return
     with whole_directory(path) as directory:
         module.write(checkpoint, directory)
 
@@ -113,7 +117,7 @@ def convert(
 def detect(path: str | os.PathLike) -> str:
     """The format of a checkpoint's directory. Raises `UserError` if it is none."""
     path = Path(path).expanduser()
-    if path.is_file() and path.suffix == ".pt":
+    if path.is_file() and path.suffix == flexbert.SUFFIX:
         return "flexbert"
     if not path.is_dir():
         what = "no such file" if path.suffix == ".pt" else "no such directory"
@@ -125,13 +129,13 @@ def detect(path: str | os.PathLike) -> str:
         return "pylate" if _late_interaction(path) else "sentence-transformers"
     if (path / "config.json").is_file():
         return "hf"
-    if any(path.glob(f"*{'.pt'}")):
+    if any(path.glob(f"*{flexbert.SUFFIX}")):
         return "flexbert"
     raise UserError(f"{path}: no checkpoint; neither config.json nor {native.MARKER} is in it")
 
 
 def _target(source: str, dst: Path) -> str:
-    if dst.suffix == ".pt":
+    if dst.suffix == flexbert.SUFFIX:
         return "flexbert"
     return "hf" if source == "jax" else "jax"
 

@@ -30,6 +30,16 @@ class Layout:
     dtype: str | None = None
     """What `config.json` says, which need not be so; None writes the widest that there is."""
 
+    def __post_init__(self):
+        dtypes = self.dtypes
+        known = isinstance(dtypes, Mapping) and {*dtypes.values()} <= {*DTYPES, "float64"}
+        if self.prefix not in ("", names.PREFIX) or type(self.decoder_copy) is not bool:
+            raise UserError(
+                f"layout has prefix {self.prefix!r}, decoder_copy {self.decoder_copy!r}"
+            )
+        if not known or not isinstance(self.dtype, str | None):
+            raise UserError("layout has dtypes that are none")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:

@@ -38,7 +38,7 @@ def read(directory: Path) -> Checkpoint:
     found = {n: x for n, x in tensors.scan(directory).items() if not n.endswith("inv_freq")}
     prefix = names.PREFIX if any(n.startswith(names.PREFIX) for n in found) else ""
     head = _head(raw, found, directory)
-    config, copy = _tie(config, head, found, prefix, directory)
+    config, copy = tie(config, head, found, prefix, directory)
     rows = names.table(config, head, labels(head, extra), prefix)
     stored = {n: x for n, x in found.items() if not (copy and n == DECODER)}
     params = names.to_params(stored, rows, str(directory))
@@ -139,7 +139,7 @@ def _head(raw: Mapping[str, Any], found: Mapping[str, names.Array], directory: P
     return "masked_lm" if any(n.startswith(("head.", "decoder.")) for n in found) else "none"
 
 
-def _tie(
+def tie(
     config: ModernBertConfig,
     head: str,
     found: Mapping[str, names.Array],
