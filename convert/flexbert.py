@@ -194,10 +194,12 @@ def _token_ids(content: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[s
     Without one, a vocabulary of ModernBERT's size is taken for ModernBERT's.
     """
     if "tokenizer.json" in files:
-        tokenizer = Tokenizer.from_files(files)
-        ids: dict[str, int | None] = {}
+        tokenizer, size = Tokenizer.from_files(files), content.get("vocab_size")
+        ids = dict.fromkeys(_ID_KEYS)
         for role, keys in (("cls", ("cls", "bos")), ("sep", ("sep", "eos")), ("pad", ("pad",))):
-            ids |= {f"{key}_token_id": tokenizer.role_id(role) for key in keys}
+            found = tokenizer.role_id(role)
+            if found is not None and isinstance(size, int) and found < size:
+                ids |= {f"{key}_token_id": found for key in keys}
         return ids
     known = content.get("vocab_size") == ModernBertConfig.vocab_size
     return {} if known else dict.fromkeys(_ID_KEYS)

@@ -264,7 +264,7 @@ def _refused(content: Mapping[str, Any], head: str) -> list[str]:
             problems.append(f"{one} and {other} differ; ModernBERT has both or neither")
     width = _head_width(content)
     for key in ("rotary_emb_dim", "local_attn_rotary_emb_dim"):
-        if get(key) not in (None, width):
+        if width and get(key) not in (None, width):
             problems.append(f"{key} is {get(key)!r:.80}; ModernBERT rotates all of {width}")
     for key in ("hidden_act", "head_class_act" if _classifies(head) else "head_pred_act"):
         if get(key, _DEFAULTS[key]) not in _ACTIVATIONS:

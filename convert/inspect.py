@@ -16,7 +16,7 @@ def inspect(path: str | os.PathLike) -> dict[str, Any]:
     """Facts that fit in JSON: path, format, head, config, parameters, tokenizer, other keys."""
     from . import detect, load
 
-    checkpoint = load(path)
+    checkpoint = load(path, later=True)
     return {
         "path": str(path),
         "format": detect(path),
