@@ -13,7 +13,7 @@ from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.pipeline import Pipeline
 from modernbert_jax.tokenizer import Tokenizer
 
-from . import modules, names
+from . import lazy, modules, names
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -31,15 +31,26 @@ class Layout:
     dtype: str | None = None
     """What `config.json` says, which need not be so; None writes the widest that there is."""
 
+    def __post_init__(self):
+        dtypes = self.dtypes
+        known = isinstance(dtypes, Mapping) and {*dtypes.values()} <= {*DTYPES, "float64"}
+        if self.prefix not in ("", names.PREFIX) or type(self.decoder_copy) is not bool:
+            raise UserError(
+                f"layout has prefix {self.prefix!r}, decoder_copy {self.decoder_copy!r}"
+            )
+        if not known or not isinstance(self.dtype, str | None):
+            raise UserError("layout has dtypes that are none")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A model at rest: numpy arrays, the bytes of its tokenizer, and no device."""
+    """A model at rest: its arrays, the bytes of its tokenizer, and no device."""
 
     config: ModernBertConfig
     params: names.Params
     """In the layout of the module: `MaskedLM`, `CausalLM`, `Classifier` or `Encoder`; with dense
-    layers behind an `Encoder` {"encoder", "dense_0", ...}. The dtypes are those of the file."""
+    layers behind an `Encoder` {"encoder", "dense_0", ...}. The dtypes are those of the file.
+    Leaves are numpy arrays, or `Lazy` ones that are still in their file; `loaded` reads them."""
     head: str = "masked_lm"
     """A key of `names.heads(config)`."""
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
@@ -54,7 +65,7 @@ class Checkpoint:
             raise UserError(f"head is {self.head!r}; {did_you_mean(self.head, known)}")
         params: names.Params = {}
         for path, leaf in names.flatten(self.params).items():
-            names.put(params, path, np.asarray(leaf))
+            names.put(params, path, leaf if isinstance(leaf, lazy.Lazy) else np.asarray(leaf))
         object.__setattr__(self, "params", params)
 
     @cached_property
@@ -83,6 +94,11 @@ class Checkpoint:
         return sum(leaf.size for leaf in names.flatten(self.params).values())
 
     @property
+    def nbytes(self) -> int:
+        """What the parameters take in memory, in bytes."""
+        return sum(leaf.nbytes for leaf in names.flatten(self.params).values())
+
+    @property
     def dtype(self) -> str:
         """The type of the parameters; the widest, where they differ."""
         leaves = names.flatten(self.params).values()
@@ -102,23 +118,47 @@ def labels(head: str, config: Mapping[str, Any]) -> int:
     return given
 
 
+def loaded(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with every leaf in memory."""
+    params: names.Params = {}
+    for path, leaf in names.flatten(checkpoint.params).items():
+        names.put(params, path, np.ascontiguousarray(leaf))
+    return dataclasses.replace(checkpoint, params=params)
+
+
 def cast(checkpoint: Checkpoint, dtype: str) -> Checkpoint:
-    """The checkpoint with every tensor in this dtype.
+    """The checkpoint with every tensor in this dtype. What is lazy is cast when it is read.
 
     Raises:
         UserError: another dtype than `DTYPES`, or values that float16 would turn into infinity.
+            Lazy leaves raise it when they are read, with the names of all.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype is {dtype!r}; {did_you_mean(dtype, DTYPES)}")
+    leaves = names.flatten(checkpoint.params)
+
+    def narrowed(x: np.ndarray) -> np.ndarray:
+        new = _astype(x, dtype)
+        if _overflows(x, new):
+            arrays = ((path, np.asarray(leaf)) for path, leaf in leaves.items())
+            lost = ["/".join(path) for path, x in arrays if _overflows(x, _astype(x, dtype))]
+            raise UserError(f"dtype {dtype} is too narrow for values of {', '.join(lost)}")
+        return new
+
     params: names.Params = {}
-    lost = []
-    for path, leaf in names.flatten(checkpoint.params).items():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            names.put(params, path, new := leaf.astype(dtype))
-        if np.isinf(new).sum() > np.isinf(leaf).sum():
-            lost.append("/".join(path))
-    if lost:
-        raise UserError(f"dtype {dtype} is too narrow for values of {', '.join(lost)}")
+    for path, leaf in leaves.items():
+        later = isinstance(leaf, lazy.Lazy)
+        names.put(params, path, leaf.each(narrowed, dtype) if later else narrowed(leaf))
     layout = dataclasses.replace(checkpoint.layout, dtypes={}, dtype=None)
     return dataclasses.replace(checkpoint, params=params, layout=layout)
+
+
+def _astype(x: np.ndarray, dtype: str) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return x.astype(dtype, copy=False)
+
+
+def _overflows(x: np.ndarray, new: np.ndarray) -> bool:
+    """Whether a finite number became infinite."""
+    return not np.isfinite(new).all() and bool((np.isinf(new) & np.isfinite(x)).any())

@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from modernbert_jax import files, hf_config
 from modernbert_jax import tokenizer as tokenizers
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.pipeline import Dense
 
-from . import modules, names, tensors
+from . import lazy, modules, names, tensors
 from .checkpoint import Checkpoint, Layout, labels
 
 CARRIED = (
@@ -39,7 +37,9 @@ _OF_HEADS = ("head.", "lm_head.", "decoder.", "classifier.")
 
 
 def read(directory: Path, projections: Sequence[Dense] = (), bare: bool = False) -> Checkpoint:
-    """The checkpoint in a directory. Raises `UserError` that lists what is wrong.
+    """The checkpoint in a directory, its arrays lazy.
+
+    Raises `UserError` that lists what is wrong.
 
     Args:
         directory: with `config.json`.
@@ -49,13 +49,13 @@ def read(directory: Path, projections: Sequence[Dense] = (), bare: bool = False)
     config, extra, declared = read_config(directory)
     raw = files.read_json(directory / "config.json")
     # Version 4 once had rotary tables among its buffers; they follow from the config.
-    found = {n: x for n, x in tensors.read(directory).items() if not n.endswith("inv_freq")}
+    found = {n: x for n, x in tensors.scan(directory).items() if not n.endswith("inv_freq")}
     prefix = names.PREFIX if any(n.startswith(names.PREFIX) for n in found) else ""
     headless = bare and not any(n.startswith(_OF_HEADS) for n in found)
     head = "none" if headless else _head(raw, config, found, directory)
-    config, copy = _tie(config, head, found, prefix, directory)
+    config, copy = tie(config, head, found, prefix, directory)
     for dense in projections:
-        behind = tensors.read(directory / dense.path)
+        behind = tensors.scan(directory / dense.path)
         found |= {f"{dense.path}/{n}": x for n, x in behind.items()}
     rows = names.table(config, head, labels(head, extra), prefix, projections)
     stored = {n: x for n, x in found.items() if not (copy and n == DECODER)}
@@ -81,7 +81,7 @@ def write(checkpoint: Checkpoint, directory: Path) -> None:
     if layout.decoder_copy and tied:
         written[DECODER] = written[layout.prefix + names.TOKEN_TABLE]
     written = {n: x.astype(layout.dtypes.get(n, x.dtype), copy=False) for n, x in written.items()}
-    folders: dict[str, dict[str, np.ndarray]] = {"": {}}
+    folders: dict[str, dict[str, names.Array]] = {"": {}}
     for name, array in written.items():
         folder, _, name = name.rpartition("/")
         folders.setdefault(folder, {})[name] = array
@@ -147,7 +147,7 @@ def _tokenizer_config(checkpoint: Checkpoint) -> dict[str, Any]:
 def _head(
     raw: Mapping[str, Any],
     config: ModernBertConfig,
-    found: Mapping[str, np.ndarray],
+    found: Mapping[str, names.Array],
     directory: Path,
 ) -> str:
     """The head that the config names, or else the one that the tensors can only belong to."""
@@ -171,10 +171,10 @@ def _head(
     return language_model if any(n.startswith(_OF_HEADS) for n in found) else "none"
 
 
-def _tie(
+def tie(
     config: ModernBertConfig,
     head: str,
-    found: Mapping[str, np.ndarray],
+    found: Mapping[str, names.Array],
     prefix: str,
     directory: Path,
 ) -> tuple[ModernBertConfig, bool]:
@@ -188,7 +188,7 @@ def _tie(
     tied = head in names.LANGUAGE_MODELS and config.tie_word_embeddings
     if not tied or stored is None or table is None:
         return config, False
-    if np.array_equal(stored.astype(np.float64), table.astype(np.float64), equal_nan=True):
+    if lazy.equal(stored, table):
         return config, True
     warnings.warn(
         f"{directory}: tie_word_embeddings is true, but {DECODER} differs from the embedding;"

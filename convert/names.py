@@ -15,6 +15,8 @@ from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError
 from modernbert_jax.pipeline import Dense
 
+from . import lazy
+
 HEADS = {
     "none": "ModernBertModel",
     "masked_lm": "ModernBertForMaskedLM",
@@ -38,6 +40,7 @@ LANGUAGE_MODELS = ("masked_lm", "causal_lm")
 TOKEN_TABLE = "embeddings.tok_embeddings.weight"
 PREFIX = "model."
 Params = dict[str, Any]
+Array = np.ndarray | lazy.Lazy
 
 
 class Transform(NamedTuple):
@@ -192,8 +195,8 @@ def shapes(rows: Mapping[str, Row]) -> dict[tuple[str, ...], tuple[int, ...]]:
     return found
 
 
-def to_params(tensors: Mapping[str, np.ndarray], rows: Mapping[str, Row], origin: str) -> Params:
-    """Our parameters from foreign tensors: a nested dict of numpy arrays.
+def to_params(tensors: Mapping[str, Array], rows: Mapping[str, Row], origin: str) -> Params:
+    """Our parameters from foreign tensors: a nested dict of arrays, lazy where those are.
 
     A stack of tensors of several dtypes gets one that holds them all exactly.
 
@@ -201,34 +204,40 @@ def to_params(tensors: Mapping[str, np.ndarray], rows: Mapping[str, Row], origin
         UserError: one message with every tensor that is missing, unexpected or of another shape.
     """
     check({n: x.shape for n, x in tensors.items()}, {n: r.shape for n, r in rows.items()}, origin)
-    members: dict[tuple[str, ...], dict[int | None, dict[int | None, np.ndarray]]] = {}
+    members: dict[tuple[str, ...], dict[int | None, dict[int | None, Array]]] = {}
     for name, row in rows.items():
-        ours = row.transform.to_ours(tensors[name])
+        ours = lazy.rearranged(tensors[name], row.transform.to_ours)
         members.setdefault(row.path, {}).setdefault(row.index, {})[row.part] = ours
     params: Params = {}
     for path, stack in members.items():
         array = _stacked({index: _stacked(parts) for index, parts in stack.items()})
-        put(params, path, np.ascontiguousarray(array))
+        later = any(isinstance(x, lazy.Lazy) for parts in stack.values() for x in parts.values())
+        put(params, path, array if later else np.ascontiguousarray(array))
     return params
 
 
-def _stacked(members: Mapping[int | None, np.ndarray]) -> np.ndarray:
+def _stacked(members: Mapping[int | None, Array]) -> Array:
     """The members of a stack on a new first axis; a single one as it is."""
     if None in members:
         return members[None]
     dtype = common_dtype(x.dtype for x in members.values())
-    return np.stack([members[i].astype(dtype) for i in range(len(members))])
+    return lazy.Stack([members[i] for i in range(len(members))], dtype)
 
 
-def to_tensors(params: Params, rows: Mapping[str, Row]) -> dict[str, np.ndarray]:
-    """The foreign tensors of parameters, contiguous. Raises `UserError` as `to_params` does."""
+def to_tensors(params: Params, rows: Mapping[str, Row]) -> dict[str, Array]:
+    """The foreign tensors of parameters, contiguous; lazy where those are.
+
+    Raises `UserError` as `to_params` does.
+    """
     check_params(params, rows, "parameters")
     tensors = {}
     for name, row in rows.items():
         array = leaf(params, row.path)
         array = array if row.index is None else array[row.index]
         array = array if row.part is None else array[row.part]
-        tensors[name] = np.ascontiguousarray(row.transform.to_foreign(array))
+        foreign = lazy.rearranged(array, row.transform.to_foreign)
+        later = isinstance(foreign, lazy.Lazy)
+        tensors[name] = foreign if later else np.ascontiguousarray(foreign)
     return tensors
 
 

@@ -5,18 +5,22 @@ foreign directory had and ours has not, so that writing that directory again cha
 checksum of every file of the parameters, because Orbax itself reads altered bytes without a word.
 """
 
+import contextlib
 import dataclasses
 import functools
 import warnings
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from modernbert_jax import files
 from modernbert_jax.errors import UserError
 
-from . import huggingface, names
-from .checkpoint import Checkpoint, Layout
+from . import huggingface, lazy, names
+from .checkpoint import Checkpoint, Layout, loaded
 
 MARKER = "modernbert_jax.json"
 PARAMS = "params"
@@ -24,7 +28,10 @@ VERSION = 1
 
 
 def read(directory: Path) -> Checkpoint:
-    """The checkpoint in a directory. Raises `UserError` that lists what is wrong."""
+    """The checkpoint in a directory, its arrays lazy.
+
+    Raises `UserError` that lists what is wrong.
+    """
     marker = files.read_json(directory / MARKER)
     if marker.get("version") != VERSION:
         raise UserError(
@@ -55,7 +62,12 @@ def write(checkpoint: Checkpoint, directory: Path) -> None:
     from orbax.checkpoint import v1 as ocp  # takes a second, and reading `hf` does without
 
     names.check_params(checkpoint.params, checkpoint.rows(), "parameters")
-    ocp.save(directory.absolute() / PARAMS, checkpoint.params)
+    context = ocp.Context()
+    # Numbers that look random hardly shrink, and every copy would be one model more in memory.
+    context.array.saving.use_compression = False
+    context.memory.deepcopy_host_arrays = False
+    with context:
+        ocp.save(directory.absolute() / PARAMS, loaded(checkpoint).params)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # transformers does not read this directory
         files.write_json(directory / "config.json", huggingface.config_json(checkpoint))
@@ -98,15 +110,50 @@ def _compare(directory: Path, expected: Any) -> list[str]:
 
 
 def _read_params(directory: Path, rows: dict[str, names.Row]) -> names.Params:
-    """Names and shapes are compared before anything is read."""
+    """Names and shapes are compared here; every array is read when it is used."""
     from orbax.checkpoint import v1 as ocp
 
     directory = directory.absolute()  # Orbax takes no other
+    with _readable(directory):
+        described = ocp.metadata(directory).metadata
+        names.check_params(described, rows, directory)
+    leaves = names.flatten(described)
+
+    def read(path: tuple[str, ...]) -> np.ndarray:
+        wanted: names.Params = {}
+        for other, leaf in leaves.items():
+            names.put(wanted, other, leaf if other == path else ocp.PLACEHOLDER)
+        with _readable(directory):
+            array = names.leaf(ocp.load(directory, wanted), path)
+        return lazy.heard("/".join(path), array)
+
+    params: names.Params = {}
+    one = _Last(read)
+    for path, leaf in leaves.items():
+        again = functools.partial(one, path)
+        names.put(params, path, lazy.Lazy(leaf.shape, leaf.dtype, again))
+    return params
+
+
+@contextlib.contextmanager
+def _readable(directory: Path) -> Iterator[None]:
     try:
-        names.check_params(ocp.metadata(directory).metadata, rows, directory)
-        return ocp.load(directory)
+        yield
     except UserError:
         raise
     except Exception as error:  # of many kinds; the files are as written, but not by this program
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{directory}: not readable as parameters ({reason})") from error
+
+
+class _Last:
+    """Keeps the last array that was read, for a stack is asked for layer by layer."""
+
+    def __init__(self, read: Callable[[tuple[str, ...]], np.ndarray]):
+        self._read, self._path, self._array = read, None, None
+
+    def __call__(self, path: tuple[str, ...]) -> np.ndarray:
+        if path != self._path:
+            self._array = None  # before the next one is read
+            self._array, self._path = self._read(path), path
+        return self._array

@@ -37,6 +37,28 @@ def whole_directory(path: str | os.PathLike) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+    """The path of a temporary sibling to write; it becomes `path` if the block ends well.
+
+    Raises `UserError` when there is anything at `path` already.
+    """
+    path = Path(path).absolute()
+    if path.exists():
+        raise UserError(f"{path}: exists; choose another place or remove it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(path)
+        temporary.touch()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    try:
+        yield temporary
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:
     """Replaces a file at once."""
     path = Path(path)

@@ -127,7 +127,7 @@ class Tokenizer:
     def special_ids(self) -> tuple[int, ...]:
         """Ids of all tokens that are marked as special, and of those with a role."""
         marked = {i for i, t in self.backend.get_added_tokens_decoder().items() if t.special}
-        roles = (self._role_id(role) for role in ROLES)
+        roles = (self.role_id(role) for role in ROLES)
         return tuple(sorted(marked | {i for i in roles if i is not None}))
 
     @property
@@ -153,16 +153,16 @@ class Tokenizer:
     @property
     def unk_id(self) -> int | None:
         """Id of the unknown token, if there is one."""
-        return self._role_id("unk")
+        return self.role_id("unk")
 
     @property
     def filler_id(self) -> int:
         """Id of what fills up queries: the mask, or else what ends a sequence."""
-        mask = self._role_id("mask")
+        mask = self.role_id("mask")
         return self._need("sep") if mask is None else mask
 
     def _need(self, role: str) -> int:
-        found = self._role_id(role)
+        found = self.role_id(role)
         if found is None:
             raise UserError(
                 f"tokenizer.json: has no {role} token; name one as {role}_token in"
@@ -170,7 +170,8 @@ class Tokenizer:
             )
         return found
 
-    def _role_id(self, role: str) -> int | None:
+    def role_id(self, role: str) -> int | None:
+        """Id of the token with a role of `ROLES`, or None."""
         named = self._named.get(f"{role}_token")
         for token in (named,) if named else ROLES[role]:
             if (found := self.backend.token_to_id(token)) is not None:

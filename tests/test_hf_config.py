@@ -99,7 +99,7 @@ def test_small_things():
         ({"hidden_sizes": 3}, "unknown key 'hidden_sizes'; did you mean 'hidden_size'"),
         ({"model_type": "bert"}, "model_type is 'bert', not ModernBERT"),
         ({"model_type": "eurobert"}, "model_type is EuroBERT, not ModernBERT"),
-        ({"model_type": "modernbert-decoder"}, "is a decoder; only encoders"),
+        ({"model_type": "modernvbert"}, "model_type is ModernVBERT, which has a vision tower"),
     ],
 )
 def test_what_is_refused(keys, message):

@@ -244,11 +244,11 @@ BAD = {
     ),
     "sentence-transformers": (
         lambda d: (d / "modules.json").write_text("[]"),
-        "'sentence-transformers' is not supported by this version",
+        "the first module must be a Transformer",
     ),
     "pylate": (
         lambda d: (d / "modules.json").write_text('[{"type": "pylate.models.Dense.Dense"}]'),
-        "'pylate' is not supported by this version",
+        "must be a list of objects with type and path",
     ),
 }
 
@@ -275,7 +275,7 @@ def test_bad_paths(tmp_path):
     for path, message in (
         (tmp_path / "nothing", "no such directory"),
         (source / "config.json", "is a file; a checkpoint is a directory"),
-        (source / "latest-rank0.pt", "'flexbert' is not supported"),
+        (source / "latest-rank0.pt", "no such file"),
     ):
         with pytest.raises(UserError, match=message):
             convert.load(path)
@@ -283,12 +283,12 @@ def test_bad_paths(tmp_path):
         convert.convert(source, source)
     with pytest.raises(UserError, match="did you mean 'sentence-transformers'"):
         convert.convert(source, tmp_path / "target", format="sentence-transformer")
-    with pytest.raises(UserError, match="'pylate' is not supported"):
+    with pytest.raises(UserError, match="'pylate' is for late-interaction models"):
         convert.convert(source, tmp_path / "target", format="pylate")
     assert [p.name for p in tmp_path.iterdir()] == ["source"]
 
 
-@pytest.mark.parametrize("format", convert.FORMATS)
+@pytest.mark.parametrize("format", [f for f in convert.FORMATS if f != "pylate"])
 @pytest.mark.parametrize("problem", [KeyboardInterrupt, OSError])
 def test_nothing_is_left_of_a_write_that_fails(tmp_path, monkeypatch, format, problem):
     def fail(*_):
@@ -301,7 +301,7 @@ def test_nothing_is_left_of_a_write_that_fails(tmp_path, monkeypatch, format, pr
     assert [p.name for p in tmp_path.iterdir()] == ["source"]
 
 
-@pytest.mark.parametrize("format", convert.FORMATS)
+@pytest.mark.parametrize("format", [f for f in convert.FORMATS if f != "pylate"])
 def test_parameters_that_do_not_fit_are_not_written(tmp_path, format):
     checkpoint = convert.load(hf_directory.write(tmp_path / "source"))
     del checkpoint.params["head"]
