@@ -139,7 +139,7 @@ def _badness(item: tuple[str, float]) -> float:
 
 
 def _differing(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
-    left, right = dataclasses.asdict(a), dataclasses.asdict(b)
+    left, right = ({f.name: getattr(x, f.name) for f in dataclasses.fields(x)} for x in (a, b))
     return {k: (left[k], right[k]) for k in left if left[k] != right[k]}
 
 

@@ -42,7 +42,7 @@ def _config(**changes: Any) -> dict[str, Any]:
         "vocab_size": VOCAB,
         "hidden_size": 32,
         "intermediate_size": 48,
-        "num_hidden_layers": 4,
+        "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "global_attn_every_n_layers": 3,
         "global_rope_theta": 160000.0,
@@ -61,8 +61,8 @@ def _config(**changes: Any) -> dict[str, Any]:
 
 
 def _decoder(**changes: Any) -> dict[str, Any]:
-    found = _config(model_type="modernbert-decoder", sliding_window=8, **changes)
-    return {k: v for k, v in found.items() if k != "local_attention"}
+    # Version 4 reads the window from one of these and saves the other; version 5 takes either.
+    return _config(model_type="modernbert-decoder", sliding_window=8, **changes)
 
 
 _BIASES = dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"), True)
@@ -150,7 +150,8 @@ def _embedding(*modules: Any, settings: dict[str, Any] | None = None, **more: An
     return Model(
         architecture="ModernBertModel",
         # A row for each of the two prefixes, where there are any.
-        config=_config(vocab_size=VOCAB + len(more.get("added", ()))),
+        # In a wide window, so that tokens which fill up queries see some of the others.
+        config=_config(vocab_size=VOCAB + len(more.get("added", ())), local_attention=32),
         modules=modules,
         settings={"__version__": versions, **_PROMPTS, "similarity_fn_name": "cosine"}
         | (settings or {}),
@@ -196,7 +197,7 @@ MODELS: dict[str, Model] = {
     "decoder": Model(architecture="ModernBertDecoderModel", config=_decoder()),
     "causal_lm": Model(
         architecture="ModernBertDecoderForCausalLM",
-        config=_decoder(local_rope_theta=160000.0, num_hidden_layers=7),
+        config=_decoder(local_rope_theta=160000.0, num_hidden_layers=4),
     ),
     "causal_biases": Model(
         architecture="ModernBertDecoderForCausalLM",
@@ -213,7 +214,7 @@ MODELS: dict[str, Model] = {
         local_rope_theta=160000.0,
         max_position_embeddings=7999,
         position_embedding_type="sans_pos",
-        num_hidden_layers=7,
+        num_hidden_layers=4,
     ),
     "mmbert": _hf(
         "ForMaskedLM",
@@ -244,7 +245,10 @@ MODELS: dict[str, Model] = {
     "cls": _embedding(_pooling("cls_token"), settings={"default_prompt_name": "query"}),
     "several": _embedding(_pooling("max_tokens", "mean_tokens", "weightedmean_tokens")),
     "last": _embedding(_pooling("lasttoken", "mean_sqrt_len_tokens")),
-    "no_prompt": _embedding(_pooling("mean_tokens", include_prompt=False)),
+    "no_prompt": _embedding(
+        _pooling("mean_tokens", include_prompt=False),
+        settings={"prompts": {"query": "query:"}},  # a space at its end counts in version 6 alone
+    ),
     "dense": _embedding(
         _pooling("mean_tokens"),
         _dense(2, 32, 20, _TANH, bias=True),
