@@ -7,6 +7,7 @@ nothing about how it is computed; that is `Runtime`. Both are plain immutable va
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -19,6 +20,13 @@ SLIDING: LayerKind = "sliding_attention"
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh")
 POOLINGS = ("cls", "mean", "max")
+LIMITS = {
+    "vocab_size": 2**31 - 1,
+    "hidden_size": 2**20,
+    "intermediate_size": 2**24,
+    "num_hidden_layers": 10_000,
+}
+"""Far above any model: a damaged file must not have a program count to a billion."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,6 +121,8 @@ class ModernBertConfig:
         ):
             value = getattr(self, name)
             self._require(name, type(value) is int and value > 0, "a whole number of 1 or more")
+        for name, most in LIMITS.items():
+            self._require(name, getattr(self, name) <= most, f"at most {most:,}")
         for name in (
             "global_rope_theta",
             "local_rope_theta",
@@ -286,7 +296,7 @@ def block_name(kind: LayerKind, index: int) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _every(n: int, layers: int) -> tuple[LayerKind, ...]:
