@@ -33,6 +33,7 @@ aot: .venv-aot/installed
 # Makes the golden files of the tests again, from the real library.
 goldens: .venv-parity/installed
 	.venv-parity/bin/python tests/goldens/make.py
+	.venv-parity/bin/python tests/goldens/make_torch.py
 
 clean:
 	rm -rf .venv .venv-* build *.egg-info .pytest_cache .ruff_cache

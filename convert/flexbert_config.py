@@ -267,7 +267,7 @@ def _refused(content: Mapping[str, Any], head: str) -> list[str]:
         if width and get(key) not in (None, width):
             problems.append(f"{key} is {get(key)!r:.80}; ModernBERT rotates all of {width}")
     for key in ("hidden_act", "head_class_act" if _classifies(head) else "head_pred_act"):
-        if get(key, _DEFAULTS[key]) not in _ACTIVATIONS:
+        if get(key, _DEFAULTS[key]) not in [*_ACTIVATIONS]:  # a list: the value may be one
             known = ", ".join(_ACTIVATIONS)
             problems.append(f"{key} is {get(key, _DEFAULTS[key])!r:.80}; known: {known}")
     norm = "head_class_norm" if _classifies(head) else "head_pred_norm"

@@ -123,7 +123,12 @@ def _head(raw: Mapping[str, Any], found: Mapping[str, names.Array], directory: P
     heads = {architecture: head for head, architecture in names.HEADS.items()}
     given = raw.get("architectures")
     if given:
-        given = [given] if isinstance(given, str) else list(given)
+        given = [given] if isinstance(given, str) else given
+        if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
+            raise UserError(
+                f"{directory / 'config.json'}: architectures is {given!r:.80}; it must be a list of"
+                " names"
+            )
         for name in given:
             if name in heads:
                 return heads[name]
