@@ -10,7 +10,7 @@ from typing import Any
 from modernbert_jax import files, hf_config
 from modernbert_jax import tokenizer as tokenizers
 from modernbert_jax.config import ModernBertConfig
-from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.errors import UserError, did_you_mean, together
 
 from . import lazy, names, tensors
 from .checkpoint import Checkpoint, Layout, labels
@@ -32,10 +32,12 @@ def read(directory: Path) -> Checkpoint:
 
     Raises `UserError` that lists what is wrong.
     """
-    config, extra, declared = read_config(directory)
+    (config, extra, declared), weights = together(
+        lambda: read_config(directory), lambda: tensors.scan(directory)
+    )
     raw = files.read_json(directory / "config.json")
     # Version 4 once had rotary tables among its buffers; they follow from the config.
-    found = {n: x for n, x in tensors.scan(directory).items() if not n.endswith("inv_freq")}
+    found = {n: x for n, x in weights.items() if not n.endswith("inv_freq")}
     prefix = names.PREFIX if any(n.startswith(names.PREFIX) for n in found) else ""
     head = _head(raw, found, directory)
     config, copy = tie(config, head, found, prefix, directory)

@@ -7,7 +7,7 @@ nothing about how it is computed; that is `Runtime`. Both are plain immutable va
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -109,6 +109,7 @@ class ModernBertConfig:
     pad_token_id: int | None = 50283
 
     def __post_init__(self):
+        wanted: list[tuple[str, bool, str]] = []  # all that is wrong is said at once
         for name in (
             "vocab_size",
             "hidden_size",
@@ -120,9 +121,10 @@ class ModernBertConfig:
             "max_position_embeddings",
         ):
             value = getattr(self, name)
-            self._require(name, type(value) is int and value > 0, "a whole number of 1 or more")
+            wanted.append((name, type(value) is int and value > 0, "a whole number of 1 or more"))
         for name, most in LIMITS.items():
-            self._require(name, getattr(self, name) <= most, f"at most {most:,}")
+            value = getattr(self, name)
+            wanted.append((name, type(value) is not int or value <= most, f"at most {most:,}"))
         for name in (
             "global_rope_theta",
             "local_rope_theta",
@@ -131,17 +133,19 @@ class ModernBertConfig:
             "initializer_cutoff_factor",
         ):
             value = getattr(self, name)
-            self._require(name, _is_number(value) and value > 0, "a number above 0")
+            wanted.append((name, _is_number(value) and value > 0, "a number above 0"))
         for name in ("embedding_dropout", "attention_dropout", "mlp_dropout", "classifier_dropout"):
             value = getattr(self, name)
-            self._require(
-                name, _is_number(value) and 0 <= value < 1, "a rate of at least 0 and below 1"
+            wanted.append(
+                (name, _is_number(value) and 0 <= value < 1, "a rate of at least 0 and below 1")
             )
         for name in ("hidden_activation", "classifier_activation"):
-            self._require(name, getattr(self, name) in ACTIVATIONS, " or ".join(ACTIVATIONS))
-        self._require(
-            "classifier_pooling", self.classifier_pooling in POOLINGS, " or ".join(POOLINGS)
+            wanted.append((name, getattr(self, name) in ACTIVATIONS, " or ".join(ACTIVATIONS)))
+        wanted.append(
+            ("classifier_pooling", self.classifier_pooling in POOLINGS, " or ".join(POOLINGS))
         )
+        if problems := [self._problem(*w) for w in wanted if not w[1]]:
+            raise UserError("; ".join(problems))
         self._require(
             "num_attention_heads",
             self.hidden_size % self.num_attention_heads == 0 and self.head_dim % 2 == 0,
@@ -157,7 +161,10 @@ class ModernBertConfig:
 
     def _require(self, name: str, ok: bool, allowed: str) -> None:
         if not ok:
-            raise UserError(f"{name} is {getattr(self, name)!r}; it must be {allowed}")
+            raise UserError(self._problem(name, ok, allowed))
+
+    def _problem(self, name: str, ok: bool, allowed: str) -> str:
+        return f"{name} is {getattr(self, name)!r:.80}; it must be {allowed}"
 
     def _set_layer_types(self, kinds: tuple[LayerKind, ...]) -> None:
         """Keeps an irregular pattern; turns a regular one into `global_attn_every_n_layers`."""
@@ -296,7 +303,8 @@ def block_name(kind: LayerKind, index: int) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    finite = isinstance(value, int | float) and abs(value) <= sys.float_info.max
+    return finite and not isinstance(value, bool)
 
 
 def _every(n: int, layers: int) -> tuple[LayerKind, ...]:

@@ -20,7 +20,6 @@ from modernbert_jax import convert
 from modernbert_jax.attention import choose
 from modernbert_jax.batching import ROW_DOCUMENTS, Documents, batches
 from modernbert_jax.config import POOLINGS, ModernBertConfig, Runtime
-from modernbert_jax.convert import lazy
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.heads import MaskedLM, pool
 from modernbert_jax.model import Encoder
@@ -55,9 +54,7 @@ class ModernBert:
         choose(attention, None)
         runtime = Runtime(dtype=dtype, attention=attention)
         self.config = checkpoint.config
-        self.params = jax.tree.map(
-            lambda x: jnp.asarray(np.asarray(x), jnp.float32), checkpoint.params
-        )
+        self.params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), checkpoint.params)
         module = MaskedLM if checkpoint.head == "masked_lm" else Encoder
         self.module = module(self.config, runtime)
         self._encoder = Encoder(self.config, runtime)
@@ -90,8 +87,7 @@ class ModernBert:
         path = Path(path_or_hub_id).expanduser()
         if not path.exists():
             path = _download(str(path_or_hub_id), revision)
-        with lazy.finite(path):  # from the file to the device one by one
-            return cls(convert.load(path, later=True), dtype, attention)
+        return cls(convert.load(path), dtype, attention)
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:

@@ -93,7 +93,22 @@ def damaged(draw, content: bytes) -> bytes:
     return content[:at]
 
 
-ODD = (2**40, 2**70, 1e300, float("inf"), float("nan"), -1, 0, "x", None, [], [[]], {}, True)
+ODD = (
+    2**40,
+    2**70,
+    10**400,
+    1e300,
+    float("inf"),
+    float("nan"),
+    -1,
+    0,
+    "x",
+    None,
+    [],
+    [[]],
+    {},
+    True,
+)
 
 
 @pytest.mark.parametrize("value", ODD)
@@ -181,7 +196,9 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=4,
 )
-ABSURD = st.sampled_from([2**31, 2**40, 2**62, 2**70, 1e300, float("inf"), float("nan"), -1, 0])
+ABSURD = st.sampled_from(
+    [10**400, 2**31, 2**40, 2**62, 2**70, 1e300, float("inf"), float("nan"), -1, 0]
+)
 
 
 def places(value, path=()):

@@ -69,7 +69,9 @@ def test_memory_and_speed(folder, way):
     took = time.monotonic() - before
     larger = max(size(folder / source), size(folder / target))
     share = 1024 * usage.ru_maxrss / larger
-    facts = f"{share:.2f} of {larger / 1e9:.2f} GB, {took:.1f} s, a copy {copied:.1f} s"
+    worked = usage.ru_utime + usage.ru_stime
+    facts = f"{share:.2f} of {larger / 1e9:.2f} GB, {took:.1f} s ({worked:.1f} s of CPU)"
+    facts += f", a copy {copied:.1f} s"
     print(f"\n{way}: {facts}")
     assert status == 0
     assert share < 1.3, facts
