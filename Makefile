@@ -40,6 +40,7 @@ aot: .venv-aot/installed
 goldens: .venv-parity/installed
 	.venv-parity/bin/python tests/goldens/make.py
 	.venv-parity/bin/python tests/goldens/make_models.py
+	.venv-parity/bin/python tests/goldens/make_torch.py
 
 clean:
 	rm -rf .venv .venv-* build *.egg-info .pytest_cache .ruff_cache

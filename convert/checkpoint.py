@@ -15,6 +15,9 @@ from modernbert_jax.tokenizer import Tokenizer
 
 from . import lazy, modules, names
 
+LABELS = 10**8
+"""The most outputs of a classifier."""
+
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -113,7 +116,7 @@ def labels(head: str, config: Mapping[str, Any]) -> int:
     if isinstance(named, Mapping) and named:
         return len(named)
     given = config.get("num_labels", 2)
-    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+    if not isinstance(given, int) or isinstance(given, bool) or not 0 < given <= LABELS:
         raise UserError(f"config.json: num_labels is {given!r}; it must be 1 or more")
     return given
 

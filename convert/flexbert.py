@@ -19,6 +19,7 @@ from modernbert_jax.tokenizer import Tokenizer
 
 from . import (
     flexbert_config,
+    flexbert_switches,
     flexbert_tokenizer,
     huggingface,
     names,
@@ -107,7 +108,11 @@ def _read(archive: torch_file.Archive, path: Path) -> Checkpoint:
         again = _own_config(own, config, head)
         config, extra, layout = again or (config, extra, layout)
         files |= flexbert_tokenizer.texts(own.get("files"))
-    extra = {**_of(content, _CLASSIFIER_KEYS if _classifies(head) else ()), **extra, KEY: content}
+    extra = {
+        **_of(content, _CLASSIFIER_KEYS if flexbert_switches.classifies(head) else ()),
+        **extra,
+        KEY: content,
+    }
     found = {_hf_name(name, layout.prefix): x for name, x in research.items()}
     config, tied = huggingface.tie(config, head, found, layout.prefix, path)
     rows = names.table(config, head, labels(head, extra), layout.prefix)
@@ -203,10 +208,6 @@ def _token_ids(content: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[s
         return ids
     known = content.get("vocab_size") == ModernBertConfig.vocab_size
     return {} if known else dict.fromkeys(_ID_KEYS)
-
-
-def _classifies(head: str) -> bool:
-    return head in ("sequence_classification", "multiple_choice")
 
 
 def _of(keys: Mapping[str, Any], wanted: tuple[str, ...]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from modernbert_jax import files, hf_config
 from modernbert_jax import tokenizer as tokenizers
 from modernbert_jax.config import ModernBertConfig
-from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.errors import UserError, did_you_mean, together
 from modernbert_jax.pipeline import Dense
 
 from . import lazy, modules, names, tensors
@@ -46,10 +46,12 @@ def read(directory: Path, projections: Sequence[Dense] = (), bare: bool = False)
         projections: dense layers whose weights lie in folders of it.
         bare: takes a model without the head that its config names for one that needs none.
     """
-    config, extra, declared = read_config(directory)
+    (config, extra, declared), weights = together(
+        lambda: read_config(directory), lambda: tensors.scan(directory)
+    )
     raw = files.read_json(directory / "config.json")
     # Version 4 once had rotary tables among its buffers; they follow from the config.
-    found = {n: x for n, x in tensors.scan(directory).items() if not n.endswith("inv_freq")}
+    found = {n: x for n, x in weights.items() if not n.endswith("inv_freq")}
     prefix = names.PREFIX if any(n.startswith(names.PREFIX) for n in found) else ""
     headless = bare and not any(n.startswith(_OF_HEADS) for n in found)
     head = "none" if headless else _head(raw, config, found, directory)
@@ -154,7 +156,12 @@ def _head(
     heads = {architecture: head for head, architecture in names.heads(config).items()}
     given = raw.get("architectures")
     if given:
-        given = [given] if isinstance(given, str) else list(given)
+        given = [given] if isinstance(given, str) else given
+        if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
+            raise UserError(
+                f"{directory / 'config.json'}: architectures is {given!r:.80}; it must be a list of"
+                " names"
+            )
         for name in given:
             if name in heads:
                 return heads[name]

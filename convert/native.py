@@ -8,9 +8,10 @@ checksum of every file of the parameters, because Orbax itself reads altered byt
 import contextlib
 import dataclasses
 import functools
+import math
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from .checkpoint import Checkpoint, Layout, loaded
 MARKER = "modernbert_jax.json"
 PARAMS = "params"
 VERSION = 1
+_RUN = 2**28
+"""Bytes that are read at once, unless a single array has more."""
 
 
 def read(directory: Path) -> Checkpoint:
@@ -118,20 +121,10 @@ def _read_params(directory: Path, rows: dict[str, names.Row]) -> names.Params:
         described = ocp.metadata(directory).metadata
         names.check_params(described, rows, directory)
     leaves = names.flatten(described)
-
-    def read(path: tuple[str, ...]) -> np.ndarray:
-        wanted: names.Params = {}
-        for other, leaf in leaves.items():
-            names.put(wanted, other, leaf if other == path else ocp.PLACEHOLDER)
-        with _readable(directory):
-            array = names.leaf(ocp.load(directory, wanted), path)
-        return lazy.heard("/".join(path), array)
-
+    runs = _Runs(directory, leaves, [*dict.fromkeys(row.path for row in rows.values())])
     params: names.Params = {}
-    one = _Last(read)
     for path, leaf in leaves.items():
-        again = functools.partial(one, path)
-        names.put(params, path, lazy.Lazy(leaf.shape, leaf.dtype, again))
+        names.put(params, path, lazy.Lazy(leaf.shape, leaf.dtype, functools.partial(runs, path)))
     return params
 
 
@@ -146,14 +139,37 @@ def _readable(directory: Path) -> Iterator[None]:
         raise UserError(f"{directory}: not readable as parameters ({reason})") from error
 
 
-class _Last:
-    """Keeps the last array that was read, for a stack is asked for layer by layer."""
+class _Runs:
+    """Reads arrays in runs of `_RUN` bytes and keeps the last run.
 
-    def __init__(self, read: Callable[[tuple[str, ...]], np.ndarray]):
-        self._read, self._path, self._array = read, None, None
+    Orbax takes a while for every call, and a stack is asked for layer by layer.
+    """
+
+    def __init__(self, directory: Path, leaves: Mapping[tuple[str, ...], Any], order: list):
+        self._directory, self._leaves = directory, leaves
+        self._runs: list[list[tuple[str, ...]]] = []
+        room = 0
+        for path in order:
+            size = math.prod(leaves[path].shape) * np.dtype(leaves[path].dtype).itemsize
+            if size > room:
+                self._runs.append([])
+                room = _RUN
+            self._runs[-1].append(path)
+            room -= size
+        self._held: dict[tuple[str, ...], np.ndarray] = {}
 
     def __call__(self, path: tuple[str, ...]) -> np.ndarray:
-        if path != self._path:
-            self._array = None  # before the next one is read
-            self._array, self._path = self._read(path), path
-        return self._array
+        if path not in self._held:
+            self._held = {}  # before the next ones are read
+            self._held = self._read(next(run for run in self._runs if path in run))
+        return self._held[path]
+
+    def _read(self, run: list[tuple[str, ...]]) -> dict[tuple[str, ...], np.ndarray]:
+        from orbax.checkpoint import v1 as ocp
+
+        wanted: names.Params = {}
+        for path, leaf in self._leaves.items():
+            names.put(wanted, path, leaf if path in run else ocp.PLACEHOLDER)
+        with _readable(self._directory):
+            found = ocp.load(self._directory, wanted)
+            return {path: lazy.heard("/".join(path), names.leaf(found, path)) for path in run}

@@ -7,6 +7,7 @@ nothing about how it is computed; that is `Runtime`. Both are plain immutable va
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -19,6 +20,13 @@ SLIDING: LayerKind = "sliding_attention"
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh")
 POOLINGS = ("cls", "mean", "max")
+LIMITS = {
+    "vocab_size": 2**31 - 1,
+    "hidden_size": 2**20,
+    "intermediate_size": 2**24,
+    "num_hidden_layers": 10_000,
+}
+"""Far above any model: a damaged file must not have a program count to a billion."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,6 +117,7 @@ class ModernBertConfig:
     pad_token_id: int | None = 50283
 
     def __post_init__(self):
+        wanted: list[tuple[str, bool, str]] = []  # all that is wrong is said at once
         for name in (
             "vocab_size",
             "hidden_size",
@@ -120,7 +129,10 @@ class ModernBertConfig:
             "max_position_embeddings",
         ):
             value = getattr(self, name)
-            self._require(name, type(value) is int and value > 0, "a whole number of 1 or more")
+            wanted.append((name, type(value) is int and value > 0, "a whole number of 1 or more"))
+        for name, most in LIMITS.items():
+            value = getattr(self, name)
+            wanted.append((name, type(value) is not int or value <= most, f"at most {most:,}"))
         for name in (
             "global_rope_theta",
             "local_rope_theta",
@@ -129,17 +141,19 @@ class ModernBertConfig:
             "initializer_cutoff_factor",
         ):
             value = getattr(self, name)
-            self._require(name, _is_number(value) and value > 0, "a number above 0")
+            wanted.append((name, _is_number(value) and value > 0, "a number above 0"))
         for name in ("embedding_dropout", "attention_dropout", "mlp_dropout", "classifier_dropout"):
             value = getattr(self, name)
-            self._require(
-                name, _is_number(value) and 0 <= value < 1, "a rate of at least 0 and below 1"
+            wanted.append(
+                (name, _is_number(value) and 0 <= value < 1, "a rate of at least 0 and below 1")
             )
         for name in ("hidden_activation", "classifier_activation"):
-            self._require(name, getattr(self, name) in ACTIVATIONS, " or ".join(ACTIVATIONS))
-        self._require(
-            "classifier_pooling", self.classifier_pooling in POOLINGS, " or ".join(POOLINGS)
+            wanted.append((name, getattr(self, name) in ACTIVATIONS, " or ".join(ACTIVATIONS)))
+        wanted.append(
+            ("classifier_pooling", self.classifier_pooling in POOLINGS, " or ".join(POOLINGS))
         )
+        if problems := [self._problem(*w) for w in wanted if not w[1]]:
+            raise UserError("; ".join(problems))
         self._require(
             "num_attention_heads",
             self.hidden_size % self.num_attention_heads == 0 and self.head_dim % 2 == 0,
@@ -157,7 +171,10 @@ class ModernBertConfig:
 
     def _require(self, name: str, ok: bool, allowed: str) -> None:
         if not ok:
-            raise UserError(f"{name} is {getattr(self, name)!r}; it must be {allowed}")
+            raise UserError(self._problem(name, ok, allowed))
+
+    def _problem(self, name: str, ok: bool, allowed: str) -> str:
+        return f"{name} is {getattr(self, name)!r:.80}; it must be {allowed}"
 
     def _set_layer_types(self, kinds: tuple[LayerKind, ...]) -> None:
         """Keeps an irregular pattern; turns a regular one into `global_attn_every_n_layers`."""
@@ -308,7 +325,8 @@ def block_name(kind: LayerKind, index: int) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    finite = isinstance(value, int | float) and abs(value) <= sys.float_info.max
+    return finite and not isinstance(value, bool)
 
 
 def _every(n: int, layers: int) -> tuple[LayerKind, ...]:

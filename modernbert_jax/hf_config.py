@@ -6,6 +6,7 @@ misread by version 4 without a word, so both are always written.
 """
 
 import dataclasses
+import math
 import typing
 import warnings
 from collections.abc import Mapping
@@ -169,7 +170,7 @@ def _typed(name: str, value: Any) -> Any:
     """The value in its field's type; an integer passes for a float, nothing else is bent."""
     allowed = typing.get_args(_PLAIN[name]) or (_PLAIN[name],)
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < 2**1000 else math.inf
     if (isinstance(value, bool) and bool not in allowed) or not isinstance(value, allowed):
         names = " or ".join("null" if t is type(None) else t.__name__ for t in allowed)
         raise UserError(f"{name} is {value!r}; it must be {names}")
@@ -216,7 +217,8 @@ def _read_scaling(kind: LayerKind, rope: Mapping[str, Any], length: int) -> Rope
         raise UserError(f"config.json: {kind} rope_type {rope_type!r} needs a 'factor'")
     values = {k: v for k, v in rope.items() if k in known and v is not None}
     for key, value in values.items():
-        if key != "rope_type" and (isinstance(value, bool) or not isinstance(value, int | float)):
+        number = isinstance(value, int | float) and abs(value) < 2**1000  # a JSON int has no end
+        if key != "rope_type" and (isinstance(value, bool) or not number):
             raise UserError(f"config.json: {kind} rope's {key} is {value!r}; it must be a number")
     values |= {"rope_type": rope_type, "factor": float(rope["factor"])}
     return RopeScaling(**{"original_max_position_embeddings": length} | values)

@@ -104,7 +104,8 @@ def test_limits(monkeypatch):
         pickles.read(pickle.dumps([*range(100)], 2))
 
 
-def test_plain_copies_end():
+def test_plain_copies_end(monkeypatch):
+    monkeypatch.setattr(plain, "_NODES", 10_000)
     found = [[]]
     for _ in range(100):
         found = [found, found]
