@@ -127,6 +127,14 @@ def write(config: ModernBertConfig, keys: Mapping[str, Any]) -> dict[str, Any]:
     }
     if config.causal:
         written |= {"sliding_window": config.local_attention // 2, "use_cache": True, **keys}
+        if config.local_rope_theta != config.global_rope_theta and set(config.layer_kinds) != {
+            FULL
+        }:
+            warnings.warn(
+                "transformers 4 has the global theta in all layers of a decoder; use version 5 or"
+                " newer for this model",
+                stacklevel=3,
+            )
     elif config.layer_types is not None:
         del written["global_attn_every_n_layers"]
         warnings.warn(

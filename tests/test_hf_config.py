@@ -201,7 +201,9 @@ def test_a_decoder_s_window_and_theta(keys, window, theta):
     assert (config.local_attention, config.local_rope_theta) == (window, theta)
     # Its own token is one of the window // 2 that it sees.
     assert config.window(SLIDING) // 2 == window // 2 - 1
-    written = config.to_hf()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "transformers 4 has the global theta")
+        written = config.to_hf()
     assert (written["model_type"], written["sliding_window"]) == (
         DECODER["model_type"],
         window // 2,
@@ -210,6 +212,12 @@ def test_a_decoder_s_window_and_theta(keys, window, theta):
 
 
 def test_a_decoder_with_irregular_layers_is_for_both_versions(recwarn):
-    config = read(**DECODER, num_hidden_layers=3, layer_types=[FULL, FULL, SLIDING])
+    config = read(**DECODER | {"num_hidden_layers": 3}, layer_types=[FULL, FULL, SLIDING])
     assert config.to_hf()["layer_types"] == [FULL, FULL, SLIDING]
     assert not recwarn.list
+
+
+def test_a_decoder_with_two_thetas_is_for_version_5():
+    config = read(**DECODER, local_rope_theta=10_000.0)
+    with pytest.warns(UserWarning, match="transformers 4 has the global theta in all layers"):
+        assert config.to_hf()["local_rope_theta"] == 10_000.0

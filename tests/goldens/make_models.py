@@ -1,7 +1,7 @@
 """Makes `models.npz`: what transformers and sentence-transformers compute with `support/models.py`.
 
 Needs torch, transformers 5 and sentence-transformers 6, which load every layout that there is.
-`python tests/goldens/make_models.py` writes also the tokenizer that all of them share.
+`python tests/goldens/make_models.py [MODEL ...]`; without names the shared tokenizer is made too.
 """
 
 import sys
@@ -17,12 +17,15 @@ import torch
 import transformers
 
 
-def main() -> None:
-    trained = models.make_tokenizer()
-    models.TOKENIZER.write_bytes(trained.files["tokenizer.json"])
+def main(names: list[str]) -> None:
     found = {}
+    if names:
+        stored = np.load(models.GOLDENS / "models.npz")
+        found = {k: stored[k] for k in stored if k.split("/")[0] not in names}
+    else:
+        models.TOKENIZER.write_bytes(models.make_tokenizer().files["tokenizer.json"])
     with tempfile.TemporaryDirectory() as folder:
-        for name in models.MODELS:
+        for name in names or models.MODELS:
             directory = models.write(name, Path(folder) / name)
             for key, array in run(name, directory).items():
                 found[f"{name}/{key}"] = array.astype(np.float32)
@@ -100,4 +103,4 @@ def _late(name: str, directory: Path) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

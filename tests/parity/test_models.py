@@ -19,8 +19,11 @@ from modernbert_jax import convert
 from modernbert_jax.convert import names
 
 VERSION = int(transformers.__version__.split(".")[0])
-READABLE = [n for n, m in models.MODELS.items() if VERSION > 4 or not m.native]
-"""The later layout of sentence-transformers is not for the older one."""
+READABLE = [n for n, m in models.MODELS.items() if VERSION > 4 or m.old]
+"""The later layout of sentence-transformers, for one, is not for the older one."""
+
+EXPRESSIBLE = [n for n, m in models.MODELS.items() if n in READABLE or m.native]
+"""What can be written for this environment; the later layout can, as the older one."""
 
 SMALL = [n for n in READABLE if n != "mmbert"]
 COMPUTED = ("causal_sequence", "choice", "several", "reranker", "colbert", "colbert_stack")
@@ -42,6 +45,7 @@ def converted(source, folder):
     """By way of our own format."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "transformers 4 has the global theta")
         convert.convert(source, folder / "jax", "jax")
         convert.convert(folder / "jax", folder / "back", "hf")
     return folder / "back"
@@ -52,7 +56,7 @@ def test_the_stored_outputs_are_those_of_this_environment(name, tmp_path):
     assert_close(make_models.run(name, models.write(name, tmp_path / "a")), golden(name), 1e-5)
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", EXPRESSIBLE)
 def test_what_we_write_computes_the_same(name, tmp_path):
     source = models.write(name, tmp_path / "a")
     found = make_models.run(name, converted(source, tmp_path))

@@ -62,7 +62,9 @@ def _config(**changes: Any) -> dict[str, Any]:
 
 def _decoder(**changes: Any) -> dict[str, Any]:
     # Version 4 reads the window from one of these and saves the other; version 5 takes either.
-    return _config(model_type="modernbert-decoder", sliding_window=8, **changes)
+    # Version 4 has the global theta in all layers.
+    given = {"model_type": "modernbert-decoder", "sliding_window": 8, "local_rope_theta": 160000.0}
+    return _config(**given | changes)
 
 
 _BIASES = dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"), True)
@@ -93,6 +95,12 @@ class Model:
         late = named in ("ColBERT", "MultiVectorEncoder")
         reranker = {"CrossEncoder": "reranker"}
         return "late" if late else reranker.get(named, "embedding" if self.settings else "hf")
+
+    @property
+    def old(self) -> bool:
+        """Whether transformers 4 and sentence-transformers 5 read it as it is meant."""
+        local, everywhere = self.config["local_rope_theta"], self.config["global_rope_theta"]
+        return not self.native and ("sliding_window" not in self.config or local == everywhere)
 
     @property
     def native(self) -> bool:
@@ -197,11 +205,11 @@ MODELS: dict[str, Model] = {
     "decoder": Model(architecture="ModernBertDecoderModel", config=_decoder()),
     "causal_lm": Model(
         architecture="ModernBertDecoderForCausalLM",
-        config=_decoder(local_rope_theta=160000.0, num_hidden_layers=4),
+        config=_decoder(num_hidden_layers=4),
     ),
     "causal_biases": Model(
         architecture="ModernBertDecoderForCausalLM",
-        config=_decoder(**_BIASES, tie_word_embeddings=False),
+        config=_decoder(**_BIASES, tie_word_embeddings=False, local_rope_theta=10000.0),
     ),
     "causal_sequence": Model(
         architecture="ModernBertDecoderForSequenceClassification",
