@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PIP = -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: quickstart test lint format parity aot bench goldens clean test-slow
+.PHONY: quickstart test test-slow lint format parity parity5 parity4 aot bench goldens clean
 
 quickstart: .venv/installed
 	.venv/bin/modernbert-jax quickstart
@@ -25,10 +25,16 @@ format: .venv/test
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-# Live comparison with PyTorch: transformers 5 in the environment, 4 in a folder beside it.
-parity: .venv-parity/installed
+# Live comparison with PyTorch in two environments: transformers 5 (with 4 in a folder beside it)
+# and sentence-transformers 6; transformers 4, sentence-transformers 5 and PyLate.
+parity: parity5 parity4
+
+parity5: .venv-parity/installed
 	MODERNBERT_JAX_PARITY=1 TRANSFORMERS4=.venv-parity/transformers4 \
 	.venv-parity/bin/python -m pytest tests/parity --durations=5
+
+parity4: .venv-parity4/installed
+	MODERNBERT_JAX_PARITY=1 .venv-parity4/bin/python -m pytest tests/parity --durations=5
 
 # Compiles for TPU and GPU with neither attached.
 aot: .venv-aot/installed
@@ -41,6 +47,8 @@ bench: .venv-parity/bench
 # Makes the golden files of the tests again, from the real library.
 goldens: .venv-parity/installed
 	.venv-parity/bin/python tests/goldens/make.py
+	.venv-parity/bin/python tests/goldens/make_models.py
+	.venv-parity/bin/python tests/goldens/make_torch.py
 
 clean:
 	rm -rf .venv .venv-* build *.egg-info .hypothesis .pytest_cache .ruff_cache
@@ -59,12 +67,22 @@ clean:
 	$(if $(PYTHON),,$(error no Python 3.11 or newer found; pass PYTHON=/path/to/python))
 	$(PYTHON) -m venv .venv-parity
 	.venv-parity/bin/python $(PIP) torch==2.13.0
-	.venv-parity/bin/python $(PIP) -e '.[test]' transformers==5.23.0
+	.venv-parity/bin/python $(PIP) -e '.[test]' transformers==5.23.0 sentence-transformers==6.2.0
 	.venv-parity/bin/python $(PIP) --target .venv-parity/transformers4 --upgrade transformers==4.56.2
 	touch $@
 
 .venv-parity/bench: .venv-parity/installed
 	.venv-parity/bin/python $(PIP) datasets==5.2.0 numba
+	touch $@
+
+# PyLate without its dependencies: its index, which is not used, wants another torch.
+.venv-parity4/installed: pyproject.toml
+	$(if $(PYTHON),,$(error no Python 3.11 or newer found; pass PYTHON=/path/to/python))
+	$(PYTHON) -m venv .venv-parity4
+	.venv-parity4/bin/python $(PIP) torch==2.13.0
+	.venv-parity4/bin/python $(PIP) -e '.[test]' transformers==4.56.2 \
+		sentence-transformers==5.1.1 accelerate datasets pandas
+	.venv-parity4/bin/python $(PIP) --no-deps pylate==1.4.0
 	touch $@
 
 .venv-aot/installed: pyproject.toml

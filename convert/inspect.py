@@ -1,6 +1,7 @@
 """What a checkpoint is, for people and for programs."""
 
 import dataclasses
+import json
 import math
 import os
 from typing import Any
@@ -16,7 +17,7 @@ def inspect(path: str | os.PathLike) -> dict[str, Any]:
     """Facts that fit in JSON: path, format, head, config, parameters, tokenizer, other keys."""
     from . import detect, load
 
-    checkpoint = load(path)
+    checkpoint = load(path, later=True)
     return {
         "path": str(path),
         "format": detect(path),
@@ -25,6 +26,7 @@ def inspect(path: str | os.PathLike) -> dict[str, Any]:
         "parameter_count": checkpoint.count,
         "config": dataclasses.asdict(checkpoint.config),
         "extra": dict(checkpoint.extra),
+        "pipeline": _pipeline(checkpoint),
         "parameters": _parameters(checkpoint),
         "tokenizer": _tokenizer(checkpoint),
         "files": sorted(checkpoint.files),
@@ -40,7 +42,7 @@ def render(facts: dict[str, Any]):
     for key in ("path", "format", "head", "dtype"):
         top.add_row(key, str(facts[key]))
     top.add_row("parameters", f"{facts['parameter_count']:,}")
-    for key, value in {**facts["config"], **facts["extra"]}.items():
+    for key, value in {**facts["config"], **facts["extra"], **(facts["pipeline"] or {})}.items():
         top.add_row(key, str(value))
     for key, value in (facts["tokenizer"] or {"tokenizer": "none"}).items():
         top.add_row(key if key == "tokenizer" else f"tokenizer {key}", str(value))
@@ -69,6 +71,18 @@ def _parameters(checkpoint: Checkpoint) -> list[dict[str, Any]]:
         }
         for path, leaf in names.flatten(checkpoint.params).items()
     ]
+
+
+def _pipeline(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """What follows the model, every step with the name of its kind."""
+    if checkpoint.pipeline is None:
+        return None
+    facts = dataclasses.asdict(checkpoint.pipeline)
+    facts["steps"] = [
+        {"type": type(step).__name__, **dataclasses.asdict(step)}
+        for step in checkpoint.pipeline.steps
+    ]
+    return json.loads(json.dumps(facts))
 
 
 def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ A PyTorch weight is [out, in] and ours is [in, out]. Tensors that PyTorch stacks
 one stack. The table is generated from a config and is the only place that knows both sides.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ml_dtypes  # noqa: F401  (makes numpy know bfloat16)
@@ -13,6 +13,9 @@ import numpy as np
 
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError
+from modernbert_jax.pipeline import Dense
+
+from . import lazy
 
 HEADS = {
     "none": "ModernBertModel",
@@ -24,9 +27,20 @@ HEADS = {
 }
 """Our name of a head, and the class of transformers that has it."""
 
+DECODER_HEADS = {
+    "none": "ModernBertDecoderModel",
+    "causal_lm": "ModernBertDecoderForCausalLM",
+    "sequence_classification": "ModernBertDecoderForSequenceClassification",
+}
+"""The same of causal models."""
+
+LANGUAGE_MODELS = ("masked_lm", "causal_lm")
+"""Heads that end in the vocabulary; the others, but for none, end in a classifier."""
+
 TOKEN_TABLE = "embeddings.tok_embeddings.weight"
 PREFIX = "model."
 Params = dict[str, Any]
+Array = np.ndarray | lazy.Lazy
 
 
 class Transform(NamedTuple):
@@ -54,26 +68,45 @@ class Row(NamedTuple):
     index: int | None
     """Its place in the stack at `path`; None where it is stored alone."""
     transform: Transform
+    part: int | None = None
+    """Which of the parts that lie on an axis of their own it is, where it is only one of them."""
+
+
+def heads(config: ModernBertConfig) -> dict[str, str]:
+    """The heads that a model of this kind can have, with their classes in transformers."""
+    return DECODER_HEADS if config.causal else HEADS
 
 
 def table(
-    config: ModernBertConfig, head: str, labels: int = 2, prefix: str = PREFIX
+    config: ModernBertConfig,
+    head: str,
+    labels: int = 2,
+    prefix: str = PREFIX,
+    projections: Sequence[Dense] = (),
 ) -> dict[str, Row]:
     """A row for every tensor of a checkpoint; every parameter is covered exactly once.
 
     Args:
         config: the architecture.
-        head: a key of `HEADS`.
+        head: a key of `heads(config)`.
         labels: outputs of a classifier.
         prefix: what the names of the encoder's tensors begin with, if anything.
+        projections: dense layers behind the model. Their tensors lie in files of their own, and
+            the folder is part of their name.
     """
-    encoder = () if head == "none" else ("encoder",)
+    encoder = () if head == "none" and not projections else ("encoder",)
     rows = {
         prefix + name: row._replace(path=(*encoder, *row.path))
         for name, row in _encoder(config).items()
     }
-    if head != "none":
-        rows |= _head(config, "decoder" if head == "masked_lm" else "classifier", labels)
+    if head in LANGUAGE_MODELS:
+        rows |= _language_model(config, "lm_head" if config.causal else "head")
+    elif head != "none":
+        bias = config.classifier_bias or not config.causal
+        rows |= _prediction(config, "head")
+        rows |= _linear("classifier", ("classifier",), config.hidden_size, labels, bias)
+    for dense in projections:
+        rows |= _dense(dense)
     return rows
 
 
@@ -90,7 +123,13 @@ def _layer(config: ModernBertConfig, i: int) -> dict[str, Row]:
     d, f, (path, index) = config.hidden_size, config.intermediate_size, config.locate(i)
     attention, mlp = config.attention_bias, config.mlp_bias
     rows = _norm(config, "attn_norm", (*path, "attn_norm")) if i else {}
-    rows |= _linear("attn.Wqkv", (*path, "attn", "Wqkv"), d, 3 * d, attention, parts=3)
+    qkv = (*path, "attn", "Wqkv")
+    if config.causal:
+        for part, name in enumerate(("q_proj", "k_proj", "v_proj")):
+            third = _linear(f"attn.{name}", qkv, d, d, attention)
+            rows |= {name: row._replace(part=part) for name, row in third.items()}
+    else:
+        rows |= _linear("attn.Wqkv", qkv, d, 3 * d, attention, parts=3)
     rows |= _linear("attn.Wo", (*path, "attn", "Wo"), d, d, attention)
     rows |= _norm(config, "mlp_norm", (*path, "mlp_norm"))
     rows |= _linear("mlp.Wi", (*path, "mlp", "Wi"), d, 2 * f, mlp, parts=2)
@@ -98,17 +137,28 @@ def _layer(config: ModernBertConfig, i: int) -> dict[str, Row]:
     return {f"layers.{i}.{name}": row._replace(index=index) for name, row in rows.items()}
 
 
-def _head(config: ModernBertConfig, last: str, labels: int) -> dict[str, Row]:
+def _prediction(config: ModernBertConfig, name: str) -> dict[str, Row]:
+    d = config.hidden_size
+    rows = _linear(f"{name}.dense", ("head", "dense"), d, d, config.classifier_bias)
+    return rows | _norm(config, f"{name}.norm", ("head", "norm"))
+
+
+def _language_model(config: ModernBertConfig, head: str) -> dict[str, Row]:
     v, d = config.vocab_size, config.hidden_size
-    rows = _linear("head.dense", ("head", "dense"), d, d, config.classifier_bias)
-    rows |= _norm(config, "head.norm", ("head", "norm"))
-    if last == "classifier":
-        return rows | _linear("classifier", ("classifier",), d, labels, bias=True)
+    rows = _prediction(config, head)
     if not config.tie_word_embeddings:
         rows |= _linear("decoder", ("decoder", "linear"), d, v, bias=False)
     if config.decoder_bias:
         rows["decoder.bias"] = Row((v,), ("decoder", "bias"), None, Transform())
     return rows
+
+
+def _dense(dense: Dense) -> dict[str, Row]:
+    where, d, e = dense.name, dense.in_features, dense.out_features
+    rows = _linear("linear", (where, "linear"), d, e, dense.bias)
+    if dense.residual and d != e:
+        rows |= _linear("residual", (where, "residual"), d, e, bias=False)
+    return {f"{dense.path}/{name}": row for name, row in rows.items()}
 
 
 def _linear(
@@ -139,17 +189,14 @@ def shapes(rows: Mapping[str, Row]) -> dict[tuple[str, ...], tuple[int, ...]]:
     for row in rows.values():
         # No memory is touched: a transform of a broadcast zero is a view.
         shape = row.transform.to_ours(np.broadcast_to(np.float32(0), row.shape)).shape
-        found[row.path] = shape if row.index is None else (_stack(row, found, shape), *shape)
+        # The last member of a stack decides how high it is.
+        heights = (i + 1 for i in (row.index, row.part) if i is not None)
+        found[row.path] = (*heights, *shape)
     return found
 
 
-def _stack(row: Row, found: Mapping, shape: tuple[int, ...]) -> int:
-    height = found[row.path][0] if row.path in found else 0
-    return max(height, row.index + 1)
-
-
-def to_params(tensors: Mapping[str, np.ndarray], rows: Mapping[str, Row], origin: str) -> Params:
-    """Our parameters from foreign tensors: a nested dict of numpy arrays.
+def to_params(tensors: Mapping[str, Array], rows: Mapping[str, Row], origin: str) -> Params:
+    """Our parameters from foreign tensors: a nested dict of arrays, lazy where those are.
 
     A stack of tensors of several dtypes gets one that holds them all exactly.
 
@@ -157,29 +204,40 @@ def to_params(tensors: Mapping[str, np.ndarray], rows: Mapping[str, Row], origin
         UserError: one message with every tensor that is missing, unexpected or of another shape.
     """
     check({n: x.shape for n, x in tensors.items()}, {n: r.shape for n, r in rows.items()}, origin)
-    members: dict[tuple[str, ...], dict[int | None, np.ndarray]] = {}
+    members: dict[tuple[str, ...], dict[int | None, dict[int | None, Array]]] = {}
     for name, row in rows.items():
-        ours = row.transform.to_ours(tensors[name])
-        members.setdefault(row.path, {})[row.index] = ours
+        ours = lazy.rearranged(tensors[name], row.transform.to_ours)
+        members.setdefault(row.path, {}).setdefault(row.index, {})[row.part] = ours
     params: Params = {}
     for path, stack in members.items():
-        dtype = common_dtype(x.dtype for x in stack.values())
-        if None in stack:
-            array = np.ascontiguousarray(stack[None])
-        else:
-            array = np.stack([stack[i].astype(dtype) for i in range(len(stack))])
-        put(params, path, array)
+        array = _stacked({index: _stacked(parts) for index, parts in stack.items()})
+        later = any(isinstance(x, lazy.Lazy) for parts in stack.values() for x in parts.values())
+        put(params, path, array if later else np.ascontiguousarray(array))
     return params
 
 
-def to_tensors(params: Params, rows: Mapping[str, Row]) -> dict[str, np.ndarray]:
-    """The foreign tensors of parameters, contiguous. Raises `UserError` as `to_params` does."""
+def _stacked(members: Mapping[int | None, Array]) -> Array:
+    """The members of a stack on a new first axis; a single one as it is."""
+    if None in members:
+        return members[None]
+    dtype = common_dtype(x.dtype for x in members.values())
+    return lazy.Stack([members[i] for i in range(len(members))], dtype)
+
+
+def to_tensors(params: Params, rows: Mapping[str, Row]) -> dict[str, Array]:
+    """The foreign tensors of parameters, contiguous; lazy where those are.
+
+    Raises `UserError` as `to_params` does.
+    """
     check_params(params, rows, "parameters")
     tensors = {}
     for name, row in rows.items():
         array = leaf(params, row.path)
         array = array if row.index is None else array[row.index]
-        tensors[name] = np.ascontiguousarray(row.transform.to_foreign(array))
+        array = array if row.part is None else array[row.part]
+        foreign = lazy.rearranged(array, row.transform.to_foreign)
+        later = isinstance(foreign, lazy.Lazy)
+        tensors[name] = foreign if later else np.ascontiguousarray(foreign)
     return tensors
 
 

@@ -5,26 +5,36 @@ foreign directory had and ours has not, so that writing that directory again cha
 checksum of every file of the parameters, because Orbax itself reads altered bytes without a word.
 """
 
+import contextlib
 import dataclasses
 import functools
+import math
 import warnings
 import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from modernbert_jax import files
 from modernbert_jax.errors import UserError
 
-from . import huggingface, names
-from .checkpoint import Checkpoint, Layout
+from . import huggingface, lazy, names
+from .checkpoint import Checkpoint, Layout, loaded
 
 MARKER = "modernbert_jax.json"
 PARAMS = "params"
 VERSION = 1
+_RUN = 2**28
+"""Bytes that are read at once, unless a single array has more."""
 
 
 def read(directory: Path) -> Checkpoint:
-    """The checkpoint in a directory. Raises `UserError` that lists what is wrong."""
+    """The checkpoint in a directory, its arrays lazy.
+
+    Raises `UserError` that lists what is wrong.
+    """
     marker = files.read_json(directory / MARKER)
     if marker.get("version") != VERSION:
         raise UserError(
@@ -46,7 +56,7 @@ def read(directory: Path) -> Checkpoint:
         raise UserError(f"{directory / MARKER}: damaged ({error})") from None
     if problems := _compare(directory / PARAMS, marker.get("files")):
         raise UserError(f"{directory / PARAMS}: incomplete or damaged: {'; '.join(problems)}")
-    rows = names.table(config, checkpoint.head, checkpoint.labels, layout.prefix)
+    rows = checkpoint.rows(layout.prefix)
     return dataclasses.replace(checkpoint, params=_read_params(directory / PARAMS, rows))
 
 
@@ -54,9 +64,13 @@ def write(checkpoint: Checkpoint, directory: Path) -> None:
     """Fills an existing, empty directory."""
     from orbax.checkpoint import v1 as ocp  # takes a second, and reading `hf` does without
 
-    rows = names.table(checkpoint.config, checkpoint.head, checkpoint.labels)
-    names.check_params(checkpoint.params, rows, "parameters")
-    ocp.save(directory.absolute() / PARAMS, checkpoint.params)
+    names.check_params(checkpoint.params, checkpoint.rows(), "parameters")
+    context = ocp.Context()
+    # Numbers that look random hardly shrink, and every copy would be one model more in memory.
+    context.array.saving.use_compression = False
+    context.memory.deepcopy_host_arrays = False
+    with context:
+        ocp.save(directory.absolute() / PARAMS, loaded(checkpoint).params)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # transformers does not read this directory
         files.write_json(directory / "config.json", huggingface.config_json(checkpoint))
@@ -68,6 +82,7 @@ def write(checkpoint: Checkpoint, directory: Path) -> None:
     }
     files.write_json(directory / MARKER, marker)
     for name, content in checkpoint.files.items():
+        (directory / name).parent.mkdir(exist_ok=True, parents=True)
         (directory / name).write_bytes(content)
 
 
@@ -98,15 +113,63 @@ def _compare(directory: Path, expected: Any) -> list[str]:
 
 
 def _read_params(directory: Path, rows: dict[str, names.Row]) -> names.Params:
-    """Names and shapes are compared before anything is read."""
+    """Names and shapes are compared here; every array is read when it is used."""
     from orbax.checkpoint import v1 as ocp
 
     directory = directory.absolute()  # Orbax takes no other
+    with _readable(directory):
+        described = ocp.metadata(directory).metadata
+        names.check_params(described, rows, directory)
+    leaves = names.flatten(described)
+    runs = _Runs(directory, leaves, [*dict.fromkeys(row.path for row in rows.values())])
+    params: names.Params = {}
+    for path, leaf in leaves.items():
+        names.put(params, path, lazy.Lazy(leaf.shape, leaf.dtype, functools.partial(runs, path)))
+    return params
+
+
+@contextlib.contextmanager
+def _readable(directory: Path) -> Iterator[None]:
     try:
-        names.check_params(ocp.metadata(directory).metadata, rows, directory)
-        return ocp.load(directory)
+        yield
     except UserError:
         raise
     except Exception as error:  # of many kinds; the files are as written, but not by this program
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{directory}: not readable as parameters ({reason})") from error
+
+
+class _Runs:
+    """Reads arrays in runs of `_RUN` bytes and keeps the last run.
+
+    Orbax takes a while for every call, and a stack is asked for layer by layer.
+    """
+
+    def __init__(self, directory: Path, leaves: Mapping[tuple[str, ...], Any], order: list):
+        self._directory, self._leaves = directory, leaves
+        self._runs: list[list[tuple[str, ...]]] = []
+        room = 0
+        for path in order:
+            size = math.prod(leaves[path].shape) * np.dtype(leaves[path].dtype).itemsize
+            if size > room:
+                self._runs.append([])
+                room = _RUN
+            self._runs[-1].append(path)
+            room -= size
+        self._held: dict[tuple[str, ...], np.ndarray] = {}
+
+    def __call__(self, path: tuple[str, ...]) -> np.ndarray:
+        if path not in self._held:
+            self._held = {}  # before the next ones are read
+            self._held = self._read(next(run for run in self._runs if path in run))
+        return self._held[path]
+
+    def _read(self, run: list[tuple[str, ...]]) -> dict[tuple[str, ...], np.ndarray]:
+        from orbax.checkpoint import v1 as ocp
+
+        wanted: names.Params = {}
+        for path, leaf in self._leaves.items():
+            names.put(wanted, path, leaf if path in run else ocp.PLACEHOLDER)
+        with _readable(self._directory):
+            found = ocp.load(self._directory, wanted)
+            return {path: lazy.heard("/".join(path), names.leaf(found, path)) for path in run}

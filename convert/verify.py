@@ -11,11 +11,14 @@ import numpy as np
 
 from modernbert_jax import packing
 from modernbert_jax.config import ModernBertConfig
-from modernbert_jax.heads import MaskedLM
+from modernbert_jax.heads import Classifier, MaskedLM
 from modernbert_jax.model import Encoder
+from modernbert_jax.pipeline import Pipeline
 
 from . import names
 from .checkpoint import Checkpoint
+
+_NO_MODULES = Pipeline(kind="embedding")
 
 LENGTH = 256
 """Tokens in a random row, more than the usual window of 128 spans."""
@@ -27,7 +30,7 @@ class Verification:
 
     tolerance: float
     config: dict[str, tuple[Any, Any]]
-    """Fields that differ, with both values."""
+    """Fields that differ, of the architecture and of what follows it, with both values."""
     missing: dict[str, list[str]]
     """Tensors that only "a" or only "b" has, and under "shape" those of two shapes."""
     tensors: int
@@ -37,7 +40,8 @@ class Verification:
     hidden: float | None
     """Of hidden states on random packed rows; None where nothing could be computed."""
     logits: float | None
-    """Of masked-LM logits; None also without that head."""
+    """Of what the head makes of them: logits, or the vectors of an embedding model; None also for
+    a model that ends in hidden states."""
 
     @property
     def equal(self) -> bool:
@@ -86,12 +90,14 @@ def verify(
     differences = {name: _difference(left[name], right[name]) for name in shaped}
     config = _differing(a.config, b.config)
     computable = len(shaped) == len(shared) and {"vocab_size", "hidden_size"}.isdisjoint(config)
+    config |= {"head": (a.head, b.head)} if a.head != b.head else {}
+    config |= _differing(a.pipeline or _NO_MODULES, b.pipeline or _NO_MODULES)
     hidden = logits = None
     if computable:
         batch = random_rows(a.config, rows, seed)
         (hidden_a, logits_a), (hidden_b, logits_b) = _compute(a, batch), _compute(b, batch)
         hidden = _difference(hidden_a, hidden_b)
-        if logits_a is not None and logits_b is not None:
+        if logits_a is not None and logits_b is not None and logits_a.shape == logits_b.shape:
             logits = _difference(logits_a, logits_b)
     return Verification(
         tolerance=tolerance,
@@ -117,8 +123,7 @@ def random_rows(config: ModernBertConfig, rows: int, seed: int) -> packing.Rows:
 
 
 def _tensors(checkpoint: Checkpoint) -> Mapping[str, np.ndarray]:
-    rows = names.table(checkpoint.config, checkpoint.head, checkpoint.labels)
-    return names.to_tensors(checkpoint.params, rows)
+    return names.to_tensors(checkpoint.params, checkpoint.rows())
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> float:
@@ -133,31 +138,36 @@ def _badness(item: tuple[str, float]) -> float:
     return np.inf if np.isnan(item[1]) else item[1]
 
 
-def _differing(a: ModernBertConfig, b: ModernBertConfig) -> dict[str, tuple[Any, Any]]:
-    left, right = dataclasses.asdict(a), dataclasses.asdict(b)
+def _differing(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
+    left, right = ({f.name: getattr(x, f.name) for f in dataclasses.fields(x)} for x in (a, b))
     return {k: (left[k], right[k]) for k in left if left[k] != right[k]}
 
 
 def _compute(checkpoint: Checkpoint, batch: packing.Rows) -> tuple[np.ndarray, np.ndarray | None]:
-    """Hidden states, and logits if there is a masked-LM head, at the tokens of documents."""
+    """Hidden states at the tokens of documents, and what the model makes of them."""
     params = jax.tree.map(lambda x: x.astype(np.float32), checkpoint.params)
-    masked_lm = checkpoint.head == "masked_lm"
-    if checkpoint.head not in ("none", "masked_lm"):
-        params = params["encoder"]
+    steps = checkpoint.pipeline.steps if checkpoint.pipeline else ()
+    found = _program(checkpoint.config, checkpoint.head, checkpoint.labels, steps)(params, batch)
     tokens = batch.segment_ids > 0
-    found = _program(checkpoint.config, masked_lm)(params, *batch)
-    hidden, logits = (None if x is None else np.asarray(x)[tokens] for x in found)
-    return hidden, logits
+    # What has a row for every token has them for padding too.
+    hidden, out = (None if x is None else np.asarray(x) for x in found)
+    by_token = out is not None and out.shape[:2] == tokens.shape
+    return hidden[tokens], out[tokens] if by_token else out
 
 
 @functools.lru_cache(maxsize=2)
-def _program(config: ModernBertConfig, masked_lm: bool) -> Callable:
+def _program(config: ModernBertConfig, head: str, labels: int, steps: tuple) -> Callable:
     """Compiled once for two checkpoints of one architecture."""
 
-    def run(params, *rows):
-        if not masked_lm:
-            return Encoder(config).apply({"params": params}, *rows), None
-        model = MaskedLM(config).bind({"params": params})
+    def run(params, rows):
+        if head == "none":
+            encoder = params.get("encoder", params)
+            hidden = Encoder(config).apply({"params": encoder}, *rows)
+            behind = Pipeline(kind="embedding", steps=steps)
+            return hidden, behind(hidden, rows.segment_ids, 3, params) if steps else None
+        language_model = head in names.LANGUAGE_MODELS
+        module = MaskedLM(config) if language_model else Classifier(config, labels=labels)
+        model = module.bind({"params": params})
         hidden = model.hidden(*rows)
         return hidden, model.logits(hidden)
 

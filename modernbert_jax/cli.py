@@ -8,7 +8,8 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,29 +40,34 @@ def convert(
     format: Format | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
 ) -> None:
-    """Converts a checkpoint directory from one format into another.
+    """Converts a checkpoint from one format into another.
 
     Args:
-        src: Checkpoint to read; its format is detected. A run's lie in RUN/checkpoints/STEP.
-        dst: Directory to write; it must not hold anything yet.
+        src: Checkpoint to read, a directory or a research .pt file; its format is detected. A run's
+            lie in RUN/checkpoints/STEP.
+        dst: Directory to write, which must not hold anything yet, or a new research file NAME.pt.
         format: Format to write. By default jax, and hf from jax and from a run.
         dtype: Type to cast all weights to. By default each keeps its own.
     """
     from modernbert_jax import convert
+    from modernbert_jax.convert import progress
 
-    print(convert.convert(src, dst, format=format, dtype=dtype))
+    with _warnings_in_lines(), progress.drawn() as draw:
+        done = convert.convert(src, dst, format=format, dtype=dtype, progress=draw)
+    print(done)
 
 
-def verify(a: Positional[Path], b: Positional[Path]) -> int:
+def verify(a: Positional[Path], b: Positional[Path], tolerance: float = 1e-5) -> int:
     """Compares two checkpoints of any formats: every tensor, then what they compute.
 
     Args:
         a: One checkpoint directory.
         b: The other.
+        tolerance: Largest absolute difference that counts as equal.
     """
     from modernbert_jax import convert
 
-    result = convert.verify(a, b)
+    result = convert.verify(a, b, tolerance=tolerance)
     print(result)
     return 0 if result.equal else 1
 
@@ -70,7 +76,7 @@ def inspect_(path: Positional[Path], json: bool = False) -> None:
     """Shows a checkpoint's format, configuration, parameters and tokenizer.
 
     Args:
-        path: Checkpoint directory.
+        path: Checkpoint directory, or research .pt file.
         json: Print JSON.
     """
     from modernbert_jax import convert
@@ -436,6 +442,18 @@ def _complain(line: str, debug: bool, hint: bool = False) -> None:
         traceback.print_exc()
     more = "; --debug shows where" if hint and not debug else ""
     print(f"modernbert-jax: {' '.join(line.split())}{more}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _warnings_in_lines() -> Iterator[None]:
+    """Warnings of the block as lines on stderr, each once, without the code that they come from."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        try:
+            yield
+        finally:
+            for message in dict.fromkeys(str(w.message) for w in caught):
+                print(f"warning: {' '.join(message.split())}", file=sys.stderr)
 
 
 def _stopped_or_done(finished: bool, command: str, output: Any) -> int:

@@ -7,6 +7,7 @@ nothing about how it is computed; that is `Runtime`. Both are plain immutable va
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -19,6 +20,13 @@ SLIDING: LayerKind = "sliding_attention"
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh")
 POOLINGS = ("cls", "mean", "max")
+LIMITS = {
+    "vocab_size": 2**31 - 1,
+    "hidden_size": 2**20,
+    "intermediate_size": 2**24,
+    "num_hidden_layers": 10_000,
+}
+"""Far above any model: a damaged file must not have a program count to a billion."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +45,11 @@ class RopeScaling:
     high_freq_factor: float = 4.0
 
     def __post_init__(self):
+        if self.rope_type in ("dynamic", "longrope"):
+            raise UserError(
+                f"rope_type {self.rope_type!r} is not supported: its frequencies follow the longest"
+                " sequence of a batch, so that a document's result would depend on its neighbours"
+            )
         if self.rope_type not in ("linear", "yarn", "llama3"):
             raise UserError(f"rope_type is {self.rope_type!r}; allowed: linear, yarn, llama3")
         if self.factor < 1:
@@ -68,8 +81,11 @@ class ModernBertConfig:
     """Layer i attends globally where i is a multiple of this; the others slide."""
     layer_types: tuple[LayerKind, ...] | None = None
     """One kind per layer, only where `global_attn_every_n_layers` cannot say it; else None."""
+    causal: bool = False
+    """A decoder: no token sees what comes after it."""
     local_attention: int = 128
-    """Window of sliding layers: token i sees j where |i - j| <= local_attention // 2."""
+    """Window of sliding layers: token i sees j where |i - j| <= local_attention // 2; in a decoder
+    the local_attention // 2 tokens that end with itself."""
     global_rope_theta: float = 160_000.0
     local_rope_theta: float = 10_000.0
     global_rope_scaling: RopeScaling | None = None
@@ -101,6 +117,7 @@ class ModernBertConfig:
     pad_token_id: int | None = 50283
 
     def __post_init__(self):
+        wanted: list[tuple[str, bool, str]] = []  # all that is wrong is said at once
         for name in (
             "vocab_size",
             "hidden_size",
@@ -112,7 +129,10 @@ class ModernBertConfig:
             "max_position_embeddings",
         ):
             value = getattr(self, name)
-            self._require(name, type(value) is int and value > 0, "a whole number of 1 or more")
+            wanted.append((name, type(value) is int and value > 0, "a whole number of 1 or more"))
+        for name, most in LIMITS.items():
+            value = getattr(self, name)
+            wanted.append((name, type(value) is not int or value <= most, f"at most {most:,}"))
         for name in (
             "global_rope_theta",
             "local_rope_theta",
@@ -121,17 +141,19 @@ class ModernBertConfig:
             "initializer_cutoff_factor",
         ):
             value = getattr(self, name)
-            self._require(name, _is_number(value) and value > 0, "a number above 0")
+            wanted.append((name, _is_number(value) and value > 0, "a number above 0"))
         for name in ("embedding_dropout", "attention_dropout", "mlp_dropout", "classifier_dropout"):
             value = getattr(self, name)
-            self._require(
-                name, _is_number(value) and 0 <= value < 1, "a rate of at least 0 and below 1"
+            wanted.append(
+                (name, _is_number(value) and 0 <= value < 1, "a rate of at least 0 and below 1")
             )
         for name in ("hidden_activation", "classifier_activation"):
-            self._require(name, getattr(self, name) in ACTIVATIONS, " or ".join(ACTIVATIONS))
-        self._require(
-            "classifier_pooling", self.classifier_pooling in POOLINGS, " or ".join(POOLINGS)
+            wanted.append((name, getattr(self, name) in ACTIVATIONS, " or ".join(ACTIVATIONS)))
+        wanted.append(
+            ("classifier_pooling", self.classifier_pooling in POOLINGS, " or ".join(POOLINGS))
         )
+        if problems := [self._problem(*w) for w in wanted if not w[1]]:
+            raise UserError("; ".join(problems))
         self._require(
             "num_attention_heads",
             self.hidden_size % self.num_attention_heads == 0 and self.head_dim % 2 == 0,
@@ -142,12 +164,17 @@ class ModernBertConfig:
             self.pad_token_id is None or 0 <= self.pad_token_id < self.vocab_size,
             f"below vocab_size {self.vocab_size}, or null",
         )
+        if self.causal:
+            self._require("local_attention", self.local_attention > 1, "2 or more in a decoder")
         if self.layer_types is not None:
             self._set_layer_types(tuple(self.layer_types))
 
     def _require(self, name: str, ok: bool, allowed: str) -> None:
         if not ok:
-            raise UserError(f"{name} is {getattr(self, name)!r}; it must be {allowed}")
+            raise UserError(self._problem(name, ok, allowed))
+
+    def _problem(self, name: str, ok: bool, allowed: str) -> str:
+        return f"{name} is {getattr(self, name)!r:.80}; it must be {allowed}"
 
     def _set_layer_types(self, kinds: tuple[LayerKind, ...]) -> None:
         """Keeps an irregular pattern; turns a regular one into `global_attn_every_n_layers`."""
@@ -202,8 +229,11 @@ class ModernBertConfig:
         return self.local_rope_theta, self.local_rope_scaling
 
     def window(self, kind: LayerKind) -> int | None:
-        """The attention window of layers of this kind; None is unlimited."""
-        return None if kind == FULL else self.local_attention
+        """The window of `key_ranges` for layers of this kind; None is unlimited."""
+        if kind == FULL:
+            return None
+        # A decoder counts the token itself, an encoder the tokens on one side of it.
+        return 2 * (self.local_attention // 2 - 1) if self.causal else self.local_attention
 
     def parameter_count(self, *, head: bool = True) -> int:
         """Number of parameters of the encoder, and of the masked-LM head if `head`."""
@@ -230,7 +260,8 @@ class ModernBertConfig:
         that go through the masked-LM head. Norms, rotations and softmax are not counted.
         """
         d, f = self.hidden_size, self.intermediate_size
-        near = min(document_length, 2 * (self.local_attention // 2) + 1)
+        side = self.local_attention // 2
+        near = min(document_length, side if self.causal else 2 * side + 1)
         keys = sum(document_length if kind == FULL else near for kind in self.layer_kinds)
         layers = self.num_hidden_layers * 2 * (4 * d * d + 3 * d * f) + 4 * d * keys
         return layers + predicted * 2 * (d * d + d * self.vocab_size)
@@ -294,7 +325,8 @@ def block_name(kind: LayerKind, index: int) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    finite = isinstance(value, int | float) and abs(value) <= sys.float_info.max
+    return finite and not isinstance(value, bool)
 
 
 def _every(n: int, layers: int) -> tuple[LayerKind, ...]:

@@ -38,10 +38,23 @@ def whole_directory(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def whole_file(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary sibling to write; it replaces `path` if the block ends well, and goes if not."""
-    path = Path(path)
+def whole_file(path: str | os.PathLike, *, new: bool = False) -> Iterator[Path]:
+    """The path of a temporary sibling to write; it becomes `path` if the block ends well.
+
+    Args:
+        path: of the file; one that is there already is replaced.
+        new: Raises `UserError` instead when there is anything at `path` already.
+    """
+    path = Path(path).absolute()
+    if new and path.exists():
+        raise UserError(f"{path}: exists; choose another place or remove it")
     temporary = _temporary(path)
+    try:
+        if new:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     try:
         yield temporary
         temporary.replace(path)

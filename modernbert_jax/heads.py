@@ -1,4 +1,4 @@
-"""What stands on the encoder: the masked-LM head, and pooling of documents within rows."""
+"""What stands on the encoder: heads, and pooling of documents within rows."""
 
 import jax
 import jax.numpy as jnp
@@ -83,30 +83,90 @@ class Decoder(nn.Module):
         return logits
 
 
-def pool(hidden: jax.Array, segment_ids: jax.Array, segments: int, how: str) -> jax.Array:
+class CausalLM(MaskedLM):
+    """A decoder with its language-model head: logits of a token score the one that follows."""
+
+
+class Classifier(nn.Module):
+    """The encoder with a prediction head and a classifier, which work on tokens or on documents.
+
+    Calling it classifies every token; for documents, `pool` what `hidden` gives, then `logits`.
+    """
+
+    config: ModernBertConfig
+    runtime: Runtime = Runtime()
+    labels: int = 2
+
+    def setup(self):
+        c = self.config
+        self.encoder = Encoder(c, self.runtime)
+        self.head = PredictionHead(c, self.runtime)
+        self.dropout = nn.Dropout(c.classifier_dropout)
+        bias, dtype = c.classifier_bias or not c.causal, jnp.dtype(self.runtime.dtype)
+        self.classifier = Linear(self.labels, "final", config=c, dtype=dtype, use_bias=bias)
+
+    def __call__(self, token_ids, segment_ids, positions, *, deterministic: bool = True):
+        """Logits of every token, float32 [B, T, labels]. Arguments as `Encoder.__call__`."""
+        hidden = self.hidden(token_ids, segment_ids, positions, deterministic=deterministic)
+        return self.logits(hidden, deterministic=deterministic)
+
+    def hidden(self, token_ids, segment_ids, positions, *, deterministic: bool = True):
+        """Hidden states after the final norm, float32 [B, T, D]."""
+        return self.encoder(token_ids, segment_ids, positions, deterministic=deterministic)
+
+    def logits(self, x: jax.Array, *, deterministic: bool = True) -> jax.Array:
+        """Head and classifier on tokens or pooled documents [..., D]: float32 [..., labels]."""
+        x = self.dropout(self.head(x), deterministic=deterministic)
+        return self.classifier(x).astype(jnp.float32)
+
+
+def document_pooling(config: ModernBertConfig) -> str:
+    """How documents are pooled for a classifier: a decoder's last token has seen all others."""
+    return "lasttoken" if config.causal else config.classifier_pooling
+
+
+POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+"""The ways of `pool`, by their names in sentence-transformers."""
+
+
+def pool(
+    hidden: jax.Array,
+    segment_ids: jax.Array,
+    segments: int,
+    how: str,
+    skip: int | jax.Array = 0,
+) -> jax.Array:
     """One vector for each document of each row.
 
     Args:
         hidden: [B, T, D].
         segment_ids: int32 [B, T]; 0 is padding.
         segments: the largest segment id that can occur.
-        how: "cls" (the document's first token), "mean" or "max" over its tokens.
+        how: one of `POOLINGS`: "cls", the document's first token; "max"; "mean"; the sum over the
+            root of the length; the mean with the position, from 1, as weight; the last token.
+        skip: tokens at the start of every document that do not count.
 
     Returns:
         float32 [B, segments, D]; document s at index s - 1, zeros where there is none.
     """
+    if how not in POOLINGS:
+        raise ValueError(f"pooling is {how!r}; it must be one of {', '.join(POOLINGS)}")
     member = segment_ids[:, None] == jnp.arange(1, segments + 1)[None, :, None]  # [B, S, T]
+    place = jnp.cumsum(member, -1)
+    member &= place > skip
     exists = member.any(-1, keepdims=True)
     hidden = hidden.astype(jnp.float32)
-    if how == "mean":
-        total = jnp.einsum("BST,BTD->BSD", member.astype(jnp.float32), hidden)
-        return total / jnp.maximum(member.sum(-1, keepdims=True), 1)
-    if how == "cls":
-        first = jnp.take_along_axis(hidden, member.argmax(-1)[..., None], axis=1)
-        return jnp.where(exists, first, 0.0)
+    if how in ("cls", "lasttoken"):
+        last = hidden.shape[1] - 1
+        index = member.argmax(-1) if how == "cls" else last - member[..., ::-1].argmax(-1)
+        return jnp.where(exists, jnp.take_along_axis(hidden, index[..., None], axis=1), 0.0)
     if how == "max":
         row, token = jnp.indices(segment_ids.shape)
         low = jnp.full((hidden.shape[0], segments + 1, hidden.shape[2]), -jnp.inf)
-        top = low.at[row, segment_ids].max(hidden[row, token])[:, 1:]
+        counted = jnp.where(member.any(1), segment_ids, 0)
+        top = low.at[row, counted].max(hidden[row, token])[:, 1:]
         return jnp.where(exists, top, 0.0)
-    raise ValueError(f"pooling is {how!r}; it must be cls, mean or max")
+    weights = (member * (place if how == "weightedmean" else 1)).astype(jnp.float32)
+    total = jnp.einsum("BST,BTD->BSD", weights, hidden)
+    count = jnp.maximum(weights.sum(-1, keepdims=True), 1.0)
+    return total / (jnp.sqrt(count) if how == "mean_sqrt_len_tokens" else count)

@@ -6,6 +6,7 @@ misread by version 4 without a word, so both are always written.
 """
 
 import dataclasses
+import math
 import typing
 import warnings
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from typing import Any
 from modernbert_jax.config import FULL, SLIDING, LayerKind, ModernBertConfig, RopeScaling
 from modernbert_jax.errors import UserError, did_you_mean
 
-_DERIVED = ("layer_types", "global_rope_scaling", "local_rope_scaling")
+_DERIVED = ("causal", "layer_types", "global_rope_scaling", "local_rope_scaling")
 _PLAIN = {
     name: hint
     for name, hint in typing.get_type_hints(ModernBertConfig).items()
@@ -24,6 +25,12 @@ _PLAIN = {
 
 _CLASS_DEFAULTS = {"classifier_pooling": "cls"}
 """Where a file without the key means something else than our own default does."""
+
+_OLD_DECODER_THETA = 160_000.0
+"""Local theta of a decoder's flat file without it. Version 5, at 10,000, never leaves it out."""
+
+MODEL_TYPES = {False: "modernbert", True: "modernbert-decoder"}
+"""By whether the model is causal."""
 
 _CONSTANT = {
     "deterministic_flash_attn": False,
@@ -59,6 +66,7 @@ _LOOKALIKES = {
     "deberta": "DeBERTa",
     "deberta-v2": "DeBERTa",
     "eurobert": "EuroBERT",
+    "modernvbert": "ModernVBERT, which has a vision tower,",
     "neobert": "NeoBERT",
     "ultrabert": "UltraBERT",
 }
@@ -69,11 +77,13 @@ def read(config: Mapping[str, Any]) -> ModernBertConfig:
 
     Raises `UserError` that lists everything wrong with it.
     """
-    _check_model_type(config)
+    causal = _model_type(config) == MODEL_TYPES[True]
     given = {_ALIASES[k]: v for k, v in config.items() if k in _ALIASES}
     given.update({k: v for k, v in config.items() if k in _PLAIN})
     problems = [*_misspelt(config)]
-    fields = dict(_CLASS_DEFAULTS)
+    fields = {"causal": causal, **_CLASS_DEFAULTS}
+    if causal and not {"local_rope_theta", "rope_parameters"} & {*config}:
+        fields["local_rope_theta"] = _OLD_DECODER_THETA
     for name, value in given.items():
         if value is None and type(None) not in typing.get_args(_PLAIN[name]):
             continue
@@ -83,8 +93,9 @@ def read(config: Mapping[str, Any]) -> ModernBertConfig:
             problems.append(str(error))
     if problems:
         raise UserError("config.json: " + "; ".join(problems))
-    if isinstance(config.get("sliding_window"), int):
-        fields["local_attention"] = 2 * config["sliding_window"]
+    side = config.get("sliding_window")
+    if isinstance(side, int) and side != fields.get("local_attention", 128) // 2:
+        fields["local_attention"] = 2 * side
     if config.get("layer_types") is not None:
         if not isinstance(config["layer_types"], list | tuple):
             raise UserError("config.json: layer_types must be a list with one kind per layer")
@@ -108,13 +119,23 @@ def write(config: ModernBertConfig, keys: Mapping[str, Any]) -> dict[str, Any]:
     written = {
         **_CONSTANT,
         **flat,
-        "model_type": "modernbert",
+        "model_type": MODEL_TYPES[config.causal],
         "layer_norm_eps": config.norm_eps,
         "layer_types": list(config.layer_kinds),
         "rope_parameters": {k: _write_rope(config.rope(k)[0], s) for k, s in scalings.items()},
         **keys,
     }
-    if config.layer_types is not None:
+    if config.causal:
+        written |= {"sliding_window": config.local_attention // 2, "use_cache": True, **keys}
+        if config.local_rope_theta != config.global_rope_theta and set(config.layer_kinds) != {
+            FULL
+        }:
+            warnings.warn(
+                "transformers 4 has the global theta in all layers of a decoder; use version 5 or"
+                " newer for this model",
+                stacklevel=3,
+            )
+    elif config.layer_types is not None:
         del written["global_attn_every_n_layers"]
         warnings.warn(
             "layer_types is irregular: transformers 4 cannot express it and would read the file"
@@ -129,14 +150,15 @@ def write(config: ModernBertConfig, keys: Mapping[str, Any]) -> dict[str, Any]:
     return dict(sorted(written.items()))
 
 
-def _check_model_type(config: Mapping[str, Any]) -> None:
+def _model_type(config: Mapping[str, Any]) -> str:
     kind = config.get("model_type", "modernbert")
-    if kind == "modernbert":
-        return
-    if kind == "modernbert-decoder":
-        raise UserError("config.json: model_type 'modernbert-decoder' is a decoder; only encoders")
+    if kind in MODEL_TYPES.values():
+        return kind
     name = _LOOKALIKES.get(str(kind).lower(), repr(kind))
-    raise UserError(f"config.json: model_type is {name}, not ModernBERT; only 'modernbert' is read")
+    raise UserError(
+        f"config.json: model_type is {name}, not ModernBERT;"
+        f" {' and '.join(map(repr, MODEL_TYPES.values()))} are read"
+    )
 
 
 def _misspelt(config: Mapping[str, Any]) -> list[str]:
@@ -156,7 +178,7 @@ def _typed(name: str, value: Any) -> Any:
     """The value in its field's type; an integer passes for a float, nothing else is bent."""
     allowed = typing.get_args(_PLAIN[name]) or (_PLAIN[name],)
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < 2**1000 else math.inf
     if (isinstance(value, bool) and bool not in allowed) or not isinstance(value, allowed):
         names = " or ".join("null" if t is type(None) else t.__name__ for t in allowed)
         raise UserError(f"{name} is {value!r}; it must be {names}")
@@ -197,13 +219,14 @@ def _read_scaling(kind: LayerKind, rope: Mapping[str, Any], length: int) -> Rope
         return None
     known = {f.name for f in dataclasses.fields(RopeScaling)}
     unknown = {*rope} - known - {"rope_theta", "type"}
-    if unknown:
+    if unknown and rope_type not in ("dynamic", "longrope"):  # refused as a whole, below
         raise UserError(f"config.json: {kind} rope has keys that are not read: {sorted(unknown)}")
     if rope.get("factor") is None:
         raise UserError(f"config.json: {kind} rope_type {rope_type!r} needs a 'factor'")
     values = {k: v for k, v in rope.items() if k in known and v is not None}
     for key, value in values.items():
-        if key != "rope_type" and (isinstance(value, bool) or not isinstance(value, int | float)):
+        number = isinstance(value, int | float) and abs(value) < 2**1000  # a JSON int has no end
+        if key != "rope_type" and (isinstance(value, bool) or not number):
             raise UserError(f"config.json: {kind} rope's {key} is {value!r}; it must be a number")
     values |= {"rope_type": rope_type, "factor": float(rope["factor"])}
     return RopeScaling(**{"original_max_position_embeddings": length} | values)

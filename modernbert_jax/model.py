@@ -204,6 +204,7 @@ class Encoder(nn.Module):
         segment_ids: jax.Array,
         positions: jax.Array,
         *,
+        visible: jax.Array | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
         """Hidden states after the final norm, float32 [B, T, D].
@@ -212,12 +213,14 @@ class Encoder(nn.Module):
             token_ids: int32 [B, T].
             segment_ids: int32 [B, T]; 0 is padding, each document one run of a positive id.
             positions: int32 [B, T], counting from 0 in every document.
+            visible: boolean [B, T]; tokens that are not see the others and are seen by none. They
+                must be the last ones of a document. None is all.
             deterministic: False drops out, with the "dropout" rng.
         """
         c = self.config
         contexts: KindContext = {
             kind: (
-                key_ranges(segment_ids, c.window(kind)),
+                key_ranges(segment_ids, c.window(kind), causal=c.causal, visible=visible),
                 rope_table(positions, c.rope(kind)[0], c.head_dim, c.rope(kind)[1]),
             )
             for kind in sorted(set(c.layer_kinds))

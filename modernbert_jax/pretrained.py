@@ -1,36 +1,25 @@
-"""`ModernBert`: a checkpoint ready for use, from texts or token ids to vectors and tokens.
-
-Everything goes through the packed batches of `batching`, whose few shapes bound the number of
-programs that XLA compiles. They are compiled once for each instance.
-"""
+"""`ModernBert`: a checkpoint ready for use, from texts or token ids to vectors and scores."""
 
 import dataclasses
 import os
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modernbert_jax import convert
+from modernbert_jax import convert, hub, late_interaction
 from modernbert_jax.attention import check_name
-from modernbert_jax.batching import ROW_DOCUMENTS, Documents, batches
-from modernbert_jax.config import POOLINGS, ModernBertConfig, Runtime
+from modernbert_jax.batching import Documents
+from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.errors import UserError, did_you_mean
-from modernbert_jax.heads import MaskedLM, pool
+from modernbert_jax.heads import POOLINGS, CausalLM, Classifier, MaskedLM
 from modernbert_jax.model import Encoder
-from modernbert_jax.packing import Rows
+from modernbert_jax.pipeline import Pipeline, reranker_activation
+from modernbert_jax.programs import BATCH_TOKENS, Programs
 from modernbert_jax.tokenizer import Tokenizer
-
-BATCH_TOKENS = 8192
-"""Tokens that are computed at once, unless a single row has more."""
-
-LOGITS_AT_ONCE = 2**27
-"""Bounds the batch where every token gets a score for every word: half a GB of float32."""
 
 
 class ModernBert:
@@ -40,12 +29,14 @@ class ModernBert:
         config: the architecture.
         params: float32 on the device, in the layout of `Checkpoint.params`.
         tokenizer: None where the checkpoint has none.
-        module: `MaskedLM`, or `Encoder` under any other head.
+        module: `MaskedLM`, `CausalLM`, `Classifier`, or `Encoder` where there is no head.
+        pipeline: what follows the model in an embedding model and the like, or None.
     """
 
     config: ModernBertConfig
     params: dict[str, Any]
-    module: MaskedLM | Encoder
+    module: MaskedLM | CausalLM | Classifier | Encoder
+    pipeline: Pipeline | None
 
     def __init__(
         self, checkpoint: convert.Checkpoint, dtype: str = "float32", attention: str = "auto"
@@ -53,17 +44,15 @@ class ModernBert:
         """Puts a checkpoint to use; `dtype` and `attention` are those of `Runtime`."""
         check_name(attention)
         runtime = Runtime(dtype=dtype, attention=attention)
-        self.config = checkpoint.config
+        self.config, self.pipeline = checkpoint.config, checkpoint.pipeline
         self.params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), checkpoint.params)
-        module = MaskedLM if checkpoint.head == "masked_lm" else Encoder
-        self.module = module(self.config, runtime)
-        self._encoder = Encoder(self.config, runtime)
-        dtypes = jax.tree.map(lambda x: x.dtype, checkpoint.params)
+        self._programs = Programs(
+            self.config, runtime, checkpoint.head, checkpoint.labels, self.pipeline
+        )
+        self.module = self._programs.module
+        self._dtypes = jax.tree.map(lambda x: x.dtype, checkpoint.params)
         # Held without its weights: those are on the device already.
-        self._stored, self._dtypes = _without_params(checkpoint), dtypes
-        self._jit_hidden = jax.jit(self._hidden)
-        self._jit_logits = jax.jit(self._logits)
-        self._jit_pooled = jax.jit(self._pooled, static_argnames="how")
+        self._stored = dataclasses.replace(checkpoint, params={})
 
     @classmethod
     def from_pretrained(
@@ -84,7 +73,7 @@ class ModernBert:
         Raises:
             UserError: nothing is there, the hub cannot be reached, or the checkpoint is damaged.
         """
-        return cls(convert.load(locate(path_or_hub_id, revision)), dtype, attention)
+        return cls(convert.load(hub.locate(path_or_hub_id, revision)), dtype, attention)
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
@@ -96,7 +85,8 @@ class ModernBert:
 
         Ids are taken as given: nothing is added or cut. Raises `UserError` for unknown ids.
         """
-        return self._per_token(self._jit_hidden, token_id_lists, self.config.hidden_size)
+        self._check(token_id_lists)
+        return self._programs.hidden(self.params, token_id_lists)
 
     def mlm_logits(self, token_id_lists: Documents) -> list[np.ndarray]:
         """Scores of every word at every token, one float32 [len_i, V] for each list of ids.
@@ -104,47 +94,149 @@ class ModernBert:
         Raises:
             UserError: unknown ids, or a model without a masked-LM head.
         """
-        if not isinstance(self.module, MaskedLM):
-            raise UserError(f"the model has no masked-LM head (its head is {self._stored.head!r})")
-        vocabulary = self.config.vocab_size
-        most = min(BATCH_TOKENS, LOGITS_AT_ONCE // vocabulary)
-        return self._per_token(self._jit_logits, token_id_lists, vocabulary, most)
+        self._need("masked_lm", "masked-LM head")
+        return self._logits(token_id_lists)
+
+    def causal_logits(self, token_id_lists: Documents) -> list[np.ndarray]:
+        """Scores of every word to follow every token, one float32 [len_i, V] for each list of ids.
+
+        Raises:
+            UserError: unknown ids, or a model that is no decoder with a language-model head.
+        """
+        self._need("causal_lm", "decoder's language-model head")
+        return self._logits(token_id_lists)
 
     def encode(
         self,
         texts: Sequence[str],
-        pooling: str = "mean",
-        normalize: bool = False,
-        prompt: str = "",
+        pooling: str | None = None,
+        normalize: bool | None = None,
+        prompt: str | None = None,
         max_length: int | None = None,
         batch_tokens: int | None = None,
+        prompt_name: str | None = None,
     ) -> np.ndarray:
-        """One vector for each text, in order: float32 [n, D].
+        """One vector for each text, in order: float32 [n, D], or as wide as the model makes them.
+
+        An embedding model's own pooling, dense layers, normalisation and default prompt are used
+        where nothing else is asked for. Other models pool by "mean", and nothing more.
 
         Args:
-            texts: any number, also none.
-            pooling: "mean", "cls" or "max" over the text's tokens, the special ones included.
-            normalize: scales every vector to length 1.
-            prompt: put in front of every text.
+            texts: any number, also none; taken as they are, with the spaces around them.
+            pooling: one of `heads.POOLINGS` over the text's tokens, the special ones included. It
+                takes the place of all the modules behind the model.
+            normalize: True scales every vector to length 1; False leaves the model's own
+                normalisation out.
+            prompt: put in front of every text; "" for none.
             max_length: in tokens; longer texts lose their end. Default: what the model was made
                 for.
-            batch_tokens: computed at once, at least one row; default `BATCH_TOKENS`.
+            batch_tokens: computed at once, at least one row; default 8,192.
+            prompt_name: chooses one of `pipeline.prompts`.
+
+        Raises:
+            UserError: an argument that makes no sense, or a late-interaction model.
         """
         if isinstance(texts, str):
             raise UserError("texts is a string; give a list of strings")
-        if pooling not in POOLINGS:
+        if pooling is not None and pooling not in POOLINGS:
             raise UserError(f"pooling is {pooling!r}; {did_you_mean(str(pooling), POOLINGS)}")
+        if prompt is not None and prompt_name is not None:
+            raise UserError("prompt and prompt_name exclude each other")
+        pipeline = self.pipeline or Pipeline(kind="embedding")
+        if pooling is None and pipeline.late:
+            raise UserError("a late-interaction model has a vector per token; use encode_tokens")
+        prompt = pipeline.prompt(prompt_name) if prompt is None else prompt
         documents = self._tokenize([prompt + text for text in texts], max_length)
-        self._check(documents)
-        vectors = np.zeros((len(documents), self.config.hidden_size), np.float32)
-        for batch, rows in batches(documents, batch_tokens or BATCH_TOKENS):
-            pooled = np.asarray(self._jit_pooled(self.params, batch, how=pooling))
-            for row, indices in zip(pooled, rows, strict=False):
-                vectors[indices] = row[: len(indices)]
+        batch_tokens = batch_tokens or BATCH_TOKENS
+        if pooling is not None or pipeline.pooling is None:
+            vectors = self._programs.pooled(self.params, documents, batch_tokens, pooling or "mean")
+        else:
+            # What ends a text does not end a prompt.
+            skip = len(self._tokenize([prompt], max_length)[0]) - 1 if prompt else 0
+            vectors = self._programs.vectors(
+                self.params, documents, batch_tokens, skip, normalize is not False
+            )
         if normalize:
             lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
             vectors /= np.maximum(lengths, np.finfo(np.float32).tiny)
         return vectors
+
+    def encode_tokens(
+        self, texts: Sequence[str], is_query: bool = False, batch_tokens: int | None = None
+    ) -> list[np.ndarray]:
+        """A late-interaction model's vectors of each text, float32 [tokens_i, E].
+
+        Those of queries include the tokens that fill them up; those of documents leave out the
+        model's skiplist. `late_interaction.maxsim` compares them.
+
+        Args:
+            texts: any number; spaces around them are cut off.
+            is_query: whether they are queries; documents if not.
+            batch_tokens: computed at once, at least one row; default 8,192.
+
+        Raises:
+            UserError: another kind of model.
+        """
+        if self.pipeline is None or self.pipeline.late is None:
+            raise UserError("the model is not for late interaction; use encode")
+        if isinstance(texts, str):
+            raise UserError("texts is a string; give a list of strings")
+        found = late_interaction.tokenize(
+            [self.pipeline.prompt(None) + text for text in texts],
+            self._need_tokenizer(),
+            self.pipeline.late,
+            is_query=is_query,
+            longest=self._longest,
+        )
+        ids = [tokens.ids for tokens in found]
+        self._check(ids)
+        vectors = self._programs.token_vectors(
+            self.params, ids, [t.visible for t in found], batch_tokens or BATCH_TOKENS
+        )
+        return [v[tokens.counted] for v, tokens in zip(vectors, found, strict=True)]
+
+    def predict(
+        self,
+        inputs: Sequence[Any],
+        activation: str | None = None,
+        max_length: int | None = None,
+        batch_tokens: int | None = None,
+    ) -> np.ndarray | list[np.ndarray]:
+        """What the classifier says of each text or pair of texts, in order.
+
+        Args:
+            inputs: texts or (first, second) pairs: (query, document) of a reranker, (question,
+                context) of question answering. For multiple choice (text, [choice, ...]).
+            activation: of the scores, a key of `pipeline.ACTIVATIONS`. By default a reranker's own;
+                else a single label is squashed by the sigmoid, and several are left as logits.
+            max_length: in tokens; of a pair the longer text is cut first.
+            batch_tokens: computed at once, at least one row; default 8,192.
+
+        Returns:
+            Sequence classification: float32 [n, labels], or [n] with a single label. Multiple
+            choice: [choices_i] each. Token classification and question answering: [len_i, labels]
+            each, one row for every token of `tokenizer.encode` or `encode_pairs`.
+
+        Raises:
+            UserError: a model without a classifier, or inputs of another form.
+        """
+        head = self._stored.head
+        if not isinstance(self.module, Classifier):
+            raise UserError(f"the model has no classifier (its head is {head!r})")
+        if isinstance(inputs, str):
+            raise UserError("inputs is a string; give a list of texts or pairs of texts")
+        if head == "multiple_choice":
+            pairs = [(text, choice) for text, choices in inputs for choice in choices]
+            scores = self._classify(pairs, max_length, batch_tokens)[:, 0]
+            ends = np.cumsum([len(choices) for _, choices in inputs])
+            return np.split(scores, ends[:-1]) if len(inputs) else []
+        if head != "sequence_classification":
+            return self._programs.logits(self.params, self._tokenize(inputs, max_length))
+        named = self.pipeline.activation if self.pipeline and not activation else activation
+        labels = self._stored.labels
+        apply = reranker_activation(named, labels)
+        scores = np.asarray(apply(self._classify(inputs, max_length, batch_tokens)))
+        return scores[:, 0] if labels == 1 else scores
 
     def fill_mask(self, text: str, top_k: int = 5) -> list[list[tuple[str, float]]]:
         """For each mask in the text, the likeliest tokens as text, with their probabilities.
@@ -155,6 +247,7 @@ class ModernBert:
         """
         if top_k < 1:
             raise UserError(f"top_k is {top_k}; it must be 1 or more")
+        self._need("masked_lm", "masked-LM head")
         (ids,) = self._tokenize([text], None)
         tokenizer = self.tokenizer
         masks = np.flatnonzero(np.asarray(ids) == tokenizer.mask_id)
@@ -174,40 +267,45 @@ class ModernBert:
         params = jax.tree.map(lambda x, d: np.asarray(x).astype(d), self.params, self._dtypes)
         convert.save(dataclasses.replace(self._stored, params=params), directory, format)
 
-    def _hidden(self, params, rows: Rows) -> jax.Array:
-        if self._stored.head != "none":
-            params = params["encoder"]
-        return self._encoder.apply({"params": params}, *rows)
+    @property
+    def _longest(self) -> int:
+        """The longest input in tokens."""
+        own = self.pipeline.max_length if self.pipeline else None
+        return min(own or self.config.max_position_embeddings, self.config.max_position_embeddings)
 
-    def _logits(self, params, rows: Rows) -> jax.Array:
-        return self.module.apply({"params": params}, *rows)
-
-    def _pooled(self, params, rows: Rows, how: str) -> jax.Array:
-        return pool(self._hidden(params, rows), rows.segment_ids, ROW_DOCUMENTS, how)
-
-    def _per_token(
-        self, compute: Callable, documents: Documents, width: int, batch_tokens: int = BATCH_TOKENS
-    ) -> list[np.ndarray]:
+    def _logits(self, documents: Documents) -> list[np.ndarray]:
         self._check(documents)
-        results = [np.zeros((len(ids), width), np.float32) for ids in documents]
-        for batch, rows in batches(documents, batch_tokens):
-            values = np.asarray(compute(self.params, batch))
-            for row, indices in zip(values, rows, strict=False):
-                start = 0
-                for i in indices:
-                    results[i][:] = row[start : start + len(documents[i])]
-                    start += len(documents[i])
-        return results
+        return self._programs.logits(self.params, documents)
 
-    def _tokenize(self, texts: Sequence[str], max_length: int | None) -> list[list[int]]:
+    def _classify(
+        self, inputs: Sequence[Any], max_length: int | None, batch_tokens: int | None
+    ) -> np.ndarray:
+        documents = self._tokenize(inputs, max_length)
+        return self._programs.document_logits(self.params, documents, batch_tokens or BATCH_TOKENS)
+
+    def _need(self, head: str, what: str) -> None:
+        if self._stored.head != head:
+            raise UserError(f"the model has no {what} (its head is {self._stored.head!r})")
+
+    def _need_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
             raise UserError("the model has no tokenizer.json; give token ids instead of text")
+        return self.tokenizer
+
+    def _tokenize(self, texts: Sequence[Any], max_length: int | None) -> list[list[int]]:
+        """Ids of texts or of pairs of texts, checked."""
+        tokenizer = self._need_tokenizer()
         if max_length is not None and max_length < 2:
             raise UserError(f"max_length is {max_length}; it must be 2 or more")
-        if not texts:
+        if not len(texts):
             return []
-        most = max_length or self.config.max_position_embeddings
-        return self.tokenizer.encode(texts, max_length=most)
+        if self.pipeline and self.pipeline.lower_case:
+            texts = [t.lower() if isinstance(t, str) else tuple(map(str.lower, t)) for t in texts]
+        paired = not isinstance(texts[0], str)
+        encode = tokenizer.encode_pairs if paired else tokenizer.encode
+        documents = encode(texts, max_length=max_length or self._longest)
+        self._check(documents)
+        return documents
 
     def _spelling(self, token_id: int) -> str:
         """A token as it reads in text; ids that no token has are shown as such."""
@@ -222,34 +320,3 @@ class ModernBert:
             wrong = ids[(ids < 0) | (ids >= size)]
             if wrong.size:
                 raise UserError(f"document {i} has token id {wrong[0]}; ids are 0 to {size - 1}")
-
-
-def _without_params(checkpoint: convert.Checkpoint) -> convert.Checkpoint:
-    return dataclasses.replace(checkpoint, params={})
-
-
-def locate(path_or_hub_id: str | os.PathLike, revision: str | None = None) -> Path:
-    """A path that exists, or else the snapshot of a model on the hub. Raises `UserError`."""
-    path = Path(path_or_hub_id).expanduser()
-    return path if path.exists() else _download(str(path_or_hub_id), revision)
-
-
-def _download(name: str, revision: str | None) -> Path:
-    """A snapshot of the weights, configuration and tokenizer; files that are there are kept."""
-    import huggingface_hub
-
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
-        raise UserError(f"{name}: no such directory")
-    try:
-        path = huggingface_hub.snapshot_download(
-            name,
-            revision=revision,
-            allow_patterns=["*.json", "*.safetensors", "merges.txt", "vocab.txt"],
-            ignore_patterns=["*onnx*", "*openvino*", "checkpoint-*"],
-        )
-    except Exception as error:  # the hub, its HTTP client and the disk each have their own kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"{name}: no such directory, and not to be had from the Hugging Face hub ({reason})"
-        ) from error
-    return Path(path)

@@ -81,6 +81,30 @@ class Tokenizer:
             return ids
         return [self._shorten(i, max_length) if len(i) > max_length else i for i in ids]
 
+    def encode_pairs(
+        self, pairs: Sequence[tuple[str, str]], *, max_length: int | None = None
+    ) -> list[list[int]]:
+        """Ids of two texts each in the template for pairs; over `max_length` the longer is cut.
+
+        Raises `UserError` if one of them is no pair of texts.
+        """
+        for i, pair in enumerate(pairs):
+            if not isinstance(pair, tuple | list) or [type(t) for t in pair] != [str, str]:
+                raise UserError(f"input {i} is {pair!r}; it must be a pair of texts, as the first")
+        sides = (
+            self.backend.encode_batch_fast([pair[k] for pair in pairs], add_special_tokens=False)
+            for k in range(2)
+        )
+        special = self.backend.num_special_tokens_to_add(is_pair=True)
+        found = []
+        for first, second in zip(*sides, strict=True):
+            if max_length is not None:
+                kept = _longest_first(len(first), len(second), max(max_length - special, 0))
+                first.truncate(kept[0])
+                second.truncate(kept[1])
+            found.append(self.backend.post_process(first, second).ids)
+        return found
+
     def encode_raw(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of the texts alone, without special tokens around them."""
         return [
@@ -104,7 +128,7 @@ class Tokenizer:
     def special_ids(self) -> tuple[int, ...]:
         """Ids of all tokens that are marked as special, and of those with a role."""
         marked = {i for i, t in self.backend.get_added_tokens_decoder().items() if t.special}
-        roles = (self._role_id(role) for role in ROLES)
+        roles = (self.role_id(role) for role in ROLES)
         return tuple(sorted(marked | {i for i in roles if i is not None}))
 
     @cached_property
@@ -137,10 +161,16 @@ class Tokenizer:
     @property
     def unk_id(self) -> int | None:
         """Id of the unknown token, if there is one."""
-        return self._role_id("unk")
+        return self.role_id("unk")
+
+    @property
+    def filler_id(self) -> int:
+        """Id of what fills up queries: the mask, or else what ends a sequence."""
+        mask = self.role_id("mask")
+        return self._need("sep") if mask is None else mask
 
     def _need(self, role: str) -> int:
-        found = self._role_id(role)
+        found = self.role_id(role)
         if found is None:
             raise UserError(
                 f"tokenizer.json: has no {role} token; name one as {role}_token in"
@@ -148,7 +178,8 @@ class Tokenizer:
             )
         return found
 
-    def _role_id(self, role: str) -> int | None:
+    def role_id(self, role: str) -> int | None:
+        """Id of the token with a role of `ROLES`, or None."""
         named = self._named.get(f"{role}_token")
         for token in (named,) if named else ROLES[role]:
             if (found := self.backend.token_to_id(token)) is not None:
@@ -173,6 +204,14 @@ class Tokenizer:
         if ids[-1] in self.special_ids:
             return [*ids[: max_length - 1], ids[-1]]
         return ids[:max_length]
+
+
+def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
+    """How much is left of two lengths if tokens go from the longer one until they fit."""
+    if first + second <= room:
+        return first, second
+    short = min(first, second, room // 2)
+    return (short, room - short) if first <= second else (room - short, short)
 
 
 def train(texts: Iterable[str], vocab_size: int, *, max_length: int = 8192) -> Tokenizer:

@@ -8,19 +8,27 @@ import numpy as np
 import pytest
 import tiny
 
-from modernbert_jax.config import POOLINGS, Runtime
-from modernbert_jax.heads import MaskedLM, pool
+from modernbert_jax.config import Runtime
+from modernbert_jax.heads import POOLINGS, MaskedLM, pool
 
 SEGMENTS = tiny.segments([[3, 1, 6], [], [12], [2, 2, 2, 2, 2]], 12)
 
 
-def by_loops(hidden, segment_ids, segments, how):
+def by_loops(hidden, segment_ids, segments, how, skip=0):
     out = np.zeros((hidden.shape[0], segments, hidden.shape[2]), np.float32)
     for b, ids in enumerate(segment_ids):
         for s in range(1, segments + 1):
-            document = hidden[b, ids == s]
+            document = hidden[b, ids == s][skip:]
             if len(document):
-                results = {"cls": document[0], "mean": document.mean(0), "max": document.max(0)}
+                weights = np.arange(skip + 1, skip + 1 + len(document))[:, None]
+                results = {
+                    "cls": document[0],
+                    "max": document.max(0),
+                    "mean": document.mean(0),
+                    "mean_sqrt_len_tokens": document.sum(0) / len(document) ** 0.5,
+                    "weightedmean": (document * weights).sum(0) / weights.sum(),
+                    "lasttoken": document[-1],
+                }
                 out[b, s - 1] = results[how]
     return out
 
@@ -36,6 +44,13 @@ def test_pool_equals_loops(how, segments):
 
 
 @pytest.mark.parametrize("how", POOLINGS)
+def test_pool_without_the_first_tokens(how):
+    hidden = -1 - np.random.default_rng(0).random((4, 12, 6), np.float32)
+    got = pool(jnp.asarray(hidden), jnp.asarray(SEGMENTS), 5, how, 2)
+    np.testing.assert_allclose(got, by_loops(hidden, SEGMENTS, 5, how, 2), atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["cls", "mean", "max", "weightedmean", "lasttoken"])
 def test_pool_of_bfloat16_is_float32(how):
     hidden = jnp.asarray(np.random.default_rng(0).standard_normal((4, 12, 6)), jnp.bfloat16)
     got = pool(hidden, jnp.asarray(SEGMENTS), 5, how)
@@ -44,7 +59,7 @@ def test_pool_of_bfloat16_is_float32(how):
     np.testing.assert_allclose(got, want, atol=1e-6)
 
 
-@pytest.mark.parametrize("how", POOLINGS)
+@pytest.mark.parametrize("how", ["cls", "mean", "max", "weightedmean", "lasttoken"])
 def test_gradients_of_pooling_stay_in_the_document(how):
     hidden = jnp.asarray(np.random.default_rng(0).standard_normal((4, 12, 6)), jnp.float32)
     grad = jax.grad(lambda h: pool(h, jnp.asarray(SEGMENTS), 5, how)[0, 2].sum())(hidden)
@@ -54,7 +69,7 @@ def test_gradients_of_pooling_stay_in_the_document(how):
 
 
 def test_unknown_pooling():
-    with pytest.raises(ValueError, match="pooling is 'first'; it must be cls, mean or max"):
+    with pytest.raises(ValueError, match="pooling is 'first'; it must be one of cls, "):
         pool(jnp.zeros((1, 2, 3)), jnp.ones((1, 2), jnp.int32), 1, "first")
 
 

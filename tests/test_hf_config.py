@@ -87,7 +87,11 @@ def test_small_things():
         ({"rope_scaling": {"rope_type": "yarn", "factor": "a"}}, "factor is 'a'; it must be a num"),
         (
             {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
-            "allowed: linear, yarn, llama3",
+            "'dynamic' is not supported: its frequencies follow the longest sequence of a batch",
+        ),
+        (
+            {"rope_scaling": {"rope_type": "longrope", "factor": 2.0, "short_factor": [1.0]}},
+            "'longrope' is not supported",
         ),
         ({"rope_scaling": {"rope_type": "linear", "factor": 2.0, "a": 1}}, r"not read: \['a'\]"),
         ({"layer_types": 3}, "layer_types must be a list"),
@@ -99,7 +103,7 @@ def test_small_things():
         ({"hidden_sizes": 3}, "unknown key 'hidden_sizes'; did you mean 'hidden_size'"),
         ({"model_type": "bert"}, "model_type is 'bert', not ModernBERT"),
         ({"model_type": "eurobert"}, "model_type is EuroBERT, not ModernBERT"),
-        ({"model_type": "modernbert-decoder"}, "is a decoder; only encoders"),
+        ({"model_type": "modernvbert"}, "model_type is ModernVBERT, which has a vision tower"),
     ],
 )
 def test_what_is_refused(keys, message):
@@ -175,3 +179,45 @@ def test_what_version_4_cannot_say_warns():
         assert "global_attn_every_n_layers" not in irregular.to_hf()
     with pytest.warns(UserWarning, match="rope scaling is ignored by transformers 4"):
         tiny.config(**SCALED).to_hf()
+
+
+DECODER = {"model_type": "modernbert-decoder"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "window", "theta"),
+    [
+        ({}, 128, 160_000.0),
+        ({"sliding_window": 32}, 64, 160_000.0),
+        ({"sliding_window": 32, "local_attention": 128}, 64, 160_000.0),
+        ({"sliding_window": 64, "local_attention": 129}, 129, 160_000.0),
+        ({"local_rope_theta": 10_000.0}, 128, 10_000.0),
+        ({"rope_parameters": {FULL: ROPE}}, 128, 10_000.0),
+    ],
+)
+def test_a_decoder_s_window_and_theta(keys, window, theta):
+    config = read(**DECODER, **keys)
+    assert config.causal
+    assert (config.local_attention, config.local_rope_theta) == (window, theta)
+    # Its own token is one of the window // 2 that it sees.
+    assert config.window(SLIDING) // 2 == window // 2 - 1
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "transformers 4 has the global theta")
+        written = config.to_hf()
+    assert (written["model_type"], written["sliding_window"]) == (
+        DECODER["model_type"],
+        window // 2,
+    )
+    assert read(**written) == config
+
+
+def test_a_decoder_with_irregular_layers_is_for_both_versions(recwarn):
+    config = read(**DECODER | {"num_hidden_layers": 3}, layer_types=[FULL, FULL, SLIDING])
+    assert config.to_hf()["layer_types"] == [FULL, FULL, SLIDING]
+    assert not recwarn.list
+
+
+def test_a_decoder_with_two_thetas_is_for_version_5():
+    config = read(**DECODER, local_rope_theta=10_000.0)
+    with pytest.warns(UserWarning, match="transformers 4 has the global theta in all layers"):
+        assert config.to_hf()["local_rope_theta"] == 10_000.0

@@ -133,7 +133,7 @@ def test_bfloat16_is_close(directory, bert):
     assert 0.99 < (a * b).sum() < 0.999999
 
 
-@pytest.mark.parametrize("format", convert.FORMATS)
+@pytest.mark.parametrize("format", ["hf", "jax", "sentence-transformers"])
 def test_save_pretrained_keeps_every_bit(tmp_path, format):
     config = tiny.config(num_hidden_layers=7)
     weights = hf_directory.weights(hf_directory.shapes(config), hf_directory.mixed)

@@ -1,22 +1,28 @@
 """Two checkpoints of the original research code, with what it computed from them on a CPU."""
 
+import dataclasses
 import functools
-import json
 
 import numpy as np
 import pytest
-from reference import FIXTURES, hf_name, loss_and_gradients, one_row, parameters
-from safetensors.numpy import load_file
+from reference import FIXTURES, hf_name, loss_and_gradients, one_row
 
+from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig
 
 FOLDER = FIXTURES / "flexbert"
+ROLES = ("bos", "cls", "eos", "sep")
 NAMES = ("tiny_context_extended", "tiny_stage1")
+
+
+@functools.cache
+def checkpoint(name: str) -> convert.Checkpoint:
+    return convert.load(FOLDER / f"{name}.pt")
 
 
 def architecture(name: str) -> ModernBertConfig:
     """By hand, so that nothing but the model is on trial."""
-    research = json.loads((FOLDER / f"{name}.json").read_text())
+    research = checkpoint(name).extra["flexbert"]
     theta, local_theta = research["rotary_emb_base"], research["local_attn_rotary_emb_base"]
     return ModernBertConfig(
         vocab_size=research["vocab_size"],
@@ -34,12 +40,19 @@ def architecture(name: str) -> ModernBertConfig:
 
 @functools.cache
 def computed(name: str):
-    weights = {hf_name(k): v for k, v in load_file(FOLDER / f"{name}.safetensors").items()}
     golden = np.load(FOLDER / f"{name}.npz")
     config = architecture(name)
-    params = parameters(config, lambda tensor, shape: weights[tensor].reshape(shape))
     batch = one_row(golden["input_ids"], golden["labels"], golden["cu_seqlens"])
-    return loss_and_gradients(config, batch, params), golden
+    return loss_and_gradients(config, batch, checkpoint(name).params), golden
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_architecture_is_read_as_by_hand(name):
+    found, by_hand = checkpoint(name).config, architecture(name)
+    training = ("attention_dropout", "classifier_pooling", "pad_token_id")
+    same = {field: getattr(by_hand, field) for field in training}
+    ids = {f"{role}_token_id": getattr(by_hand, f"{role}_token_id") for role in ROLES}
+    assert dataclasses.replace(found, **same, **ids) == by_hand
 
 
 def test_the_stage_1_checkpoint_has_one_theta():

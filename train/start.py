@@ -11,7 +11,7 @@ import numpy as np
 from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError
-from modernbert_jax.pretrained import locate
+from modernbert_jax.hub import locate
 from modernbert_jax.tokenizer import Tokenizer
 
 from . import vocabulary

@@ -119,7 +119,11 @@ class KeyRanges(NamedTuple):
 
 
 def key_ranges(
-    segment_ids: jax.Array, window: int | None = None, *, causal: bool = False
+    segment_ids: jax.Array,
+    window: int | None = None,
+    *,
+    causal: bool = False,
+    visible: jax.Array | None = None,
 ) -> KeyRanges:
     """The keys of a query's own document, within `window` if given.
 
@@ -127,6 +131,8 @@ def key_ranges(
         segment_ids: int32 [B, T]; 0 is padding, and each document one run of a positive id.
         window: query i sees key j where |i - j| <= window // 2; None is the whole document.
         causal: query i sees no key after i, as in a decoder.
+        visible: boolean [B, T], which tokens are keys; in each document the others come last.
+            None is all. Not together with `causal`.
 
     Returns:
         Ranges that are empty for padding.
@@ -139,10 +145,21 @@ def key_ranges(
     ends = jnp.concatenate([differs, edge], axis=1)
     first = lax.cummax(jnp.where(starts, here, 0), axis=1)
     last = lax.cummin(jnp.where(ends, here, length - 1), axis=1, reverse=True)
+    if visible is not None:
+        if causal:
+            raise ValueError("visible and causal exclude each other")
+        # Where the visible part of the document ends: ahead of its tokens, behind the others.
+        stops = visible & (ends | ~jnp.concatenate([visible[:, 1:], ~edge], axis=1))
+        ahead = lax.cummin(jnp.where(stops, here, length - 1), axis=1, reverse=True)
+        last_key = jnp.where(visible, ahead, lax.cummax(jnp.where(stops, here, -1), axis=1))
     if window is not None:
         first = jnp.maximum(first, here - window // 2)
         last = jnp.minimum(last, here + window // 2)
     padding = segment_ids == 0
+    if visible is not None:
+        queries = KeyRanges.of(first, jnp.where(padding | ~visible, first - 1, last))
+        last = jnp.where(padding, first - 1, jnp.minimum(last, last_key))
+        return KeyRanges.of(first, last, queries)
     if not causal:
         return KeyRanges.of(first, jnp.where(padding, first - 1, last))
     here = jnp.broadcast_to(here, first.shape)

@@ -153,13 +153,6 @@ def test_no_weights(tmp_path):
         tensors.read(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin"])
-def test_pickles_are_refused(tmp_path, name):
-    (tmp_path / name).write_bytes(b"PK")
-    with pytest.raises(UserError, match="pickled weights are not read by this version"):
-        tensors.read(tmp_path)
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 def test_weights_that_are_no_numbers_are_read_with_a_warning(tmp_path, dtype):
     tensors.write(tmp_path, {"good": np.ones(2, dtype), "bad": np.array([1, np.nan], dtype)})

@@ -69,6 +69,7 @@ def mixed(number: int) -> str:
 def config_json(c: ModernBertConfig, **keys: Any) -> dict[str, Any]:
     """Flat keys alone, as in the released files, plus `keys`."""
     written = {name: getattr(c, name) for name in c.__dataclass_fields__}
+    del written["causal"]
     for name in ("layer_types", "global_rope_scaling", "local_rope_scaling"):
         if written[name] is None:
             del written[name]

@@ -15,6 +15,7 @@ from modernbert_jax.heads import MaskedLM
 from modernbert_jax.train.loss import masked_lm_loss
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
+GOLDENS = Path(__file__).parents[1] / "goldens"
 
 Weights = Callable[[str, tuple[int, ...]], np.ndarray]
 

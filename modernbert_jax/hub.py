@@ -1,0 +1,77 @@
+"""Checkpoints from the Hugging Face hub, by way of its cache."""
+
+import os
+import re
+from pathlib import Path
+
+from modernbert_jax.errors import UserError
+
+PATTERNS = (
+    "*.json",
+    "*.safetensors",
+    "*.jinja",
+    "merges.txt",
+    "vocab.txt",
+    "README.md",
+    "*_Dense/pytorch_model.bin",
+)
+"""What a checkpoint of any format needs, in its folders too."""
+
+PICKLED = "pytorch_model*.bin"
+"""The weights of a repository that has no safetensors."""
+
+IGNORED = ("*onnx*", "*openvino*", "checkpoint-*")
+
+
+def locate(path_or_hub_id: str | os.PathLike, revision: str | None = None) -> Path:
+    """A path that exists, or else the snapshot of a model on the hub. Raises `UserError`."""
+    path = Path(path_or_hub_id).expanduser()
+    return path if path.exists() else download(str(path_or_hub_id), revision)
+
+
+def download(name: str, revision: str | None = None) -> Path:
+    """A snapshot of the weights, configuration, modules and tokenizer; what is there is kept.
+
+    Without a network, or with HF_HUB_OFFLINE=1, what the cache has is used. Of a repository with
+    safetensors no pickled copy of the same weights is fetched.
+
+    Args:
+        name: `owner/name`.
+        revision: branch, tag or commit.
+
+    Raises:
+        UserError: there is no such model or revision, it is not open to this user, or it is
+            neither in the cache nor to be had.
+    """
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
+        raise UserError(f"{name}: no such directory")
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    def fetch(*patterns: str) -> Path:
+        return Path(
+            huggingface_hub.snapshot_download(
+                name,
+                revision=revision,
+                allow_patterns=[*PATTERNS, *patterns],
+                ignore_patterns=list(IGNORED),
+            )
+        )
+
+    at = f"{name} at revision {revision}" if revision else name
+    try:
+        path = fetch()
+        return path if any(path.glob("*.safetensors")) else fetch(PICKLED)
+    except errors.RevisionNotFoundError:
+        reason = f"it has no revision {revision!r}"
+    except errors.GatedRepoError:
+        reason = "it is gated: ask for access on its page, then log in with `hf auth login`"
+    except errors.RepositoryNotFoundError:
+        reason = "there is no such model, or it is private: then log in with `hf auth login`"
+    except errors.LocalEntryNotFoundError:
+        reason = f"{at} is not in the cache, and the hub cannot be reached or HF_HUB_OFFLINE is set"
+    except Exception as error:  # the hub, its HTTP client and the disk each have their own kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    raise UserError(
+        f"{name}: no such directory, and not to be had from the Hugging Face hub ({reason})"
+    )

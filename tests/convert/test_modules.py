@@ -1,0 +1,149 @@
+"""The small files behind the model: what is read, what is refused, what is written anew."""
+
+import json
+import warnings
+
+import hf_directory
+import models
+import pytest
+import tiny
+
+from modernbert_jax import convert
+from modernbert_jax.convert import modules
+from modernbert_jax.errors import UserError
+from modernbert_jax.pipeline import Normalize, Pooling
+
+
+def files_of(name, tmp_path):
+    source = models.write(name, tmp_path / "model")
+    return {p.relative_to(source).as_posix(): p.read_bytes() for p in source.rglob("*.json")}
+
+
+def change(files, name, **keys):
+    content = json.loads(files[name])
+    files[name] = json.dumps({**content, **keys}).encode()
+
+
+def test_both_layouts_say_the_same(tmp_path):
+    old, new = (modules.read(files_of(n, tmp_path / n), {}) for n in ("dense", "native"))
+    assert [type(s) for s in old.steps] == [type(s) for s in new.steps]
+    assert (old.kind, old.prompts, old.max_length) == (new.kind, new.prompts, new.max_length)
+    assert old.max_length == 24 and old.similarity == "cosine"
+
+
+def test_defaults_of_pylate(tmp_path):
+    files = files_of("colbert", tmp_path)
+    files[modules.SETTINGS] = b"{}"
+    late = modules.read(files, {}).late
+    assert (late.query_prefix, late.query_length, late.document_length) == ("[Q] ", 32, 180)
+    assert late.expand and not late.attend and "!" in late.skiplist and len(late.skiplist) == 32
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: f.update({modules.MODULES: b"{"}), r"modules\.json: not JSON"),
+        (lambda f: f.update({modules.MODULES: b"[]"}), "first module must be a Transformer"),
+        (
+            lambda f: f.update({modules.MODULES: f[modules.MODULES].replace(b"2_D", b"../2_D")}),
+            r"path '\.\./2_Dense' is not inside the directory",
+        ),
+        (
+            lambda f: f.update({modules.MODULES: f[modules.MODULES].replace(b".Pooling", b".CNN")}),
+            r"module 'sentence_transformers\.models\.CNN' is not supported",
+        ),
+        (
+            lambda f: f.update(
+                {modules.MODULES: f[modules.MODULES].replace(b"sentence_transformers", b"my", 1)}
+            ),
+            r"module 'my\.models\.Transformer' is not supported",
+        ),
+        (
+            lambda f: change(f, "2_Dense/config.json", activation_function="os.system"),
+            "activation_function is 'os.system'",
+        ),
+        (lambda f: change(f, "2_Dense/config.json", in_features="32"), "in_features is '32'; it"),
+        (lambda f: change(f, "2_Dense/config.json", out_features=0), "out_features is 0; it must"),
+        (lambda f: change(f, "1_Pooling/config.json", pooling_mode="first"), "pooling is 'first'"),
+        (lambda f: change(f, modules.SETTINGS, model_type="SparseEncoder"), "model_type is 'Spar"),
+        (lambda f: change(f, modules.SETTINGS, prompts=[1]), "prompts is .1.; it must be dict"),
+    ],
+)
+def test_refusals(tmp_path, spoil, message):
+    files = files_of("dense", tmp_path)
+    spoil(files)
+    with pytest.raises(UserError, match=message):
+        modules.read(files, {})
+
+
+def test_a_plain_encoder_becomes_an_embedding_model(tmp_path):
+    source = hf_directory.write(tmp_path / "source")
+    convert.convert(source, tmp_path / "target", "sentence-transformers")
+    assert convert.detect(tmp_path / "target") == "sentence-transformers"
+    pipeline = convert.load(tmp_path / "target").pipeline
+    assert pipeline.steps == (Pooling(modes=("mean",)),)
+    assert pipeline.max_length == tiny.config().max_position_embeddings
+    assert (tmp_path / "target/1_Pooling/config.json").is_file()
+
+
+def test_formats_are_for_their_kinds(tmp_path):
+    late = models.write("colbert", tmp_path / "late")
+    with pytest.raises(UserError, match="use format 'pylate'"):
+        convert.convert(late, tmp_path / "target", "sentence-transformers")
+    one = models.write("mean", tmp_path / "one")
+    with pytest.raises(UserError, match="'pylate' is for late-interaction models"):
+        convert.convert(one, tmp_path / "target", "pylate")
+    assert not (tmp_path / "target").exists()
+    assert [convert.detect(d) for d in (late, one)] == ["pylate", "sentence-transformers"]
+
+
+def test_what_pylate_cannot_say_is_refused(tmp_path):
+    source = models.write("multi_vector", tmp_path / "source")
+    settings = json.loads((source / modules.SETTINGS).read_text())
+    settings["prompts"] = {"query": "ask: ", "document": ""}
+    (source / modules.SETTINGS).write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="PyLate cannot express this model: its prefix 'ask: '"):
+        convert.convert(source, tmp_path / "target", "pylate")
+    convert.convert(source, tmp_path / "jax")
+    assert convert.load(tmp_path / "jax").pipeline.late.query_prefix == "ask: "
+
+
+def test_unknown_settings_survive(tmp_path):
+    source = models.write("native", tmp_path / "source")
+    files = {modules.SETTINGS: (source / modules.SETTINGS).read_bytes()}
+    change(files, modules.SETTINGS, my_key=[1])
+    (source / modules.SETTINGS).write_bytes(files[modules.SETTINGS])
+    convert.convert(source, tmp_path / "target", "sentence-transformers")
+    assert json.loads((tmp_path / "target" / modules.SETTINGS).read_text())["my_key"] == [1]
+
+
+def test_a_difference_behind_the_model_is_found(tmp_path):
+    a, b = (models.write("mean", tmp_path / n) for n in "ab")
+    (b / "modules.json").write_text(
+        json.dumps([m for m in json.loads((b / "modules.json").read_text()) if m["idx"] < 2])
+    )
+    found = convert.verify(a, b)
+    assert not found.equal and found.config["steps"][0][-1] == Normalize()
+
+
+def test_a_dense_weight_is_named(tmp_path):
+    source = models.write("dense", tmp_path / "a")
+    checkpoint = convert.load(source)
+    checkpoint.params["dense_0"]["linear"]["kernel"][3, 4] += 0.25
+    found = convert.verify(source, checkpoint)
+    assert not found.equal and found.worst == ("2_Dense/linear.weight", pytest.approx(0.25))
+    assert found.hidden == 0 < found.logits
+
+
+def test_inspect_says_what_follows(tmp_path):
+    facts = convert.inspect(models.write("colbert_stack", tmp_path / "a"))
+    assert json.loads(json.dumps(facts)) == facts
+    assert [s["type"] for s in facts["pipeline"]["steps"]] == ["Dense"] * 3 + ["Normalize"]
+    assert facts["pipeline"]["late"]["query_length"] == 16 and facts["format"] == "pylate"
+
+
+@pytest.mark.parametrize("name", ["base", "decoder"])
+def test_a_model_without_modules_has_none(name, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert convert.load(models.write(name, tmp_path / "a")).pipeline is None

@@ -1,0 +1,121 @@
+"""Pickles: what torch writes is read, and nothing else is so much as looked up."""
+
+import collections
+import datetime
+import json
+import pickle
+
+import hf_directory
+import numpy as np
+import pytest
+import torch_archive
+
+from modernbert_jax import cli
+from modernbert_jax.convert import pickles, plain, tensors, torch_file
+from modernbert_jax.convert.pickle_names import Inert
+from modernbert_jax.errors import UserError
+
+CASES = torch_archive.malicious("CANARY")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_malicious_pickles_are_refused_and_nothing_is_executed(tmp_path, name):
+    canary = tmp_path / "canary"
+    data = torch_archive.malicious(canary)[name]
+    path = torch_archive.write(tmp_path / tensors.PICKLE, data)
+    with pytest.raises(UserError) as error:
+        for x in torch_file.state_dict(path).values():
+            np.asarray(x)
+    assert not canary.exists()
+    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["reduce, protocol 2", "build of a dict's attributes"])
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "latest-rank0.pt"])
+def test_the_program_says_so_in_one_line(tmp_path, capsys, name, file):
+    source = hf_directory.write(tmp_path / "source")
+    (source / "model.safetensors").unlink()
+    if file.endswith(".pt"):
+        (source / "config.json").unlink()
+    torch_archive.write(source / file, torch_archive.malicious(tmp_path / "canary")[name])
+    for command in (["convert", source, tmp_path / "out"], ["inspect", source]):
+        assert cli.main([str(a) for a in command]) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert file in line and "posix.system" in line and "nothing of it was executed" in line
+    assert [p.name for p in tmp_path.iterdir()] == ["source"]
+
+
+def test_the_canary_would_sing(tmp_path):
+    pickle.loads(torch_archive.malicious(tmp_path / "canary")["reduce, protocol 2"])
+    assert (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": [1, -1, 2**31, -(2**40), 0.5, None, True, False, "ä\n", ("x", ()), {1: {}}]},
+        [[]] * 3,
+        [{str(i): i for i in range(3000)}],
+        {"long": "x" * 70_000, "numbers": list(range(70_000))},
+        2**100,
+    ],
+)
+def test_plain_values(value):
+    assert pickles.read(pickle.dumps(value, 2)) == value
+
+
+def test_containers_of_other_kinds():
+    value = {
+        "ordered": collections.OrderedDict(a=1),
+        "default": collections.defaultdict(list, a=2),
+        "bytes": b"\x00\xff",
+    }
+    want = {"ordered": {"a": 1}, "default": {"a": 2}, "bytes": b"\x00\xff"}
+    assert pickles.read(pickle.dumps(value, 2)) == want
+
+
+def test_the_state_of_a_run_is_passed_over():
+    state = {
+        "clock": datetime.timedelta(seconds=3),
+        "random": np.random.default_rng(0).random(3),
+        "set": {1},
+        "after": 1,
+    }
+    found = pickles.read(pickle.dumps(state, 2))
+    assert {type(v) for k, v in found.items() if k != "after"} == {Inert} and found["after"] == 1
+    attributes = b"}X\x01\x00\x00\x00ac__builtin__\nset\n]\x85Rs"
+    clock = b"\x80\x02ccomposer.core.time\nTimestamp\n)\x81" + attributes + b"b."
+    assert type(pickles.read(clock)) is Inert
+
+
+def test_every_prefix_is_refused():
+    for end in range(len(torch_archive.ONE)):
+        with pytest.raises(UserError):
+            pickles.read(torch_archive.ONE[:end])
+    assert [*pickles.read(torch_archive.ONE)] == ["a"]
+
+
+def test_limits(monkeypatch):
+    monkeypatch.setattr(pickles, "STEPS", 10)
+    with pytest.raises(UserError, match="of more than 10 instructions"):
+        pickles.read(pickle.dumps([*range(100)], 2))
+    monkeypatch.setattr(pickles, "BYTES", 10)
+    with pytest.raises(UserError, match="at most 10 are read"):
+        pickles.read(pickle.dumps([*range(100)], 2))
+
+
+def test_plain_copies_end(monkeypatch):
+    monkeypatch.setattr(plain, "_NODES", 10_000)
+    found = [[]]
+    for _ in range(100):
+        found = [found, found]
+    with pytest.raises(UserError, match="nested without end"):
+        plain.value(found)
+    shared = [1]
+    for _ in range(40):
+        shared = [shared, shared]
+    with pytest.raises(UserError, match="nested without end"):
+        plain.value(shared)
+    found = {"a": (1, {2: None}), "b": b"x", "c": Inert()}
+    assert plain.value(found) == {"a": [1, {"2": None}], "b": None, "c": None}
+    json.dumps(plain.value(found))

@@ -1,0 +1,104 @@
+"""Every format, head and family, live, in whichever environment this is.
+
+`make test` compares this library with the stored outputs; here the installed libraries are held to
+the same outputs, with the directories as they are and as this library writes them, and what they
+save themselves is read.
+"""
+
+import warnings
+
+import make_models
+import models
+import numpy as np
+import own
+import pytest
+import torch
+import transformers
+
+from modernbert_jax import convert
+from modernbert_jax.convert import names
+
+VERSION = int(transformers.__version__.split(".")[0])
+READABLE = [n for n, m in models.MODELS.items() if VERSION > 4 or m.old]
+"""The later layout of sentence-transformers, for one, is not for the older one."""
+
+EXPRESSIBLE = [n for n, m in models.MODELS.items() if n in READABLE or m.native]
+"""What can be written for this environment; the later layout can, as the older one."""
+
+SMALL = [n for n in READABLE if n != "mmbert"]
+COMPUTED = ("causal_sequence", "choice", "several", "reranker", "colbert", "colbert_stack")
+"""Of which this library computes what the others saved, one of each kind."""
+
+
+def golden(name):
+    stored = np.load(models.GOLDENS / "models.npz")
+    return {k.split("/")[1]: stored[k] for k in stored if k.startswith(f"{name}/")}
+
+
+def assert_close(found, want, atol):
+    assert found.keys() == want.keys()
+    for key, array in want.items():
+        np.testing.assert_allclose(found[key], array, atol=atol, rtol=0, err_msg=key)
+
+
+def converted(source, folder):
+    """By way of our own format."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "transformers 4 has the global theta")
+        convert.convert(source, folder / "jax", "jax")
+        convert.convert(folder / "jax", folder / "back", "hf")
+    return folder / "back"
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_the_stored_outputs_are_those_of_this_environment(name, tmp_path):
+    assert_close(make_models.run(name, models.write(name, tmp_path / "a")), golden(name), 1e-5)
+
+
+@pytest.mark.parametrize("name", EXPRESSIBLE)
+def test_what_we_write_computes_the_same(name, tmp_path):
+    source = models.write(name, tmp_path / "a")
+    found = make_models.run(name, converted(source, tmp_path))
+    if name in READABLE:
+        want = make_models.run(name, source)
+        assert found.keys() == want.keys()
+        for key, array in want.items():
+            np.testing.assert_array_equal(found[key], array, err_msg=key)
+    assert_close(found, golden(name), 1e-5)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_they_save_is_read(name, tmp_path):
+    source = models.write(name, tmp_path / "a")
+    save(name, source, tmp_path / "b")
+    a, b = convert.load(source), convert.load(tmp_path / "b")
+    assert (a.config, a.head) == (b.config, b.head)
+    left, right = names.flatten(a.params), names.flatten(b.params)
+    assert left.keys() == right.keys()
+    for path, array in left.items():
+        np.testing.assert_array_equal(array, right[path], err_msg="/".join(path))
+    if models.MODELS[name].kind != "hf":
+        assert (a.pipeline.kind, a.pipeline.late) == (b.pipeline.kind, b.pipeline.late)
+    if name in COMPUTED:
+        for directory in (tmp_path / "b", converted(tmp_path / "b", tmp_path)):
+            assert_close(own.run(name, directory), golden(name), 2e-5)
+
+
+def save(name, source, directory):
+    """Lets the installed library load a model and save it in its own way."""
+    kind = models.MODELS[name].kind
+    if kind == "hf":
+        classes = getattr(transformers, models.MODELS[name].architecture)
+        dtype = getattr(torch, models.MODELS[name].dtype)
+        classes.from_pretrained(source, dtype=dtype).save_pretrained(directory)
+    elif kind == "late" and VERSION == 4:
+        from pylate import models as pylate
+
+        pylate.ColBERT(str(source), device="cpu").save(str(directory))
+    else:
+        import sentence_transformers
+
+        names = {"embedding": "SentenceTransformer", "reranker": "CrossEncoder"}
+        loader = getattr(sentence_transformers, names.get(kind, "MultiVectorEncoder"))
+        loader(str(source), device="cpu").save_pretrained(str(directory))

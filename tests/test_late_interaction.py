@@ -1,0 +1,70 @@
+"""Tokens of queries and documents, and their scores."""
+
+import models
+import numpy as np
+import pytest
+
+from modernbert_jax.errors import UserError
+from modernbert_jax.late_interaction import maxsim, tokenize
+from modernbert_jax.pipeline import LateInteraction
+from modernbert_jax.tokenizer import Tokenizer
+
+TOKENIZER = Tokenizer.from_files(models.tokenizer(models.MODELS["colbert"]))
+Q, D = (TOKENIZER.backend.token_to_id(prefix) for prefix in ("[Q] ", "[D] "))
+LATE = LateInteraction(
+    query_prefix="[Q] ",
+    document_prefix="[D] ",
+    query_length=12,
+    document_length=9,
+    expand=True,
+    skiplist=("!", ",", "no such token"),
+)
+
+
+def run(text, late=LATE, **options):
+    (tokens,) = tokenize([text], TOKENIZER, late, **{"is_query": True, "longest": 64} | options)
+    return tokens
+
+
+def test_queries_are_filled_up():
+    (plain,) = TOKENIZER.encode(["a b"])
+    tokens = run("  a b ")
+    assert tokens.ids[: len(plain) + 1] == [plain[0], Q, *plain[1:]]
+    assert tokens.ids[len(plain) + 1 :] == [TOKENIZER.mask_id] * (11 - len(plain))
+    assert tokens.visible == len(plain) + 1 and tokens.counted.all()
+    attending = LateInteraction(query_prefix="[Q] ", query_length=12, expand=True, attend=True)
+    assert run("a b", attending).visible == 12
+    assert len(run("a b", LateInteraction(query_prefix="[Q] ")).ids) == len(plain) + 1
+
+
+def test_lengths_include_the_prefix():
+    assert len(run("a b c d " * 9).ids) == 12
+    cut = run("a b c d " * 9, is_query=False)
+    assert len(cut.ids) == 9 and cut.ids[:2] == [TOKENIZER.cls_id, D]
+    assert cut.ids[-1] == TOKENIZER.sep_id
+    assert len(run("a " * 90, LateInteraction(), is_query=False).ids) == 64
+
+
+def test_documents_leave_words_out():
+    tokens = run("a, b!", is_query=False)
+    skipped = [TOKENIZER.token(i) for i, c in zip(tokens.ids, tokens.counted, strict=True) if not c]
+    assert skipped == [",", "!"]
+
+
+def test_a_prefix_that_is_no_token_is_text():
+    tokens = run("a b", LateInteraction(query_prefix="ask: "))
+    assert [tokens.ids] == TOKENIZER.encode(["ask: a b"])
+
+
+def test_maxsim_equals_loops():
+    rng = np.random.default_rng(0)
+    queries = [rng.standard_normal((n, 5), np.float32) for n in (1, 7)]
+    documents = [rng.standard_normal((n, 5), np.float32) for n in (3, 1, 0)]
+    found = maxsim(queries, documents)
+    assert found.shape == (2, 3) and not found[:, 2].any()
+    for q, query in enumerate(queries):
+        for d, document in enumerate(documents[:2]):
+            want = sum(max(float(a @ b) for b in document) for a in query)
+            assert found[q, d] == pytest.approx(want, rel=1e-5)
+    with pytest.raises(UserError, match="lists of"):
+        maxsim(queries[0], documents)
