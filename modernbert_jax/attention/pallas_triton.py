@@ -33,7 +33,7 @@ from jax.experimental.pallas import triton as plgpu
 
 from modernbert_jax.attention.choice import Call
 from modernbert_jax.attention.platform import interpreted
-from modernbert_jax.attention.ranges import Blocks, KeyRanges
+from modernbert_jax.attention.ranges import KeyRanges
 from modernbert_jax.attention.triton_tiles import OPTIONS as OPTIONS
 from modernbert_jax.attention.triton_tiles import Tiles, tiles_for, widths
 
@@ -66,7 +66,7 @@ class _Seen(NamedTuple):
 class _Static(NamedTuple):
     tiles: Tiles
     split: bool
-    """Whether whole tiles go without a mask: a sliding window leaves too few to pay for it."""
+    """Whether whole tiles go without a mask. Windows leave few of them, float32 few registers."""
     interpret: bool
 
 
@@ -96,25 +96,22 @@ def attention(
         _seen(ranges.transposed, tiles.dkv.k, tiles.dkv.q, pad),
         _seen(ranges, tiles.dq.q, tiles.dq.k, pad),
     )
-    return _flash(_Static(tiles, window is None, interpreted()), q, k, v, seen)[:, :length]
+    split = window is None and q.dtype != jnp.float32
+    static = _Static(tiles, split, interpreted())
+    return _flash(static, q, k, v, seen)[:, :length]
 
 
 def _seen(ranges: KeyRanges, size: int, other: int, pad: int) -> _Seen:
+    """Reads the ranges for programs that own `size` tokens and visit tiles of `other`."""
     first = jnp.pad(ranges.first, ((0, 0), (0, pad)), constant_values=1)
     last = jnp.pad(ranges.last, ((0, 0), (0, pad)), constant_values=0)
-    blocks = ranges.blocks(size, other)
-    tail = first.shape[1] // size - blocks.start.shape[1]
-    bounds = jnp.pad(_bounds(blocks, other), ((0, 0), (0, tail), (0, 0)))
-    return _Seen(first, last, bounds)
-
-
-def _bounds(blocks: Blocks, size: int) -> jax.Array:
-    """start, full_start, full_stop and stop of the tiles that each tile visits."""
-    stop = blocks.start + blocks.count
-    partial = blocks.full_first % size != 0
-    full_start = jnp.clip(blocks.full_first // size + partial, blocks.start, stop)
-    full_stop = jnp.clip((blocks.full_last + 1) // size, full_start, stop)
-    return jnp.stack([blocks.start, full_start, full_stop, stop], axis=-1)
+    start, count, full_first, full_last = ranges.blocks(size, other)
+    stop = start + count
+    full_start = jnp.clip(full_first // other + (full_first % other > 0), start, stop)
+    full_stop = jnp.clip((full_last + 1) // other, full_start, stop)
+    bounds = jnp.stack([start, full_start, full_stop, stop], axis=-1)
+    tail = first.shape[1] // size - start.shape[1]
+    return _Seen(first, last, jnp.pad(bounds, ((0, 0), (0, tail), (0, 0))))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -123,60 +120,41 @@ def _flash(static, q, k, v, seen):
 
 
 def _forward(static, q, k, v, seen):
-    rows, length, heads, _ = q.shape
-    tile = static.tiles.fwd
-    own, whole = _specs(q, tile.q)
+    own, whole = _specs(q, static.tiles.fwd.q)
+    lse = jax.ShapeDtypeStruct((q.shape[0], q.shape[2], q.shape[1]), jnp.float32)
     o, lse = _call(
         attention_fwd,
         static,
-        tile,
-        grid=(length // tile.q, rows, heads),
+        static.tiles.fwd,
         in_specs=[own.wide, whole.wide, whole.wide, *own.seen],
         out_specs=[own.wide, own.thin],
-        out_shape=[
-            jax.ShapeDtypeStruct(q.shape, q.dtype),
-            jax.ShapeDtypeStruct((rows, heads, length), jnp.float32),
-        ],
+        out_shape=[_like(q), lse],
     )(q, k, v, *seen[0])
     return o, (q, k, v, seen, o, lse)
 
 
 def _backward(static, residuals, do):
     q, k, v, seen, o, lse = residuals
-    rows, length, heads, _ = q.shape
-    delta = jnp.einsum("BTNH,BTNH->BNT", o, do, preferred_element_type=jnp.float32)
-    like = jax.ShapeDtypeStruct(q.shape, q.dtype)
-
-    tile = static.tiles.dkv
-    own, whole = _specs(k, tile.k)
+    delta = jnp.sum(o.astype(jnp.float32) * do.astype(jnp.float32), -1).swapaxes(1, 2)
+    own, whole = _specs(k, static.tiles.dkv.k)
     dk, dv = _call(
         attention_dkv,
         static,
-        tile,
-        grid=(length // tile.k, rows, heads),
-        in_specs=[
-            *(whole.wide, own.wide, own.wide, whole.wide),
-            *(whole.thin, whole.thin, *own.seen),
-        ],
+        static.tiles.dkv,
+        in_specs=[whole.wide, own.wide, own.wide, whole.wide, whole.thin, whole.thin, *own.seen],
         out_specs=[own.wide, own.wide],
-        out_shape=[like, like],
+        out_shape=[_like(k), _like(v)],
     )(q, k, v, do, lse, delta, *seen[1])
-
-    tile = static.tiles.dq
-    own, whole = _specs(q, tile.q)
+    own, whole = _specs(q, static.tiles.dq.q)
     dq = _call(
         attention_dq,
         static,
-        tile,
-        grid=(length // tile.q, rows, heads),
-        in_specs=[
-            *(own.wide, whole.wide, whole.wide, own.wide),
-            *(own.thin, own.thin, *own.seen),
-        ],
-        out_specs=own.wide,
-        out_shape=like,
+        static.tiles.dq,
+        in_specs=[own.wide, whole.wide, whole.wide, own.wide, own.thin, own.thin, *own.seen],
+        out_specs=[own.wide],
+        out_shape=[_like(q)],
     )(q, k, v, do, lse, delta, *seen[2])
-    return dq, dk, dv, None
+    return *dq, dk, dv, None
 
 
 _flash.defvjp(_forward, _backward)
@@ -201,11 +179,8 @@ def attention_fwd(*refs, tile, split):
         o = o * shrink[:, None] + _dot(p.astype(v.dtype), v)
         return o, m_next, l * shrink + jnp.sum(p, axis=1)
 
-    start = (
-        jnp.zeros(q.shape, jnp.float32),
-        jnp.full((tile.q,), _MASKED, jnp.float32),
-        jnp.zeros((tile.q,), jnp.float32),
-    )
+    zeros, lowest = jnp.zeros(q.shape, jnp.float32), jnp.full((tile.q,), _MASKED, jnp.float32)
+    start = zeros, lowest, jnp.zeros((tile.q,), jnp.float32)
     o, m, l = _walk(bounds_ref, split, step, start)  # noqa: E741
     empty = first > last
     l = jnp.where(empty, 1.0, l)  # noqa: E741
@@ -261,14 +236,10 @@ def attention_dq(*refs, tile, split):
 
 
 def _walk(bounds_ref, split, step, carry):
-    """`step(tile, carry, masked)` over the visited tiles: with a mask at both ends."""
+    """`step(tile, carry, masked)` over the visited tiles; if `split`, a mask only at both ends."""
     start, full_start, full_stop, stop = (bounds_ref[n] for n in range(4))
-    legs = (
-        ((start, full_start, True), (full_start, full_stop, False), (full_stop, stop, True))
-        if split
-        else ((start, stop, True),)
-    )
-    for low, high, masked in legs:
+    legs = [(start, full_start, True), (full_start, full_stop, False), (full_stop, stop, True)]
+    for low, high, masked in legs if split else [(start, stop, True)]:
         carry = lax.fori_loop(low, high, functools.partial(step, masked=masked), carry)
     return carry
 
@@ -284,7 +255,7 @@ def _log2_scale(x):
 
 
 def _dot(a, b):
-    """Float32 stays float32: in three products of tensor cores, which alone round to ten bits."""
+    """Float32 stays float32: tensor cores, which round it to ten bits, multiply three parts."""
     precision = None
     if a.dtype == jnp.float32 and not interpreted():
         precision = lax.DotAlgorithmPreset.TF32_TF32_F32_X3
@@ -298,7 +269,7 @@ class _Specs(NamedTuple):
 
 
 def _specs(x, size):
-    """How a program sees [B, T, N, H], [B, N, T] and a `_Seen`: its own tile, or all tokens."""
+    """How a program sees [B, T, N, H], [B, N, T] and a `_Seen`: its own tile, or every token."""
     length, width = x.shape[1], x.shape[3]
     own = _Specs(
         pl.BlockSpec((None, size, None, width), lambda i, b, n: (b, i, n, 0)),
@@ -315,11 +286,19 @@ def _specs(x, size):
     return own, whole
 
 
-def _call(kernel, static, tile, **how):
+def _call(kernel, static, tile, *, out_specs, out_shape, **specs):
+    rows, length, heads, _ = out_shape[0].shape
     return pl.pallas_call(
         functools.partial(kernel, tile=tile, split=static.split),
+        grid=(length // out_specs[0].block_shape[1], rows, heads),
+        out_specs=out_specs,
+        out_shape=out_shape,
         compiler_params=plgpu.CompilerParams(num_warps=tile.warps, num_stages=tile.stages),
         interpret=static.interpret,
         name=kernel.__name__,
-        **how,
+        **specs,
     )
+
+
+def _like(x):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)

@@ -29,7 +29,7 @@ class Tiles(NamedTuple):
 
 _HALF = Tiles(Tile(64, 64, 4, 2), Tile(32, 64, 4, 2), Tile(64, 64, 4, 2))
 _WIDE = Tiles(Tile(64, 32, 4, 2), Tile(32, 64, 8, 2), Tile(64, 32, 4, 2))
-_FLOAT32 = Tiles(Tile(64, 32, 8, 1), Tile(32, 64, 8, 1), Tile(64, 32, 8, 1))
+_FLOAT32 = Tiles(Tile(64, 16, 8, 1), Tile(16, 64, 8, 1), Tile(64, 16, 8, 1))
 
 _TILES = {
     ("bfloat16", 32): _HALF,
@@ -40,7 +40,7 @@ _TILES = {
 }
 """What spills on no GPU from sm80 on, by type and width of heads; float16 is like bfloat16.
 
-`tuning.json` knows better for some GPUs.
+`tuning.json` knows better for some GPUs. Float32 heads of 128 spill whatever the tile.
 """
 
 OPTIONS = tuple(f"{kernel}_{part}" for kernel in Tiles._fields for part in Tile._fields)
