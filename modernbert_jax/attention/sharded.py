@@ -1,5 +1,6 @@
 """Attention on a mesh: every device computes its own rows and heads, and nothing moves."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -26,48 +27,52 @@ def shards(shape: tuple[int, ...]) -> Shards:
     Raises:
         UserError: rows or heads do not divide evenly.
     """
-    rows, heads = (_size(axes) for axes in _axes())
+    sizes = _free_axes()
+    found = Shards(*(_pieces(sizes, axes) for axes in (ROW_AXES, HEAD_AXES)))
     for what, number, pieces, axes in (
-        ("rows", shape[0], rows, ROW_AXES),
-        ("heads", shape[2], heads, HEAD_AXES),
+        ("rows", shape[0], found.rows, ROW_AXES),
+        ("heads", shape[2], found.heads, HEAD_AXES),
     ):
         if number % pieces:
+            named = " and ".join(axis for axis in axes if sizes.get(axis, 1) > 1)
             raise UserError(
-                f"{number} {what} cannot be cut into {pieces} equal pieces; "
-                f"change them or the mesh axes {', '.join(axes)}"
+                f"attention: {number} {what} cannot be cut into {pieces} equal pieces; change "
+                f"their number or the size of the mesh over {named}"
             )
-    return Shards(rows, heads)
+    return found
 
 
 def over_mesh(function: Callable, q, k, v, ranges, rope) -> jax.Array:
-    """`function` of the same arguments, each device with its own rows and heads of them."""
-    rows, heads = _axes()
-    if not rows and not heads:
+    """`function` of the same arguments, each device with its own rows and heads of them.
+
+    Axes of the mesh that are for neither rows nor heads must compute the same.
+    """
+    sizes = _free_axes()
+    if math.prod(sizes.values()) == 1:
         return function(q, k, v, ranges, rope)
-    heads_too, rows_only = P(rows or None, None, heads or None, None), P(rows or None)
+    # An axis that no argument is cut by costs the gradients a sum over it, though it be over one.
+    alone = tuple(a for a, size in sizes.items() if size == 1 and a not in (*ROW_AXES, *HEAD_AXES))
+    rows = (*(a for a in ROW_AXES if a in sizes), *alone) or None
+    heads = tuple(a for a in HEAD_AXES if a in sizes) or None
+    heads_too, rows_only = P(rows, None, heads, None), P(rows)
     return jax.shard_map(
         function,
         in_specs=(heads_too, heads_too, heads_too, rows_only, rows_only),
         out_specs=heads_too,
+        axis_names=set(sizes),
         check_vma=False,
     )(q, k, v, ranges, rope)
 
 
-def _axes() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Axes of the mesh over rows and over heads, but those that a caller's shard_map has taken."""
+def _free_axes() -> dict[str, int]:
+    """Axes of the mesh with their sizes, but those that a caller's shard_map has taken."""
     mesh = jax.sharding.get_abstract_mesh()
-    free = {
-        name
+    return {
+        name: size
         for name, kind, size in zip(mesh.axis_names, mesh.axis_types, mesh.axis_sizes, strict=True)
-        if kind != AxisType.Manual and size > 1
+        if kind != AxisType.Manual
     }
-    rows, heads = (tuple(a for a in axes if a in free) for axes in (ROW_AXES, HEAD_AXES))
-    return rows, heads
 
 
-def _size(axes: tuple[str, ...]) -> int:
-    sizes = dict(jax.sharding.get_abstract_mesh().shape)
-    total = 1
-    for axis in axes:
-        total *= sizes[axis]
-    return total
+def _pieces(sizes: dict[str, int], axes: tuple[str, ...]) -> int:
+    return math.prod(sizes.get(axis, 1) for axis in axes)

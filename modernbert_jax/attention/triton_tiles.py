@@ -35,10 +35,13 @@ _TILES = {
     ("bfloat16", 32): _HALF,
     ("bfloat16", 64): _HALF,
     ("bfloat16", 128): _WIDE,
+    ("float16", 32): _HALF,
+    ("float16", 64): _HALF._replace(fwd=Tile(64, 32, 4, 2)),
+    ("float16", 128): _WIDE,
     ("float32", 32): _FLOAT32,
     ("float32", 64): _FLOAT32,
 }
-"""What spills on no GPU from sm80 on, by type and width of heads; float16 is like bfloat16.
+"""What spills on no GPU from sm80 on, by type and width of heads.
 
 `tuning.json` knows better for some GPUs. Float32 heads of 128 spill whatever the tile.
 """
@@ -49,7 +52,7 @@ OPTIONS = tuple(f"{kernel}_{part}" for kernel in Tiles._fields for part in Tile.
 
 def widths(dtype: str) -> tuple[int, ...]:
     """Widths of heads that there are tiles for."""
-    return tuple(width for known, width in _TILES if known == _like(dtype))
+    return tuple(width for known, width in _TILES if known == dtype)
 
 
 def tiles_for(dtype: str, head_dim: int, options: dict[str, int]) -> Tiles:
@@ -58,7 +61,7 @@ def tiles_for(dtype: str, head_dim: int, options: dict[str, int]) -> Tiles:
     Raises:
         UserError: a size that is no power of two, or too small.
     """
-    tiles = _TILES[_like(dtype), head_dim]
+    tiles = _TILES[dtype, head_dim]
     for name, value in options.items():
         kernel, part = name.split("_")
         # The side that a program owns is counted in units of the summaries.
@@ -69,7 +72,3 @@ def tiles_for(dtype: str, head_dim: int, options: dict[str, int]) -> Tiles:
         tile = getattr(tiles, kernel)._replace(**{part: value})
         tiles = tiles._replace(**{kernel: tile})
     return tiles
-
-
-def _like(dtype: str) -> str:
-    return "float32" if dtype == "float32" else "bfloat16"

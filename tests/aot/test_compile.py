@@ -1,6 +1,7 @@
 """The step of training and the forward pass compile for every accelerator, in bounded memory."""
 
 import functools
+import importlib.util
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from modernbert_jax.train.config import PretrainConfig, Stage
 from modernbert_jax.train.step import MaskRule, init_state, train_step
 
 TPUS = ("v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2")
-GPUS = ("a100", "h100")
+GPUS = ("a100", "l4", "h100", "b200")
 TARGETS = (*TPUS, *GPUS)
 
 SHORT, LONG = 1024, 8192
@@ -74,7 +75,9 @@ def test_the_targets_are_what_their_names_say(device):
         "v5p:2x2x1": "TPU v5",
         "v6e:2x2": "TPU v6 lite",
         "a100": "NVIDIA A100-SXM4-80GB",
+        "l4": "NVIDIA L4",
         "h100": "NVIDIA H100 80GB HBM3",
+        "b200": "NVIDIA B200",
     }
 
 

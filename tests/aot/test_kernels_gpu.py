@@ -66,9 +66,10 @@ def kernels(lowered, target) -> list[Kernel]:
     found = []
 
     def visit(op):
-        if op.name != "stablehlo.custom_call" or "triton" not in str(op.attributes):
+        known = op.attributes
+        if "call_target_name" not in known or "triton" not in str(known["call_target_name"]):
             return ir.WalkResult.ADVANCE
-        config = ir.DictAttr(op.attributes["mhlo.backend_config"])
+        config = ir.DictAttr(known["mhlo.backend_config"])
         warps = ir.IntegerAttr(config["num_warps"]).value
         compiled = triton.compile(
             "cuda",
