@@ -80,6 +80,14 @@ def check_name(name: str) -> None:
         raise UserError(f"attention is {name!r}; {did_you_mean(name, ['auto', *IMPLEMENTATIONS])}")
 
 
+def refusal(name: str, call: Call) -> str | None:
+    """Why an implementation cannot compute a call, be it that this jax does not have its parts."""
+    try:
+        return module_of(name).refuses(call)
+    except ImportError as error:
+        return f"it cannot be imported ({error})"
+
+
 @functools.lru_cache
 def choose(asked: str, call: Call) -> Choice:
     """The implementation for a call; logged the first time that the same is asked.
@@ -94,7 +102,7 @@ def choose(asked: str, call: Call) -> Choice:
     check_name(asked)
     tuned = tuning.lookup(call.device_kind, call.kind, call.head_dim, call.dtype)
     if asked != "auto":
-        if reason := module_of(asked).refuses(call):
+        if reason := refusal(asked, call):
             raise UserError(f"attention {asked!r} cannot be used: {reason}; 'auto' finds one")
         name, why = asked, "asked for"
     else:
@@ -114,7 +122,7 @@ def _automatic(call: Call, tuned: tuning.Entry) -> tuple[str, str]:
         names, first = (tuned.implementation, *names), "tuned"
     refused = {}
     for name in dict.fromkeys(names):
-        reason = module_of(name).refuses(call)
+        reason = refusal(name, call)
         if not reason:
             return name, "; ".join(refused.values()) or first
         refused[name] = f"not {name}: {reason}"

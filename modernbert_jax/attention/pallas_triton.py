@@ -35,6 +35,7 @@ from modernbert_jax.attention.choice import Call
 from modernbert_jax.attention.platform import interpreted
 from modernbert_jax.attention.ranges import KeyRanges
 from modernbert_jax.attention.triton_tiles import OPTIONS as OPTIONS
+from modernbert_jax.attention.triton_tiles import SWEEP as SWEEP
 from modernbert_jax.attention.triton_tiles import Tiles, tiles_for, widths
 
 _MASKED = -1e30

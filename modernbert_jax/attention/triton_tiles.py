@@ -49,6 +49,19 @@ _TILES = {
 OPTIONS = tuple(f"{kernel}_{part}" for kernel in Tiles._fields for part in Tile._fields)
 """What a tuning file can set: fwd_q, fwd_k, fwd_warps, fwd_stages, dkv_q and so on."""
 
+SWEEP = tuple(
+    tuple(
+        dict(zip((f"{kernel}_{part}" for part in Tile._fields), tile, strict=True))
+        for tile in tiles
+    )
+    for kernel, tiles in {
+        "fwd": [(64, 32, 4, 3), (64, 64, 4, 2), (64, 64, 4, 3), (128, 64, 8, 2), (128, 64, 8, 3)],
+        "dkv": [(32, 64, 4, 2), (64, 64, 4, 2), (64, 64, 8, 2), (32, 128, 8, 2), (64, 128, 8, 2)],
+        "dq": [(64, 32, 4, 2), (64, 64, 4, 2), (64, 64, 4, 3), (128, 64, 8, 2), (128, 64, 8, 3)],
+    }.items()
+)
+"""What a benchmark tries: for each kernel by itself, some options."""
+
 
 def widths(dtype: str) -> tuple[int, ...]:
     """Widths of heads that there are tiles for."""

@@ -127,6 +127,19 @@ def test_auto_falls_back_and_says_why(without_two_block):
     assert chosen.why.startswith("not pallas_triton: heads of 48 in bfloat16")
 
 
+def test_what_this_jax_lacks_is_passed_over(monkeypatch, without_two_block):
+    def missing(name):
+        if name == "pallas_triton":
+            raise ImportError("no Triton here")
+        return found(name)
+
+    found = choice.module_of
+    monkeypatch.setattr(choice, "module_of", missing)
+    chosen = choose("auto", call())
+    assert chosen.name == "xla_range"
+    assert chosen.why == "not pallas_triton: it cannot be imported (no Triton here)"
+
+
 def test_an_unknown_platform_is_served_by_xla(monkeypatch):
     monkeypatch.setattr(choice, "_ELSEWHERE", ("xla_range",))
     assert choose("auto", call(platform="abacus", device_kind="wood")).name == "xla_range"

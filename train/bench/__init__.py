@@ -1,0 +1,1 @@
+"""Speed, beside a peer that does the same work in the same run."""
