@@ -22,7 +22,7 @@ from modernbert_jax.attention import attention, choose, key_ranges
 from modernbert_jax.attention.sharded import Shards, shards
 from modernbert_jax.config import Runtime
 from modernbert_jax.errors import UserError
-from modernbert_jax.heads import MaskedLM
+from modernbert_jax.model import Encoder
 from modernbert_jax.rope import rope_table
 
 LENGTH, HEADS, WIDTH = 96, 8, 32
@@ -127,9 +127,8 @@ def test_a_collective_would_be_seen(on):
     assert collectives(total) == {"all-reduce"}
 
 
-def test_the_model_is_that_of_one_device(on):
-    config = tiny.config(hidden_size=64, num_attention_heads=4)
-    module = MaskedLM(config, Runtime())
+def test_the_encoder_is_that_of_one_device(on):
+    module = Encoder(tiny.config(num_hidden_layers=2), Runtime())
     rows = tiny.rows([[10, 5], [16], [], [1, 2, 3]], 16)
     init = jax.jit(module.init)(jax.random.key(0), *rows)
     variables = {"params": tiny.randomised(init["params"])}
