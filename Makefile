@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PIP = -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: quickstart test test-slow lint format parity parity5 parity4 aot bench goldens clean
+.PHONY: quickstart test test-slow lint format parity parity5 parity4 aot bench bench-kernels goldens clean
 
 quickstart: .venv/installed
 	.venv/bin/modernbert-jax quickstart
@@ -43,6 +43,10 @@ aot: .venv-aot/installed
 # Speed beside the usual way, in one run: make bench ARGS="--input 'text/*.jsonl'"
 bench: .venv-parity/bench
 	.venv-parity/bin/modernbert-jax bench data $(ARGS)
+
+# Times attention on the device at hand: make bench-kernels ARGS="--output tuning.json"
+bench-kernels: .venv/installed
+	.venv/bin/modernbert-jax bench kernels $(ARGS)
 
 # Makes the golden files of the tests again, from the real library.
 goldens: .venv-parity/installed

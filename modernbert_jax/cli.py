@@ -5,6 +5,7 @@ import functools
 import inspect
 import io
 import json
+import logging
 import os
 import sys
 import traceback
@@ -254,7 +255,8 @@ def pretrain(args: Sequence[str]) -> int:
     from modernbert_jax.train.profile import Profiler
 
     profiled = Profiler.parse(given["profile_steps"]) if given["profile_steps"] else None
-    finished = loop.pretrain(config, profiled)
+    with _choices_shown():
+        finished = loop.pretrain(config, profiled)
     if finished:
         print(f"{config.output}: finished; the model lies in {Path(config.output) / 'export'}")
     return _stopped_or_done(finished, "pretrain", config.output)
@@ -340,6 +342,50 @@ def bench(
         write_json(json, list(bench.rows(found)))
 
 
+def bench_kernels(
+    length: tuple[int, ...] = (),
+    tokens: int | None = None,
+    heads: int = 12,
+    head_dim: int = 64,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    repeats: int = 7,
+    sweep: bool = True,
+    output: Path | None = None,
+) -> None:
+    """Times every implementation of attention on this device, and recommends one.
+
+    Args:
+        length: Tokens in a row; one or several. By default 512 to 8192, and on CPU to 1024.
+        tokens: Tokens of a call, in as many rows as they make; 16384, and 1024 on CPU.
+        heads: Heads of a layer.
+        head_dim: Width of a head.
+        dtype: By default bfloat16, and float32 on CPU.
+        repeats: Timed calls, of which the median counts.
+        sweep: Whether to try block sizes of our kernels first.
+        output: Tuning file to write; MODERNBERT_JAX_TUNING names it to other commands.
+    """
+    import dataclasses
+
+    from modernbert_jax.files import write_json
+    from modernbert_jax.train.bench import kernels
+
+    given = {"lengths": length or None, "tokens": tokens, "dtype": dtype}
+    shape = dataclasses.replace(
+        kernels.default_shape(),
+        heads=heads,
+        head_dim=head_dim,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    times = kernels.measure(shape, repeats, sweep, lambda line: print(line, file=sys.stderr))
+    kernels.show(times)
+    table = kernels.recommend(times, shape)
+    if output is None:
+        _print_json(table)
+    else:
+        write_json(output, table)
+        print(f"{output}: written; use it with MODERNBERT_JAX_TUNING={output}")
+
+
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "quickstart": quickstart,
     "convert": convert,
@@ -353,6 +399,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "fill-mask": fill_mask,
     "report": report,
     "bench": bench,
+    "bench kernels": bench_kernels,
 }
 
 
@@ -454,6 +501,23 @@ def _warnings_in_lines() -> Iterator[None]:
         finally:
             for message in dict.fromkeys(str(w.message) for w in caught):
                 print(f"warning: {' '.join(message.split())}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _choices_shown() -> Iterator[None]:
+    """Says on stderr, from process 0 alone, how attention is computed as that is decided."""
+    import jax
+
+    log, handler = logging.getLogger("modernbert_jax.attention"), logging.StreamHandler()
+    before = log.level
+    if jax.process_index() == 0:
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
 
 
 def _stopped_or_done(finished: bool, command: str, output: Any) -> int:

@@ -1,6 +1,7 @@
 """The program as a user meets it: exit codes, one line for wrong input, nothing left behind."""
 
 import json
+import logging
 
 import corpus
 import pytest
@@ -118,3 +119,11 @@ def test_tokenizer_and_prepare(capsys, tmp_path):
         capsys, "pretrain", "nano", "--data", tmp_path / "data", "--output", tmp_path / "run"
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_choices_of_attention_are_shown_as_plain_lines_while_training(capsys):
+    log = logging.getLogger("modernbert_jax.attention.choice")
+    with cli._choices_shown():
+        log.info("attention over documents: %s", "xla_range")
+    log.info("not shown")
+    assert capsys.readouterr().err == "attention over documents: xla_range\n"

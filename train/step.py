@@ -104,7 +104,9 @@ def initial_state(config: PretrainConfig, params: Any | None = None) -> TrainSta
     key = jax.random.key(config.seed)
     if params is None:
         module = MaskedLM(config.model, config.runtime)
-        ids = jnp.zeros((1, 8), jnp.int32)
+        # As many rows and tokens as any mesh could want; nothing is computed with them.
+        mesh = jax.sharding.get_abstract_mesh()
+        ids = jnp.zeros((mesh.size, 8 * mesh.size) if mesh.shape else (1, 8), jnp.int32)
         params = module.init(jax.random.fold_in(key, _INIT), ids, ids, ids)["params"]
     tx = optimizer(config, config.stages[0], 0)
     return TrainState(

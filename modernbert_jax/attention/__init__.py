@@ -9,7 +9,7 @@ import jax
 from modernbert_jax.attention import context
 from modernbert_jax.attention.choice import IMPLEMENTATIONS, Call, Choice, check_name, choose
 from modernbert_jax.attention.choice import module_of as _module_of
-from modernbert_jax.attention.platform import device
+from modernbert_jax.attention.platform import capability, device
 from modernbert_jax.attention.ranges import KeyRanges, key_ranges
 from modernbert_jax.attention.sharded import over_mesh, shards
 from modernbert_jax.rope import RopeTable, rotate
@@ -60,6 +60,7 @@ def attention(
     call = Call(
         platform=platform,
         device_kind=device_kind,
+        capability=capability(),
         dtype=str(q.dtype),
         length=frame.length,
         heads=q.shape[2] // pieces.heads,

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib
+import inspect
 import logging
 from types import ModuleType
 
@@ -26,6 +27,9 @@ PREFERENCE = {
 }
 """What `auto` tries on each platform, in this order. Every list ends in what can do everything."""
 
+_ELSEWHERE = ("two_block", "xla_range")
+"""On platforms that are not named above."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -36,6 +40,8 @@ class Call:
     platform: str
     """"cpu", "gpu" or "tpu": where the program being traced will run."""
     device_kind: str
+    capability: tuple[int, int] | None = None
+    """Of an NVIDIA GPU that is present: major and minor compute capability."""
     dtype: str
     length: int
     heads: int
@@ -62,6 +68,7 @@ class Choice:
 def module_of(name: str) -> ModuleType:
     """The module of an implementation: `attention`, `refuses` and, where it has one, `rotate`.
 
+    What a tuning file may set are the keyword arguments of `attention`, and names in `OPTIONS`.
     Kernels import only where they are used: not every platform has what they need.
     """
     return importlib.import_module(f"{__package__}.{name}")
@@ -73,6 +80,14 @@ def check_name(name: str) -> None:
         raise UserError(f"attention is {name!r}; {did_you_mean(name, ['auto', *IMPLEMENTATIONS])}")
 
 
+def refusal(name: str, call: Call) -> str | None:
+    """Why an implementation cannot compute a call, be it that this jax does not have its parts."""
+    try:
+        return module_of(name).refuses(call)
+    except ImportError as error:
+        return f"it cannot be imported ({error})"
+
+
 @functools.lru_cache
 def choose(asked: str, call: Call) -> Choice:
     """The implementation for a call; logged the first time that the same is asked.
@@ -81,32 +96,53 @@ def choose(asked: str, call: Call) -> Choice:
     the device if there is an entry, else the first of `PREFERENCE` that supports the call.
 
     Raises:
-        UserError: no such implementation, or it cannot compute this call.
+        UserError: no such implementation, or it cannot compute this call, or a tuning file gives
+            what does not exist.
     """
     check_name(asked)
-    tuned = tuning.lookup(call.device_kind, call.kind)
+    tuned = tuning.lookup(call.device_kind, call.kind, call.head_dim, call.dtype)
     if asked != "auto":
-        if reason := module_of(asked).refuses(call):
+        if reason := refusal(asked, call):
             raise UserError(f"attention {asked!r} cannot be used: {reason}; 'auto' finds one")
-        choice = Choice(asked, "asked for", tuned.options_of(asked))
+        name, why = asked, "asked for"
     else:
-        choice = _automatic(call, tuned)
-    _log.info("attention %s: %s (%s)", _describe(call), choice.name, choice.why)
+        name, why = _automatic(call, tuned)
+    choice = Choice(name, why, tuned.options_of(name))
+    _check_options(choice, call)
+    _log.info("attention %s: %s (%s)", _describe(call), name, why)
     return choice
 
 
-def _automatic(call: Call, tuned: tuning.Entry) -> Choice:
-    names = PREFERENCE[call.platform]
+def _automatic(call: Call, tuned: tuning.Entry) -> tuple[str, str]:
+    names, first = PREFERENCE.get(call.platform, _ELSEWHERE), f"default on {call.platform}"
     if tuned.implementation:
-        names = (tuned.implementation, *(n for n in names if n != tuned.implementation))
-    refused = []
-    for name in names:
-        reason = module_of(name).refuses(call)
+        if tuned.implementation not in IMPLEMENTATIONS:
+            near = did_you_mean(tuned.implementation, IMPLEMENTATIONS)
+            raise UserError(f"{_source(call)}: no implementation {tuned.implementation!r}; {near}")
+        names, first = (tuned.implementation, *names), "tuned"
+    refused = {}
+    for name in dict.fromkeys(names):
+        reason = refusal(name, call)
         if not reason:
-            first = "tuned" if name == tuned.implementation else f"default on {call.platform}"
-            return Choice(name, "; ".join(refused) or first, tuned.options_of(name))
-        refused.append(f"not {name}: {reason}")
+            return name, "; ".join(refused.values()) or first
+        refused[name] = f"not {name}: {reason}"
     raise AssertionError(f"nothing computes {call}: {refused}")
+
+
+def _check_options(choice: Choice, call: Call) -> None:
+    """Tuning files are read long before a kernel would trip over a wrong name in one."""
+    module = module_of(choice.name)
+    named = inspect.signature(module.attention).parameters.values()
+    known = {p.name for p in named if p.kind == p.KEYWORD_ONLY} - {"window"}
+    known |= set(getattr(module, "OPTIONS", ()))
+    for name, _ in choice.options:
+        if name not in known:
+            near = did_you_mean(name, known) if known else "it has none"
+            raise UserError(f"{_source(call)}: {choice.name} has no option {name!r}; {near}")
+
+
+def _source(call: Call) -> str:
+    return f"tuning of {call.kind} attention on {call.device_kind}"
 
 
 def _describe(call: Call) -> str:

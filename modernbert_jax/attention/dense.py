@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from modernbert_jax.attention.choice import Call
+from modernbert_jax.attention.platform import precision
 from modernbert_jax.attention.ranges import KeyRanges
 
 
@@ -15,9 +16,10 @@ def attention(
     q: jax.Array, k: jax.Array, v: jax.Array, ranges: KeyRanges, *, window: int | None
 ) -> jax.Array:
     """Attention [B, T, N, H] by the definition."""
-    scores = jnp.einsum("BTNH,BSNH->BNTS", q, k, preferred_element_type=jnp.float32)
+    exact = {"precision": precision(q.dtype), "preferred_element_type": jnp.float32}
+    scores = jnp.einsum("BTNH,BSNH->BNTS", q, k, **exact)
     allowed = ranges.allows(jnp.arange(k.shape[1]))[:, None]
     scores = jnp.where(allowed, scores * q.shape[-1] ** -0.5, jnp.finfo(jnp.float32).min)
     weights = jnp.where(allowed, jax.nn.softmax(scores, axis=-1), 0.0).astype(v.dtype)
-    out = jnp.einsum("BNTS,BSNH->BTNH", weights, v, preferred_element_type=jnp.float32)
+    out = jnp.einsum("BNTS,BSNH->BTNH", weights, v, **exact)
     return out.astype(q.dtype)

@@ -15,6 +15,22 @@ def device() -> tuple[str, str]:
     return jax.default_backend(), jax.devices()[0].device_kind
 
 
+def capability() -> tuple[int, int] | None:
+    """Compute capability of jax's default device, if it is what is compiled for and has one."""
+    if jax.sharding.get_abstract_mesh().abstract_device is not None:
+        return None
+    found = getattr(jax.devices()[0], "compute_capability", None)
+    return tuple(int(n) for n in str(found).split(".")) if found else None
+
+
+def precision(dtype) -> jax.lax.Precision | None:
+    """For products of attention: float32 stays float32, where accelerators would round operands.
+
+    By default TPUs round them to bfloat16 and GPUs to ten bits.
+    """
+    return jax.lax.Precision.HIGHEST if dtype == "float32" else None
+
+
 def interpreted() -> bool:
     """Whether kernels have to be interpreted: on CPU, where they are only ever tested."""
     return device()[0] == "cpu"

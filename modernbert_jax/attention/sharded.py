@@ -3,6 +3,7 @@
 Nothing moves between devices but what `context` needs where rows themselves are cut.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,46 +29,54 @@ def shards(shape: tuple[int, ...]) -> Shards:
     Raises:
         UserError: a dimension does not divide evenly.
     """
-    pieces = Shards(*map(_size, _axes()))
-    for what, number, n in zip(Shards._fields, shape, pieces, strict=False):
-        if number % n:
+    sizes = _free_axes()
+    found = Shards(*(_pieces(sizes, getattr(RULES, what)) for what in Shards._fields))
+    for what, number, pieces in zip(Shards._fields, shape, found, strict=False):
+        if number % pieces:
+            named = " and ".join(axis for axis in getattr(RULES, what) if sizes.get(axis, 1) > 1)
             raise UserError(
-                f"{number} {what} cannot be cut into {n} equal pieces; "
-                f"change them or the mesh axes {', '.join(getattr(RULES, what))}"
+                f"attention: {number} {what} cannot be cut into {pieces} equal pieces; change "
+                f"their number or the size of the mesh over {named}"
             )
-    return pieces
+    return found
 
 
 def over_mesh(function: Callable, q, k, v, ranges, rope) -> jax.Array:
-    """`function` of the same arguments, each device with its own part; ranges are whole rows."""
-    rows, tokens, heads = (axes or None for axes in _axes())
-    if not (rows or tokens or heads):
+    """`function` of the same arguments, each device with its own part; ranges are whole rows.
+
+    Axes of the mesh that are for none of the dimensions must compute the same.
+    """
+    sizes = _free_axes()
+    if math.prod(sizes.values()) == 1:
         return function(q, k, v, ranges, rope)
+    cut = {what: tuple(a for a in getattr(RULES, what) if a in sizes) for what in Shards._fields}
+    # An axis that no argument is cut by costs the gradients a sum over it, though it be over one.
+    used = {axis for axes in cut.values() for axis in axes}
+    alone = tuple(a for a, size in sizes.items() if size == 1 and a not in used)
+    rows, tokens, heads = (
+        (*cut["rows"], *alone) or None,
+        cut["tokens"] or None,
+        cut["heads"] or None,
+    )
     own = P(rows, tokens, heads, None)
     return jax.shard_map(
         function,
-        in_specs=(own, own, own, P(rows), P(rows, tokens)),
+        in_specs=(own, own, own, P(rows or None), P(rows or None, tokens or None)),
         out_specs=own,
+        axis_names=set(sizes),
         check_vma=False,
     )(q, k, v, ranges, rope)
 
 
-def _axes() -> tuple[tuple[str, ...], ...]:
-    """Axes of the mesh over rows, tokens and heads, but those a caller's shard_map has taken."""
+def _free_axes() -> dict[str, int]:
+    """Axes of the mesh with their sizes, but those that a caller's shard_map has taken."""
     mesh = jax.sharding.get_abstract_mesh()
-    free = {
-        name
+    return {
+        name: size
         for name, kind, size in zip(mesh.axis_names, mesh.axis_types, mesh.axis_sizes, strict=True)
-        if kind != AxisType.Manual and size > 1
+        if kind != AxisType.Manual
     }
-    return tuple(
-        tuple(a for a in axes if a in free) for axes in (RULES.rows, RULES.tokens, RULES.heads)
-    )
 
 
-def _size(axes: tuple[str, ...]) -> int:
-    sizes = dict(jax.sharding.get_abstract_mesh().shape)
-    total = 1
-    for axis in axes:
-        total *= sizes[axis]
-    return total
+def _pieces(sizes: dict[str, int], axes: tuple[str, ...]) -> int:
+    return math.prod(sizes.get(axis, 1) for axis in axes)

@@ -1,12 +1,13 @@
 """Tuned choices per device: `tuning.json`, and over it a file that a user measured.
 
-    {"NVIDIA H100": {"sliding": {"implementation": "pallas_triton",
-                                 "pallas_triton": {"block_q": 64, "block_k": 64}},
-                     "full": {…}}}
+    {"NVIDIA H100": {"sliding": {"implementation": "pallas_triton"},
+                     "full 64 bfloat16": {"pallas_triton": {"fwd_q": 128, "fwd_k": 64}}}}
 
-Devices are named by the beginning of jax's `device_kind`; of several, the longest counts. The
-environment variable `MODERNBERT_JAX_TUNING` names the user's file, which wins over ours entry by
-entry. `make bench-kernels` prints one for the device it ran on.
+Devices are named by the beginning of jax's `device_kind`; of several, the longest counts. An entry
+is named by the kind of layer ("sliding" or "full"), then if it is meant for no other the width of
+heads and then the type. Several may apply: what a more special one says wins, and whatever the
+user's file says wins over ours. The environment variable `MODERNBERT_JAX_TUNING` names that file;
+`make bench-kernels` writes one for the device it runs on.
 """
 
 import dataclasses
@@ -24,26 +25,45 @@ KINDS = ("sliding", "full")
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What was found best for one kind of layer on one device."""
+    """What was found best for some calls on one device."""
 
     implementation: str | None = None
     options: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = ()
+    """Implementation to keyword arguments."""
 
     def options_of(self, implementation: str) -> tuple[tuple[str, int], ...]:
         """Keyword arguments for an implementation; none if it was not tuned."""
         return dict(self.options).get(implementation, ())
 
+    def over(self, other: "Entry") -> "Entry":
+        """This entry, and where it says nothing the other."""
+        options = dict(other.options) | dict(self.options)
+        return Entry(self.implementation or other.implementation, tuple(options.items()))
 
-def lookup(device_kind: str, kind: str) -> Entry:
-    """The entry for a device and a kind of layer, "sliding" or "full"; an empty one if none."""
+
+def lookup(device_kind: str, kind: str, head_dim: int | None = None, dtype: str = "") -> Entry:
+    """What is known about a kind of layer, "sliding" or "full", on a device.
+
+    An empty entry if that is nothing. Raises UserError if a file cannot be used.
+    """
     found = Entry()
     for table in (_read(Path(__file__).with_name("tuning.json")), _user_table()):
-        names = [name for name in table if device_kind.startswith(name)]
-        entry = table[max(names, key=len)].get(kind) if names else None
-        if entry is not None:
-            options = dict(found.options) | dict(entry.options)
-            found = Entry(entry.implementation or found.implementation, tuple(options.items()))
+        devices = [name for name in table if device_kind.startswith(name)]
+        entries = table[max(devices, key=len)] if devices else {}
+        for name in (kind, f"{kind} {head_dim}", f"{kind} {head_dim} {dtype}"):
+            found = entries.get(name, Entry()).over(found)
     return found
+
+
+def parse(table: Any, where: str) -> dict[str, dict[str, Entry]]:
+    """The entries of a tuning file by device and name. Raises UserError that says `where`."""
+    return {
+        device: {
+            _check_name(name, f"{where}: {device}"): _entry(value, f"{where}: {device}.{name}")
+            for name, value in _mapping(entries, f"{where}: {device}").items()
+        }
+        for device, entries in _mapping(table, where).items()
+    }
 
 
 def _user_table() -> dict[str, dict[str, Entry]]:
@@ -53,19 +73,17 @@ def _user_table() -> dict[str, dict[str, Entry]]:
 
 @functools.lru_cache
 def _read(path: Path) -> dict[str, dict[str, Entry]]:
-    table = read_json(path)
-    return {
-        device: {kind: _entry(value, f"{path}: {device}.{kind}") for kind, value in kinds.items()}
-        for device, kinds in _mapping(table, str(path)).items()
-        if _check_kinds(kinds, f"{path}: {device}")
-    }
+    return parse(read_json(path), str(path))
 
 
-def _check_kinds(kinds: Any, where: str) -> bool:
-    for kind in _mapping(kinds, where):
-        if kind not in KINDS:
-            raise UserError(f"{where}.{kind}: a kind of layer is one of {', '.join(KINDS)}")
-    return True
+def _check_name(name: str, where: str) -> str:
+    kind, *more = name.split(" ")
+    if kind not in KINDS or len(more) > 2 or (more and not more[0].isdecimal()):
+        raise UserError(
+            f"{where}.{name}: an entry is named by {' or '.join(KINDS)}, then if wanted the "
+            "width of heads, then the type, as in 'full 64 bfloat16'"
+        )
+    return name
 
 
 def _entry(value: Any, where: str) -> Entry:

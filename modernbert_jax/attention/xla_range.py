@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from modernbert_jax.attention.choice import Call
+from modernbert_jax.attention.platform import precision
 from modernbert_jax.attention.ranges import KeyRanges
 
 BLOCK = 128
@@ -169,7 +170,8 @@ def _scores(q, k):
 
 
 def _matmul(spec, a, b):
-    return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
+    exact = precision(a.dtype)
+    return jnp.einsum(spec, a, b, precision=exact, preferred_element_type=jnp.float32)
 
 
 def _join(blocks):

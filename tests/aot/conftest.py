@@ -42,3 +42,19 @@ def device():
         return found[target]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def on_mesh(device):
+    """A context in which the program being traced is for an absent accelerator."""
+    import jax
+    import numpy as np
+
+    axes = ("data", "fsdp", "tensor")
+
+    def mesh(target: str):
+        alone = np.array([device(target)]).reshape(1, 1, 1)
+        auto = (jax.sharding.AxisType.Auto,) * len(axes)
+        return jax.set_mesh(jax.sharding.Mesh(alone, axes, axis_types=auto))
+
+    return mesh

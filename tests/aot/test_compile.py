@@ -1,6 +1,7 @@
 """The step of training and the forward pass compile for every accelerator, in bounded memory."""
 
 import functools
+import importlib.util
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,14 @@ from modernbert_jax.train.config import PretrainConfig, Stage
 from modernbert_jax.train.step import MaskRule, init_state, train_step
 
 TPUS = ("v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2")
-GPUS = ("a100", "h100")
+GPUS = ("a100", "l4", "h100", "b200")
 TARGETS = (*TPUS, *GPUS)
+
+KERNELS = all(
+    importlib.util.find_spec(f"modernbert_jax.attention.{name}")
+    for name in ("pallas_tpu", "splash", "two_block")
+)
+"""Without these, TPUs compute attention by `xla_range`."""
 
 SHORT, LONG = 1024, 8192
 HEADS = 2
@@ -36,6 +43,18 @@ def model(layers: int = 7, **changes) -> ModernBertConfig:
     )
 
 
+def runtime(device, remat: str = "none") -> Runtime:
+    """In bfloat16; attention is what is chosen on the device."""
+    known = device.platform != "tpu" or KERNELS
+    return Runtime(dtype="bfloat16", remat=remat, attention="auto" if known else "xla_range")
+
+
+def on(device):
+    """A context in which programs are for the device: attention is chosen by what it is."""
+    auto = (jax.sharding.AxisType.Auto,)
+    return jax.set_mesh(jax.sharding.Mesh([device], ("data",), axis_types=auto))
+
+
 def abstract(tree, device):
     """Shapes and dtypes of a tree of arrays that lie on a device."""
     placed = SingleDeviceSharding(device)
@@ -49,11 +68,11 @@ def rows(length: int) -> Rows:
 def lowered_step(device, length: int, remat: str, model: ModernBertConfig):
     """The real step of training in bfloat16, for one row."""
     stage = Stage(name="only", tokens=100 * length, length=length, rows=1, peak_learning_rate=1e-3)
-    runtime = Runtime(dtype="bfloat16", remat=remat)
-    config = PretrainConfig(model=model, stages=(stage,), runtime=runtime)
+    config = PretrainConfig(model=model, stages=(stage,), runtime=runtime(device, remat))
     state = jax.eval_shape(functools.partial(init_state, config))
     mask = MaskRule(mask_id=1, vocab_size=model.vocab_size, special_ids=(0, 1))
-    return train_step(config, stage, 0, mask).lower(*abstract((state, rows(length)), device))
+    with on(device):
+        return train_step(config, stage, 0, mask).lower(*abstract((state, rows(length)), device))
 
 
 def step_memory(device, length: int, remat: str, model: ModernBertConfig) -> int:
@@ -74,7 +93,9 @@ def test_the_targets_are_what_their_names_say(device):
         "v5p:2x2x1": "TPU v5",
         "v6e:2x2": "TPU v6 lite",
         "a100": "NVIDIA A100-SXM4-80GB",
+        "l4": "NVIDIA L4",
         "h100": "NVIDIA H100 80GB HBM3",
+        "b200": "NVIDIA B200",
     }
 
 
@@ -105,10 +126,14 @@ def test_layers_outside_a_loop_are_rematerialised_too(device):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_forward_pass(device, target):
-    module = MaskedLM(model(), Runtime(dtype="bfloat16"))
+    module = MaskedLM(model(), runtime(device(target)))
     batch = rows(LONG)
     variables = jax.eval_shape(module.init, jax.random.key(0), *batch)
-    compiled = jax.jit(module.apply).lower(*abstract((variables, *batch), device(target))).compile()
+    with on(device(target)):
+        lowered = jax.jit(module.apply).lower(*abstract((variables, *batch), device(target)))
+    if target in GPUS:
+        assert "attention_fwd" in lowered.as_text()
+    compiled = lowered.compile()
     assert compiled.memory_analysis().temp_size_in_bytes < SCORES / 4
 
 

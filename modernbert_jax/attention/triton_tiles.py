@@ -1,0 +1,88 @@
+"""Tiles of the GPU kernels: how many queries and keys, on how many warps.
+
+A tile costs registers and shared memory; too large a one spills and is slower than a small one.
+What the compiler says about each, on every generation of GPUs, stands in docs/attention.md.
+"""
+
+from typing import NamedTuple
+
+from modernbert_jax.attention.ranges import UNIT
+from modernbert_jax.errors import UserError
+
+
+class Tile(NamedTuple):
+    """Queries and keys of a tile, and how Triton compiles a kernel that works on it."""
+
+    q: int
+    k: int
+    warps: int
+    stages: int
+
+
+class Tiles(NamedTuple):
+    """A tile for each of the three kernels."""
+
+    fwd: Tile
+    dkv: Tile
+    dq: Tile
+
+
+_HALF = Tiles(Tile(64, 64, 4, 2), Tile(32, 64, 4, 2), Tile(64, 64, 4, 2))
+_WIDE = Tiles(Tile(64, 32, 4, 2), Tile(32, 64, 8, 2), Tile(64, 32, 4, 2))
+_FLOAT32 = Tiles(Tile(64, 16, 8, 1), Tile(16, 64, 8, 1), Tile(64, 16, 8, 1))
+
+_TILES = {
+    ("bfloat16", 32): _HALF,
+    ("bfloat16", 64): _HALF,
+    ("bfloat16", 128): _WIDE,
+    ("float16", 32): _HALF,
+    ("float16", 64): _HALF._replace(fwd=Tile(64, 32, 4, 2)),
+    ("float16", 128): _WIDE,
+    ("float32", 32): _FLOAT32,
+    ("float32", 64): _FLOAT32,
+}
+"""What does not spill on sm80, sm89, sm90 and sm100, by type and width of heads, but for 16 bytes
+of float32 heads of 64 on sm89.
+
+`tuning.json` knows better for some GPUs. Float32 heads of 128 spill whatever the tile.
+"""
+
+OPTIONS = tuple(f"{kernel}_{part}" for kernel in Tiles._fields for part in Tile._fields)
+"""What a tuning file can set: fwd_q, fwd_k, fwd_warps, fwd_stages, dkv_q and so on."""
+
+SWEEP = tuple(
+    tuple(
+        dict(zip((f"{kernel}_{part}" for part in Tile._fields), tile, strict=True))
+        for tile in tiles
+    )
+    for kernel, tiles in {
+        "fwd": [(64, 32, 4, 3), (64, 64, 4, 2), (64, 64, 4, 3), (128, 64, 8, 2), (128, 64, 8, 3)],
+        "dkv": [(32, 64, 4, 2), (64, 64, 4, 2), (64, 64, 8, 2), (32, 128, 8, 2), (64, 128, 8, 2)],
+        "dq": [(64, 32, 4, 2), (64, 64, 4, 2), (64, 64, 4, 3), (128, 64, 8, 2), (128, 64, 8, 3)],
+    }.items()
+)
+"""What a benchmark tries: for each kernel by itself, some options."""
+
+
+def widths(dtype: str) -> tuple[int, ...]:
+    """Widths of heads that there are tiles for."""
+    return tuple(width for known, width in _TILES if known == dtype)
+
+
+def tiles_for(dtype: str, head_dim: int, options: dict[str, int]) -> Tiles:
+    """The tiles for a type and a width, with some numbers replaced by name.
+
+    Raises:
+        UserError: a size that is no power of two, or too small.
+    """
+    tiles = _TILES[dtype, head_dim]
+    for name, value in options.items():
+        kernel, part = name.split("_")
+        # The side that a program owns is counted in units of the summaries.
+        owned = part == ("k" if kernel == "dkv" else "q")
+        least = {"q": 16, "k": 16}.get(part, 1) if not owned else UNIT
+        if value < least or (part != "stages" and value & (value - 1)):
+            raise UserError(f"{name} is {value}; it must be a power of two of at least {least}")
+        tile = getattr(tiles, kernel)._replace(**{part: value})
+        tiles = tiles._replace(**{kernel: tile})
+    return tiles

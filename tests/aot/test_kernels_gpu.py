@@ -1,0 +1,181 @@
+"""The GPU kernel compiles for every generation, in linear memory and without register spills."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jaxlib.mlir import ir
+
+from modernbert_jax.attention import attention, key_ranges
+
+GPUS = {"a100": ("8.0", "sm_80"), "l4": ("8.9", "sm_89"), "h100": ("9.0", "sm_90a")}
+GPUS["b200"] = ("10.0", "sm_100a")
+"""Compute capability, as Triton and as ptxas call it."""
+
+SHARED = {"a100": 167936, "l4": 102400, "h100": 233472, "b200": 233472}
+THREADS = {"a100": 2048, "l4": 1536, "h100": 2048, "b200": 2048}
+"""Bytes and threads of a multiprocessor; it has 65,536 registers."""
+
+SPILLED = {("l4", 64, "float32"): 16}
+"""Bytes where every tile that was tried spills a little: for dk and dv, with all registers."""
+
+HEADS = 12
+WINDOWS = {"sliding": 128, "full": None}
+
+
+def lowered(on_mesh, target, window, length, head_dim=64, dtype="bfloat16"):
+    """Forward and backward pass of one packed row, as `auto` computes it on the target."""
+
+    def both(q, k, v, segment_ids, cotangent):
+        ranges = key_ranges(segment_ids, window)
+        out, pull = jax.vjp(lambda *x: attention(*x, ranges, window=window), q, k, v)
+        return out, *pull(cotangent)
+
+    x = jax.ShapeDtypeStruct((1, length, HEADS, head_dim), dtype)
+    ids = jax.ShapeDtypeStruct((1, length), jnp.int32)
+    with on_mesh(target):
+        return jax.jit(both).lower(x, x, x, ids, x)
+
+
+class Kernel(NamedTuple):
+    """What ptxas says about one kernel."""
+
+    name: str
+    warps: int
+    registers: int
+    spilled: int
+    shared: int
+    loops: tuple[int, ...]
+    """Instructions, but for moves, of each loop: with a mask, and in the middle one without."""
+
+    def warps_at_once(self, target: str) -> int:
+        """Warps that fit a multiprocessor together."""
+        by_registers = 65536 // (-(-self.registers // 8) * 8 * 32 * self.warps)
+        by_memory = SHARED[target] // (self.shared + 1024)
+        return self.warps * min(by_registers, by_memory, THREADS[target] // (32 * self.warps))
+
+
+def kernels(lowered, target) -> list[Kernel]:
+    """Compiles each Triton kernel of a program as the driver would."""
+    from jax_plugins.xla_cuda12 import triton
+
+    capability, arch = GPUS[target]
+    found = []
+
+    def visit(op):
+        known = op.attributes
+        if "call_target_name" not in known or "triton" not in str(known["call_target_name"]):
+            return ir.WalkResult.ADVANCE
+        config = ir.DictAttr(known["mhlo.backend_config"])
+        warps = ir.IntegerAttr(config["num_warps"]).value
+        compiled = triton.compile(
+            "cuda",
+            ir.StringAttr(config["ir"]).value_bytes,
+            capability,
+            num_warps=warps,
+            num_ctas=1,
+            num_stages=ir.IntegerAttr(config["num_stages"]).value,
+        )
+        said = assembled(compiled.asm, arch)
+        found.append(
+            Kernel(
+                name=ir.StringAttr(config["name"]).value,
+                warps=warps,
+                registers=int(re.search(r"Used (\d+) registers", said)[1]),
+                spilled=sum(int(n) for n in re.findall(r"(\d+) bytes spill", said)),
+                shared=compiled.smem_bytes,
+                loops=loops(compiled.asm),
+            )
+        )
+        return ir.WalkResult.ADVANCE
+
+    lowered.compiler_ir().operation.walk(visit)
+    return found
+
+
+def assembled(ptx: str, arch: str) -> str:
+    """What ptxas says of a kernel."""
+    package = importlib.util.find_spec("nvidia.cuda_nvcc")
+    places = [Path(place) / "bin" / "ptxas" for place in package.submodule_search_locations]
+    tool = next((str(p) for p in places if p.exists()), None) or shutil.which("ptxas")
+    done = subprocess.run(
+        [tool, "-v", f"-arch={arch}", "-o", "/dev/null", "-"],
+        input=ptx,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def loops(ptx: str) -> tuple[int, ...]:
+    """Instructions between a label and the jump back to it, for each such jump."""
+    labels, count, found = {}, 0, []
+    for line in ptx.splitlines():
+        line = line.strip()
+        if line.startswith("$L__BB"):
+            labels[line.split(":")[0]] = count
+        elif line.endswith(";") and not line.startswith((".", "mov")):
+            count += 1
+            jump = re.search(r"bra\S*\s+(\$L__BB\w+)", line)
+            if jump and jump[1] in labels:
+                found.append(count - labels[jump[1]])
+    return tuple(found)
+
+
+def report(capsys, target, what, found):
+    with capsys.disabled():
+        for k in found:
+            print(
+                f"\n{target:5}{what:22}{k.name:14}{k.warps:2} warps {k.registers:4} registers "
+                f"{k.spilled:4} B spilled {k.shared:7,} B shared "
+                f"{k.warps_at_once(target):3} warps at once  loops {k.loops}",
+                end="",
+            )
+
+
+@pytest.mark.parametrize("kind", WINDOWS)
+@pytest.mark.parametrize("target", GPUS)
+def test_the_models_shape_is_compiled_in_linear_memory_without_spills(
+    on_mesh, capsys, target, kind
+):
+    short, long = (lowered(on_mesh, target, WINDOWS[kind], n) for n in (1024, 8192))
+    found = kernels(long, target)
+    report(capsys, target, kind, found)
+    assert [k.name for k in found] == ["attention_fwd", "attention_dkv", "attention_dq"]
+    assert not any(k.spilled for k in found)
+    temporary = [x.compile().memory_analysis().temp_size_in_bytes for x in (short, long)]
+    # lse and delta, float32 for each head, and the bounds of tiles. All scores would be 3 GiB.
+    assert temporary[1] < 3 * HEADS * 8192 * 4
+    assert temporary[1] < 1.1 * 8 * temporary[0]
+
+
+@pytest.mark.parametrize(
+    ("head_dim", "dtype"),
+    [(32, "bfloat16"), (128, "bfloat16"), (64, "float16"), (32, "float32"), (64, "float32")],
+)
+@pytest.mark.parametrize("target", GPUS)
+def test_other_shapes_do_not_spill_either(on_mesh, capsys, target, head_dim, dtype):
+    found = kernels(lowered(on_mesh, target, None, 1024, head_dim, dtype), target)
+    report(capsys, target, f"full, {head_dim} {dtype}", found)
+    assert len(found) == 3
+    assert sum(k.spilled for k in found) <= SPILLED.get((target, head_dim, dtype), 0)
+
+
+def test_too_large_a_tile_would_be_seen_to_spill(on_mesh, monkeypatch, tmp_path):
+    table = '{"NVIDIA A100": {"full": {"pallas_triton": {"fwd_q": 128, "fwd_k": 128}}}}'
+    path = tmp_path / "tuning.json"
+    path.write_text(table.replace("}}}}", ', "fwd_warps": 4}}}}'))
+    monkeypatch.setenv("MODERNBERT_JAX_TUNING", str(path))
+    from modernbert_jax.attention import choose
+
+    choose.cache_clear()
+    found = kernels(lowered(on_mesh, "a100", None, 512), "a100")
+    choose.cache_clear()
+    assert found[0].spilled > 0
