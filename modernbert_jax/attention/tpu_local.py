@@ -104,9 +104,7 @@ class _Specs:
         )
         # The backward pass takes one step more than there are blocks.
         self.here = pl.BlockSpec((1, block, LANES), lambda b, t, i: (b, jnp.minimum(i, last), t))
-        self.before = pl.BlockSpec(
-            (1, block, LANES), lambda b, t, i: (b, jnp.maximum(i - 1, 0), t)
-        )
+        self.before = pl.BlockSpec((1, block, LANES), lambda b, t, i: (b, jnp.maximum(i - 1, 0), t))
         self.bounds = pl.BlockSpec((1, 2, block), lambda b, t, i: (b, 0, jnp.minimum(i, last)))
         self.with_halo = (left, self.here, right)
 
@@ -119,6 +117,12 @@ def _join(left, here, right, whole):
     whole[halo + block :] = right[0]
 
 
+def _tiles(block, halo):
+    """The queries of each tile in a block, and their keys in the block with its halos."""
+    starts = range(0, block, TILE)
+    return [(slice(at, at + TILE), slice(at, at + TILE + 2 * halo)) for at in starts]
+
+
 def _forward_kernel(
     bounds, q, k_left, k_here, k_right, v_left, v_here, v_right, o, lse, k, v, *, head_dim, halo
 ):
@@ -126,15 +130,19 @@ def _forward_kernel(
     _join(v_left, v_here, v_right, v)
     block, heads, c = q.shape[1], LANES // head_dim, base_two(head_dim)
     start = pl.program_id(2) * block - halo
-    for at in range(0, block, TILE):
-        tile, span = slice(at, at + TILE), slice(at, at + TILE + 2 * halo)
-        seen = bounds[0, :, tile]
-        s = scores(k[span], stack_heads(q[0, tile], head_dim), seen, start + at)
+    # Stage by stage, because tiles are independent: one's arithmetic hides another's latency.
+    found = []
+    for tile, span in _tiles(block, halo):
+        qs = stack_heads(q[0, tile], head_dim)
+        found.append(scores(k[span], qs, bounds[0, :, tile], start + span.start))
+    weighed = []
+    for s in found:
         m = s.max(axis=0, keepdims=True)
         p = jnp.exp2((s - m) * c)
-        l = p.sum(axis=0, keepdims=True)  # noqa: E741
-        seeing = jnp.tile(seen[0:1] <= seen[1:2], (1, heads))
-        o_t = times_heads(v[span], p.astype(v.dtype), head_dim)
+        weighed.append((m, p.astype(v.dtype), p.sum(axis=0, keepdims=True)))
+    for (tile, span), (m, p, l) in zip(_tiles(block, halo), weighed, strict=True):
+        seeing = jnp.tile(bounds[0, 0:1, tile] <= bounds[0, 1:2, tile], (1, heads))
+        o_t = times_heads(v[span], p, head_dim)
         o_t *= over_lanes(jnp.where(seeing, 1 / l, 0.0), head_dim)
         o[0, tile] = o_t.T.astype(o.dtype)
         lse[0, 0, :, tile] = below(jnp.where(seeing, m * c + jnp.log2(l), UNSEEING), heads)
@@ -150,9 +158,7 @@ def _local_backward(head_dim, halo, block, interpret, residuals, do):
     rows, length, width = q.shape
     heads, tiles = LANES // head_dim, width // LANES
     at, last = _Specs(block, halo, length), length // block - 1
-    statistics = pl.BlockSpec(
-        (1, 1, heads, block), lambda b, t, i: (b, t, 0, jnp.minimum(i, last))
-    )
+    statistics = pl.BlockSpec((1, 1, heads, block), lambda b, t, i: (b, t, 0, jnp.minimum(i, last)))
     span = block + 2 * halo
     inputs, sums = pltpu.VMEM((span, LANES), k.dtype), pltpu.VMEM((span, LANES), jnp.float32)
     done = pltpu.VMEM((block - halo, LANES), k.dtype)
@@ -182,25 +188,27 @@ def _backward_kernel(
     i, block, c = pl.program_id(2), q.shape[1], base_two(head_dim)
     sums = (dk_sum, dk_done, dk), (dv_sum, dv_done, dv)
     for total, _, _ in sums:
-        carried = total[block:]
-        total[: 2 * halo] = jnp.where(i == 0, 0.0, carried)
-        total[2 * halo :] = jnp.zeros_like(total[2 * halo :])
+        total[: 2 * halo] = jnp.where(i == 0, 0.0, total[block:])
 
     @pl.when(i < pl.num_programs(2) - 1)
     def _queries():
         _join(k_left, k_here, k_right, k)
         _join(v_left, v_here, v_right, v)
         start = i * block - halo
-        for at in range(0, block, TILE):
-            tile, span = slice(at, at + TILE), slice(at, at + TILE + 2 * halo)
-            qs, dos = stack_heads(q[0, tile], head_dim), stack_heads(do[0, tile], head_dim)
-            s = scores(k[span], qs, bounds[0, :, tile], start + at)
+        products = []
+        for tile, span in _tiles(block, halo):
+            s = scores(
+                k[span], stack_heads(q[0, tile], head_dim), bounds[0, :, tile], start + span.start
+            )
+            products.append((s, matmul(v[span], stack_heads(do[0, tile], head_dim), NT)))
+        weighed = []
+        for (tile, _), (s, dp) in zip(_tiles(block, halo), products, strict=True):
             p = jnp.exp2(s * c - beside(lse[0, 0, :, tile]))
-            dp = matmul(v[span], dos, NT)
             delta = (p * dp).sum(axis=0, keepdims=True)
-            ds = (p * (dp - delta)).astype(q.dtype)
-            dv_sum[span] += matmul(p.astype(do.dtype), dos)
-            dk_sum[span] += matmul(ds, qs)
+            weighed.append((p.astype(do.dtype), (p * (dp - delta)).astype(q.dtype)))
+        for (tile, span), (p, ds) in zip(_tiles(block, halo), weighed, strict=True):
+            _add(dv_sum, span, matmul(p, stack_heads(do[0, tile], head_dim)))
+            _add(dk_sum, span, matmul(ds, stack_heads(q[0, tile], head_dim)))
             dq_t = times_heads(k[span], ds, head_dim) * head_dim**-0.5
             dq[0, tile] = dq_t.T.astype(dq.dtype)
 
@@ -210,3 +218,10 @@ def _backward_kernel(
         out[0, : block - halo] = done[...]
         out[0, block - halo :] = (total[:halo] * scale).astype(out.dtype)
         done[...] = (total[halo:block] * scale).astype(done.dtype)
+
+
+def _add(total, span, x):
+    """Adds to the keys of a tile, of which the tile before has seen all but the last."""
+    new = span.stop - TILE
+    total[span.start : new] += x[:-TILE]
+    total[new : span.stop] = x[-TILE:]
