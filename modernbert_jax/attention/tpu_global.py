@@ -1,25 +1,24 @@
 """Attention over whole documents on TPU: flash attention that visits the blocks in range only.
 
 A row's keys stay in VMEM while its blocks of queries come by, and a loop with bounds read at run
-time goes over the key blocks that some query of the block sees. Nothing else costs a cycle:
+time goes over the key steps that some query of the block sees. Nothing else costs a cycle:
 
-             keys  0   1   2   3   4   5   6   7        row: | doc A  | doc B     | doc C | pad
-    queries 0      x   x   .   .   .   .   .   .
-            1      x   x   x   x   .   .   .   .        x  visited: start[1] = 0, count[1] = 4
-            2      .   x   x   x   .   .   .   .        .  never touched
-            3      .   x   x   x   x   .   .   .
-            4 ...
+    keys in steps   0   1   2   3   4   5   6   7       row: | doc A  | doc B     | doc C | pad
+    queries 0       x   x   x   .   .   .   .   .       blocks are two steps wide
+            1       x   x   x   x   x   .   .   .       x  visited: start[1] = 0, count[1] = 5
+            2       .   .   x   x   x   x   x   .       .  never touched
+            3       .   .   .   .   .   x   x   .
 
-    forward (grid: blocks of queries), for each key block in range:
+    forward, a block of queries by steps of keys:
         s = k q'    m' = max(m, max s)    p = 2^(c (s - m'))    a = 2^(c (m - m'))
-        l = a l + sum p    o' = a o' + v' p    m = m'           then o' / l and lse = c m + log l
-    backward (grid: blocks of keys), for each query block in range, which by symmetry of the
-    ranges are the same numbers:
+        l = a l + sum p    o' = a o' + v' p    m = m'        at last o' / l and lse = c m + log2 l
+    backward, a block of keys by steps of queries, which by the ranges' symmetry are the same steps:
         p = 2^(c s - lse)    ds = p (v do' - delta)    delta = sum of o do over a head's lanes
-        dv += p do    dk += c ds q    dq' += k' ds, kept for the whole row until its last block
+        dv' += do' p'    dk' += c q' ds'    dq' += k' ds, kept for the whole row until its last block
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,105 +31,175 @@ from modernbert_jax.attention.tpu_tiles import (
     MASKED,
     NT,
     UNSEEING,
+    allowed,
     base_two,
-    below,
-    beside,
+    head_rows,
+    heads_apart,
     matmul,
-    over_lanes,
-    scores,
-    stack_heads,
-    times_heads,
+    seeing,
 )
 
+CHUNK = 128
+"""Queries whose scores with a step of keys are computed together, for one head at a time."""
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7, 8))
-def global_attention(q, k, v, bounds, visits, head_dim: int, block: int, key_block: int, interpret):
-    return _forward(q, k, v, bounds, visits, head_dim, block, key_block, interpret)[0]
+VMEM_BYTES = 64 * 2**20
+"""What the kernels may use where there is as much; rows of 8,192 tokens need less than 16 MiB."""
 
 
-def _forward(q, k, v, bounds, visits, head_dim, block, key_block, interpret):
+class Visits(NamedTuple):
+    """Which steps each block visits, int32 [B, T / block] each: `start` and the `count` after it."""
+
+    start: jax.Array
+    count: jax.Array
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
+def global_attention(q, k, v, bounds, visits: Visits, head_dim: int, block: int, interpret):
+    """Attention over symmetric ranges.
+
+    Args:
+        q, k, v: [B, T, N * H], T a multiple of `block`, N * H one of 128.
+        bounds: int32 [B, T / step, 2, step], the first and last key of each query.
+        visits: for blocks of `block` queries, the steps of keys in range.
+        head_dim: 32, 64 or 128.
+        block: a multiple of the step.
+        interpret: as of `pallas_call`.
+
+    Returns:
+        [B, T, N * H]; zeros for queries without keys.
+    """
+    return _global_forward(q, k, v, bounds, visits, head_dim, block, interpret)[0]
+
+
+class _Specs:
+    """Blocks for a grid of (row, tile of heads, block)."""
+
+    def __init__(self, length: int, block: int, step: int, heads: int):
+        steps = block // step
+        self.here = pl.BlockSpec((1, block, LANES), lambda b, t, i, *_: (b, i, t))
+        self.row = pl.BlockSpec((1, length, LANES), lambda b, t, i, *_: (b, 0, t))
+        self.bounds_here = pl.BlockSpec((1, steps, 2, step), lambda b, t, i, *_: (b, i, 0, 0))
+        self.bounds_row = pl.BlockSpec(
+            (1, length // step, 2, step), lambda b, t, i, *_: (b, 0, 0, 0)
+        )
+        self.lse_here = pl.BlockSpec(
+            (1, 1, steps, heads, step), lambda b, t, i, *_: (b, t, i, 0, 0)
+        )
+        self.lse_row = pl.BlockSpec(
+            (1, 1, length // step, heads, step), lambda b, t, i, *_: (b, t, 0, 0, 0)
+        )
+
+
+def _call(kernel, q, block, *, name, in_specs, out_specs, out_shape, scratch_shapes, **options):
     rows, length, width = q.shape
-    heads, tiles, blocks = LANES // head_dim, width // LANES, length // block
-    here = pl.BlockSpec((1, block, LANES), lambda b, t, i, *_: (b, i, t))
-    whole = pl.BlockSpec((1, length, LANES), lambda b, t, i, *_: (b, 0, t))
-    ranges = pl.BlockSpec((1, 1, 2, block), lambda b, t, i, *_: (b, i, 0, 0))
-    statistics = pl.BlockSpec((1, 1, 1, heads, block), lambda b, t, i, *_: (b, t, i, 0, 0))
     return pl.pallas_call(
-        functools.partial(_forward_kernel, head_dim=head_dim, key_block=key_block),
+        kernel,
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
-            grid=(rows, tiles, blocks),
-            in_specs=[ranges, here, whole, whole],
-            out_specs=[here, statistics],
-            scratch_shapes=[pltpu.VMEM((LANES, block), jnp.float32)],
+            grid=(rows, width // LANES, length // block),
+            in_specs=in_specs,
+            out_specs=out_specs,
+            scratch_shapes=scratch_shapes,
         ),
+        out_shape=out_shape,
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel", "parallel", "arbitrary"), vmem_limit_bytes=VMEM_BYTES
+        ),
+        name=f"global_attention_{name}",
+        **options,
+    )
+
+
+def _global_forward(q, k, v, bounds, visits, head_dim, block, interpret):
+    rows, length, width = q.shape
+    step, heads = bounds.shape[-1], LANES // head_dim
+    at = _Specs(length, block, step, heads)
+    o, lse = _call(
+        functools.partial(_forward_kernel, head_dim=head_dim),
+        q,
+        block,
+        name="forward",
+        in_specs=[at.bounds_here, at.here, at.row, at.row],
+        out_specs=[at.here, at.lse_here],
         out_shape=[
             jax.ShapeDtypeStruct(q.shape, q.dtype),
-            jax.ShapeDtypeStruct((rows, tiles, blocks, heads, block), jnp.float32),
+            jax.ShapeDtypeStruct((rows, width // LANES, length // step, heads, step), jnp.float32),
         ],
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * 3, vmem_limit_bytes=32*2**20),
-        name="global_attention_forward",
+        scratch_shapes=[pltpu.VMEM((LANES, block), jnp.float32)],
         interpret=interpret,
     )(*visits, bounds, q, k, v)
-
-
-def _forward_kernel(start, count, bounds, q, k, v, o, lse, o_t, *, head_dim, key_block):
-    b, i = pl.program_id(0), pl.program_id(2)
-    block, heads, c = q.shape[1], LANES // head_dim, base_two(head_dim)
-    qs = stack_heads(q[0], head_dim)
-    o_t[...] = jnp.zeros_like(o_t)
-
-    def visit(j, carry):
-        m, l = carry
-        keys = pl.ds(pl.multiple_of(j * key_block, key_block), key_block)
-        s = scores(k[0, keys], qs, bounds[0, 0], j * key_block)
-        higher = jnp.maximum(m, s.max(axis=0, keepdims=True))
-        p = jnp.exp2((s - higher) * c)
-        shrink = jnp.exp2((m - higher) * c)
-        new = times_heads(v[0, keys], p.astype(v.dtype), head_dim)
-        o_t[...] = o_t[...] * over_lanes(shrink, head_dim) + new
-        return higher, l * shrink + p.sum(axis=0, keepdims=True)
-
-    nothing = jnp.full((1, heads * block), MASKED), jnp.zeros((1, heads * block), jnp.float32)
-    m, l = lax.fori_loop(start[b, i], start[b, i] + count[b, i], visit, nothing)
-    seeing = jnp.tile(bounds[0, 0, 0:1] <= bounds[0, 0, 1:2], (1, heads))
-    l = jnp.where(seeing, l, 1.0)
-    o[0] = (o_t[...] * over_lanes(jnp.where(seeing, 1 / l, 0.0), head_dim)).T.astype(o.dtype)
-    lse[0, 0, 0] = below(jnp.where(seeing, m * c + jnp.log2(l), UNSEEING), heads)
-
-
-def _global_forward(q, k, v, bounds, visits, *options):
-    o, lse = _forward(q, k, v, bounds, visits, *options)
     return o, (q, k, v, bounds, visits, o, lse)
 
 
-def _global_backward(head_dim, block, key_block, interpret, residuals, do):
+def _forward_kernel(start, count, bounds, q, k, v, o, lse, o_t, *, head_dim):
+    b, i, c = pl.program_id(0), pl.program_id(2), base_two(head_dim)
+    block, step, heads = q.shape[1], bounds.shape[-1], LANES // head_dim
+    chunks = _chunks(block, step)
+    qs = [heads_apart(q[0, whole], head_dim) for whole, *_ in chunks]
+    o_t[...] = jnp.zeros_like(o_t)
+
+    def visit(j, carry):
+        keys = pl.ds(pl.multiple_of(j * step, step), step)
+        found = []
+        for per_head, (_, n, within) in zip(qs, chunks, strict=True):
+            seen = allowed(bounds[0, n, :, within], j * step, step)
+            found += [jnp.where(seen, matmul(k[0, keys], x, NT), MASKED) for x in per_head]
+        weighed = []
+        for s, (m, l) in zip(found, carry, strict=True):
+            higher = jnp.maximum(m, s.max(axis=0, keepdims=True))
+            p = jnp.exp2((s - higher) * c)
+            shrink = jnp.exp2((m - higher) * c)
+            l = l * shrink + p.sum(axis=0, keepdims=True)
+            weighed.append((higher, l, shrink, p.astype(v.dtype)))
+        v_t = head_rows(v[0, keys].T, head_dim)
+        for n, (_, _, shrink, p) in enumerate(weighed):
+            part = _part(n, heads, head_dim)
+            o_t[part] = o_t[part] * shrink + matmul(v_t[n % heads], p)
+        return [(m, l) for m, l, *_ in weighed]
+
+    row = jnp.zeros((1, CHUNK), jnp.float32)
+    carry = [(row + MASKED, row)] * (heads * len(chunks))
+    carry = lax.fori_loop(start[b, i], start[b, i] + count[b, i], visit, carry)
+    for n, (m, l) in enumerate(carry):
+        g, (_, s, within) = n % heads, chunks[n // heads]
+        some = seeing(bounds[0, s, :, within])
+        l = jnp.where(some, l, 1.0)
+        lse[0, 0, s, g : g + 1, within] = jnp.where(some, m * c + jnp.log2(l), UNSEEING)
+        o_t[_part(n, heads, head_dim)] *= jnp.where(some, 1 / l, 0.0)
+    o[0] = o_t[...].T.astype(o.dtype)
+
+
+def _chunks(block: int, step: int) -> list[tuple[slice, int, slice]]:
+    """The chunks of a block: where in the block, and where in which step of it."""
+    starts = range(0, block, CHUNK)
+    return [(slice(a, a + CHUNK), a // step, slice(a % step, a % step + CHUNK)) for a in starts]
+
+
+def _part(n: int, heads: int, head_dim: int) -> tuple[slice, slice]:
+    """Of a transposed tile [128, T], the piece of the n-th pair of chunk and head."""
+    g, chunk = n % heads, n // heads
+    return (
+        slice(g * head_dim, (g + 1) * head_dim),
+        slice(chunk * CHUNK, (chunk + 1) * CHUNK),
+    )
+
+
+def _global_backward(head_dim, block, interpret, residuals, do):
     q, k, v, bounds, visits, o, lse = residuals
-    rows, length, width = q.shape
-    heads, tiles, blocks = LANES // head_dim, width // LANES, length // block
-    products = (o.astype(jnp.float32) * do.astype(jnp.float32)).reshape(rows, blocks, block, tiles, heads, head_dim)
-    delta = products.sum(-1).transpose(0, 3, 1, 4, 2)
-    here = pl.BlockSpec((1, block, LANES), lambda b, t, j, *_: (b, j, t))
-    whole = pl.BlockSpec((1, length, LANES), lambda b, t, j, *_: (b, 0, t))
-    ranges = pl.BlockSpec((1, blocks, 2, block), lambda b, t, j, *_: (b, 0, 0, 0))
-    statistics = pl.BlockSpec((1, 1, blocks, heads, block), lambda b, t, j, *_: (b, t, 0, 0, 0))
-    summed = pltpu.VMEM((block, LANES), jnp.float32)
-    dq, dk, dv = pl.pallas_call(
+    length, step = q.shape[1], bounds.shape[-1]
+    at = _Specs(length, block, step, LANES // head_dim)
+    summed = pltpu.VMEM((LANES, block), jnp.float32)
+    dq, dk, dv = _call(
         functools.partial(_backward_kernel, head_dim=head_dim),
-        grid_spec=pltpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=2,
-            grid=(rows, tiles, blocks),
-            in_specs=[ranges, whole, whole, statistics, statistics, here, here],
-            out_specs=[whole, here, here],
-            scratch_shapes=[pltpu.VMEM((blocks, LANES, block), jnp.float32), summed, summed],
-        ),
+        q,
+        block,
+        name="backward",
+        in_specs=[at.bounds_row, at.row, at.row, at.lse_row, at.lse_row, at.here, at.here],
+        out_specs=[at.row, at.here, at.here],
         out_shape=[jax.ShapeDtypeStruct(q.shape, x.dtype) for x in (q, k, v)],
-        compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel", "parallel", "arbitrary"), vmem_limit_bytes=48*2**20
-        ),
-        name="global_attention_backward",
+        scratch_shapes=[pltpu.VMEM((length // step, LANES, step), jnp.float32), summed, summed],
         interpret=interpret,
-    )(*visits, bounds, q, do, lse, delta, k, v)
+    )(*visits, bounds, q, do, lse, _delta(o, do, head_dim, step, interpret), k, v)
     return dq, dk, dv, None, None
 
 
@@ -138,35 +207,78 @@ global_attention.defvjp(_global_forward, _global_backward)
 
 
 def _backward_kernel(
-    start, count, bounds, q, do, lse, delta, k, v, dq, dk, dv, dq_t, dk_sum, dv_sum, *, head_dim
+    start, count, bounds, q, do, lse, delta, k, v, dq, dk, dv, dq_t, dk_t, dv_t, *, head_dim
 ):
-    b, j = pl.program_id(0), pl.program_id(2)
-    block, c = k.shape[1], base_two(head_dim)
+    b, j, c = pl.program_id(0), pl.program_id(2), base_two(head_dim)
+    block, step = k.shape[1], bounds.shape[-1]
+    scale = head_dim**-0.5
 
     @pl.when(j == 0)
     def _first():
         dq_t[...] = jnp.zeros_like(dq_t)
 
-    dk_sum[...] = jnp.zeros_like(dk_sum)
-    dv_sum[...] = jnp.zeros_like(dv_sum)
+    dk_t[...] = jnp.zeros_like(dk_t)
+    dv_t[...] = jnp.zeros_like(dv_t)
 
     def visit(i, _):
-        queries = pl.ds(pl.multiple_of(i * block, block), block)
-        qs, dos = stack_heads(q[0, queries], head_dim), stack_heads(do[0, queries], head_dim)
-        s = scores(k[0], qs, bounds[0, i], j * block)
-        p = jnp.exp2(s * c - beside(lse[0, 0, i]))
-        dp = matmul(v[0], dos, NT)
-        ds = (p * (dp - beside(delta[0, 0, i]))).astype(q.dtype)
-        dv_sum[...] += matmul(p.astype(do.dtype), dos)
-        dk_sum[...] += matmul(ds, qs)
-        dq_t[i] += times_heads(k[0], ds, head_dim)
+        queries = pl.ds(pl.multiple_of(i * step, step), step)
+        qs, dos = heads_apart(q[0, queries], head_dim), heads_apart(do[0, queries], head_dim)
+        chunks = [slice(at, at + CHUNK) for at in range(0, step, CHUNK)]
+        seen = [allowed(bounds[0, i, :, chunk], j * block, block) for chunk in chunks]
+        products = []
+        for q_h, do_h in zip(qs, dos, strict=True):
+            for chunk, see in zip(chunks, seen, strict=True):
+                s = jnp.where(see, matmul(k[0], q_h[chunk], NT), MASKED)
+                products.append((s, matmul(v[0], do_h[chunk], NT)))
+        weighed = []
+        for n, (s, dp) in enumerate(products):
+            g, chunk = n // len(chunks), chunks[n % len(chunks)]
+            p = jnp.exp2(s * c - lse[0, 0, i, g : g + 1, chunk])
+            ds = p * (dp - delta[0, 0, i, g : g + 1, chunk])
+            weighed.append((p.astype(do.dtype), ds.astype(q.dtype)))
+        q_t, do_t, k_t = (head_rows(x.T, head_dim) for x in (q[0, queries], do[0, queries], k[0]))
+        for g in range(LANES // head_dim):
+            lanes = slice(g * head_dim, (g + 1) * head_dim)
+            per_chunk = weighed[g * len(chunks) : (g + 1) * len(chunks)]
+            p, ds = (jnp.concatenate(x, axis=1) for x in zip(*per_chunk, strict=True))
+            dv_t[lanes] += matmul(do_t[g], p, NT)
+            dk_t[lanes] += matmul(q_t[g], ds, NT)
+            dq_t[i, lanes] += matmul(k_t[g], ds)
         return 0
 
     lax.fori_loop(start[b, j], start[b, j] + count[b, j], visit, 0)
-    dk[0] = (dk_sum[...] * head_dim**-0.5).astype(dk.dtype)
-    dv[0] = dv_sum[...].astype(dv.dtype)
+    dk[0] = (dk_t[...] * scale).T.astype(dk.dtype)
+    dv[0] = dv_t[...].T.astype(dv.dtype)
 
     @pl.when(j == pl.num_programs(2) - 1)
     def _last():
         for i in range(dq_t.shape[0]):
-            dq[0, i * block : (i + 1) * block] = (dq_t[i] * head_dim**-0.5).T.astype(dq.dtype)
+            dq[0, i * step : (i + 1) * step] = (dq_t[i] * scale).T.astype(dq.dtype)
+
+
+def _delta(o, do, head_dim: int, step: int, interpret) -> jax.Array:
+    """Sums of o do over the lanes of each head, float32 [B, tiles, T / step, G, step].
+
+    A kernel for its layout: plain XLA takes several times as long to turn lanes into rows.
+    """
+    rows, length, width = o.shape
+    tiles, heads = width // LANES, LANES // head_dim
+    here = pl.BlockSpec((1, step, width), lambda b, i: (b, i, 0))
+    return pl.pallas_call(
+        functools.partial(_delta_kernel, head_dim=head_dim),
+        grid=(rows, length // step),
+        in_specs=[here, here],
+        out_specs=pl.BlockSpec((1, tiles, 1, heads, step), lambda b, i: (b, 0, i, 0, 0)),
+        out_shape=jax.ShapeDtypeStruct((rows, tiles, length // step, heads, step), jnp.float32),
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * 2),
+        name="global_attention_delta",
+        interpret=interpret,
+    )(o, do)
+
+
+def _delta_kernel(o, do, delta, *, head_dim):
+    for tile in range(o.shape[2] // LANES):
+        lanes = slice(tile * LANES, (tile + 1) * LANES)
+        products = o[0, :, lanes].astype(jnp.float32) * do[0, :, lanes].astype(jnp.float32)
+        for g, x in enumerate(head_rows(products.T, head_dim)):
+            delta[0, tile, 0, g : g + 1] = x.sum(axis=0, keepdims=True)

@@ -29,16 +29,15 @@ from jax.experimental.pallas import tpu as pltpu
 
 from modernbert_jax.attention.tpu_tiles import (
     LANES,
+    MASKED,
     NT,
     UNSEEING,
+    allowed,
     base_two,
-    below,
-    beside,
+    head_rows,
+    heads_apart,
     matmul,
-    over_lanes,
-    scores,
-    stack_heads,
-    times_heads,
+    seeing,
 )
 
 TILE = 128
@@ -128,24 +127,31 @@ def _forward_kernel(
 ):
     _join(k_left, k_here, k_right, k)
     _join(v_left, v_here, v_right, v)
-    block, heads, c = q.shape[1], LANES // head_dim, base_two(head_dim)
+    block, c = q.shape[1], base_two(head_dim)
     start = pl.program_id(2) * block - halo
-    # Stage by stage, because tiles are independent: one's arithmetic hides another's latency.
+    tiles = _tiles(block, halo)
+    # Stage by stage, because tiles and heads are independent: one's work hides another's latency.
     found = []
-    for tile, span in _tiles(block, halo):
-        qs = stack_heads(q[0, tile], head_dim)
-        found.append(scores(k[span], qs, bounds[0, :, tile], start + span.start))
+    for tile, span in tiles:
+        seen = allowed(bounds[0, :, tile], start + span.start, TILE + 2 * halo)
+        qs = heads_apart(q[0, tile], head_dim)
+        found.append([jnp.where(seen, matmul(k[span], x, NT), MASKED) for x in qs])
     weighed = []
-    for s in found:
-        m = s.max(axis=0, keepdims=True)
-        p = jnp.exp2((s - m) * c)
-        weighed.append((m, p.astype(v.dtype), p.sum(axis=0, keepdims=True)))
-    for (tile, span), (m, p, l) in zip(_tiles(block, halo), weighed, strict=True):
-        seeing = jnp.tile(bounds[0, 0:1, tile] <= bounds[0, 1:2, tile], (1, heads))
-        o_t = times_heads(v[span], p, head_dim)
-        o_t *= over_lanes(jnp.where(seeing, 1 / l, 0.0), head_dim)
-        o[0, tile] = o_t.T.astype(o.dtype)
-        lse[0, 0, :, tile] = below(jnp.where(seeing, m * c + jnp.log2(l), UNSEEING), heads)
+    for per_head in found:
+        weighed.append([])
+        for s in per_head:
+            m = s.max(axis=0, keepdims=True)
+            p = jnp.exp2((s - m) * c)
+            weighed[-1].append((m, p.sum(axis=0, keepdims=True), p.astype(v.dtype)))
+    for (tile, span), per_head in zip(tiles, weighed, strict=True):
+        some = seeing(bounds[0, :, tile])
+        o_t = []
+        for v_t, (m, l, p) in zip(head_rows(v[span].T, head_dim), per_head, strict=True):
+            lse[0, 0, len(o_t) : len(o_t) + 1, tile] = jnp.where(
+                some, m * c + jnp.log2(l), UNSEEING
+            )
+            o_t.append(matmul(v_t, p) * jnp.where(some, 1 / l, 0.0))
+        o[0, tile] = jnp.concatenate(o_t).T.astype(o.dtype)
 
 
 def _local_forward(q, k, v, bounds, *options):
@@ -160,7 +166,7 @@ def _local_backward(head_dim, halo, block, interpret, residuals, do):
     at, last = _Specs(block, halo, length), length // block - 1
     statistics = pl.BlockSpec((1, 1, heads, block), lambda b, t, i: (b, t, 0, jnp.minimum(i, last)))
     span = block + 2 * halo
-    inputs, sums = pltpu.VMEM((span, LANES), k.dtype), pltpu.VMEM((span, LANES), jnp.float32)
+    inputs, sums = pltpu.VMEM((span, LANES), k.dtype), pltpu.VMEM((LANES, span), jnp.float32)
     done = pltpu.VMEM((block - halo, LANES), k.dtype)
     dq, dk, dv = pl.pallas_call(
         functools.partial(_backward_kernel, head_dim=head_dim, halo=halo),
@@ -186,42 +192,51 @@ def _backward_kernel(
     dq, dk, dv, k, v, dk_sum, dv_sum, dk_done, dv_done, *, head_dim, halo,
 ):  # fmt: skip
     i, block, c = pl.program_id(2), q.shape[1], base_two(head_dim)
-    sums = (dk_sum, dk_done, dk), (dv_sum, dv_done, dv)
-    for total, _, _ in sums:
-        total[: 2 * halo] = jnp.where(i == 0, 0.0, total[block:])
+    sums = (dk_sum, dk_done, dk, head_dim**-0.5), (dv_sum, dv_done, dv, 1.0)
+    for total, *_ in sums:
+        total[:, : 2 * halo] = jnp.where(i == 0, 0.0, total[:, block:])
 
     @pl.when(i < pl.num_programs(2) - 1)
     def _queries():
         _join(k_left, k_here, k_right, k)
         _join(v_left, v_here, v_right, v)
         start = i * block - halo
+        tiles = _tiles(block, halo)
         products = []
-        for tile, span in _tiles(block, halo):
-            s = scores(
-                k[span], stack_heads(q[0, tile], head_dim), bounds[0, :, tile], start + span.start
-            )
-            products.append((s, matmul(v[span], stack_heads(do[0, tile], head_dim), NT)))
+        for tile, span in tiles:
+            seen = allowed(bounds[0, :, tile], start + span.start, TILE + 2 * halo)
+            qs, dos = heads_apart(q[0, tile], head_dim), heads_apart(do[0, tile], head_dim)
+            s = [jnp.where(seen, matmul(k[span], x, NT), MASKED) for x in qs]
+            products.append(list(zip(s, [matmul(v[span], x, NT) for x in dos], strict=True)))
         weighed = []
-        for (tile, _), (s, dp) in zip(_tiles(block, halo), products, strict=True):
-            p = jnp.exp2(s * c - beside(lse[0, 0, :, tile]))
-            delta = (p * dp).sum(axis=0, keepdims=True)
-            weighed.append((p.astype(do.dtype), (p * (dp - delta)).astype(q.dtype)))
-        for (tile, span), (p, ds) in zip(_tiles(block, halo), weighed, strict=True):
-            _add(dv_sum, span, matmul(p, stack_heads(do[0, tile], head_dim)))
-            _add(dk_sum, span, matmul(ds, stack_heads(q[0, tile], head_dim)))
-            dq_t = times_heads(k[span], ds, head_dim) * head_dim**-0.5
-            dq[0, tile] = dq_t.T.astype(dq.dtype)
+        for (tile, _), per_head in zip(tiles, products, strict=True):
+            weighed.append([])
+            for g, (s, dp) in enumerate(per_head):
+                p = jnp.exp2(s * c - lse[0, 0, g : g + 1, tile])
+                delta = (p * dp).sum(axis=0, keepdims=True)
+                ds = (p * (dp - delta)).astype(q.dtype)
+                weighed[-1].append((p.astype(do.dtype), ds))
+        for (tile, span), per_head in zip(tiles, weighed, strict=True):
+            transposed = (head_rows(x.T, head_dim) for x in (q[0, tile], do[0, tile], k[span]))
+            dq_t, dk_t, dv_t = [], [], []
+            for q_t, do_t, k_t, (p, ds) in zip(*transposed, per_head, strict=True):
+                dv_t.append(matmul(do_t, p, NT))
+                dk_t.append(matmul(q_t, ds, NT))
+                dq_t.append(matmul(k_t, ds))
+            _add(dv_sum, span, jnp.concatenate(dv_t))
+            _add(dk_sum, span, jnp.concatenate(dk_t))
+            dq[0, tile] = (jnp.concatenate(dq_t) * head_dim**-0.5).T.astype(dq.dtype)
 
     # What is left of the block before is written, and what is complete of this one waits.
-    for total, done, out in sums:
-        scale = head_dim**-0.5 if out is dk else 1.0
+    for total, done, out, scale in sums:
         out[0, : block - halo] = done[...]
-        out[0, block - halo :] = (total[:halo] * scale).astype(out.dtype)
-        done[...] = (total[halo:block] * scale).astype(done.dtype)
+        complete = (total[...] * scale).T.astype(out.dtype)
+        out[0, block - halo :] = complete[:halo]
+        done[...] = complete[halo:block]
 
 
 def _add(total, span, x):
     """Adds to the keys of a tile, of which the tile before has seen all but the last."""
     new = span.stop - TILE
-    total[span.start : new] += x[:-TILE]
-    total[new : span.stop] = x[-TILE:]
+    total[:, span.start : new] += x[:, :-TILE]
+    total[:, new : span.stop] = x[:, -TILE:]
