@@ -12,9 +12,9 @@ time goes over the key steps that some query of the block sees. Nothing else cos
     forward, a block of queries by steps of keys:
         s = k q'    m' = max(m, max s)    p = 2^(c (s - m'))    a = 2^(c (m - m'))
         l = a l + sum p    o' = a o' + v' p    m = m'        at last o' / l and lse = c m + log2 l
-    backward, a block of keys by steps of queries, which by the ranges' symmetry are the same steps:
+    backward, a block of keys by steps of queries, the same ones, as the ranges are symmetric:
         p = 2^(c s - lse)    ds = p (v do' - delta)    delta = sum of o do over a head's lanes
-        dv' += do' p'    dk' += c q' ds'    dq' += k' ds, kept for the whole row until its last block
+        dv' += do' p'    dk' += c q' ds'    dq' += k' ds, kept for a whole row
 """
 
 import functools
@@ -42,19 +42,28 @@ from modernbert_jax.attention.tpu_tiles import (
 CHUNK = 128
 """Queries whose scores with a step of keys are computed together, for one head at a time."""
 
-VMEM_BYTES = 64 * 2**20
-"""What the kernels may use where there is as much; rows of 8,192 tokens need less than 16 MiB."""
-
 
 class Visits(NamedTuple):
-    """Which steps each block visits, int32 [B, T / block] each: `start` and the `count` after it."""
+    """Steps that each block visits, `count` of them from `start` on: int32 [B * T / block] each."""
 
     start: jax.Array
     count: jax.Array
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
-def global_attention(q, k, v, bounds, visits: Visits, head_dim: int, block: int, interpret):
+def vmem_bytes(length: int, dtype: jnp.dtype, buffers: int) -> int:
+    """Vector memory that the backward kernel takes for rows of `length`; the forward takes less.
+
+    It holds q, do, dq and the sum of dq, whole rows of a tile; 3.5 MiB of blocks and scores were
+    measured by compiling.
+    """
+    row = length * LANES
+    return (2 * buffers + 2) * row * dtype.itemsize + 4 * row + 7 * 2**19
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7, 8))
+def global_attention(
+    q, k, v, bounds, visits: Visits, head_dim: int, block: int, buffers: int, interpret
+):
     """Attention over symmetric ranges.
 
     Args:
@@ -63,34 +72,43 @@ def global_attention(q, k, v, bounds, visits: Visits, head_dim: int, block: int,
         visits: for blocks of `block` queries, the steps of keys in range.
         head_dim: 32, 64 or 128.
         block: a multiple of the step.
+        buffers: 2 loads the next row during this one; 1 takes less memory.
         interpret: as of `pallas_call`.
 
     Returns:
         [B, T, N * H]; zeros for queries without keys.
     """
-    return _global_forward(q, k, v, bounds, visits, head_dim, block, interpret)[0]
+    options = head_dim, block, buffers, interpret
+    return _global_forward(q, k, v, bounds, visits, *options)[0]
 
 
 class _Specs:
     """Blocks for a grid of (row, tile of heads, block)."""
 
-    def __init__(self, length: int, block: int, step: int, heads: int):
-        steps = block // step
+    def __init__(self, length: int, block: int, step: int, heads: int, buffers: int):
+        steps, mode = block // step, pl.Buffered(buffers)
         self.here = pl.BlockSpec((1, block, LANES), lambda b, t, i, *_: (b, i, t))
         self.row = pl.BlockSpec((1, length, LANES), lambda b, t, i, *_: (b, 0, t))
+        self.loaded_row = pl.BlockSpec(
+            (1, length, LANES), lambda b, t, i, *_: (b, 0, t), pipeline_mode=mode
+        )
         self.bounds_here = pl.BlockSpec((1, steps, 2, step), lambda b, t, i, *_: (b, i, 0, 0))
         self.bounds_row = pl.BlockSpec(
-            (1, length // step, 2, step), lambda b, t, i, *_: (b, 0, 0, 0)
+            (1, length // step, 2, step), lambda b, t, i, *_: (b, 0, 0, 0), pipeline_mode=mode
         )
         self.lse_here = pl.BlockSpec(
             (1, 1, steps, heads, step), lambda b, t, i, *_: (b, t, i, 0, 0)
         )
         self.lse_row = pl.BlockSpec(
-            (1, 1, length // step, heads, step), lambda b, t, i, *_: (b, t, 0, 0, 0)
+            (1, 1, length // step, heads, step),
+            lambda b, t, i, *_: (b, t, 0, 0, 0),
+            pipeline_mode=mode,
         )
 
 
-def _call(kernel, q, block, *, name, in_specs, out_specs, out_shape, scratch_shapes, **options):
+def _call(
+    kernel, q, block, buffers, *, name, in_specs, out_specs, out_shape, scratch_shapes, **options
+):
     rows, length, width = q.shape
     return pl.pallas_call(
         kernel,
@@ -103,23 +121,25 @@ def _call(kernel, q, block, *, name, in_specs, out_specs, out_shape, scratch_sha
         ),
         out_shape=out_shape,
         compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel", "parallel", "arbitrary"), vmem_limit_bytes=VMEM_BYTES
+            dimension_semantics=("parallel", "parallel", "arbitrary"),
+            vmem_limit_bytes=max(16 * 2**20, vmem_bytes(length, q.dtype, buffers)),
         ),
         name=f"global_attention_{name}",
         **options,
     )
 
 
-def _global_forward(q, k, v, bounds, visits, head_dim, block, interpret):
+def _global_forward(q, k, v, bounds, visits, head_dim, block, buffers, interpret):
     rows, length, width = q.shape
     step, heads = bounds.shape[-1], LANES // head_dim
-    at = _Specs(length, block, step, heads)
+    at = _Specs(length, block, step, heads, buffers)
     o, lse = _call(
         functools.partial(_forward_kernel, head_dim=head_dim),
         q,
         block,
+        buffers,
         name="forward",
-        in_specs=[at.bounds_here, at.here, at.row, at.row],
+        in_specs=[at.bounds_here, at.here, at.loaded_row, at.loaded_row],
         out_specs=[at.here, at.lse_here],
         out_shape=[
             jax.ShapeDtypeStruct(q.shape, q.dtype),
@@ -132,7 +152,8 @@ def _global_forward(q, k, v, bounds, visits, head_dim, block, interpret):
 
 
 def _forward_kernel(start, count, bounds, q, k, v, o, lse, o_t, *, head_dim):
-    b, i, c = pl.program_id(0), pl.program_id(2), base_two(head_dim)
+    i, c = pl.program_id(2), base_two(head_dim)
+    n = pl.program_id(0) * pl.num_programs(2) + i
     block, step, heads = q.shape[1], bounds.shape[-1], LANES // head_dim
     chunks = _chunks(block, step)
     qs = [heads_apart(q[0, whole], head_dim) for whole, *_ in chunks]
@@ -159,7 +180,7 @@ def _forward_kernel(start, count, bounds, q, k, v, o, lse, o_t, *, head_dim):
 
     row = jnp.zeros((1, CHUNK), jnp.float32)
     carry = [(row + MASKED, row)] * (heads * len(chunks))
-    carry = lax.fori_loop(start[b, i], start[b, i] + count[b, i], visit, carry)
+    carry = lax.fori_loop(start[n], start[n] + count[n], visit, carry)
     for n, (m, l) in enumerate(carry):
         g, (_, s, within) = n % heads, chunks[n // heads]
         some = seeing(bounds[0, s, :, within])
@@ -184,17 +205,21 @@ def _part(n: int, heads: int, head_dim: int) -> tuple[slice, slice]:
     )
 
 
-def _global_backward(head_dim, block, interpret, residuals, do):
+def _global_backward(head_dim, block, buffers, interpret, residuals, do):
     q, k, v, bounds, visits, o, lse = residuals
     length, step = q.shape[1], bounds.shape[-1]
-    at = _Specs(length, block, step, LANES // head_dim)
+    at = _Specs(length, block, step, LANES // head_dim, buffers)
     summed = pltpu.VMEM((LANES, block), jnp.float32)
     dq, dk, dv = _call(
         functools.partial(_backward_kernel, head_dim=head_dim),
         q,
         block,
+        buffers,
         name="backward",
-        in_specs=[at.bounds_row, at.row, at.row, at.lse_row, at.lse_row, at.here, at.here],
+        in_specs=[
+            *(at.bounds_row, at.loaded_row, at.loaded_row, at.lse_row, at.lse_row),
+            *(at.here, at.here),
+        ],
         out_specs=[at.row, at.here, at.here],
         out_shape=[jax.ShapeDtypeStruct(q.shape, x.dtype) for x in (q, k, v)],
         scratch_shapes=[pltpu.VMEM((length // step, LANES, step), jnp.float32), summed, summed],
@@ -209,7 +234,8 @@ global_attention.defvjp(_global_forward, _global_backward)
 def _backward_kernel(
     start, count, bounds, q, do, lse, delta, k, v, dq, dk, dv, dq_t, dk_t, dv_t, *, head_dim
 ):
-    b, j, c = pl.program_id(0), pl.program_id(2), base_two(head_dim)
+    j, c = pl.program_id(2), base_two(head_dim)
+    n = pl.program_id(0) * pl.num_programs(2) + j
     block, step = k.shape[1], bounds.shape[-1]
     scale = head_dim**-0.5
 
@@ -246,7 +272,7 @@ def _backward_kernel(
             dq_t[i, lanes] += matmul(k_t[g], ds)
         return 0
 
-    lax.fori_loop(start[b, j], start[b, j] + count[b, j], visit, 0)
+    lax.fori_loop(start[n], start[n] + count[n], visit, 0)
     dk[0] = (dk_t[...] * scale).T.astype(dk.dtype)
     dv[0] = dv_t[...].T.astype(dv.dtype)
 

@@ -44,9 +44,13 @@ TILE = 128
 """Queries whose scores are computed together."""
 
 
+WIDEST = 256
+"""The widest window whose halo is a tile at most; beyond, most of each tile would be halo."""
+
+
 def halo_of(window: int) -> int:
-    """Keys to load on each side of a block: a power of two, from 16 that fill a register."""
-    return max(16, 1 << (window // 2 - 1).bit_length())
+    """Keys to load on each side of a block for a window up to `WIDEST`: half a tile or a tile."""
+    return TILE // 2 if window // 2 <= TILE // 2 else TILE
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
@@ -57,7 +61,7 @@ def local_attention(q, k, v, bounds, head_dim: int, halo: int, block: int, inter
         q, k, v: [B, T, N * H], T a multiple of `block`, N * H one of 128.
         bounds: int32 [B, 2, T], the first and last key of each query.
         head_dim: 32, 64 or 128.
-        halo: a divisor of `block`, see `halo_of`.
+        halo: see `halo_of`.
         block: queries per grid step, a multiple of 128.
         interpret: as of `pallas_call`.
 
