@@ -13,7 +13,7 @@ from modernbert_jax.attention.platform import device, interpreted
 from modernbert_jax.attention.ranges import KeyRanges
 from modernbert_jax.attention.tpu_global import Visits, global_attention, vmem_bytes
 from modernbert_jax.attention.tpu_local import TILE, WIDEST, halo_of, local_attention
-from modernbert_jax.attention.tpu_tiles import LANES
+from modernbert_jax.attention.tpu_tiles import LANES, divisor
 from modernbert_jax.rope import RopeTable
 
 BLOCK = 512
@@ -80,12 +80,12 @@ def attention(
         ],
         axis=1,
     )
-    block = _divisor(padded, block)
+    block = divisor(padded, block)
     if _is_local(window):
         options = head_dim, halo_of(window), block, interpreted()
         out = local_attention(q_, k_, v_, bounds, *options)
     else:
-        step = _divisor(block, step)
+        step = divisor(block, step)
         bounds = bounds.reshape(rows, 2, padded // step, step).swapaxes(1, 2)
         blocks = ranges.blocks(block, step)
         visits = Visits(blocks.start.reshape(-1), blocks.count.reshape(-1))
@@ -106,11 +106,6 @@ def rotate(x: jax.Array, table: RopeTable) -> jax.Array:
 
 def _is_local(window: int | None) -> bool:
     return window is not None and window <= WIDEST
-
-
-def _divisor(length: int, limit: int) -> int:
-    """The largest multiple of a tile that divides `length`, itself one, and is within `limit`."""
-    return max(n for n in range(TILE, max(limit, TILE) + 1, TILE) if length % n == 0)
 
 
 def _buffers(length: int, dtype: str, device_kind: str) -> int:

@@ -35,6 +35,12 @@ NN, NT = (((1,), (0,)), ((), ())), (((1,), (1,)), ((), ()))
 """Dimensions that `matmul` contracts for a b and for a b'."""
 
 
+def divisor(length: int, limit: int) -> int:
+    """The largest multiple of 128 up to `limit`, but at least 128, that divides `length`."""
+    sizes = range(LANES, max(limit, LANES) + 1, LANES)
+    return max(size for size in sizes if length % size == 0)
+
+
 def matmul(a: jax.Array, b: jax.Array, dimensions=NN) -> jax.Array:
     """A product accumulated in float32, of factors at full precision if they are float32 too."""
     precision = lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
