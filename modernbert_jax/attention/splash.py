@@ -68,11 +68,19 @@ def attention(
     q = (q.astype(jnp.float32) * head_dim**-0.5).astype(q.dtype)
     run = functools.partial(_row, window=window, block_q=block_q, block_kv=block_kv)
     heads_first = (jnp.pad(x, ((0, 0), (0, pad), (0, 0), (0, 0))).swapaxes(1, 2) for x in (q, k, v))
-    visits = ranges.blocks(block_q, block_kv), ranges.blocks(block_kv, block_q)
-    segments = jnp.pad(_segments(ranges), ((0, 0), (0, pad)))
-    out = jax.vmap(run)(*heads_first, segments, *((x.start, x.count) for x in visits))
+    seen = _self_at_least(ranges, pad)
+    visits = seen.blocks(block_q, block_kv), seen.blocks(block_kv, block_q)
+    out = jax.vmap(run)(*heads_first, _segments(seen), *((x.start, x.count) for x in visits))
     out = out.swapaxes(1, 2)[:, :length]
     return jnp.where(ranges.empty[..., None, None], 0, out)
+
+
+def _self_at_least(ranges: KeyRanges, pad: int) -> KeyRanges:
+    """Ranges of a longer row in which padding sees itself: splash divides by sums of weights."""
+    first = jnp.pad(ranges.first, ((0, 0), (0, pad)), constant_values=1)
+    last = jnp.pad(ranges.last, ((0, 0), (0, pad)), constant_values=0)
+    here, empty = jnp.arange(first.shape[1], dtype=jnp.int32), first > last
+    return KeyRanges.of(jnp.where(empty, here, first), jnp.where(empty, here, last))
 
 
 def _segments(ranges: KeyRanges) -> jax.Array:
@@ -95,8 +103,8 @@ def _row(q, k, v, segments, by_queries, by_keys, *, window, block_q, block_kv):
         block_kv_dq=block_kv,
     )
     positions = None if window is None else jnp.arange(length, dtype=jnp.int32)
-    forward = _mask_info(*by_queries, _most(block_q, block_kv, window, keys), keys)
-    backward = _mask_info(*by_keys, _most(block_kv, block_q, window, queries), queries)
+    forward = _mask_info(*by_queries, _most(block_q, block_kv, window, keys))
+    backward = _mask_info(*by_keys, _most(block_kv, block_q, window, queries))
     forward = forward._replace(q_sequence=positions)
     backward = info.MaskInfo(
         backward.data_next.swapaxes(1, 2), None, backward.block_mask.swapaxes(1, 2), None, positions
@@ -124,14 +132,10 @@ def _most(size: int, other: int, window: int | None, blocks: int) -> int:
     return min(blocks, (size - 1 + 2 * (window // 2)) // other + 2)
 
 
-def _mask_info(start, count, width: int, blocks: int) -> info.MaskInfo:
-    """Visits [n] as splash's table [1, n, width] of what to load and whether to compute.
-
-    Every block visits something, or splash divides by the sum of no weights.
-    """
-    step = jnp.arange(width, dtype=jnp.int32)
-    count = jnp.maximum(count, 1)[:, None]
-    load = jnp.minimum(start[:, None] + jnp.minimum(step, count - 1), blocks - 1)
+def _mask_info(start, count, width: int) -> info.MaskInfo:
+    """Visits [n] as splash's table [1, n, width] of what to load and whether to compute."""
+    step, count = jnp.arange(width, dtype=jnp.int32), count[:, None]
+    load = start[:, None] + jnp.minimum(step, count - 1)
     return info.MaskInfo(load[None], None, jnp.where(step < count, 2, 0)[None], None, None)
 
 

@@ -37,6 +37,7 @@ from modernbert_jax.attention.tpu_tiles import (
     heads_apart,
     matmul,
     seeing,
+    weigh,
 )
 
 CHUNK = 128
@@ -171,11 +172,11 @@ def _forward_kernel(start, count, bounds, q, k, v, o, lse, o_t, *, head_dim):
             p = jnp.exp2((s - higher) * c)
             shrink = jnp.exp2((m - higher) * c)
             l = l * shrink + p.sum(axis=0, keepdims=True)
-            weighed.append((higher, l, shrink, p.astype(v.dtype)))
+            weighed.append((higher, l, shrink, p))
         v_t = head_rows(v[0, keys].T, head_dim)
         for n, (_, _, shrink, p) in enumerate(weighed):
             part = _part(n, heads, head_dim)
-            o_t[part] = o_t[part] * shrink + matmul(v_t[n % heads], p)
+            o_t[part] = o_t[part] * shrink + weigh(v_t[n % heads], p)
         return [(m, l) for m, l, *_ in weighed]
 
     row = jnp.zeros((1, CHUNK), jnp.float32)

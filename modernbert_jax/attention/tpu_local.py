@@ -38,6 +38,7 @@ from modernbert_jax.attention.tpu_tiles import (
     heads_apart,
     matmul,
     seeing,
+    weigh,
 )
 
 TILE = 128
@@ -146,7 +147,7 @@ def _forward_kernel(
         for s in per_head:
             m = s.max(axis=0, keepdims=True)
             p = jnp.exp2((s - m) * c)
-            weighed[-1].append((m, p.sum(axis=0, keepdims=True), p.astype(v.dtype)))
+            weighed[-1].append((m, p.sum(axis=0, keepdims=True), p))
     for (tile, span), per_head in zip(tiles, weighed, strict=True):
         some = seeing(bounds[0, :, tile])
         o_t = []
@@ -154,7 +155,7 @@ def _forward_kernel(
             lse[0, 0, len(o_t) : len(o_t) + 1, tile] = jnp.where(
                 some, m * c + jnp.log2(l), UNSEEING
             )
-            o_t.append(matmul(v_t, p) * jnp.where(some, 1 / l, 0.0))
+            o_t.append(weigh(v_t, p) * jnp.where(some, 1 / l, 0.0))
         o[0, tile] = jnp.concatenate(o_t).T.astype(o.dtype)
 
 

@@ -49,6 +49,17 @@ def matmul(a: jax.Array, b: jax.Array, dimensions=NN) -> jax.Array:
     )
 
 
+def weigh(v_t: jax.Array, p: jax.Array) -> jax.Array:
+    """v' p of a head, [H, S] by [S, T], without rounding p [S, T] from float32 first.
+
+    For values in bfloat16 that is one pass of the matrix unit all the same, as in jax's splash.
+    """
+    precision = lax.Precision.HIGHEST if v_t.dtype == jnp.float32 else None
+    return lax.dot(
+        v_t.astype(jnp.float32), p, precision=precision, preferred_element_type=jnp.float32
+    )
+
+
 def heads_apart(x: jax.Array, head_dim: int) -> list[jax.Array]:
     """[T, 128] as one [T, 128] for each head, zero in the lanes of the others."""
     if head_dim == LANES:

@@ -27,7 +27,7 @@ NAMES = ("out", "dq", "dk", "dv")
 
 @functools.partial(jax.jit, static_argnames=("implementation", "window"))
 def run(arrays, ranges, implementation, window):
-    """The output, and the gradients of q, k and v. Windows count only by kernel: ranges are data."""
+    """The output, and the gradients of q, k and v. Ranges are data; `window` picks the kernel."""
     *inputs, cotangent = arrays
 
     def out(q, k, v):
@@ -98,14 +98,14 @@ def test_a_window_of_two_halves_of_a_tile():
     compare(tiny.segments([[300, 200], [512]], LENGTH), 255, "pallas_tpu", tensors())
 
 
-@pytest.mark.parametrize("window", [None, 16])
-@pytest.mark.parametrize("length", [1, 300])
+@pytest.mark.parametrize(("length", "window"), [(1, None), (300, None), (300, 16)])
 def test_lengths_that_no_block_divides(length, window):
     compare(tiny.segments([[length], [1]], length), window, "pallas_tpu", tensors(length))
 
 
-@pytest.mark.parametrize("window", [None, 128])
-@pytest.mark.parametrize(("heads", "width"), [(4, 32), (1, 128), (4, 64)])
+@pytest.mark.parametrize(
+    ("heads", "width", "window"), [(4, 32, None), (4, 32, 128), (1, 128, None), (4, 64, 128)]
+)
 def test_heads_that_fill_tiles(heads, width, window):
     segments = tiny.segments([[100, 120]], 256)
     compare(segments, window, "pallas_tpu", tensors(256, heads, width, rows=1))
@@ -115,7 +115,7 @@ def test_heads_that_fill_tiles(heads, width, window):
 
 
 @pytest.mark.parametrize("window", [None, 128])
-def test_bfloat16_is_nearer_to_float32_than_splash_is(window):
+def test_bfloat16_is_no_farther_from_float32_than_splash_is(window):
     """Root mean square errors, with logits of standard deviation 2."""
     segments = tiny.segments([[400, 100], [LENGTH]], LENGTH)
     ranges = key_ranges(jnp.asarray(segments), window)
@@ -133,7 +133,7 @@ def test_bfloat16_is_nearer_to_float32_than_splash_is(window):
         ]
 
     for name, ours, theirs in zip(NAMES, errors("pallas_tpu"), errors("splash"), strict=True):
-        assert ours < 1.02 * theirs, name
+        assert ours < 1.01 * theirs, name
         assert ours < 4e-3, name
 
 
@@ -191,7 +191,8 @@ def test_rotation_is_the_plain_one(heads, width, dtype):
         assert a.dtype == b.dtype
         a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
         np.testing.assert_allclose(a, b, atol=tolerance, rtol=0)
-        assert (a != b).mean() < 0.01
+        if dtype == "bfloat16":
+            assert (a != b).mean() < 0.01
 
 
 def test_attention_rotates_first():
