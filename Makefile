@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PIP = -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: quickstart test lint format parity aot goldens clean
+.PHONY: quickstart test lint format parity test-kernels aot goldens clean
 
 quickstart: .venv/installed
 	.venv/bin/modernbert-jax quickstart
@@ -25,6 +25,10 @@ format: .venv/test
 parity: .venv-parity/installed
 	MODERNBERT_JAX_PARITY=1 TRANSFORMERS4=.venv-parity/transformers4 \
 	.venv-parity/bin/python -m pytest tests/parity --durations=5
+
+# The TPU kernels in an interpreter that looks for races and for reads of unwritten memory.
+test-kernels: .venv/test
+	MODERNBERT_JAX_KERNELS=1 JAX_PLATFORMS=cpu .venv/bin/python -m pytest tests/kernels --durations=5
 
 # Compiles for TPU and GPU with neither attached.
 aot: .venv-aot/installed
