@@ -15,7 +15,9 @@ from modernbert_jax.rope import rope_table
 
 TPUS = ("v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1")
 COLLECTIVE = re.compile(r"\b(all-gather|all-reduce|reduce-scatter|collective-permute|all-to-all)")
-KERNELS = ("local_attention_forward", "local_attention_backward") + (
+KERNELS = (
+    "local_attention_forward",
+    "local_attention_backward",
     "global_attention_forward",
     "global_attention_backward",
     "global_attention_delta",
