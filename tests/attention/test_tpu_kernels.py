@@ -54,7 +54,7 @@ def compare(segments, window, implementation, arrays, kernel_window=None):
 
 # --- values and gradients --------------------------------------------------------------------
 
-examples = settings(max_examples=10, deadline=None, derandomize=True)
+examples = settings(max_examples=8, deadline=None, derandomize=True)
 
 
 @examples
@@ -69,10 +69,8 @@ def test_sliding_windows(segments, window):
     compare(segments, window, "pallas_tpu", tensors(), kernel_window=128)
 
 
-@settings(examples, max_examples=4)
-@given(segments=packings.packed_rows(ROWS, LENGTH, STEP), window=st.integers(257, LENGTH))
-def test_windows_too_wide_for_the_local_kernel(segments, window):
-    compare(segments, window, "pallas_tpu", tensors(), kernel_window=LENGTH)
+def test_windows_too_wide_for_the_local_kernel():
+    compare(tiny.segments([[300, 200], [512]], LENGTH), 300, "pallas_tpu", tensors())
 
 
 @pytest.mark.parametrize("implementation", ["pallas_tpu", "splash"])
@@ -82,30 +80,16 @@ def test_the_worst_packings(implementation, window):
         compare(segments, window, implementation, tensors())
 
 
-@settings(examples, max_examples=4)
-@given(segments=packings.packed_rows(ROWS, LENGTH, STEP))
-def test_splash_on_documents(segments):
-    compare(segments, None, "splash", tensors())
-
-
-@settings(examples, max_examples=4)
-@given(segments=packings.packed_rows(ROWS, LENGTH, STEP))
-def test_splash_on_sliding_windows(segments):
-    compare(segments, 128, "splash", tensors())
-
-
 def test_a_window_of_two_halves_of_a_tile():
     compare(tiny.segments([[300, 200], [512]], LENGTH), 255, "pallas_tpu", tensors())
 
 
-@pytest.mark.parametrize(("length", "window"), [(1, None), (300, None), (300, 16)])
+@pytest.mark.parametrize(("length", "window"), [(1, 16), (300, None)])
 def test_lengths_that_no_block_divides(length, window):
     compare(tiny.segments([[length], [1]], length), window, "pallas_tpu", tensors(length))
 
 
-@pytest.mark.parametrize(
-    ("heads", "width", "window"), [(4, 32, None), (4, 32, 128), (1, 128, None), (4, 64, 128)]
-)
+@pytest.mark.parametrize(("heads", "width", "window"), [(4, 32, None), (1, 128, 128), (4, 64, 128)])
 def test_heads_that_fill_tiles(heads, width, window):
     segments = tiny.segments([[100, 120]], 256)
     compare(segments, window, "pallas_tpu", tensors(256, heads, width, rows=1))
