@@ -5,7 +5,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PIP = -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: quickstart test test-slow lint format parity parity5 parity4 aot bench bench-kernels goldens clean
+.PHONY: quickstart test test-slow test-kernels lint format parity parity5 parity4 aot bench bench-kernels \
+	goldens clean
 
 quickstart: .venv/installed
 	.venv/bin/modernbert-jax quickstart
@@ -35,6 +36,10 @@ parity5: .venv-parity/installed
 
 parity4: .venv-parity4/installed
 	MODERNBERT_JAX_PARITY=1 .venv-parity4/bin/python -m pytest tests/parity --durations=5
+
+# The TPU kernels in an interpreter that looks for races and for reads of unwritten memory.
+test-kernels: .venv/test
+	MODERNBERT_JAX_KERNELS=1 JAX_PLATFORMS=cpu .venv/bin/python -m pytest tests/kernels --durations=5
 
 # Compiles for TPU and GPU with neither attached.
 aot: .venv-aot/installed

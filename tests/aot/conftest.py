@@ -26,8 +26,8 @@ else:
 
 
 @pytest.fixture(scope="session")
-def device():
-    """The first device of an absent accelerator, by the name of its target."""
+def devices():
+    """All devices of an absent accelerator, by the name of its target."""
     from jax.experimental import topologies
 
     found = {}
@@ -38,10 +38,16 @@ def device():
             if ":" not in target:
                 text = (TARGETS / f"{target}.txtpb").read_text()
                 options |= {"platform": "cuda", "target_config": text, "topology": "1x1x1"}
-            found[target] = topologies.get_topology_desc(**options).devices[0]
+            found[target] = topologies.get_topology_desc(**options).devices
         return found[target]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def device(devices):
+    """The first device of an absent accelerator, by the name of its target."""
+    return lambda target: devices(target)[0]
 
 
 @pytest.fixture(scope="session")

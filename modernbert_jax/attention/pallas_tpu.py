@@ -1,0 +1,115 @@
+"""Attention by this library's TPU kernels: sliding windows by one, whole documents by another.
+
+Both work on [B, T, N * H] as the projections leave it, and so does the rotation before them: no
+transposition and no padding of heads to 128 lanes ever reaches memory.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from modernbert_jax.attention import tpu_rope
+from modernbert_jax.attention.choice import Call
+from modernbert_jax.attention.platform import device, interpreted
+from modernbert_jax.attention.ranges import KeyRanges
+from modernbert_jax.attention.tpu_global import Visits, global_attention, vmem_bytes
+from modernbert_jax.attention.tpu_local import TILE, WIDEST, halo_of, local_attention
+from modernbert_jax.attention.tpu_tiles import LANES, divisor
+from modernbert_jax.rope import RopeTable
+
+BLOCK = 512
+"""Tokens of a block unless tuned; shorter where that does not divide the length."""
+
+STEP = 256
+"""Tokens that the kernel over documents advances at a time: finer skips more, coarser costs less
+per score."""
+
+
+def refuses(call: Call) -> str | None:
+    """Why a call cannot be computed here; None if it can."""
+    if call.platform == "gpu":
+        return "it is for TPU"
+    if call.device_kind in ("TPU v2", "TPU v3"):
+        return f"{call.device_kind} is older than v4"
+    if not call.symmetric:
+        return "it is for encoders, and this mask is causal"
+    if call.dtype not in ("bfloat16", "float32"):
+        return f"it computes in bfloat16 or float32, not {call.dtype}"
+    if call.head_dim not in (32, 64, 128):
+        return f"heads of {call.head_dim} do not fill 128 lanes; 32, 64 and 128 do"
+    together = LANES // call.head_dim
+    if call.heads % together:
+        return (
+            f"{call.heads} heads of {call.head_dim} per device do not fill tiles of 128 lanes; "
+            f"a multiple of {together} heads is needed"
+        )
+    if not _is_local(call.window) and not _buffers(call.length, call.dtype, call.device_kind):
+        return f"a row of {call.length} tokens does not fit in this TPU's vector memory"
+    return None
+
+
+def attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    ranges: KeyRanges,
+    *,
+    window: int | None,
+    block: int = BLOCK,
+    step: int = STEP,
+) -> jax.Array:
+    """Attention [B, T, N, H] over the ranges; see `refuses` for what it needs.
+
+    Args:
+        q, k, v: [B, T, N, H].
+        ranges: of symmetric attention.
+        window: the window in `ranges`; windows too wide for the local kernel take the other.
+        block: tokens per block, at most.
+        step: tokens per step of the kernel over documents, at most.
+    """
+    rows, length, heads, head_dim = q.shape
+    pad = -length % TILE
+    padded = length + pad
+    q_, k_, v_ = (
+        jnp.pad(x.reshape(rows, length, heads * head_dim), ((0, 0), (0, pad), (0, 0)))
+        for x in (q, k, v)
+    )
+    bounds = jnp.stack(
+        [
+            jnp.pad(ranges.first, ((0, 0), (0, pad)), constant_values=1),
+            jnp.pad(ranges.last, ((0, 0), (0, pad)), constant_values=0),
+        ],
+        axis=1,
+    )
+    block = divisor(padded, block)
+    if _is_local(window):
+        options = head_dim, halo_of(window), block, interpreted()
+        out = local_attention(q_, k_, v_, bounds, *options)
+    else:
+        step = divisor(block, step)
+        bounds = bounds.reshape(rows, 2, padded // step, step).swapaxes(1, 2)
+        blocks = ranges.blocks(block, step)
+        visits = Visits(blocks.start.reshape(-1), blocks.count.reshape(-1))
+        # The interpreter has the memory of no TPU.
+        kind = "" if interpreted() else device()[1]
+        options = head_dim, block, _buffers(padded, str(q.dtype), kind) or 1, interpreted()
+        out = global_attention(q_, k_, v_, bounds, visits, *options)
+    return out[:, :length].reshape(q.shape)
+
+
+def rotate(x: jax.Array, table: RopeTable) -> jax.Array:
+    """`rope.rotate` of `x` [B, T, N, H], without leaving the tiles."""
+    rows, length, heads, head_dim = x.shape
+    flat = x.reshape(rows, length, heads * head_dim)
+    lanes = tpu_rope.lanes_table(table.cos, table.sin)
+    return tpu_rope.rotate(flat, lanes, head_dim, False, interpreted()).reshape(x.shape)
+
+
+def _is_local(window: int | None) -> bool:
+    return window is not None and window <= WIDEST
+
+
+def _buffers(length: int, dtype: str, device_kind: str) -> int:
+    """How often a whole row fits in vector memory: 2 to load one while another is worked on."""
+    capacity = (16 if device_kind.startswith("TPU v4") else 64) * 2**20
+    fitting = (n for n in (2, 1) if vmem_bytes(length, jnp.dtype(dtype), n) <= capacity)
+    return next(fitting, 0)

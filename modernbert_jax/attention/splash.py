@@ -1,0 +1,145 @@
+"""Attention by jax's splash kernel, told at run time which blocks to visit.
+
+Splash skips blocks by a mask that it usually works out in advance. Its tables of blocks to visit,
+`MaskInfo`, are arrays however, and here they are made from the key ranges of the batch: the next
+block to load, and whether to compute. Inside a block documents are told apart by segment ids and
+windows by distance, so the same kernel serves both kinds of layer.
+
+The conservative choice, and a check on `pallas_tpu`: it copies q, k and v to heads of 128 lanes,
+runs rows one by one, and visits whole blocks.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask_info as info
+
+from modernbert_jax.attention.choice import Call
+from modernbert_jax.attention.platform import interpreted
+from modernbert_jax.attention.ranges import KeyRanges
+from modernbert_jax.attention.tpu_tiles import LANES, divisor
+
+BLOCK_Q = 512
+"""Queries of a block unless tuned; shorter where that does not divide the length."""
+
+BLOCK_KV = {"sliding": 256, "full": 512}
+"""Keys of a block unless tuned."""
+
+
+def refuses(call: Call) -> str | None:
+    """Why a call cannot be computed here; None if it can."""
+    if call.platform == "gpu":
+        return "it is for TPU"
+    if not call.symmetric:
+        return "it is for encoders, and this mask is causal"
+    if call.platform == "tpu" and call.dtype != "bfloat16":
+        return f"it multiplies in bfloat16, and this is {call.dtype}"
+    if call.head_dim not in (64, 128):
+        return f"it is for heads of 64 or 128, and these have {call.head_dim}"
+    return None
+
+
+def attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    ranges: KeyRanges,
+    *,
+    window: int | None,
+    block_q: int = BLOCK_Q,
+    block_kv: int | None = None,
+) -> jax.Array:
+    """Attention [B, T, N, H] over symmetric ranges.
+
+    Args:
+        q, k, v: [B, T, N, H].
+        ranges: of symmetric attention.
+        window: the window in `ranges`.
+        block_q: queries per block, at most.
+        block_kv: keys per block, at most.
+    """
+    length, head_dim = q.shape[1], q.shape[3]
+    pad = -length % LANES
+    padded = length + pad
+    block_q = divisor(padded, block_q)
+    block_kv = divisor(padded, block_kv or BLOCK_KV["full" if window is None else "sliding"])
+    q = (q.astype(jnp.float32) * head_dim**-0.5).astype(q.dtype)
+    run = functools.partial(_row, window=window, block_q=block_q, block_kv=block_kv)
+    heads_first = (jnp.pad(x, ((0, 0), (0, pad), (0, 0), (0, 0))).swapaxes(1, 2) for x in (q, k, v))
+    seen = _self_at_least(ranges, pad)
+    visits = seen.blocks(block_q, block_kv), seen.blocks(block_kv, block_q)
+    out = jax.vmap(run)(*heads_first, _segments(seen), *((x.start, x.count) for x in visits))
+    out = out.swapaxes(1, 2)[:, :length]
+    return jnp.where(ranges.empty[..., None, None], 0, out)
+
+
+def _self_at_least(ranges: KeyRanges, pad: int) -> KeyRanges:
+    """Ranges of a longer row in which padding sees itself: splash divides by sums of weights."""
+    first = jnp.pad(ranges.first, ((0, 0), (0, pad)), constant_values=1)
+    last = jnp.pad(ranges.last, ((0, 0), (0, pad)), constant_values=0)
+    here, empty = jnp.arange(first.shape[1], dtype=jnp.int32), first > last
+    return KeyRanges.of(jnp.where(empty, here, first), jnp.where(empty, here, last))
+
+
+def _segments(ranges: KeyRanges) -> jax.Array:
+    """Ids of the documents, counted along the row: one begins where a token is its own first."""
+    return jnp.cumsum(ranges.first == jnp.arange(ranges.first.shape[1]), axis=1, dtype=jnp.int32)
+
+
+def _row(q, k, v, segments, by_queries, by_keys, *, window, block_q, block_kv):
+    """One row, [N, T, H]."""
+    length = q.shape[1]
+    queries, keys = length // block_q, length // block_kv
+    sizes = kernel.BlockSizes(
+        block_q=block_q,
+        block_kv=block_kv,
+        block_kv_compute=block_kv,
+        block_q_dkv=block_q,
+        block_kv_dkv=block_kv,
+        block_kv_dkv_compute=block_kv,
+        block_q_dq=block_q,
+        block_kv_dq=block_kv,
+    )
+    positions = None if window is None else jnp.arange(length, dtype=jnp.int32)
+    forward = _mask_info(*by_queries, _most(block_q, block_kv, window, keys))
+    backward = _mask_info(*by_keys, _most(block_kv, block_q, window, queries))
+    forward = forward._replace(q_sequence=positions)
+    backward = info.MaskInfo(
+        backward.data_next.swapaxes(1, 2), None, backward.block_mask.swapaxes(1, 2), None, positions
+    )
+    run = kernel.SplashAttentionKernel(
+        forward,
+        forward,
+        backward,
+        block_sizes=sizes,
+        is_mqa=False,
+        save_residuals=False,
+        mask_value=kernel.DEFAULT_MASK_VALUE,
+        attn_logits_soft_cap=None,
+        residual_checkpoint_name=None,
+        mask_function=None if window is None else _within(window // 2),
+        interpret=interpreted(),
+    )
+    return run(q, k, v, kernel.SegmentIds(segments, segments))
+
+
+def _most(size: int, other: int, window: int | None, blocks: int) -> int:
+    """How many blocks of `other` tokens a block of `size` visits at most, of `blocks`."""
+    if window is None:
+        return blocks
+    return min(blocks, (size - 1 + 2 * (window // 2)) // other + 2)
+
+
+def _mask_info(start, count, width: int) -> info.MaskInfo:
+    """Visits [n] as splash's table [1, n, width] of what to load and whether to compute."""
+    step, count = jnp.arange(width, dtype=jnp.int32), count[:, None]
+    load = start[:, None] + jnp.minimum(step, count - 1)
+    return info.MaskInfo(load[None], None, jnp.where(step < count, 2, 0)[None], None, None)
+
+
+@functools.cache
+def _within(distance: int):
+    """A test of distances; the same object for the same one, because jax compiles per object."""
+    return lambda query, key: abs(query - key) <= distance

@@ -1,0 +1,200 @@
+"""Cycles that a TPU will take for an attention layer, counted in the compiled program.
+
+A TPU core runs its bundles of instructions in order, one per cycle. So the bundles of a kernel's
+final code, each as often as its loop runs, are a lower bound of its cycles; for everything else the
+compiler writes its own estimate into the program. What is left out: waiting for memory and for
+other chips, and dispatch. Ratios near one mean nothing.
+
+    python static_cost.py NAME TOPOLOGY
+
+prints the code of a layer's forward and backward pass as JSON. It is a program of its own because
+the compiler is told where to write the bundles before it is loaded.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+LENGTH, HEADS, HEAD_DIM, WINDOW = 8192, 12, 64, 128
+SPLASH = {"local": (512, 256), "global": (1024, 512)}
+"""Splash's best blocks for v5e: of queries, and of keys computed at a time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A stretch of bundles without a jump.
+
+    `depth` counts the loops around it: 1 for the grid, 2 for a loop in the kernel. `conditional`
+    parts can be jumped over.
+    """
+
+    bundles: int
+    depth: int
+    conditional: bool
+
+
+BUNDLE = re.compile(r"^ *(?:0x[0-9a-f]+|\d+) +([A-Z]{2})? *: *((?:> ?)*)\{(.*)")
+"""Address, label, a ">" for every loop around, instructions."""
+
+DELAY = 5
+"""Bundles from the one that jumps to the last that is executed before it has jumped."""
+
+
+def parts(text: str) -> list[Part]:
+    """The parts of a kernel's final code."""
+    found, jumped = [], 0
+    for line in text.splitlines():
+        if not (match := BUNDLE.match(line)):
+            continue
+        label, loops, body = match.groups()
+        if not found or label or jumped == 1:
+            found.append({"label": label, "n": 0, "depth": 0, "jumps": False})
+        jumped = 0 if label else max(jumped - 1, 0)
+        found[-1]["n"] += 1
+        found[-1]["depth"] = max(found[-1]["depth"], loops.count(">"))
+        if "sbr.rel" in body and "target = $region" in body:
+            found[-1]["jumps"] = True
+            jumped = DELAY
+    before = [{"jumps": False}, *found]
+    after = [*found[1:], {"label": None}]
+    return [
+        Part(p["n"], p["depth"], bool(b["jumps"] and not p["label"] and a["label"] == "PF"))
+        for b, p, a in zip(before, found, after, strict=False)
+    ]
+
+
+def cycles(kernel: list[Part], steps: int, inner: int = 0, conditional=()) -> int:
+    """Cycles of a kernel.
+
+    Args:
+        kernel: its parts.
+        steps: how often the grid runs.
+        inner: how often a loop inside runs, in all.
+        conditional: how often each conditional part runs, in all; one number for all of them.
+    """
+    branches = [p.bundles for p in kernel if p.conditional and p.depth]
+    if isinstance(conditional, int):
+        conditional = [conditional] * len(branches)
+    if len(conditional) != len(branches):
+        raise ValueError(f"{len(branches)} conditional parts, not {len(conditional)}")
+    plain = {
+        d: sum(p.bundles for p in kernel if p.depth == d and not p.conditional) for d in (1, 2)
+    }
+    return (
+        plain[1] * steps
+        + plain[2] * inner
+        + sum(n * times for n, times in zip(branches, conditional, strict=True))
+    )
+
+
+def ours(window, implementation):
+    """A layer of this library: rotation left out, as the others have none."""
+    import jax
+    import jax.numpy as jnp
+
+    from modernbert_jax.attention import attention, key_ranges
+
+    x = jax.ShapeDtypeStruct((1, LENGTH, HEADS * HEAD_DIM), jnp.bfloat16)
+    segments = jax.ShapeDtypeStruct((1, LENGTH), jnp.int32)
+    ranges = jax.eval_shape(lambda s: key_ranges(s, window), segments)
+
+    def layer(q, k, v, cotangent, ranges):
+        def out(*qkv):
+            q, k, v = (x.reshape(1, LENGTH, HEADS, HEAD_DIM) for x in qkv)
+            found = attention(q, k, v, ranges, window=window, implementation=implementation)
+            return found.reshape(x.shape)
+
+        value, pull = jax.vjp(out, q, k, v)
+        return value, pull(cotangent)
+
+    return layer, (x, x, x, x, ranges)
+
+
+def splash(window, kind):
+    """jax's kernel as it comes: a mask known in advance, and segment ids."""
+    import jax
+    import jax.numpy as jnp
+    from jax.experimental.pallas.ops.tpu import splash_attention as sa
+
+    shape = LENGTH, LENGTH
+    half = None if window is None else window // 2
+    mask = sa.FullMask(shape) if window is None else sa.LocalMask(shape, (half, half), 0)
+    block, compute = SPLASH[kind]
+    keys = max(block, compute) if window is None else compute
+    sizes = sa.BlockSizes(
+        **dict.fromkeys(("block_q", "block_q_dkv", "block_q_dq"), block),
+        **dict.fromkeys(("block_kv", "block_kv_dkv", "block_kv_dq"), keys),
+        **dict.fromkeys(("block_kv_compute", "block_kv_dkv_compute"), compute),
+    )
+    kernel = sa.make_splash_mha(
+        sa.MultiHeadMask([mask] * HEADS), block_sizes=sizes, head_shards=1, q_seq_shards=1
+    )
+    x = jax.ShapeDtypeStruct((1, HEADS, LENGTH, HEAD_DIM), jnp.bfloat16)
+    segments = jax.ShapeDtypeStruct((1, LENGTH), jnp.int32)
+
+    def layer(q, k, v, cotangent, segments):
+        def out(q, k, v):
+            return jax.vmap(kernel)(q, k, v, sa.SegmentIds(segments, segments))
+
+        value, pull = jax.vjp(out, q, k, v)
+        return value, pull(cotangent)
+
+    return layer, (x, x, x, x, segments)
+
+
+LAYERS = {
+    "local pallas_tpu": lambda: ours(WINDOW, "pallas_tpu"),
+    "local splash": lambda: splash(WINDOW, "local"),
+    "local two_block": lambda: ours(WINDOW, "two_block"),
+    "global pallas_tpu": lambda: ours(None, "pallas_tpu"),
+    "global splash": lambda: splash(None, "global"),
+}
+
+
+def compile_layer(name: str, topology: str, dump: Path) -> dict:
+    """The layer's kernels as parts, the compiler's estimate for the rest, and temporary bytes."""
+    import jax
+    import numpy as np
+    from jax.experimental import topologies
+    from jax.sharding import AxisType, NamedSharding
+    from jax.sharding import PartitionSpec as P
+
+    device = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[0]
+    mesh = jax.sharding.Mesh(np.array([device]), ("data",), axis_types=(AxisType.Auto,))
+    layer, arguments = LAYERS[name]()
+    with jax.set_mesh(mesh):
+        placed = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, P())),
+            arguments,
+        )
+        compiled = jax.jit(layer).lower(*placed).compile()
+    kernels = {}
+    for path in dump.glob("*final_bundles.txt"):
+        kernel = re.search(r"(local|global)_attention_[a-z]+|splash_mha_[a-z]+", path.name)
+        if kernel and "schedule-analysis" not in path.name:
+            found = parts(path.read_text(errors="replace"))
+            kernels[kernel.group()] = [dataclasses.astuple(part) for part in found]
+    estimates = re.findall(r'"estimated_cycles":"(\d+)"', compiled.as_text())
+    return {
+        "kernels": kernels,
+        "xla": sum(map(int, estimates)),
+        "temporary": compiled.memory_analysis().temp_size_in_bytes,
+    }
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ |= {
+            "JAX_PLATFORMS": "cpu",
+            "TPU_SKIP_MDS_QUERY": "1",
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        }
+        if not sys.argv[1].endswith("two_block"):  # It has no kernel, and much else to write out.
+            os.environ["LIBTPU_INIT_ARGS"] = (
+                f"--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true"
+            )
+        print(json.dumps(compile_layer(*sys.argv[1:3], Path(folder))))

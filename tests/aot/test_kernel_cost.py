@@ -1,0 +1,124 @@
+"""What a layer costs on a TPU, counted in compiled programs, beside splash and plain XLA."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from modernbert_jax.attention import key_ranges, pallas_tpu
+
+PATH = Path(__file__).with_name("static_cost.py")
+SPEC = importlib.util.spec_from_file_location("static_cost", PATH)
+static_cost = importlib.util.module_from_spec(SPEC)
+sys.modules["static_cost"] = static_cost
+SPEC.loader.exec_module(static_cost)
+
+LENGTH, HEADS = static_cost.LENGTH, static_cost.HEADS
+TILES = HEADS // 2
+TOPOLOGY = "v5e:2x2"
+MEAN_DOCUMENT = 550
+
+
+def compiled(name: str) -> dict:
+    run = subprocess.run(
+        [sys.executable, PATH, name, TOPOLOGY], capture_output=True, text=True, check=False
+    )
+    if run.returncode:
+        pytest.fail(run.stderr[-2000:])
+    found = json.loads(run.stdout.splitlines()[-1])
+    found["kernels"] = {
+        kernel: [static_cost.Part(*part) for part in parts]
+        for kernel, parts in found["kernels"].items()
+    }
+    return found
+
+
+def typical_rows(rows: int = 64) -> np.ndarray:
+    """Rows full of documents of log-normal lengths, 550 tokens in the mean."""
+    rng, ids = np.random.default_rng(0), np.zeros((rows, LENGTH), np.int32)
+    for row in ids:
+        ends = np.cumsum(rng.lognormal(np.log(MEAN_DOCUMENT) - 0.5, 1.0, LENGTH).astype(int) + 1)
+        row[:] = 1 + np.searchsorted(ends, np.arange(LENGTH), side="right")
+    return ids
+
+
+def our_local() -> int:
+    found, blocks = compiled("local pallas_tpu"), LENGTH // pallas_tpu.BLOCK
+    kernels = found["kernels"]
+    forward = static_cost.cycles(
+        kernels["local_attention_forward"], TILES * blocks, conditional=TILES * blocks
+    )
+    backward = static_cost.cycles(
+        kernels["local_attention_backward"], TILES * (blocks + 1), conditional=TILES * blocks
+    )
+    return forward + backward + found["xla"]
+
+
+def our_global(found: dict, segments: np.ndarray) -> int:
+    """The mean of rows of segment ids."""
+    blocks = LENGTH // pallas_tpu.BLOCK
+    ranges = key_ranges(jnp.asarray(segments))
+    visited = ranges.blocks(pallas_tpu.BLOCK, pallas_tpu.STEP).count.sum()
+    visits = TILES * round(int(visited) / len(segments))
+    steps, kernels = TILES * blocks, found["kernels"]
+    forward = static_cost.cycles(kernels["global_attention_forward"], steps, visits, steps)
+    # Only the sum of dq, a whole row, is made ready and written once per row of a tile.
+    backward = static_cost.cycles(kernels["global_attention_backward"], steps, visits, TILES)
+    deltas = LENGTH // pallas_tpu.STEP
+    delta = static_cost.cycles(kernels["global_attention_delta"], deltas, conditional=deltas)
+    return forward + backward + delta + found["xla"]
+
+
+def splash(kind: str) -> int:
+    """Its kernels: first block, computation and last block of a row of blocks are conditional."""
+    found, (queries, keys) = compiled(f"{kind} splash"), static_cost.SPLASH[kind]
+    if kind == "global":
+        keys = queries
+    total = found["xla"]
+    for name, rows, columns, by, width in (
+        ("fwd", LENGTH // queries, LENGTH // keys, queries, keys),
+        ("dq", LENGTH // queries, LENGTH // keys, queries, keys),
+        ("dkv", LENGTH // keys, LENGTH // queries, keys, queries),
+    ):
+        half = static_cost.WINDOW // 2 if kind == "local" else LENGTH
+        active = [
+            sum(
+                j * width <= (i + 1) * by - 1 + half and (j + 1) * width - 1 >= i * by - half
+                for j in range(columns)
+            )
+            for i in range(rows)
+        ]
+        steps, ends = HEADS * rows * max(active), HEADS * rows
+        kernel = found["kernels"][f"splash_mha_{name}"]
+        total += static_cost.cycles(kernel, steps, conditional=(ends, HEADS * sum(active), ends))
+    return total
+
+
+@pytest.fixture(scope="module")
+def table():
+    found = compiled("global pallas_tpu")
+    rows = {
+        "sliding, pallas_tpu": our_local(),
+        "sliding, splash": splash("local"),
+        "one document, pallas_tpu": our_global(found, np.ones((1, LENGTH), np.int32)),
+        "typical documents, pallas_tpu": our_global(found, typical_rows()),
+        "any documents, splash": splash("global"),
+    }
+    # All of it is plain XLA: nothing but the compiler's own estimate.
+    rows["sliding, two_block"] = compiled("local two_block")["xla"]
+    return rows
+
+
+def test_cost(table, capsys):
+    with capsys.disabled():
+        print(f"\nmillions of cycles, forward and backward: {LENGTH} tokens, {HEADS} heads, v5e")
+        for row, cycles in table.items():
+            print(f"  {row:30s} {cycles / 1e6:7.2f}")
+    assert table["sliding, pallas_tpu"] <= 0.35 * table["sliding, splash"]
+    assert table["one document, pallas_tpu"] <= 0.9 * table["any documents, splash"]
+    assert table["typical documents, pallas_tpu"] <= 0.4 * table["any documents, splash"]

@@ -1,0 +1,159 @@
+"""The TPU kernels compile for every TPU, without collectives and in memory linear in length."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from modernbert_jax.attention import attention, key_ranges
+from modernbert_jax.config import ModernBertConfig, Runtime
+from modernbert_jax.errors import UserError
+from modernbert_jax.heads import MaskedLM
+from modernbert_jax.rope import rope_table
+
+TPUS = ("v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1")
+COLLECTIVE = re.compile(r"\b(all-gather|all-reduce|reduce-scatter|collective-permute|all-to-all)")
+KERNELS = (
+    "local_attention_forward",
+    "local_attention_backward",
+    "global_attention_forward",
+    "global_attention_backward",
+    "global_attention_delta",
+    "rope",
+)
+
+
+def compile_layers(
+    devices, length, heads, *, implementation="auto", head_dim=64, dtype="bfloat16", rows=1
+):
+    """A sliding and a full layer in turn, rotations included, with their gradients.
+
+    Inputs lie as projections leave them. Four devices are a mesh of data and tensor, two by two.
+    """
+    shape = (2, 2) if len(devices) == 4 else (1, 1)
+    mesh = jax.sharding.Mesh(
+        np.array(devices).reshape(shape), ("data", "tensor"), axis_types=(AxisType.Auto,) * 2
+    )
+
+    def layers(qkv, cotangent, segments, positions):
+        table = rope_table(positions, 10_000.0, head_dim)
+
+        def out(q, k, v):
+            for window in (128, None):
+                ranges = key_ranges(segments, window)
+                q, k, v = (x.reshape(*x.shape[:2], -1, head_dim) for x in (q, k, v))
+                found = attention(
+                    q, k, v, ranges, window=window, rope=table, implementation=implementation
+                )
+                q = k = v = found.reshape(cotangent.shape)
+            return q
+
+        value, pull = jax.vjp(out, *qkv)
+        return value, pull(cotangent)
+
+    def on_mesh(shape, dtype, spec):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
+
+    rows *= shape[0]
+    x = on_mesh((rows, length, heads * head_dim), dtype, P("data", None, "tensor"))
+    tokens = on_mesh((rows, length), jnp.int32, P("data"))
+    with jax.set_mesh(mesh):
+        return jax.jit(layers).lower((x, x, x), x, tokens, tokens).compile()
+
+
+def assert_our_kernels(compiled):
+    text = compiled.as_text()
+    assert not [name for name in KERNELS if name not in text]
+    return text
+
+
+@pytest.mark.parametrize(
+    ("target", "length", "heads"),
+    [
+        ("v4:2x2x1", 8192, 12),
+        ("v5e:2x2", 512, 28),
+        ("v5p:2x2x1", 8192, 16),
+        ("v6e:2x2", 4096, 28),
+        ("tpu7x:2x2x1", 2048, 16),
+    ],
+)
+def test_they_compile(devices, target, length, heads):
+    assert_our_kernels(compile_layers(devices(target)[:1], length, heads))
+
+
+@pytest.mark.parametrize(
+    ("length", "options"),
+    [
+        (1000, {}),
+        (1024, {"dtype": "float32"}),
+        (1024, {"head_dim": 128}),
+        (1024, {"head_dim": 32}),
+        (1024, {"rows": 5}),
+    ],
+)
+def test_other_shapes_compile(devices, length, options):
+    assert_our_kernels(compile_layers(devices("v5e:2x2")[:1], length, 4, **options))
+
+
+@pytest.mark.parametrize("target", ["v5e:2x2", "v6e:2x2"])
+def test_nothing_is_communicated(devices, target):
+    text = assert_our_kernels(compile_layers(devices(target), 1024, 12))
+    assert not COLLECTIVE.findall(text)
+
+
+def test_heads_are_never_padded_to_lanes(devices):
+    """A tensor of heads [.., N, 64] takes twice the memory, and a copy to make."""
+    text = compile_layers(devices("v5e:2x2")[:1], 1024, 12).as_text()
+    assert not re.findall(r"(?:bf16|f32)\[(?:\d+,)*12,64\]\{", text)
+
+
+@pytest.mark.parametrize("target", ["v5e:2x2", "v4:2x2x1"])
+def test_the_model_trains_with_them(devices, target):
+    """Scanned and rematerialised, and still without a copy of heads to lanes."""
+    config = ModernBertConfig(
+        vocab_size=512,
+        hidden_size=256,
+        intermediate_size=384,
+        num_hidden_layers=7,
+        num_attention_heads=4,
+        pad_token_id=0,
+    )
+    mesh = jax.sharding.Mesh(
+        np.array(devices(target)).reshape(4), ("data",), axis_types=(AxisType.Auto,)
+    )
+    module = MaskedLM(config, Runtime(dtype="bfloat16", remat="full"))
+    rows = [jax.ShapeDtypeStruct((8, 1024), jnp.int32) for _ in range(3)]
+    variables = jax.eval_shape(module.init, jax.random.key(0), *rows)
+
+    def placed(tree, spec):
+        sharding = NamedSharding(mesh, spec)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+        )
+
+    def loss(variables, rows):
+        return module.apply(variables, *rows).astype(jnp.float32).sum()
+
+    with jax.set_mesh(mesh):
+        lowered = jax.jit(jax.grad(loss)).lower(placed(variables, P()), placed(rows, P("data")))
+        text = assert_our_kernels(lowered.compile())
+    assert not re.findall(r"(?:bf16|f32)\[(?:\d+,)*1024,4,64\]\{", text)
+
+
+@pytest.mark.parametrize("length", [1024, 8192])
+def test_memory_is_linear_in_length(devices, length):
+    """At most that of ten tensors like q; the scores alone would be 256 times q at 8,192."""
+    memory = compile_layers(devices("v5e:2x2")[:1], length, 12).memory_analysis()
+    assert memory.temp_size_in_bytes < 10 * length * 12 * 64 * 2
+
+
+def test_an_odd_number_of_heads_per_device_falls_back(devices):
+    compiled = compile_layers(devices("v5e:2x2"), 512, 6)
+    assert "splash" in compiled.as_text()
+    assert not COLLECTIVE.findall(compiled.as_text())
+    with pytest.raises(UserError, match="3 heads of 64 per device"):
+        compile_layers(devices("v5e:2x2"), 512, 6, implementation="pallas_tpu")
