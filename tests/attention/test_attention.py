@@ -46,10 +46,10 @@ def run(q, k, v, cotangent, ranges, implementation, window=None):
     return value, *pull(cotangent)
 
 
-def compare(segment_ids, window, arrays, implementation, **tolerance):
+def compare(segment_ids, window, arrays, implementation, causal=False, **tolerance):
     if implementation == "two_block" and window is None:
         pytest.skip("it computes sliding windows only")
-    ranges = key_ranges(jnp.asarray(segment_ids), window)
+    ranges = key_ranges(jnp.asarray(segment_ids), window, causal=causal)
     want = run(*arrays, ranges, "dense")
     got = run(*arrays, ranges, implementation, window)
     for name, a, b in zip(("out", "dq", "dk", "dv"), got, want, strict=True):
@@ -133,6 +133,14 @@ def test_equals_dense_for_head_widths(implementation, width):
     compare(segments, 128, tensors(1, 2 * BLOCK, 2, width), implementation, atol=3e-6, rtol=0)
 
 
+@pytest.mark.parametrize("implementation", ["xla_range", "two_block"])
+@pytest.mark.parametrize("window", (None, 16))
+def test_equals_dense_under_a_causal_mask(implementation, window):
+    segments = tiny.segments([[BLOCK + 30, 1, 190]], LENGTH)
+    arrays = tensors(1, LENGTH, 2, 32)
+    compare(segments, window, arrays, implementation, causal=True, atol=3e-6, rtol=0)
+
+
 @pytest.mark.parametrize("implementation", OTHERS)
 @pytest.mark.parametrize("length", (1, 3, BLOCK - 1, BLOCK + 1))
 def test_equals_dense_for_short_rows(implementation, length):
@@ -206,8 +214,8 @@ def poisoned(segments, window, block, implementation):
     here = slice(block * BLOCK, (block + 1) * BLOCK)
     q, k, v, cotangent = tensors(1, BLOCKS * BLOCK, 1, 32)
     nan = [x.at[:, here].set(jnp.nan) for x in (v, cotangent)]
-    forward = run(q, k, nan[0], cotangent, ranges, implementation)[0]
-    backward = run(q, k, v, nan[1], ranges, implementation)[1:]
+    forward = run(q, k, nan[0], cotangent, ranges, implementation, window)[0]
+    backward = run(q, k, v, nan[1], ranges, implementation, window)[1:]
 
     def bad(x):
         by_block = np.isfinite(np.asarray(x)).reshape(BLOCKS, -1).all(-1)
