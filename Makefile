@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PIP = -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: quickstart test lint format parity aot goldens clean
+.PHONY: quickstart test lint format parity aot bench goldens clean
 
 quickstart: .venv/installed
 	.venv/bin/modernbert-jax quickstart
@@ -29,6 +29,10 @@ parity: .venv-parity/installed
 # Compiles for TPU and GPU with neither attached.
 aot: .venv-aot/installed
 	MODERNBERT_JAX_AOT=1 .venv-aot/bin/python -m pytest tests/aot -n $(WORKERS) --dist load
+
+# Speed beside the usual way, in one run; wants a machine that does nothing else.
+bench: .venv-parity/installed
+	.venv-parity/bin/modernbert-jax bench encode $(ARGS)
 
 # Makes the golden files of the tests again, from the real library.
 goldens: .venv-parity/installed

@@ -197,6 +197,26 @@ def report(runs: Positional[tuple[Path, ...]], output: Path | None = None) -> No
         print(path)
 
 
+def bench(
+    suites: Positional[tuple[str, ...]],
+    repeats: int = 3,
+    json: Path | None = None,
+) -> None:
+    """Measures speed beside a peer that does the same work in the same run.
+
+    Args:
+        suites: What to measure: encode.
+        repeats: Turns of each side, of which the best counts.
+        json: File to write the numbers to.
+    """
+    from modernbert_jax.files import write_json
+    from modernbert_jax.train import bench
+
+    found = bench.run(suites, bench.Options(repeats=repeats))
+    if json is not None:
+        write_json(json, list(bench.rows(found)))
+
+
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "quickstart": quickstart,
     "convert": convert,
@@ -207,6 +227,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "pretrain": pretrain,
     "fill-mask": fill_mask,
     "report": report,
+    "bench": bench,
 }
 
 

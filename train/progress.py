@@ -58,6 +58,12 @@ class Progress:
             print(line, file=sys.stderr, flush=True)
 
 
+def wide_console() -> rich_console.Console:
+    """For tables: as wide as the terminal; 120 columns where there is none."""
+    console = rich_console.Console()
+    return console if console.is_terminal else rich_console.Console(width=120)
+
+
 @contextlib.contextmanager
 def phase(name: str) -> Iterator[None]:
     """Says that a part of the work begins, and how long it took."""
