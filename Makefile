@@ -45,9 +45,10 @@ test-kernels: .venv/test
 aot: .venv-aot/installed
 	MODERNBERT_JAX_AOT=1 .venv-aot/bin/python -m pytest tests/aot -n $(WORKERS) --dist load
 
-# Speed beside the usual way, in one run: make bench ARGS="--input 'text/*.jsonl'"
+# Speed beside the usual way, in one run: make bench ARGS="--input 'text/*.jsonl'". It wants a machine
+# that does nothing else.
 bench: .venv-parity/bench
-	.venv-parity/bin/modernbert-jax bench data $(ARGS)
+	.venv-parity/bin/modernbert-jax bench data encode $(ARGS)
 
 # Times attention on the device at hand: make bench-kernels ARGS="--output tuning.json"
 bench-kernels: .venv/installed

@@ -322,21 +322,23 @@ def bench(
     input: tuple[str, ...] = (),
     tokenizer: Path | None = None,
     megabytes: float = 12.0,
+    repeats: int = 3,
     json: Path | None = None,
 ) -> None:
     """Measures speed beside a peer that does the same work in the same run.
 
     Args:
-        suites: What to measure: data.
+        suites: What to measure: data, encode.
         input: Files or globs of text. By default the sources of Python's standard library.
         tokenizer: Directory with tokenizer.json. By default one is trained on the text.
         megabytes: Text that is used, at most.
+        repeats: Turns of each side, of which the best counts.
         json: File to write the numbers to.
     """
     from modernbert_jax.files import write_json
     from modernbert_jax.train import bench
 
-    options = bench.Options(input=input, tokenizer=tokenizer, megabytes=megabytes)
+    options = bench.Options(input=input, tokenizer=tokenizer, megabytes=megabytes, repeats=repeats)
     found = bench.run(suites, options)
     if json is not None:
         write_json(json, list(bench.rows(found)))

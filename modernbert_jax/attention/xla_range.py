@@ -1,13 +1,21 @@
-"""Flash attention in plain XLA that visits only the key blocks inside the ranges.
+"""Flash attention in plain XLA that visits only the keys inside the ranges.
 
-Rows are cut into blocks of `BLOCK` tokens. For a block of queries the loop over key blocks runs
-from the first to the last one that any of them sees, bounds read from the data at run time: work
-follows the documents and the window, and memory the length. The backward pass is a loop over key
-blocks whose inner loop, by symmetry of the ranges, runs over the same bounds read as queries.
+Queries are cut into blocks. What any query of a block sees lies between two bounds, read from the
+data at run time; a loop visits it, `VISIT` keys at a time, from the first one on:
+
+    queries  [- block 0 -][- block 1 -][- block 2 -]
+    keys               |== visit 0 ==|== visit 1 ==|     of block 1
+
+Visits are aligned to nothing, so a window of 128 around 64 queries is a single one of 192 keys.
+Work follows the documents and the window, and memory the length. The softmax is that of
+FlashAttention-2 (Dao 2023): the sum `total` and the output are rescaled where a visit raises the
+maximum `top`. The logarithm of the sum, `lse`, lets the backward pass make the weights again; it
+is the same loop read the other way, blocks of keys visiting the queries that see them.
 
 First-order reverse differentiation only. Rows are computed one after another.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,13 +24,16 @@ from jax import lax
 
 from modernbert_jax.attention.choice import Call
 from modernbert_jax.attention.platform import precision
-from modernbert_jax.attention.ranges import KeyRanges
+from modernbert_jax.attention.ranges import UNIT, KeyRanges
 
 BLOCK = 128
-"""Tokens in a block: the fastest of 128, 256 and 512 on CPU for packed rows."""
+"""Queries in a block. Windows, and the backward pass with its five products, take `UNIT`."""
+
+VISIT = 256
+"""Tokens that are visited at a time, at most. Both were measured on CPU: see docs/attention.md."""
 
 _MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
-"""Finite, so that a block in which a query sees nothing gives no NaN."""
+"""Finite, so that a visit in which a query sees nothing gives no NaN."""
 
 
 def refuses(call: Call) -> None:
@@ -30,139 +41,172 @@ def refuses(call: Call) -> None:
 
 
 def attention(
-    q: jax.Array, k: jax.Array, v: jax.Array, ranges: KeyRanges, *, window: int | None
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    ranges: KeyRanges,
+    *,
+    window: int | None,
+    block_q: int | None = None,
+    block_k: int = VISIT,
 ) -> jax.Array:
-    """Attention [B, T, N, H] over the ranges, in memory proportional to T."""
+    """Attention [B, T, N, H] over the ranges, in memory proportional to T.
+
+    Args:
+        block_q: queries in a block, a multiple of 64; 64 under a window and else 128 if not given.
+        block_k: tokens in a visit; fewer are taken where a window or a short row needs no more.
+    """
     length = q.shape[1]
-    pad = -length % BLOCK
+    block_q = block_q or (BLOCK if window is None else UNIT)
+    block_q = min(block_q, -(-length // UNIT) * UNIT)
+    tail = -length % block_q
+    sizes = _Sizes(block_q, block_k, window, length + tail)
 
     def heads_first(x):
-        return jnp.pad(x, ((0, 0), (0, pad), (0, 0), (0, 0))).swapaxes(1, 2)
+        return jnp.pad(x, ((0, 0), (0, tail), (0, 0), (0, 0))).swapaxes(1, 2)
 
-    visits = _visits(ranges, pad), _visits(ranges.transposed, pad)
-    out = _rows(heads_first(q), heads_first(k), heads_first(v), *visits)
+    spans = _spans(ranges, block_q, tail), _spans(ranges.transposed, UNIT, tail)
+    out = _rows(heads_first(q), heads_first(k), heads_first(v), *spans, sizes)
     return out.swapaxes(1, 2)[:, :length]
 
 
-class _Visits(NamedTuple):
-    """Ranges of every token [B, T], and the blocks [B, T / BLOCK] that each block visits."""
+class _Sizes(NamedTuple):
+    """Static sizes, in tokens."""
+
+    queries: int
+    most: int
+    window: int | None
+    length: int
+
+    def visit(self, block: int) -> int:
+        """Tokens that a block visits at a time."""
+        reach = self.length if self.window is None else block + 2 * (self.window // 2)
+        return min(self.most, reach, self.length)
+
+
+class _Spans(NamedTuple):
+    """What tokens see, as first and last [B, T], and blocks of them, as start and stop [B, T/C]."""
 
     first: jax.Array
     last: jax.Array
     start: jax.Array
-    count: jax.Array
+    stop: jax.Array
 
 
-def _visits(ranges: KeyRanges, pad: int) -> _Visits:
-    first = jnp.pad(ranges.first, ((0, 0), (0, pad)), constant_values=1)
-    last = jnp.pad(ranges.last, ((0, 0), (0, pad)), constant_values=0)
-    blocks = ranges.blocks(BLOCK)
-    return _Visits(first, last, blocks.start, blocks.count)
+def _spans(ranges: KeyRanges, size: int, tail: int) -> _Spans:
+    first = jnp.pad(ranges.first, ((0, 0), (0, tail)), constant_values=1)
+    last = jnp.pad(ranges.last, ((0, 0), (0, tail)), constant_values=0)
+    blocks = ranges.blocks(size, 1)
+    whole = ((0, 0), (0, first.shape[1] // size - blocks.start.shape[1]))
+    start, stop = (jnp.pad(x, whole) for x in (blocks.start, blocks.start + blocks.count))
+    return _Spans(first, last, start, stop)
 
 
-@jax.custom_vjp
-def _rows(q, k, v, seen, seen_by):
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _rows(q, k, v, seen, seen_by, sizes):
     """[B, N, T, H] with T a multiple of the block."""
-    return _rows_forward(q, k, v, seen, seen_by)[0]
+    return _rows_forward(q, k, v, seen, seen_by, sizes)[0]
 
 
-def _rows_forward(q, k, v, seen, seen_by):
-    out, logsumexp = lax.map(lambda row: _forward(*row), (q, k, v, seen))
-    return out, (q, k, v, seen_by, out, logsumexp)
+def _rows_forward(q, k, v, seen, seen_by, sizes):
+    def row(arrays):
+        return _forward(*arrays, sizes.queries, sizes.visit(sizes.queries))
+
+    out, lse = lax.map(row, (q, k, v, seen))
+    return out, (q, k, v, seen_by, out, lse)
 
 
-def _rows_backward(residuals, d_out):
-    dq, dk, dv = lax.map(lambda row: _backward(*row), (*residuals, d_out))
+def _rows_backward(sizes, residuals, d_out):
+    def row(arrays):
+        return _backward(*arrays, UNIT, sizes.visit(UNIT))
+
+    dq, dk, dv = lax.map(row, (*residuals, d_out))
     return dq, dk, dv, None, None
 
 
 _rows.defvjp(_rows_forward, _rows_backward)
 
 
-def _forward(q, k, v, visits):
-    """One row: output [N, T, H] and the log of each query's sum of exponentials [N, T]."""
+def _forward(q, k, v, spans, block, visit):
+    """One row: output [N, T, H], and lse [N, T], of each query's sum of exponentials."""
     heads, length, _ = q.shape
 
     def query_block(i):
-        qi, first, last = _block(q, i), _slice(visits.first, i), _slice(visits.last, i)
+        qi = _cut(q, i * block, block)
+        first, last = (_cut(x[None], i * block, block)[0] for x in (spans.first, spans.last))
+        start, stop = spans.start[i], spans.stop[i]
 
-        def key_block(j, carry):
+        def keys(n, carry):
             acc, top, total = carry
-            scores = _scores(qi, _block(k, j))
-            allowed = _within(j, first, last)
-            scores = jnp.where(allowed, scores, _MASKED)
+            at, allowed = _visit(start, n, visit, length, first, last)
+            scores = jnp.where(allowed, _scores(qi, _cut(k, at, visit)), _MASKED)
             new_top = jnp.maximum(top, scores.max(-1))
             weights = jnp.exp(scores - new_top[..., None])
             shrink = jnp.exp(top - new_top)
-            acc = acc * shrink[..., None] + _matmul(
-                "NTS,NSH->NTH", weights.astype(v.dtype), _block(v, j)
-            )
-            return acc, new_top, total * shrink + weights.sum(-1)
+            product = _matmul("NTS,NSH->NTH", weights.astype(v.dtype), _cut(v, at, visit))
+            return acc * shrink[..., None] + product, new_top, total * shrink + weights.sum(-1)
 
-        acc, top, total = lax.fori_loop(
-            visits.start[i],
-            visits.start[i] + visits.count[i],
-            key_block,
-            (
-                jnp.zeros(qi.shape, jnp.float32),
-                jnp.full(qi.shape[:-1], _MASKED),
-                jnp.zeros(qi.shape[:-1], jnp.float32),
-            ),
+        state = (
+            jnp.zeros(qi.shape, jnp.float32),
+            jnp.full(qi.shape[:-1], _MASKED),
+            jnp.zeros(qi.shape[:-1], jnp.float32),
         )
+        acc, top, total = lax.fori_loop(0, -((start - stop) // visit), keys, state)
         empty = first > last
         total = jnp.where(empty, 1.0, total)
         out = jnp.where(empty[:, None], 0.0, acc / total[..., None])
         return out.astype(q.dtype), top + jnp.log(total)
 
-    out, logsumexp = lax.map(query_block, jnp.arange(length // BLOCK))
-    return _join(out), logsumexp.swapaxes(0, 1).reshape(heads, length)
+    out, lse = lax.map(query_block, jnp.arange(length // block))
+    return _join(out), lse.swapaxes(0, 1).reshape(heads, length)
 
 
-def _backward(q, k, v, visits, out, logsumexp, d_out):
+def _backward(q, k, v, spans, out, lse, d_out, block, visit):
     """One row: the cotangents of q, k and v, [N, T, H] each."""
     length, scale = q.shape[1], q.shape[-1] ** -0.5
-    row_dot = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), -1)
+    delta = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), -1)
 
     def key_block(dq, j):
-        kj, vj = _block(k, j), _block(v, j)
-        first, last = _slice(visits.first, j), _slice(visits.last, j)
+        kj, vj = (_cut(x, j * block, block) for x in (k, v))
+        first, last = (_cut(x[None], j * block, block)[0] for x in (spans.first, spans.last))
+        start, stop = spans.start[j], spans.stop[j]
 
-        def query_block(i, carry):
+        def queries(n, carry):
             dq, dk, dv = carry
-            qi, d_out_i = _block(q, i), _block(d_out, i)
-            allowed = _within(i, first, last).swapaxes(0, 1)
-            scores = _scores(qi, kj) - _block(logsumexp, i)[..., None]
-            weights = jnp.where(allowed, jnp.exp(scores), 0.0)
-            d_weights = _matmul("NTH,NSH->NTS", d_out_i, vj) - _block(row_dot, i)[..., None]
+            at, allowed = _visit(start, n, visit, length, first, last)
+            qi, d_out_i = (_cut(x, at, visit) for x in (q, d_out))
+            scores = _scores(qi, kj) - _cut(lse, at, visit)[..., None]
+            weights = jnp.where(allowed.swapaxes(0, 1), jnp.exp(scores), 0.0)
+            d_weights = _matmul("NTH,NSH->NTS", d_out_i, vj) - _cut(delta, at, visit)[..., None]
             d_scores = (weights * d_weights * scale).astype(q.dtype)
             dv += _matmul("NTS,NTH->NSH", weights.astype(d_out.dtype), d_out_i)
             dk += _matmul("NTS,NTH->NSH", d_scores, qi)
-            dqi = _block(dq, i) + _matmul("NTS,NSH->NTH", d_scores, kj)
-            return lax.dynamic_update_slice_in_dim(dq, dqi, i * BLOCK, axis=1), dk, dv
+            dqi = _cut(dq, at, visit) + _matmul("NTS,NSH->NTH", d_scores, kj)
+            return lax.dynamic_update_slice_in_dim(dq, dqi, at, axis=1), dk, dv
 
         zeros = jnp.zeros(kj.shape, jnp.float32)
-        stop = visits.start[j] + visits.count[j]
-        dq, dk, dv = lax.fori_loop(visits.start[j], stop, query_block, (dq, zeros, zeros))
+        visits = -((start - stop) // visit)
+        dq, dk, dv = lax.fori_loop(0, visits, queries, (dq, zeros, zeros))
         return dq, (dk.astype(k.dtype), dv.astype(v.dtype))
 
-    dq, (dk, dv) = lax.scan(key_block, jnp.zeros(q.shape, jnp.float32), jnp.arange(length // BLOCK))
+    dq, (dk, dv) = lax.scan(key_block, jnp.zeros(q.shape, jnp.float32), jnp.arange(length // block))
     return dq.astype(q.dtype), _join(dk), _join(dv)
 
 
-def _block(x, i):
-    """Block `i` of x [N, T, ...]."""
-    return lax.dynamic_slice_in_dim(x, i * BLOCK, BLOCK, axis=1)
+def _cut(x, at, size):
+    """`size` tokens of x [N, T, ...] from `at` on."""
+    return lax.dynamic_slice_in_dim(x, at, size, axis=1)
 
 
-def _slice(x, i):
-    """Block `i` of x [T]."""
-    return lax.dynamic_slice_in_dim(x, i * BLOCK, BLOCK)
+def _visit(start, n, size, length, first, last):
+    """Where visit `n` begins, and which of its tokens each token sees: boolean [C, size].
 
-
-def _within(i, first, last):
-    """Whether each token's interval holds each token of block `i`: boolean [C, C]."""
-    there = i * BLOCK + jnp.arange(BLOCK)
-    return (there >= first[:, None]) & (there <= last[:, None])
+    At the end of the row a visit moves back to fit; what it then meets again is not counted twice.
+    """
+    wanted = start + n * size
+    at = jnp.minimum(wanted, length - size)
+    there = at + jnp.arange(size)
+    return at, (there >= jnp.maximum(first, wanted)[:, None]) & (there <= last[:, None])
 
 
 def _scores(q, k):

@@ -25,7 +25,7 @@ LAYOUTS = {
     "wholly padded": [[]],
 }
 WINDOWS = (None, 1, 2, 16, 127, 128, 129)
-OTHERS = ["xla_range"]
+OTHERS = ["xla_range", "two_block"]
 
 
 def tensors(rows: int, length: int, heads: int, width: int, dtype="float32", seed: int = 0):
@@ -35,21 +35,23 @@ def tensors(rows: int, length: int, heads: int, width: int, dtype="float32", see
     return tuple(jnp.asarray(rng.standard_normal(shape), dtype) for _ in range(4))
 
 
-@functools.partial(jax.jit, static_argnames="implementation")
-def run(q, k, v, cotangent, ranges, implementation):
+@functools.partial(jax.jit, static_argnames=("implementation", "window"))
+def run(q, k, v, cotangent, ranges, implementation, window=None):
     """The output, and the gradients of q, k and v."""
 
     def out(q, k, v):
-        return attention(q, k, v, ranges, implementation=implementation)
+        return attention(q, k, v, ranges, window=window, implementation=implementation)
 
     value, pull = jax.vjp(out, q, k, v)
     return value, *pull(cotangent)
 
 
-def compare(segment_ids, window, arrays, implementation, **tolerance):
-    ranges = key_ranges(jnp.asarray(segment_ids), window)
+def compare(segment_ids, window, arrays, implementation, causal=False, **tolerance):
+    if implementation == "two_block" and window is None:
+        pytest.skip("it computes sliding windows only")
+    ranges = key_ranges(jnp.asarray(segment_ids), window, causal=causal)
     want = run(*arrays, ranges, "dense")
-    got = run(*arrays, ranges, implementation)
+    got = run(*arrays, ranges, implementation, window)
     for name, a, b in zip(("out", "dq", "dk", "dv"), got, want, strict=True):
         assert a.dtype == b.dtype
         a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
@@ -131,6 +133,14 @@ def test_equals_dense_for_head_widths(implementation, width):
     compare(segments, 128, tensors(1, 2 * BLOCK, 2, width), implementation, atol=3e-6, rtol=0)
 
 
+@pytest.mark.parametrize("implementation", ["xla_range", "two_block"])
+@pytest.mark.parametrize("window", (None, 16))
+def test_equals_dense_under_a_causal_mask(implementation, window):
+    segments = tiny.segments([[BLOCK + 30, 1, 190]], LENGTH)
+    arrays = tensors(1, LENGTH, 2, 32)
+    compare(segments, window, arrays, implementation, causal=True, atol=3e-6, rtol=0)
+
+
 @pytest.mark.parametrize("implementation", OTHERS)
 @pytest.mark.parametrize("length", (1, 3, BLOCK - 1, BLOCK + 1))
 def test_equals_dense_for_short_rows(implementation, length):
@@ -146,7 +156,7 @@ def test_bfloat16_is_as_near_to_the_truth_as_dense_is(implementation):
     ranges = key_ranges(jnp.asarray(segments), 128)
     truth = run(*(x.astype(jnp.float32) for x in half), ranges, "dense")
     for want, got, dense in zip(
-        truth, run(*half, ranges, implementation), run(*half, ranges, "dense"), strict=True
+        truth, run(*half, ranges, implementation, 128), run(*half, ranges, "dense"), strict=True
     ):
         assert got.dtype == jnp.bfloat16
         size = jnp.linalg.norm(want)
@@ -160,7 +170,7 @@ def test_large_scores_stay_finite(implementation):
     q, k, v, cotangent = tensors(1, BLOCK, 1, 32)
     segments = tiny.segments([[50, 20]], BLOCK)
     ranges = key_ranges(jnp.asarray(segments), 16)
-    for out in run(1e4 * q, k, v, cotangent, ranges, implementation):
+    for out in run(1e4 * q, k, v, cotangent, ranges, implementation, 16):
         assert np.isfinite(out).all()
 
 
@@ -171,7 +181,7 @@ def shapes(implementation: str, length: int) -> set[tuple[int, ...]]:
     """The shape of every array in the program of the forward and backward pass."""
     x = jax.ShapeDtypeStruct((1, length, 1, 32), jnp.float32)
     ranges = jax.eval_shape(key_ranges, jax.ShapeDtypeStruct((1, length), jnp.int32))
-    text = run.lower(x, x, x, x, ranges, implementation).as_text()
+    text = run.lower(x, x, x, x, ranges, implementation, 128).as_text()
     found = re.findall(r"tensor<((?:\d+x)+)\w+>", text)
     return {tuple(int(n) for n in shape.split("x")[:-1]) for shape in found}
 
@@ -204,8 +214,8 @@ def poisoned(segments, window, block, implementation):
     here = slice(block * BLOCK, (block + 1) * BLOCK)
     q, k, v, cotangent = tensors(1, BLOCKS * BLOCK, 1, 32)
     nan = [x.at[:, here].set(jnp.nan) for x in (v, cotangent)]
-    forward = run(q, k, nan[0], cotangent, ranges, implementation)[0]
-    backward = run(q, k, v, nan[1], ranges, implementation)[1:]
+    forward = run(q, k, nan[0], cotangent, ranges, implementation, window)[0]
+    backward = run(q, k, v, nan[1], ranges, implementation, window)[1:]
 
     def bad(x):
         by_block = np.isfinite(np.asarray(x)).reshape(BLOCKS, -1).all(-1)

@@ -14,7 +14,10 @@ from modernbert_jax.errors import UserError, did_you_mean
 
 from ..progress import wide_console
 
-SUITES = {"data": "modernbert_jax.train.bench.data"}
+SUITES = {
+    "data": "modernbert_jax.train.bench.data",
+    "encode": "modernbert_jax.train.bench.encode",
+}
 """Modules by the name of their suite."""
 
 
@@ -28,6 +31,8 @@ class Options:
     """Directory of a tokenizer, or its tokenizer.json; none means one trained on the text."""
     megabytes: float = 12.0
     """Text that is used, at most, in bytes / 1e6."""
+    repeats: int = 3
+    """Turns of each side, of which the best counts."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,75 @@
+"""Sliding-window attention in plain XLA: every block of queries against two blocks of keys.
+
+Keys are shifted by half a window. Blocks of C >= window tokens then line up so that all keys of a
+block of queries lie in the two key blocks of the same and the next number, whatever the data:
+
+    queries          | 0 0 0 0 | 1 1 1 1 |              C = 4, window 4: two tokens to each side
+    keys         | . . 0 0 | 0 0 1 1 | 1 1 . . |
+
+The ranges mask what documents and the window leave of them. Work and memory are proportional to the
+length times C. Nothing has a derivative of its own, so forward mode and higher orders work.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from modernbert_jax.attention.choice import Call
+from modernbert_jax.attention.ranges import KeyRanges
+
+SHORTEST_BLOCK = 128
+"""Tokens in a block unless the window is wider or the row shorter: an edge of a TPU's MXU."""
+
+_MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
+"""Finite, so that a query that sees nothing gives no NaN."""
+
+
+def refuses(call: Call) -> str | None:
+    """Attention over whole documents."""
+    return "it computes sliding windows only" if call.window is None else None
+
+
+def attention(
+    q: jax.Array, k: jax.Array, v: jax.Array, ranges: KeyRanges, *, window: int
+) -> jax.Array:
+    """Attention [B, T, N, H] over ranges that reach no further than `window // 2` to each side."""
+    length = q.shape[1]
+    reach = min(window // 2, length - 1)
+    size = max(2 * reach, min(SHORTEST_BLOCK, length))
+    number = -(-length // size)
+    tail = number * size - length
+
+    def blocks(x):
+        """[B, T, N, H] to [B, N, blocks, C, H]."""
+        return x.reshape(len(x), -1, size, *x.shape[2:]).transpose(0, 3, 1, 2, 4)
+
+    def pad(x, before, after, value=0):
+        edges = [(0, 0), (before, after)] + [(0, 0)] * (x.ndim - 2)
+        return jnp.pad(x, edges, constant_values=value)
+
+    scale = q.shape[-1] ** -0.5
+    q = blocks(pad(q, 0, tail))
+    k, v = (blocks(pad(x, reach, tail + size - reach)) for x in (k, v))
+    first = pad(ranges.first, 0, tail, 1).reshape(-1, 1, number, size, 1)
+    last = pad(ranges.last, 0, tail, 0).reshape(-1, 1, number, size, 1)
+
+    def scores(shift):
+        keys = size * (jnp.arange(number) + shift)[:, None, None] + jnp.arange(size) - reach
+        allowed = (keys >= first) & (keys <= last)
+        products = _matmul("BNITH,BNISH->BNITS", q, k[:, :, shift : number + shift])
+        return jnp.where(allowed, products * scale, _MASKED), allowed
+
+    (here, allowed_here), (there, allowed_there) = scores(0), scores(1)
+    top = lax.stop_gradient(jnp.maximum(here.max(-1), there.max(-1)))[..., None]
+    here = jnp.where(allowed_here, jnp.exp(here - top), 0.0)
+    there = jnp.where(allowed_there, jnp.exp(there - top), 0.0)
+    out = _matmul("BNITS,BNISH->BNITH", here.astype(v.dtype), v[:, :, :-1])
+    out += _matmul("BNITS,BNISH->BNITH", there.astype(v.dtype), v[:, :, 1:])
+    total = here.sum(-1) + there.sum(-1)
+    out /= jnp.where(total == 0, 1.0, total)[..., None]
+    out = out.astype(q.dtype).transpose(0, 2, 3, 1, 4)
+    return out.reshape(len(out), number * size, *out.shape[3:])[:, :length]
+
+
+def _matmul(spec, a, b):
+    return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)

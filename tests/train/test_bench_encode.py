@@ -1,0 +1,50 @@
+"""The encode suite: sides in processes of their own that have to agree."""
+
+import numpy as np
+import pytest
+import tiny
+
+from modernbert_jax.train.bench import Options, encode, run
+from modernbert_jax.train.bench.encode_worker import SIDES
+
+
+def test_workloads_are_what_their_names_say():
+    given = encode.workloads()
+    assert given["8 full rows of 512 tokens"][0] == [512] * 8
+    mixed = given["64 documents of 16 to 512 tokens"][0]
+    assert len(mixed) == 64 and min(mixed) >= 16 and max(mixed) <= 512
+    assert {peer for _, peers in given.values() for peer in peers} == set(encode.PEERS)
+    assert set(encode.PEERS) < set(SIDES)
+
+
+def test_sides_take_turns_and_agree():
+    """With PyTorch installed, against it; else ours alone."""
+    given = {"a few": ([40, 7, 20], tuple(encode.PEERS))}
+    speed, *more, memory = encode.compare(tiny.config(), given, repeats=1)
+    assert len(more) == (1 if encode.peer_installed() else 0)
+    assert speed.unit == "tokens/s" and speed.ours > 0
+    assert memory.unit == "GB" and 0.05 < memory.ours < 20
+    assert (speed.ratio is not None) == encode.peer_installed()
+
+
+def test_a_disagreement_is_an_error(monkeypatch):
+    monkeypatch.setattr(encode, "peer_installed", lambda: True)
+    monkeypatch.setattr(encode, "_write_random", lambda *_: None)
+    monkeypatch.setattr(encode, "_answer", lambda *_: {})
+    hidden = {"ours.npy": np.zeros((2, 3)), "peer.npy": np.full((2, 3), 1e-3)}
+    monkeypatch.setattr(encode.np, "load", lambda path: hidden[path.name])
+    worker = encode.contextlib.nullcontext
+    monkeypatch.setattr(encode, "_worker", lambda *_: worker())
+    with pytest.raises(RuntimeError, match=r"peer differ from ours by 1\.0e-03"):
+        next(encode.compare(tiny.config(), {"two": ([2], ("peer",))}, repeats=1))
+
+
+def test_a_worker_that_dies_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(encode, "_write_random", lambda *_: None)
+    with pytest.raises(RuntimeError, match="the process of ours ended with exit code 1"):
+        next(encode.compare(tiny.config(), {"one": ([2], ())}, repeats=1))
+
+
+def test_an_unknown_suite_is_named():
+    with pytest.raises(Exception, match="no suite 'encod'; did you mean 'encode'"):
+        run(["encod"], Options())

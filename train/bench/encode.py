@@ -1,0 +1,143 @@
+"""Hidden states of documents on the CPU, beside transformers with sdpa.
+
+Both sides load the same random weights, compute in float32 with two threads each in processes of
+their own, and have to find the same hidden states. They take turns, and the fastest turn counts.
+"""
+
+import contextlib
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from modernbert_jax import convert
+from modernbert_jax.config import ModernBertConfig
+from modernbert_jax.model import Encoder
+
+from . import Measurement, Options
+
+TOLERANCE = 1e-4
+"""Between hidden states of the two sides, which are of the order of 1."""
+
+Documents = list[list[int]]
+
+PEERS = {
+    "peer": "transformers, sdpa, documents in the given order",
+    "peer_sorted": "transformers, sdpa, documents sorted by length",
+}
+
+
+def measure(options: Options) -> Iterator[Measurement]:
+    """Real tokens per second, and the peak of the process's memory, of ModernBERT base.
+
+    Raises:
+        RuntimeError: the sides disagree.
+    """
+    yield from compare(ModernBertConfig.preset("base"), workloads(), options.repeats)
+
+
+def workloads(seed: int = 0) -> dict[str, tuple[list[int], tuple[str, ...]]]:
+    """Lengths of documents, and the peers to compare with, by name."""
+    mixed = np.random.default_rng(seed).lognormal(np.log(120), 0.8, 64).clip(16, 512)
+    return {
+        "8 full rows of 512 tokens": ([512] * 8, ("peer",)),
+        "64 documents of 16 to 512 tokens": (mixed.astype(int).tolist(), tuple(PEERS)),
+        "one document of 8,192 tokens": ([8192], ("peer",)),
+    }
+
+
+def peer_installed() -> bool:
+    """Whether there is anything to compare with."""
+    return all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+
+
+def compare(
+    config: ModernBertConfig, given: dict[str, tuple[list[int], tuple[str, ...]]], repeats: int
+) -> Iterator[Measurement]:
+    """Measures workloads; without a peer where PyTorch or transformers is not installed."""
+    there = peer_installed()
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model"
+        _write_random(config, model)
+        for name, (lengths, peers) in given.items():
+            rng = np.random.default_rng(len(lengths))
+            documents = [rng.integers(0, config.vocab_size, n).tolist() for n in lengths]
+            peers = peers if there else ()
+            turns = _take_turns(model, documents, ("ours", *peers), repeats, Path(folder))
+            speed = {s: sum(lengths) / min(t["seconds"] for t in turns[s]) for s in turns}
+            memory = {s: max(t["gigabytes"] for t in turns[s]) for s in turns}
+            for peer in peers or (None,):
+                told = PEERS.get(peer, "")
+                yield Measurement(
+                    name=name,
+                    unit="tokens/s",
+                    ours=speed["ours"],
+                    peer=speed.get(peer),
+                    peer_name=told,
+                )
+            yield Measurement(
+                name=f"{name}, peak memory (less is better)",
+                unit="GB",
+                ours=memory["ours"],
+                peer=memory.get("peer"),
+                peer_name=PEERS["peer"] if peers else "",
+            )
+
+
+def _write_random(config: ModernBertConfig, path: Path) -> None:
+    nothing = np.zeros((1, 64), np.int32)
+    params = jax.jit(Encoder(config).init)(jax.random.key(0), nothing, nothing, nothing)["params"]
+    convert.save(convert.Checkpoint(config=config, params=params, head="none"), path)
+
+
+def _take_turns(
+    model: Path, documents: Documents, sides: tuple[str, ...], repeats: int, folder: Path
+) -> dict[str, list[dict[str, float]]]:
+    """Seconds and gigabytes of every turn, after one each that does not count."""
+    file = folder / "documents.json"
+    file.write_text(json.dumps(documents))
+    with contextlib.ExitStack() as stack:
+        workers, outputs = {}, {}
+        for side in sides:
+            output = folder / f"{side}.npy"
+            workers[side] = stack.enter_context(_worker(side, model, file, output))
+            _answer(side, workers[side])  # one loads and warms up at a time
+            outputs[side] = np.load(output)
+        for side, states in outputs.items():
+            difference = float(np.abs(states - outputs["ours"]).max())
+            if not difference <= TOLERANCE:
+                raise RuntimeError(f"hidden states of {side} differ from ours by {difference:.1e}")
+        turns: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+        for _ in range(repeats):
+            for side, worker in workers.items():
+                worker.stdin.write("again\n")
+                worker.stdin.flush()
+                turns[side].append(_answer(side, worker))
+    return turns
+
+
+@contextlib.contextmanager
+def _worker(side: str, *arguments: Path) -> Iterator[subprocess.Popen]:
+    script = Path(__file__).with_name("encode_worker.py")
+    command = [sys.executable, "-P", script, side, *arguments]
+    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        yield worker
+    finally:
+        worker.stdin.close()
+        worker.kill()
+        worker.wait()
+
+
+def _answer(side: str, worker: subprocess.Popen) -> Any:
+    line = worker.stdout.readline()
+    if not line:
+        raise RuntimeError(f"the process of {side} ended with exit code {worker.wait()}")
+    return json.loads(line)
