@@ -40,17 +40,31 @@ def shards(shape: tuple[int, ...]) -> Shards:
 
 
 def over_mesh(function: Callable, q, k, v, ranges, rope) -> jax.Array:
-    """`function` of the same arguments, each device with its own rows and heads of them."""
+    """`function` of the same arguments, each device with its own rows and heads of them.
+
+    Heads cross the border flat, [B, T, N * H] as projections leave them: on TPU a tensor
+    [B, T, N, 64] is padded to 128 lanes, and one that a compiler keeps is a copy.
+    """
     rows, heads = _axes()
     if not rows and not heads:
         return function(q, k, v, ranges, rope)
-    heads_too, rows_only = P(rows or None, None, heads or None, None), P(rows or None)
-    return jax.shard_map(
-        function,
+    head_dim = q.shape[-1]
+
+    def on_one_device(q, k, v, ranges, rope):
+        q, k, v = (x.reshape(*x.shape[:2], -1, head_dim) for x in (q, k, v))
+        return flat(function(q, k, v, ranges, rope))
+
+    def flat(x):
+        return x.reshape(*x.shape[:2], -1)
+
+    heads_too, rows_only = P(rows or None, None, heads or None), P(rows or None)
+    out = jax.shard_map(
+        on_one_device,
         in_specs=(heads_too, heads_too, heads_too, rows_only, rows_only),
         out_specs=heads_too,
         check_vma=False,
-    )(q, k, v, ranges, rope)
+    )(flat(q), flat(k), flat(v), ranges, rope)
+    return out.reshape(q.shape)
 
 
 def _axes() -> tuple[tuple[str, ...], tuple[str, ...]]:
