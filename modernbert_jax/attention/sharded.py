@@ -44,11 +44,22 @@ def shards(shape: tuple[int, ...]) -> Shards:
 def over_mesh(function: Callable, q, k, v, ranges, rope) -> jax.Array:
     """`function` of the same arguments, each device with its own part; ranges are whole rows.
 
-    Axes of the mesh that are for none of the dimensions must compute the same.
+    Heads cross the border flat, [B, T, N * H] as projections leave them: on TPU a tensor
+    [B, T, N, 64] is padded to 128 lanes, and one that a compiler keeps is a copy. Axes of the mesh
+    that are for none of the dimensions must compute the same.
     """
     sizes = _free_axes()
     if math.prod(sizes.values()) == 1:
         return function(q, k, v, ranges, rope)
+    head_dim = q.shape[-1]
+
+    def flat(x):
+        return x.reshape(*x.shape[:2], -1)
+
+    def on_one_device(q, k, v, ranges, rope):
+        q, k, v = (x.reshape(*x.shape[:2], -1, head_dim) for x in (q, k, v))
+        return flat(function(q, k, v, ranges, rope))
+
     cut = {what: tuple(a for a in getattr(RULES, what) if a in sizes) for what in Shards._fields}
     # An axis that no argument is cut by costs the gradients a sum over it, though it be over one.
     used = {axis for axes in cut.values() for axis in axes}
@@ -58,14 +69,15 @@ def over_mesh(function: Callable, q, k, v, ranges, rope) -> jax.Array:
         cut["tokens"] or None,
         cut["heads"] or None,
     )
-    own = P(rows, tokens, heads, None)
-    return jax.shard_map(
-        function,
-        in_specs=(own, own, own, P(rows or None), P(rows or None, tokens or None)),
+    own = P(rows, tokens, heads)
+    out = jax.shard_map(
+        on_one_device,
+        in_specs=(own, own, own, P(rows), P(rows, tokens)),
         out_specs=own,
         axis_names=set(sizes),
         check_vma=False,
-    )(q, k, v, ranges, rope)
+    )(flat(q), flat(k), flat(v), ranges, rope)
+    return out.reshape(q.shape)
 
 
 def _free_axes() -> dict[str, int]:
