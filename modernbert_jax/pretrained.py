@@ -14,6 +14,7 @@ from modernbert_jax import convert, hub, late_interaction
 from modernbert_jax.attention import check_name
 from modernbert_jax.batching import Documents
 from modernbert_jax.config import ModernBertConfig, Runtime
+from modernbert_jax.convert import lazy
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.heads import POOLINGS, CausalLM, Classifier, MaskedLM
 from modernbert_jax.model import Encoder
@@ -45,7 +46,10 @@ class ModernBert:
         check_name(attention)
         runtime = Runtime(dtype=dtype, attention=attention)
         self.config, self.pipeline = checkpoint.config, checkpoint.pipeline
-        self.params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), checkpoint.params)
+        # One after the other, because what is lazy is in memory only while it is copied.
+        self.params = jax.tree.map(
+            lambda x: jnp.asarray(np.asarray(x), jnp.float32), checkpoint.params
+        )
         self._programs = Programs(
             self.config, runtime, checkpoint.head, checkpoint.labels, self.pipeline
         )
@@ -73,7 +77,9 @@ class ModernBert:
         Raises:
             UserError: nothing is there, the hub cannot be reached, or the checkpoint is damaged.
         """
-        return cls(convert.load(hub.locate(path_or_hub_id, revision)), dtype, attention)
+        path = hub.locate(path_or_hub_id, revision)
+        with lazy.finite(path):
+            return cls(convert.load(path, later=True), dtype, attention)
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:

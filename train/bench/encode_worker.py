@@ -72,11 +72,27 @@ def peer_sorted(directory: str) -> Hidden:
 SIDES = {"ours": ours, "peer": peer, "peer_sorted": peer_sorted}
 
 
+def peak() -> float:
+    """The most memory that the process has held, in GB."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def resident() -> float:
+    """The memory that the process holds now, in GB; its peak where the system does not tell."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize() / 1e9
+    except OSError:
+        return peak()
+
+
 def main(side: str, model: str, documents: str, output: str) -> None:
     """Answers until its input ends."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
     hidden = SIDES[side](model)
+    loaded = resident()
     with open(documents) as file:
         given = json.load(file)
     np.save(output, np.concatenate(hidden(given)))
@@ -85,9 +101,8 @@ def main(side: str, model: str, documents: str, output: str) -> None:
         began = time.perf_counter()
         hidden(given)
         seconds = time.perf_counter() - began
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        gigabytes = peak * (1 if sys.platform == "darwin" else 1024) / 1e9
-        print(json.dumps({"seconds": seconds, "gigabytes": gigabytes}), flush=True)
+        answer = {"seconds": seconds, "gigabytes": peak(), "working": peak() - loaded}
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":
