@@ -20,10 +20,11 @@ def test_workloads_are_what_their_names_say():
 def test_sides_take_turns_and_agree():
     """With PyTorch installed, against it; else ours alone."""
     given = {"a few": ([40, 7, 20], tuple(encode.PEERS))}
-    speed, *more, memory = encode.compare(tiny.config(), given, repeats=1)
+    speed, *more, memory, working = encode.compare(tiny.config(), given, repeats=1)
     assert len(more) == (1 if encode.peer_installed() else 0)
     assert speed.unit == "tokens/s" and speed.ours > 0
     assert memory.unit == "GB" and 0.05 < memory.ours < 20
+    assert 0 < working.ours < memory.ours
     assert (speed.ratio is not None) == encode.peer_installed()
 
 
