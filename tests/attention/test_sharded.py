@@ -190,8 +190,8 @@ def test_what_cannot_be_cut_is_refused_in_one_line(on):
 
 
 def test_pieces(on):
-    assert shards((3, 5, 7, 9)) == Shards(1, 1)
+    assert shards((3, 5, 7, 9)) == Shards(rows=1, tokens=1, heads=1)
     with on(data=2, fsdp=2, tensor=2):
-        assert shards((8, 5, 8, 9)) == Shards(4, 2)
+        assert shards((8, 5, 8, 9)) == Shards(rows=4, tokens=1, heads=2)
     with on(axes=("model",), model=8):
-        assert shards((3, 5, 7, 9)) == Shards(1, 1)
+        assert shards((3, 5, 7, 9)) == Shards(rows=1, tokens=1, heads=1)

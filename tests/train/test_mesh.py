@@ -14,7 +14,7 @@ from modernbert_jax import convert
 from modernbert_jax.train.metrics import read_rows
 
 MESHES = {
-    "data": {"data": 8},
+    "rows": {"data": 8},
     "fsdp": {"data": 2, "fsdp": 4},
     "tensor": {"data": 2, "fsdp": 2, "tensor": 2},
     "context": {"data": 2, "context": 4},
