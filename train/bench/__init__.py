@@ -5,6 +5,7 @@ A suite is a module with `measure(options)`, which yields `Measurement`s.
 
 import dataclasses
 import importlib
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -58,7 +59,11 @@ def run(suites: Sequence[str], options: Options) -> dict[str, list[Measurement]]
             raise UserError(f"no suite {name!r}; {did_you_mean(name, SUITES)}")
     found = {}
     for name in suites:
-        found[name] = list(importlib.import_module(SUITES[name]).measure(options))
+        found[name] = []
+        for m in importlib.import_module(SUITES[name]).measure(options):
+            peer = "" if m.peer is None else f", {m.peer_name}: {number(m.peer)}"
+            print(f"{m.name}: {number(m.ours)} {m.unit}{peer}", file=sys.stderr, flush=True)
+            found[name].append(m)
         show(name, found[name])
     return found
 
