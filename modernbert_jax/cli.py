@@ -511,15 +511,17 @@ def _choices_shown() -> Iterator[None]:
     import jax
 
     log, handler = logging.getLogger("modernbert_jax.attention"), logging.StreamHandler()
-    before = log.level
+    before = log.level, log.propagate
     if jax.process_index() == 0:
         log.addHandler(handler)
         log.setLevel(logging.INFO)
+        log.propagate = False  # libraries give the root a handler that would say it again
     try:
         yield
     finally:
         log.removeHandler(handler)
-        log.setLevel(before)
+        log.setLevel(before[0])
+        log.propagate = before[1]
 
 
 def _stopped_or_done(finished: bool, command: str, output: Any) -> int:
