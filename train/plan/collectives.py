@@ -168,7 +168,7 @@ def _axes(groups: np.ndarray, mesh: Mesh) -> tuple[str, ...]:
 
 def _bytes(found: re.Match) -> int:
     """Bytes of the result. An asynchronous start names its operands first, but of all-reduce."""
-    arrays = [m for m in _ARRAY.findall(found["shapes"])]
+    arrays = _ARRAY.findall(found["shapes"])
     if found["start"] and found["kind"] != "all-reduce":
         arrays = [m for m in arrays if not (m[0] == "u32" and not m[2])]  # of the runtime
         arrays = arrays[len(arrays) // 2 :]

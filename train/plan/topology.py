@@ -66,6 +66,8 @@ class Topology:
     """Bytes that a program may use on each device."""
     limit: str
     """What says so."""
+    enforced: bool = False
+    """Whether the compiler itself refuses what does not fit."""
 
 
 def topology(name: str) -> Topology:
@@ -159,7 +161,7 @@ def _tpus(name: str, family: str, sides: tuple[int, ...]) -> Topology:
         options["chips_per_host_bounds"] = (1, 1, 1)
     devices = _devices(name, "tpu", options)
     memory = _available(devices[0]) or int(TPUS[family].memory * 0.97 * 2**30)
-    return Topology(layout, family, devices, memory, "the TPU compiler's own limit")
+    return Topology(layout, family, devices, memory, "the TPU compiler's own limit", enforced=True)
 
 
 def _gpus(name: str, family: str, shape: str) -> Topology:
