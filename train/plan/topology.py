@@ -139,8 +139,8 @@ def _sides(name: str, family: str, shape: str, named: bool) -> tuple[int, ...]:
         chips = int(shape) // kind.cores if shape.isdecimal() else 0
         sides = grid(chips, kind.dimensions) or ()
     else:
-        sides = tuple(int(n) for n in shape.split("x") if n.isdecimal())
-        sides += (1,) * (kind.dimensions - len(sides))
+        sides = _numbers(shape)
+        sides += (1,) * (kind.dimensions - len(sides)) if sides else ()
     if not sides or math.prod(sides) < 1 or len(sides) > kind.dimensions:
         example = {2: "16x16", 3: "4x4x8"}[kind.dimensions]
         raise UserError(
@@ -151,6 +151,11 @@ def _sides(name: str, family: str, shape: str, named: bool) -> tuple[int, ...]:
             f"topology {name!r} has {math.prod(sides):,} chips; a plan is for {MOST_CHIPS} or fewer"
         )
     return sides
+
+
+def _numbers(shape: str) -> tuple[int, ...]:
+    """The numbers of "4x4x8"; none if it is nothing of the kind."""
+    return tuple(map(int, shape.split("x"))) if re.fullmatch(r"\d+(x\d+)*", shape) else ()
 
 
 def _tpus(name: str, family: str, sides: tuple[int, ...]) -> Topology:
@@ -165,8 +170,8 @@ def _tpus(name: str, family: str, sides: tuple[int, ...]) -> Topology:
 
 
 def _gpus(name: str, family: str, shape: str) -> Topology:
-    sizes = [int(n) for n in shape.split("x") if n.isdecimal()]
-    if len(sizes) != shape.count("x") + 1 or len(sizes) > 2 or not 1 <= math.prod(sizes) <= 512:
+    sizes = _numbers(shape)
+    if len(sizes) not in (1, 2) or not 1 <= math.prod(sizes) <= MOST_CHIPS:
         raise UserError(
             f"topology {name!r}: give a number of GPUs, as in {family}:8, or hosts x GPUs"
         )
