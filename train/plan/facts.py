@@ -1,6 +1,7 @@
 """The plan of a run on a machine: for each stage what it needs, whether it fits, what is better."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -134,13 +135,19 @@ class _Planner:
 
     def guess(self, choice: Choice) -> float:
         """Bytes on a device by counting: arrays of the state, gradients, what layers keep."""
-        with jax.set_mesh(self.mesh):
-            state = state_shapes(self.config, self.mesh)
-        parameters = local_bytes(state.params)
+        parameters, state = self._state_bytes
         gradients = parameters * (2 if choice.rows < self.stage.rows else 1)
         row = self.activations.of_a_row(choice.remat) / self.sizes["context"]
-        fixed = local_bytes(state) + gradients + parameters / 2
+        # Half of the parameters again: their copies in bfloat16.
+        fixed = state + gradients + parameters / 2
         return fixed + row * choice.rows / self.pieces
+
+    @functools.cached_property
+    def _state_bytes(self) -> tuple[int, int]:
+        """Bytes on a device of the parameters, and of all of the state."""
+        with jax.set_mesh(self.mesh):
+            state = state_shapes(self.config, self.mesh)
+        return local_bytes(state.params), local_bytes(state)
 
     def compile(self, choice: Choice) -> Compiled:
         """Compiles the stage's step for a choice, unless an earlier stage's was the same."""
