@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PIP = -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: quickstart test test-slow test-kernels lint format parity parity5 parity4 aot bench bench-kernels \
+.PHONY: quickstart test test-slow test-kernels lint format parity parity5 parity4 aot plans bench bench-kernels \
 	goldens clean
 
 quickstart: .venv/installed
@@ -44,6 +44,11 @@ test-kernels: .venv/test
 # Compiles for TPU and GPU with neither attached.
 aot: .venv-aot/installed
 	MODERNBERT_JAX_AOT=1 .venv-aot/bin/python -m pytest tests/aot -n $(WORKERS) --dist load
+
+# Plans of the presets on usual machines: docs/plans.json and docs/plans.md. An hour or two; what is
+# in the first is not compiled again.
+plans: .venv-aot/installed
+	.venv-aot/bin/python -m modernbert_jax.train.plan.tables
 
 # Speed beside the usual way, in one run: make bench ARGS="--input 'text/*.jsonl'". It wants a machine
 # that does nothing else.

@@ -202,14 +202,7 @@ def pretrain(args: Sequence[str]) -> int:
     CONFIG is the name of a preset, a Python file with config(), or a run's config.json. Any field
     can be changed behind it. The same command in the same folder resumes.
     """
-    from modernbert_jax.train import presets
-    from modernbert_jax.train.config import PretrainConfig
-
-    named = bool(args) and not args[0].startswith("-")
-    if not named and not {"-h", "--help"} & set(args):
-        raise UserError(f"pretrain needs a CONFIG first; presets: {', '.join(presets.names())}")
-    default = presets.load(args[0] if named else "nano")
-    kind = Annotated[PretrainConfig, tyro.conf.AvoidSubcommands, tyro.conf.arg(name="")]
+    default, kind, args = _configuration("pretrain", args)
 
     def arguments(
         config: kind = default,
@@ -242,7 +235,7 @@ def pretrain(args: Sequence[str]) -> int:
         """
         return locals()
 
-    given = _parse(arguments, "pretrain CONFIG", args[named:])
+    given = _parse(arguments, "pretrain CONFIG", args)
     config = given["config"]
     if given["dry_run"]:
         return _dry_run(given)
@@ -260,6 +253,72 @@ def pretrain(args: Sequence[str]) -> int:
     if finished:
         print(f"{config.output}: finished; the model lies in {Path(config.output) / 'export'}")
     return _stopped_or_done(finished, "pretrain", config.output)
+
+
+def plan(args: Sequence[str]) -> int:
+    """Compiles the training step for a machine that is not there: plan CONFIG --topology NAME.
+
+    CONFIG is the name of a preset, a Python file with config(), or a run's config.json. Any field
+    can be changed behind it.
+    """
+    default, kind, args = _configuration("plan", args)
+
+    def arguments(
+        config: kind = default,
+        topology: str = "",
+        stage: tuple[str, ...] = (),
+        mfu: float = 0.4,
+        only: Literal["configured", "suggested"] | None = None,
+        json: bool = False,
+    ) -> dict[str, Any]:
+        """Compiles the real training step for a machine that is not there.
+
+        Shows bytes per device, what devices send each other, FLOPs and time, whether it fits, and
+        what would be better. Compiling takes minutes for each stage. The exit code is 1 where a
+        stage does not fit.
+
+        Args:
+            config: The run.
+            topology: v5e:16x16, v5p:4x4x8, v5e-256, v5p-128, ... (needs the tpu extra), or h100:8,
+                h100:4x8 for 4 hosts, a100:8, b200:8, l4:4 (need the cuda12 extra).
+            stage: Names of stages; all by default.
+            mfu: Share of the devices' peak FLOPs that times are given for.
+            only: Compile the configuration as it stands, or look for the best one, instead of both.
+            json: Print JSON.
+        """
+        return locals()
+
+    given = _parse(arguments, "plan CONFIG", args)
+    if not given["topology"]:
+        raise UserError("plan needs a --topology, such as v5e:16x16, v5p-128 or h100:8")
+
+    from modernbert_jax.train.plan import facts as planner
+    from modernbert_jax.train.plan import show, topology
+
+    with topology.absent_devices():
+        facts = planner.plan(
+            given["config"],
+            topology.topology(given["topology"]),
+            stages=given["stage"],
+            mfu=given["mfu"],
+            which=given["only"] or "both",
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+    _print_json(facts) if given["json"] else show.show(facts)
+    return 0 if facts["fits"] else 1
+
+
+def _configuration(command: str, args: Sequence[str]) -> tuple[Any, Any, Sequence[str]]:
+    """The CONFIG that comes first, its type for tyro, and the other arguments."""
+    from modernbert_jax.train import presets
+    from modernbert_jax.train.config import PretrainConfig
+
+    named = bool(args) and not args[0].startswith("-")
+    if not named and not {"-h", "--help"} & set(args):
+        raise UserError(f"{command} needs a CONFIG first; presets: {', '.join(presets.names())}")
+    default = presets.load(args[0] if named else "nano")
+    kind = Annotated[PretrainConfig, tyro.conf.AvoidSubcommands, tyro.conf.arg(name="")]
+    return default, kind, args[named:]
 
 
 def _dry_run(given: dict[str, Any]) -> int:
@@ -397,6 +456,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "tokenizer train": tokenizer_train,
     "prepare": prepare,
     "data": data,
+    "plan": plan,
     "pretrain": pretrain,
     "fill-mask": fill_mask,
     "report": report,
@@ -439,8 +499,8 @@ def _run(args: list[str]) -> int:
     name = " ".join(args[:words])
     if name not in COMMANDS:
         raise UserError(f"no command {name!r}; {did_you_mean(name, COMMANDS)}")
-    if name == "pretrain":
-        return pretrain(args[1:])
+    if name in ("plan", "pretrain"):
+        return COMMANDS[name](args[1:])
     return _parse(_later(COMMANDS[name]), name, args[words:])() or 0
 
 

@@ -27,6 +27,7 @@ PEAK_FLOPS = {
     "TPU v5p": 459e12,
     "TPU v6 lite": 918e12,
     "TPU v6e": 918e12,
+    "TPU7x": 1153.5e12,  # of half a chip, which is what jax shows as a device
     "NVIDIA A100": 312e12,
     "NVIDIA L4": 121e12,
     "NVIDIA H100": 989e12,
@@ -242,11 +243,16 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
+def peak_of(kind: str) -> float | None:
+    """Bfloat16 operations per second of a device of some kind; None where it is not known."""
+    known = [name for name in PEAK_FLOPS if kind.startswith(name)]
+    return PEAK_FLOPS[max(known, key=len)] if known else None
+
+
 def peak_flops() -> float | None:
     """Bfloat16 operations per second of all devices; None where the kind is not known."""
-    kind = jax.devices()[0].device_kind
-    known = [name for name in PEAK_FLOPS if kind.startswith(name)]
-    return PEAK_FLOPS[max(known, key=len)] * jax.device_count() if known else None
+    peak = peak_of(jax.devices()[0].device_kind)
+    return peak and peak * jax.device_count()
 
 
 def peak_memory() -> int | None:

@@ -81,7 +81,7 @@ class Run:
             )
         run = cls(config, data, config.mesh.make() if mesh is None else mesh)
         for stage in config.stages:
-            run._check_mesh(stage)
+            check_mesh(config.model, stage, dict(run.mesh.shape))
             run._check_data(stage)
         data.check([stage.length for stage in config.stages])
         run._check_folder()
@@ -142,22 +142,6 @@ class Run:
             convert.save(checkpoint, self.export_folder, "hf")
         together("exported")
 
-    def _check_mesh(self, stage: Stage) -> None:
-        """Refuses batches, rows or heads that cannot be cut evenly."""
-        sizes, rules = dict(self.mesh.shape), sharding.RULES
-        pieces = {kind: math.prod(sizes[a] for a in getattr(rules, kind)) for kind in _CUT}
-        model = self.config.model
-        for segment in stage.batches.segments:
-            rows = segment.rows // microbatches(segment.rows, stage.microbatch_rows)
-            numbers = {"rows": rows, "tokens": stage.length, "heads": model.num_attention_heads}
-            for kind, number in numbers.items():
-                if number % pieces[kind]:
-                    raise UserError(
-                        f"stage {stage.name}: {number:,} {_CUT[kind]} cannot be divided among"
-                        f" {pieces[kind]} devices (mesh {', '.join(getattr(rules, kind))}); change"
-                        " one of them"
-                    )
-
     def _check_data(self, stage: Stage) -> None:
         rows, wanted = len(self.order(stage)), stage.batches.rows
         if rows < wanted:
@@ -195,6 +179,21 @@ class Run:
             raise UserError(
                 f"{self.folder}: not empty and not a run; choose another --output or empty it"
             )
+
+
+def check_mesh(model: ModernBertConfig, stage: Stage, sizes: dict[str, int]) -> None:
+    """Refuses batches, rows or heads that a mesh of these axis sizes cannot cut evenly."""
+    pieces = {kind: math.prod(sizes[a] for a in getattr(sharding.RULES, kind)) for kind in _CUT}
+    for segment in stage.batches.segments:
+        rows = segment.rows // microbatches(segment.rows, stage.microbatch_rows)
+        numbers = {"rows": rows, "tokens": stage.length, "heads": model.num_attention_heads}
+        for kind, number in numbers.items():
+            if number % pieces[kind]:
+                raise UserError(
+                    f"stage {stage.name}: {number:,} {_CUT[kind]} cannot be divided among"
+                    f" {pieces[kind]} devices (mesh {', '.join(getattr(sharding.RULES, kind))});"
+                    " change one of them"
+                )
 
 
 def whole(params: Any, mesh: Mesh) -> Any:

@@ -195,8 +195,12 @@ def train_step(
 
 
 def _divided(x: jax.Array, microbatches: int) -> jax.Array:
-    """A batch [B, T] as microbatches on end, [A, B / A, T], each over all devices."""
-    return constrain(x.reshape(microbatches, -1, x.shape[-1]), None, "rows", "tokens")
+    """A batch [B, T] as microbatches on end, [A, B / A, T], each over all devices.
+
+    A microbatch takes every A-th row, and so of every device the same number: none moves.
+    """
+    x = constrain(x.reshape(-1, microbatches, x.shape[-1]), "rows", None, "tokens")
+    return constrain(x.swapaxes(0, 1), None, "rows", "tokens")
 
 
 def _summed(loss: Callable, params: Any, microbatches: tuple) -> tuple[Sums, Any]:

@@ -4,6 +4,8 @@ Documents lie contiguously in a row, so "same document and inside the window" is
 keys per query. `key_ranges` finds the intervals; every implementation reads them and nothing else.
 """
 
+from typing import NamedTuple
+
 import jax
 
 from modernbert_jax.attention import context
@@ -11,7 +13,7 @@ from modernbert_jax.attention.choice import IMPLEMENTATIONS, Call, Choice, check
 from modernbert_jax.attention.choice import module_of as _module_of
 from modernbert_jax.attention.platform import capability, device
 from modernbert_jax.attention.ranges import KeyRanges, key_ranges
-from modernbert_jax.attention.sharded import over_mesh, shards
+from modernbert_jax.attention.sharded import Shards, over_mesh, shards
 from modernbert_jax.rope import RopeTable, rotate
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "attention",
     "check_name",
     "choose",
+    "decide",
     "key_ranges",
 ]
 
@@ -54,21 +57,13 @@ def attention(
     Raises:
         UserError: the implementation is unknown or cannot compute this; see `choice.choose`.
     """
-    platform, device_kind = device()
-    pieces = shards(q.shape)
-    frame = context.frame(q.shape[1], pieces.tokens, window, ranges.queries is None)
-    call = Call(
-        platform=platform,
-        device_kind=device_kind,
-        capability=capability(),
-        dtype=str(q.dtype),
-        length=frame.length,
-        heads=q.shape[2] // pieces.heads,
-        head_dim=q.shape[3],
+    choice, pieces, frame = decide(
+        q.shape,
+        str(q.dtype),
         window=window,
-        symmetric=frame.symmetric,
+        symmetric=ranges.queries is None,
+        implementation=implementation,
     )
-    choice = choose(implementation, call)
     module = _module_of(choice.name)
 
     def on_one_device(q, k, v, ranges, rope):
@@ -82,3 +77,37 @@ def attention(
         return context.leave(out, piece, frame) if pieces.tokens > 1 else out
 
     return over_mesh(on_one_device, q, k, v, ranges, rope)
+
+
+class Decision(NamedTuple):
+    """How a call is computed under the mesh that is set."""
+
+    choice: Choice
+    pieces: Shards
+    frame: context.Frame
+
+
+def decide(
+    shape: tuple[int, ...],
+    dtype: str,
+    *,
+    window: int | None,
+    symmetric: bool = True,
+    implementation: str = "auto",
+) -> Decision:
+    """What `attention` does with q, k and v of a shape [B, T, N, H]; it raises what this raises."""
+    platform, device_kind = device()
+    pieces = shards(shape)
+    frame = context.frame(shape[1], pieces.tokens, window, symmetric)
+    call = Call(
+        platform=platform,
+        device_kind=device_kind,
+        capability=capability(),
+        dtype=dtype,
+        length=frame.length,
+        heads=shape[2] // pieces.heads,
+        head_dim=shape[3],
+        window=window,
+        symmetric=frame.symmetric,
+    )
+    return Decision(choose(implementation, call), pieces, frame)

@@ -1,0 +1,62 @@
+"""What the backward pass keeps of the forward pass, counted without compiling."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh
+
+from modernbert_jax.heads import MaskedLM
+
+from ..config import PretrainConfig, Stage
+from ..loss import masked_lm_sums
+
+
+class Activations:
+    """Bytes of activations in a stage of a run.
+
+    Tracing tells what a rematerialisation policy keeps for a row; the compiler may need somewhat
+    less or more, so that this says where to look, not what fits.
+    """
+
+    def __init__(self, config: PretrainConfig, stage: Stage, mesh: Mesh):
+        self._config, self._stage = config, stage
+        # Attention is chosen by the kind of device: one of them will do.
+        self._alone = Mesh(mesh.devices.reshape(-1)[:1], ("data",), axis_types=(AxisType.Auto,))
+        self._groups = max(config.model.scan_plan.groups, 1)
+        self._known: dict[str, float] = {}
+
+    def of_a_row(self, remat: str) -> float:
+        """Bytes for each further row on a device, with those of the layers at work."""
+        kept = self._kept(remat)
+        return kept if remat == "none" else kept + self._kept("none") / self._groups
+
+    def _kept(self, remat: str) -> float:
+        if remat not in self._known:
+            few, more = (self._residuals(remat, rows) for rows in (1, 2))
+            self._known[remat] = more - few
+        return self._known[remat]
+
+    def _residuals(self, remat: str, rows: int) -> int:
+        config, stage = self._config, self._stage
+        runtime = dataclasses.replace(config.runtime, remat=remat)
+        model = dataclasses.replace(
+            config.stage_model(stage), attention_dropout=config.attention_dropout
+        )
+        module = MaskedLM(model, runtime)
+        ids = jax.ShapeDtypeStruct((rows, stage.length), jnp.int32)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+
+        def residuals(params, key, ids):
+            def loss(params):
+                return masked_lm_sums(module, params, ids, ids, ids, ids, key).loss
+
+            return jax.vjp(loss, params)[1]
+
+        with jax.set_mesh(self._alone):
+            params = jax.eval_shape(module.init, key, ids, ids, ids)["params"]
+            kept = jax.eval_shape(residuals, params, key, ids)
+        return sum(
+            math.prod(x.shape) * getattr(x.dtype, "itemsize", 4) for x in jax.tree.leaves(kept)
+        )

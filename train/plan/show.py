@@ -1,0 +1,112 @@
+"""A plan for people: for each stage a table, the collectives, and a verdict."""
+
+from collections.abc import Callable
+from typing import Any
+
+from rich import table as rich_table
+from rich.text import Text
+
+from ..progress import wide_console
+
+
+def show(facts: dict[str, Any]) -> None:
+    """Prints the facts that `plan` gives."""
+    console = wide_console()
+    console.print(
+        Text(
+            f"{facts['parameters']:,} parameters on {facts['devices']:,} x {facts['device']}"
+            f" ({facts['topology']}); a program gets {_gb(facts['memory_bytes'])} of each:"
+            f" {facts['memory_limit']}"
+        )
+    )
+    for stage in facts["stages"]:
+        console.print()
+        console.print(Text(_headline(stage, facts["mfu"]), style="bold"))
+        choices = [(name, c) for name in ("configured", "suggested") if (c := stage[name])]
+        # One that was refused for its mesh has nothing to show but the reason.
+        compiled = [(name, c) for name, c in choices if "peak_bytes" in c]
+        if compiled:
+            console.print(_table(compiled, facts["memory_bytes"]))
+        for line in verdict(stage):
+            console.print(Text(line))
+
+
+def verdict(stage: dict[str, Any]) -> list[str]:
+    """What follows for a stage, in a line or a few."""
+    lines, own, best = [], stage["configured"], stage["suggested"]
+    for warning in own.get("warnings", ()) if own else ():
+        lines.append(f"the compiler warns: {warning}")
+    if own:
+        verdict = "fits" if own["fits"] else "does not fit"
+        reason = f" ({own['reason']})" if own["reason"] else ""
+        lines.append(f"{stage['name']} as configured {verdict}{reason}")
+    if best:
+        better = f"pass {stage['flags']}" if stage["flags"] else "what is configured is the best"
+        lines.append(f"lightest rematerialisation, largest microbatch: {better}")
+    elif not own or "peak_bytes" not in own or not own["fits"]:
+        lines.append(
+            f"{stage['name']} does not fit at all: try --mesh.fsdp, more devices or other rows"
+        )
+    return lines
+
+
+def _headline(stage: dict[str, Any], mfu: float) -> str:
+    mesh = ", ".join(f"{axis} {n}" for axis, n in stage["mesh"].items() if n > 1) or "one device"
+    said = f"{stage['name']}: {stage['rows']:,} rows of {stage['length']:,} tokens on {mesh}"
+    said += f"; {stage['flops_per_step']:.3g} FLOPs a step"
+    if stage["step_seconds"]:
+        said += (
+            f", {stage['step_seconds']:.2f} s at {mfu:.0%} MFU"
+            f" ({stage['tokens_per_second']:,.0f} tokens/s), {stage['steps']:,} steps in"
+            f" {stage['hours']:,.1f} hours"
+        )
+    return said
+
+
+def _table(choices: list[tuple[str, dict[str, Any]]], limit: int) -> rich_table.Table:
+    table = rich_table.Table(box=None, pad_edge=False)
+    table.add_column("")
+    for name, _ in choices:
+        table.add_column(name, justify="right")
+    for label, cell in _ROWS.items():
+        table.add_row(label, *(Text(cell(choice)) for _, choice in choices))
+    table.add_row("a program gets", *(_gb(limit) for _ in choices))
+    kinds = {kind: None for _, choice in choices for kind in choice["attention"]}
+    for kind in kinds:
+        told = (choice["attention"].get(kind) for _, choice in choices)
+        cells = (f"{t['name']} ({t['why']})" if t else "-" for t in told)
+        table.add_row(Text(kind.replace("_", " ")), *(Text(cell) for cell in cells))
+    sent = [
+        {(c["kind"], tuple(c["axes"])): c for c in choice["collectives"]} for _, choice in choices
+    ]
+    for key in dict.fromkeys(key for found in sent for key in found):
+        kind, axes = key
+        table.add_row(
+            Text(f"{kind} over {', '.join(axes)}"),
+            *(_sent(found[key]) if key in found else "-" for found in sent),
+        )
+    return table
+
+
+def _sent(collective: dict[str, Any]) -> str:
+    least = "" if collective["counted"] else "at least "
+    return f"{least}{collective['times']:,} x, {_gb(collective['bytes'])}"
+
+
+def _of_memory(name: str) -> Callable[[dict[str, Any]], str]:
+    return lambda choice: _gb(choice["memory"][name]) if choice["memory"] else "-"
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:,.3f} GB" if size < 1e9 else f"{size / 1e9:,.1f} GB"
+
+
+_ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "rematerialisation": lambda c: c["remat"],
+    "microbatches": lambda c: f"{c['microbatches']:,} x {c['microbatch_rows']:,} rows",
+    "parameters": _of_memory("parameters"),
+    "optimizer": _of_memory("optimizer"),
+    "batch": _of_memory("batch"),
+    "activations and gradients": _of_memory("temporaries"),
+    "peak": lambda c: _gb(c["peak_bytes"]),
+}
