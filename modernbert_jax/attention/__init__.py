@@ -63,6 +63,7 @@ def attention(
         capability=capability(),
         dtype=str(q.dtype),
         length=frame.length,
+        keys=frame.keys,
         heads=q.shape[2] // pieces.heads,
         head_dim=q.shape[3],
         window=window,

@@ -49,6 +49,8 @@ class Call:
     window: int | None
     symmetric: bool
     """False under a causal mask."""
+    keys: int | None = None
+    """How many there are, where they are not the tokens of the queries themselves."""
 
     @property
     def kind(self) -> str:
