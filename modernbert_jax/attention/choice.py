@@ -149,4 +149,7 @@ def _source(call: Call) -> str:
 
 def _describe(call: Call) -> str:
     span = "over documents" if call.window is None else f"within {call.window}"
-    return f"{span}, {call.length} tokens x {call.heads} heads x {call.head_dim}, {call.dtype}"
+    tokens = (
+        f"{call.length} tokens" if call.keys is None else f"{call.length} of {call.keys} tokens"
+    )
+    return f"{span}, {tokens} x {call.heads} heads x {call.head_dim}, {call.dtype}"
