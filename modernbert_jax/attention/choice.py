@@ -149,7 +149,7 @@ def _source(call: Call) -> str:
 
 def _describe(call: Call) -> str:
     span = "over documents" if call.window is None else f"within {call.window}"
-    tokens = (
-        f"{call.length} tokens" if call.keys is None else f"{call.length} of {call.keys} tokens"
+    part = "" if call.keys is None else f" of {call.keys}"
+    return (
+        f"{span}, {call.length}{part} tokens x {call.heads} heads x {call.head_dim}, {call.dtype}"
     )
-    return f"{span}, {tokens} x {call.heads} heads x {call.head_dim}, {call.dtype}"
