@@ -149,7 +149,5 @@ def _source(call: Call) -> str:
 
 def _describe(call: Call) -> str:
     span = "over documents" if call.window is None else f"within {call.window}"
-    part = "" if call.keys is None else f" of {call.keys}"
-    return (
-        f"{span}, {call.length}{part} tokens x {call.heads} heads x {call.head_dim}, {call.dtype}"
-    )
+    tokens = str(call.length) if call.keys is None else f"{call.length} of {call.keys}"
+    return f"{span}, {tokens} tokens x {call.heads} heads x {call.head_dim}, {call.dtype}"

@@ -126,7 +126,7 @@ def test_the_forward_pass(device, target):
     mesh = MeshShape().make([device(target)])
     with jax.set_mesh(mesh):
         batch = rows(mesh, LONG)
-        variables = jax.eval_shape(module.init, jax.random.key(0), *batch)
+        variables = jax.eval_shape(lambda *x: module.init(jax.random.key(0), *x), *batch)
         whole = NamedSharding(mesh, P())
         variables = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), variables

@@ -218,7 +218,7 @@ def call(**changes) -> Call:
         ({"device_kind": "TPU v3"}, "older than v4"),
         ({"length": 65_536, "window": None}, "65536 tokens does not fit"),
         ({"device_kind": "TPU v4", "length": 16_384, "window": 4096}, "does not fit"),
-        ({"keys": 65_536}, "65536 tokens does not fit"),
+        ({"keys": 262_144}, "262144 tokens does not fit"),
     ],
 )
 def test_refusals_say_why(changes, reason):
@@ -232,7 +232,7 @@ def test_refusals_say_why(changes, reason):
         {},
         {"window": None},
         {"window": None, "symmetric": False},
-        {"window": None, "keys": 16_384},
+        {"window": None, "keys": 65_536},
         {"device_kind": "TPU v4", "window": None},
         {"heads": 1, "head_dim": 128},
     ],
