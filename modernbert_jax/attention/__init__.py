@@ -105,6 +105,7 @@ def decide(
         capability=capability(),
         dtype=dtype,
         length=frame.length,
+        keys=frame.keys,
         heads=shape[2] // pieces.heads,
         head_dim=shape[3],
         window=window,

@@ -49,6 +49,8 @@ class Call:
     window: int | None
     symmetric: bool
     """False under a causal mask."""
+    keys: int | None = None
+    """How many there are, where they are not the tokens of the queries themselves."""
 
     @property
     def kind(self) -> str:
@@ -147,4 +149,5 @@ def _source(call: Call) -> str:
 
 def _describe(call: Call) -> str:
     span = "over documents" if call.window is None else f"within {call.window}"
-    return f"{span}, {call.length} tokens x {call.heads} heads x {call.head_dim}, {call.dtype}"
+    tokens = str(call.length) if call.keys is None else f"{call.length} of {call.keys}"
+    return f"{span}, {tokens} tokens x {call.heads} heads x {call.head_dim}, {call.dtype}"

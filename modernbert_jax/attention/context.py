@@ -2,14 +2,16 @@
 
 A sliding layer looks at most half a window over the edge of its piece, so neighbours exchange
 only that halo. A layer over whole documents gathers all keys and values. Either way a device
-computes its own queries, in a frame of tokens in which key ranges are as usual:
+computes its own queries, with key ranges that count from the first key at hand:
 
-    sliding     |halo|  own piece  |halo|      keys of neighbours, queries zero
-    full        |.....|own piece|......|       keys of all pieces, other queries see nothing
+    sliding     queries    |halo|  own piece  |halo|      zeros and keys of the neighbours
+                keys       |halo|  own piece  |halo|
+    full        queries           | own piece |
+                keys       |......| own piece |......|     of all pieces
 
-The queries of the halo do compute something, which nobody reads: so the relation stays symmetric,
-as kernels like it. The cotangent of what nobody reads is zero, and with it their share in every
-gradient.
+The queries of the halo do compute something, which nobody reads: so queries and keys are the same
+tokens, as kernels for windows like it. The cotangent of what nobody reads is zero, and with it
+their share in every gradient.
 """
 
 from typing import NamedTuple
@@ -24,9 +26,11 @@ AXIS = "context"
 
 
 class Frame(NamedTuple):
-    """How many tokens a device computes over, and whether the relation is symmetric there."""
+    """The tokens that a device computes over, and whether the relation is symmetric there."""
 
     length: int
+    """Of queries, and of keys where `keys` does not say otherwise."""
+    keys: int | None
     symmetric: bool
     halo: int | None
     """Tokens of each neighbour; None gathers the whole row."""
@@ -35,12 +39,12 @@ class Frame(NamedTuple):
 def frame(length: int, pieces: int, window: int | None, symmetric: bool) -> Frame:
     """The frame for rows of `length` tokens, over all devices, cut into `pieces`."""
     if pieces == 1:
-        return Frame(length, symmetric, None)
+        return Frame(length, None, symmetric, None)
     piece = length // pieces
     halo = None if window is None else -(-(window // 2) // UNIT) * UNIT
     if halo is None or halo > piece:
-        return Frame(length, False, None)
-    return Frame(piece + 2 * halo, symmetric, halo)
+        return Frame(piece, length, False, None)
+    return Frame(piece + 2 * halo, None, symmetric, halo)
 
 
 def enter(q, k, v, ranges: KeyRanges, shape: Frame):
@@ -49,8 +53,7 @@ def enter(q, k, v, ranges: KeyRanges, shape: Frame):
     offset = lax.axis_index(AXIS) * piece
     if shape.halo is None:
         k, v = (lax.all_gather(x, AXIS, axis=1, tiled=True) for x in (k, v))
-        q = lax.dynamic_update_slice_in_dim(jnp.zeros_like(k), q, offset, axis=1)
-        return q, k, v, _only(ranges, offset, piece)
+        return q, k, v, piece_of(ranges, offset, piece)
     q = jnp.pad(q, ((0, 0), (shape.halo, shape.halo), (0, 0), (0, 0)))
     k, v = (_with_halo(x, shape.halo) for x in (k, v))
     return q, k, v, _cut(ranges, offset - shape.halo, shape.length)
@@ -58,8 +61,8 @@ def enter(q, k, v, ranges: KeyRanges, shape: Frame):
 
 def leave(out: jax.Array, piece: int, shape: Frame) -> jax.Array:
     """A device's own part of what was computed in its frame."""
-    start = lax.axis_index(AXIS) * piece if shape.halo is None else shape.halo
-    return lax.dynamic_slice_in_dim(out, start, piece, axis=1)
+    start = shape.halo or 0
+    return out[:, start : start + piece]
 
 
 def _with_halo(x: jax.Array, halo: int) -> jax.Array:
@@ -70,16 +73,15 @@ def _with_halo(x: jax.Array, halo: int) -> jax.Array:
     return jnp.concatenate([left, x, right], axis=1)
 
 
-def _only(ranges: KeyRanges, offset: jax.Array, piece: int) -> KeyRanges:
-    """The relation of the queries from `offset` on with all keys."""
-    stop = offset + piece
-    here = jnp.arange(ranges.first.shape[1])
-    own = (here >= offset) & (here < stop)
+def piece_of(ranges: KeyRanges, offset: jax.Array, piece: int) -> KeyRanges:
+    """The relation of the `piece` queries from `offset` on, counted from there, with all keys."""
+    own = (lax.dynamic_slice_in_dim(x, offset, piece, axis=1) for x in (ranges.first, ranges.last))
     by_key = ranges.transposed
     return KeyRanges.of(
-        ranges.first,
-        jnp.where(own, ranges.last, ranges.first - 1),
-        KeyRanges.of(jnp.maximum(by_key.first, offset), jnp.minimum(by_key.last, stop - 1)),
+        *own,
+        KeyRanges.of(
+            jnp.maximum(by_key.first - offset, 0), jnp.minimum(by_key.last - offset, piece - 1)
+        ),
     )
 
 

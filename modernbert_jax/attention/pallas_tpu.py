@@ -4,6 +4,8 @@ Both work on [B, T, N * H] as the projections leave it, and so does the rotation
 transposition and no padding of heads to 128 lanes ever reaches memory.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -11,9 +13,10 @@ from modernbert_jax.attention import tpu_rope
 from modernbert_jax.attention.choice import Call
 from modernbert_jax.attention.platform import device, interpreted
 from modernbert_jax.attention.ranges import KeyRanges
-from modernbert_jax.attention.tpu_global import Visits, global_attention, vmem_bytes
-from modernbert_jax.attention.tpu_local import TILE, WIDEST, halo_of, local_attention
-from modernbert_jax.attention.tpu_tiles import LANES, divisor
+from modernbert_jax.attention.tpu_global import global_attention
+from modernbert_jax.attention.tpu_local import WIDEST, halo_of, local_attention
+from modernbert_jax.attention.tpu_resident import Sizes, Visits, vmem_bytes
+from modernbert_jax.attention.tpu_tiles import LANES, divisor, padded
 from modernbert_jax.rope import RopeTable
 
 BLOCK = 512
@@ -30,8 +33,6 @@ def refuses(call: Call) -> str | None:
         return "it is for TPU"
     if call.device_kind in ("TPU v2", "TPU v3"):
         return f"{call.device_kind} is older than v4"
-    if not call.symmetric:
-        return "it is for encoders, and this mask is causal"
     if call.dtype not in ("bfloat16", "float32"):
         return f"it computes in bfloat16 or float32, not {call.dtype}"
     if call.head_dim not in (32, 64, 128):
@@ -42,8 +43,11 @@ def refuses(call: Call) -> str | None:
             f"{call.heads} heads of {call.head_dim} per device do not fill tiles of 128 lanes; "
             f"a multiple of {together} heads is needed"
         )
-    if not _is_local(call.window) and not _buffers(call.length, call.dtype, call.device_kind):
-        return f"a row of {call.length} tokens does not fit in this TPU's vector memory"
+    if _is_local(call.window) and call.keys is None:
+        return None
+    keys = call.keys or call.length
+    if not _buffers(call.length, keys, call.dtype, call.device_kind):
+        return f"a row of {keys} tokens does not fit in this TPU's vector memory"
     return None
 
 
@@ -60,40 +64,40 @@ def attention(
     """Attention [B, T, N, H] over the ranges; see `refuses` for what it needs.
 
     Args:
-        q, k, v: [B, T, N, H].
-        ranges: of symmetric attention.
-        window: the window in `ranges`; windows too wide for the local kernel take the other.
+        q: [B, T, N, H].
+        k, v: [B, S, N, H].
+        ranges: of the queries.
+        window: the window in `ranges`. Windows too wide for the local kernel take the other, and
+            so do keys that are not the tokens of the queries.
         block: tokens per block, at most.
         step: tokens per step of the kernel over documents, at most.
     """
-    rows, length, heads, head_dim = q.shape
-    pad = -length % TILE
-    padded = length + pad
-    q_, k_, v_ = (
-        jnp.pad(x.reshape(rows, length, heads * head_dim), ((0, 0), (0, pad), (0, 0)))
-        for x in (q, k, v)
-    )
-    bounds = jnp.stack(
-        [
-            jnp.pad(ranges.first, ((0, 0), (0, pad)), constant_values=1),
-            jnp.pad(ranges.last, ((0, 0), (0, pad)), constant_values=0),
-        ],
-        axis=1,
-    )
-    block = divisor(padded, block)
-    if _is_local(window):
-        options = head_dim, halo_of(window), block, interpreted()
+    head_dim, own = q.shape[3], q.shape[1] == k.shape[1]
+    q_, k_, v_ = (padded(x.reshape(*x.shape[:2], -1)) for x in (q, k, v))
+    bounds = jnp.stack([padded(ranges.first, 1), padded(ranges.last, 0)], axis=1)
+    if own and _is_local(window):
+        options = head_dim, halo_of(window), divisor(q_.shape[1], block), interpreted()
         out = local_attention(q_, k_, v_, bounds, *options)
     else:
-        step = divisor(block, step)
-        bounds = bounds.reshape(rows, 2, padded // step, step).swapaxes(1, 2)
-        blocks = ranges.blocks(block, step)
-        visits = Visits(blocks.start.reshape(-1), blocks.count.reshape(-1))
+        rows, queries, keys = len(q), q_.shape[1], k_.shape[1]
         # The interpreter has the memory of no TPU.
         kind = "" if interpreted() else device()[1]
-        options = head_dim, block, _buffers(padded, str(q.dtype), kind) or 1, interpreted()
-        out = global_attention(q_, k_, v_, bounds, visits, *options)
-    return out[:, :length].reshape(q.shape)
+        buffers = _buffers(queries, keys, str(q.dtype), kind) or 1
+        sizes = Sizes(divisor(queries, block), divisor(keys, block), buffers)
+        step = divisor(math.gcd(sizes.queries, sizes.keys), step)
+        bounds = bounds.reshape(rows, 2, queries // step, step).swapaxes(1, 2)
+        by_queries = _visits(ranges, sizes.queries, step, queries)
+        by_keys = _visits(ranges.transposed, sizes.keys, step, keys)
+        options = head_dim, sizes, interpreted()
+        out = global_attention(q_, k_, v_, bounds, by_queries, by_keys, *options)
+    return out[:, : q.shape[1]].reshape(q.shape)
+
+
+def _visits(ranges: KeyRanges, block: int, step: int, length: int) -> Visits:
+    """For every block of `length` tokens, of which the ranges may not cover the last."""
+    blocks = ranges.blocks(block, step)
+    more = ((0, 0), (0, length // block - blocks.start.shape[1]))
+    return Visits(*(jnp.pad(x, more).reshape(-1) for x in (blocks.start, blocks.count)))
 
 
 def rotate(x: jax.Array, table: RopeTable) -> jax.Array:
@@ -108,8 +112,8 @@ def _is_local(window: int | None) -> bool:
     return window is not None and window <= WIDEST
 
 
-def _buffers(length: int, dtype: str, device_kind: str) -> int:
+def _buffers(queries: int, keys: int, dtype: str, device_kind: str) -> int:
     """How often a whole row fits in vector memory: 2 to load one while another is worked on."""
     capacity = (16 if device_kind.startswith("TPU v4") else 64) * 2**20
-    fitting = (n for n in (2, 1) if vmem_bytes(length, jnp.dtype(dtype), n) <= capacity)
+    fitting = (n for n in (2, 1) if vmem_bytes(queries, keys, jnp.dtype(dtype), n) <= capacity)
     return next(fitting, 0)

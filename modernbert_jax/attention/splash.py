@@ -32,8 +32,8 @@ def refuses(call: Call) -> str | None:
     """Why a call cannot be computed here; None if it can."""
     if call.platform == "gpu":
         return "it is for TPU"
-    if not call.symmetric:
-        return "it is for encoders, and this mask is causal"
+    if not call.symmetric or call.keys is not None:
+        return "it is for encoders with whole rows, whose queries and keys see each other"
     if call.platform == "tpu" and call.dtype != "bfloat16":
         return f"it multiplies in bfloat16, and this is {call.dtype}"
     if call.head_dim not in (64, 128):

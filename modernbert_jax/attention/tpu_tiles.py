@@ -41,6 +41,12 @@ def divisor(length: int, limit: int) -> int:
     return max(size for size in sizes if length % size == 0)
 
 
+def padded(x: jax.Array, fill: int = 0) -> jax.Array:
+    """`x` [B, T, ...] with as much more of the same value that T is a multiple of 128."""
+    more = -x.shape[1] % LANES
+    return jnp.pad(x, ((0, 0), (0, more), *[(0, 0)] * (x.ndim - 2)), constant_values=fill)
+
+
 def matmul(a: jax.Array, b: jax.Array, dimensions=NN) -> jax.Array:
     """A product accumulated in float32, of factors at full precision if they are float32 too."""
     precision = lax.Precision.HIGHEST if a.dtype == jnp.float32 else None

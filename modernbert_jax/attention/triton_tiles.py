@@ -6,7 +6,6 @@ What the compiler says about each, on every generation of GPUs, stands in docs/a
 
 from typing import NamedTuple
 
-from modernbert_jax.attention.ranges import UNIT
 from modernbert_jax.errors import UserError
 
 
@@ -29,22 +28,23 @@ class Tiles(NamedTuple):
 
 _HALF = Tiles(Tile(64, 64, 4, 2), Tile(32, 64, 4, 2), Tile(64, 64, 4, 2))
 _WIDE = Tiles(Tile(64, 32, 4, 2), Tile(32, 64, 8, 2), Tile(64, 32, 4, 2))
-_FLOAT32 = Tiles(Tile(64, 16, 8, 1), Tile(16, 64, 8, 1), Tile(64, 16, 8, 1))
+_FLOAT32 = Tiles(Tile(64, 16, 4, 1), Tile(32, 32, 4, 1), Tile(32, 32, 4, 1))
+_FLOAT32_WIDE = Tiles(Tile(32, 32, 8, 1), Tile(16, 16, 4, 1), Tile(16, 16, 4, 1))
 
 _TILES = {
     ("bfloat16", 32): _HALF,
     ("bfloat16", 64): _HALF,
     ("bfloat16", 128): _WIDE,
     ("float16", 32): _HALF,
-    ("float16", 64): _HALF._replace(fwd=Tile(64, 32, 4, 2)),
+    ("float16", 64): _HALF._replace(fwd=Tile(64, 32, 4, 3)),
     ("float16", 128): _WIDE,
     ("float32", 32): _FLOAT32,
     ("float32", 64): _FLOAT32,
+    ("float32", 128): _FLOAT32_WIDE,
 }
-"""What does not spill on sm80, sm89, sm90 and sm100, by type and width of heads, but for 16 bytes
-of float32 heads of 64 on sm89.
+"""What does not spill on sm80, sm89, sm90 and sm100, by type and width of heads.
 
-`tuning.json` knows better for some GPUs. Float32 heads of 128 spill whatever the tile.
+`tuning.json` knows better for some GPUs.
 """
 
 OPTIONS = tuple(f"{kernel}_{part}" for kernel in Tiles._fields for part in Tile._fields)
@@ -78,9 +78,7 @@ def tiles_for(dtype: str, head_dim: int, options: dict[str, int]) -> Tiles:
     tiles = _TILES[dtype, head_dim]
     for name, value in options.items():
         kernel, part = name.split("_")
-        # The side that a program owns is counted in units of the summaries.
-        owned = part == ("k" if kernel == "dkv" else "q")
-        least = {"q": 16, "k": 16}.get(part, 1) if not owned else UNIT
+        least = {"q": 16, "k": 16}.get(part, 1)
         if value < least or (part != "stages" and value & (value - 1)):
             raise UserError(f"{name} is {value}; it must be a power of two of at least {least}")
         tile = getattr(tiles, kernel)._replace(**{part: value})

@@ -25,8 +25,10 @@ _MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
 
 
 def refuses(call: Call) -> str | None:
-    """Attention over whole documents."""
-    return "it computes sliding windows only" if call.window is None else None
+    """Attention over whole documents, and keys of tokens that are not queries here."""
+    if call.window is None:
+        return "it computes sliding windows only"
+    return "it needs queries and keys of the same tokens" if call.keys is not None else None
 
 
 def attention(

@@ -50,23 +50,25 @@ def attention(
     block_q: int | None = None,
     block_k: int = VISIT,
 ) -> jax.Array:
-    """Attention [B, T, N, H] over the ranges, in memory proportional to T.
+    """Attention [B, T, N, H] over the ranges, in memory proportional to the tokens.
 
     Args:
+        q: [B, T, N, H].
+        k, v: [B, S, N, H].
         block_q: queries in a block, a multiple of 64; 64 under a window and else 128 if not given.
         block_k: tokens in a visit; fewer are taken where a window or a short row needs no more.
     """
     length = q.shape[1]
     block_q = block_q or (BLOCK if window is None else UNIT)
     block_q = min(block_q, -(-length // UNIT) * UNIT)
-    tail = -length % block_q
-    sizes = _Sizes(block_q, block_k, window, length + tail)
+    sizes = _Sizes(block_q, block_k, window)
 
-    def heads_first(x):
-        return jnp.pad(x, ((0, 0), (0, tail), (0, 0), (0, 0))).swapaxes(1, 2)
+    def heads_first(x, block):
+        return jnp.pad(x, ((0, 0), (0, -x.shape[1] % block), (0, 0), (0, 0))).swapaxes(1, 2)
 
-    spans = _spans(ranges, block_q, tail), _spans(ranges.transposed, UNIT, tail)
-    out = _rows(heads_first(q), heads_first(k), heads_first(v), *spans, sizes)
+    spans = _spans(ranges, block_q), _spans(ranges.transposed, UNIT)
+    k, v = (heads_first(x, UNIT) for x in (k, v))
+    out = _rows(heads_first(q, block_q), k, v, *spans, sizes)
     return out.swapaxes(1, 2)[:, :length]
 
 
@@ -76,12 +78,11 @@ class _Sizes(NamedTuple):
     queries: int
     most: int
     window: int | None
-    length: int
 
-    def visit(self, block: int) -> int:
-        """Tokens that a block visits at a time."""
-        reach = self.length if self.window is None else block + 2 * (self.window // 2)
-        return min(self.most, reach, self.length)
+    def visit(self, block: int, length: int) -> int:
+        """Tokens that a block visits at a time, of `length`."""
+        reach = length if self.window is None else block + 2 * (self.window // 2)
+        return min(self.most, reach, length)
 
 
 class _Spans(NamedTuple):
@@ -93,7 +94,8 @@ class _Spans(NamedTuple):
     stop: jax.Array
 
 
-def _spans(ranges: KeyRanges, size: int, tail: int) -> _Spans:
+def _spans(ranges: KeyRanges, size: int) -> _Spans:
+    tail = -ranges.first.shape[1] % size
     first = jnp.pad(ranges.first, ((0, 0), (0, tail)), constant_values=1)
     last = jnp.pad(ranges.last, ((0, 0), (0, tail)), constant_values=0)
     blocks = ranges.blocks(size, 1)
@@ -104,13 +106,13 @@ def _spans(ranges: KeyRanges, size: int, tail: int) -> _Spans:
 
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _rows(q, k, v, seen, seen_by, sizes):
-    """[B, N, T, H] with T a multiple of the block."""
+    """[B, N, T, H], T a multiple of the block; k and v [B, N, S, H], S one of `UNIT`."""
     return _rows_forward(q, k, v, seen, seen_by, sizes)[0]
 
 
 def _rows_forward(q, k, v, seen, seen_by, sizes):
     def row(arrays):
-        return _forward(*arrays, sizes.queries, sizes.visit(sizes.queries))
+        return _forward(*arrays, sizes.queries, sizes.visit(sizes.queries, k.shape[2]))
 
     out, lse = lax.map(row, (q, k, v, seen))
     return out, (q, k, v, seen_by, out, lse)
@@ -118,7 +120,7 @@ def _rows_forward(q, k, v, seen, seen_by, sizes):
 
 def _rows_backward(sizes, residuals, d_out):
     def row(arrays):
-        return _backward(*arrays, UNIT, sizes.visit(UNIT))
+        return _backward(*arrays, UNIT, sizes.visit(UNIT, d_out.shape[2]))
 
     dq, dk, dv = lax.map(row, (*residuals, d_out))
     return dq, dk, dv, None, None
@@ -138,7 +140,7 @@ def _forward(q, k, v, spans, block, visit):
 
         def keys(n, carry):
             acc, top, total = carry
-            at, allowed = _visit(start, n, visit, length, first, last)
+            at, allowed = _visit(start, n, visit, k.shape[1], first, last)
             scores = jnp.where(allowed, _scores(qi, _cut(k, at, visit)), _MASKED)
             new_top = jnp.maximum(top, scores.max(-1))
             weights = jnp.exp(scores - new_top[..., None])
@@ -162,7 +164,7 @@ def _forward(q, k, v, spans, block, visit):
 
 
 def _backward(q, k, v, spans, out, lse, d_out, block, visit):
-    """One row: the cotangents of q, k and v, [N, T, H] each."""
+    """One row: the cotangents of q [N, T, H], and of k and v [N, S, H]."""
     length, scale = q.shape[1], q.shape[-1] ** -0.5
     delta = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), -1)
 
@@ -189,7 +191,8 @@ def _backward(q, k, v, spans, out, lse, d_out, block, visit):
         dq, dk, dv = lax.fori_loop(0, visits, queries, (dq, zeros, zeros))
         return dq, (dk.astype(k.dtype), dv.astype(v.dtype))
 
-    dq, (dk, dv) = lax.scan(key_block, jnp.zeros(q.shape, jnp.float32), jnp.arange(length // block))
+    blocks = jnp.arange(k.shape[1] // block)
+    dq, (dk, dv) = lax.scan(key_block, jnp.zeros(q.shape, jnp.float32), blocks)
     return dq.astype(q.dtype), _join(dk), _join(dv)
 
 

@@ -23,6 +23,9 @@ LENGTH, HEADS, HEAD_DIM, WINDOW = 8192, 12, 64, 128
 SPLASH = {"local": (512, 256), "global": (1024, 512)}
 """Splash's best blocks for v5e: of queries, and of keys computed at a time."""
 
+TOKAMAX = {"local": (512, 256, 256), "global": (1024, 1024, 512)}
+"""The same for tokamax's splash: queries, keys, and keys computed at a time."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Part:
@@ -146,12 +149,45 @@ def splash(window, kind):
     return layer, (x, x, x, x, segments)
 
 
+def tokamax(window, kind):
+    """Its kernel, with the mask and blocks of jax's, and the least memory for the sum of dq."""
+    import jax
+    import jax.numpy as jnp
+    from tokamax._src.ops.experimental.tpu.splash_attention import splash_attention_kernel as sa
+    from tokamax._src.ops.experimental.tpu.splash_attention import splash_attention_mask as masks
+
+    shape = LENGTH, LENGTH
+    half = None if window is None else window // 2
+    mask = masks.FullMask(shape) if window is None else masks.LocalMask(shape, (half, half), 0)
+    queries, keys, compute = TOKAMAX[kind]
+    config = sa.SplashConfig(
+        **dict.fromkeys(("block_q", "block_q_dkv"), queries),
+        **dict.fromkeys(("block_kv", "block_kv_dkv"), keys),
+        **dict.fromkeys(("block_kv_compute", "block_kv_dkv_compute"), compute),
+        dq_reduction_steps=3,
+    )
+    kernel = sa.make_splash_mha(mask, config=config, q_seq_shards=1)
+    x = jax.ShapeDtypeStruct((1, HEADS, LENGTH, HEAD_DIM), jnp.bfloat16)
+    segments = jax.ShapeDtypeStruct((1, LENGTH), jnp.int32)
+
+    def layer(q, k, v, cotangent, segments):
+        def out(q, k, v):
+            return jax.vmap(kernel)(q, k, v, sa.SegmentIds(segments, segments))
+
+        value, pull = jax.vjp(out, q, k, v)
+        return value, pull(cotangent)
+
+    return layer, (x, x, x, x, segments)
+
+
 LAYERS = {
     "local pallas_tpu": lambda: ours(WINDOW, "pallas_tpu"),
     "local splash": lambda: splash(WINDOW, "local"),
     "local two_block": lambda: ours(WINDOW, "two_block"),
     "global pallas_tpu": lambda: ours(None, "pallas_tpu"),
+    "local tokamax": lambda: tokamax(WINDOW, "local"),
     "global splash": lambda: splash(None, "global"),
+    "global tokamax": lambda: tokamax(None, "global"),
 }
 
 

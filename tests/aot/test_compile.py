@@ -1,28 +1,21 @@
 """The step of training and the forward pass compile for every accelerator, in bounded memory."""
 
-import functools
-import importlib.util
-
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from modernbert_jax.config import FULL, SLIDING, ModernBertConfig, Runtime
 from modernbert_jax.heads import MaskedLM
 from modernbert_jax.packing import Rows
+from modernbert_jax.sharding import RULES, MeshShape
 from modernbert_jax.train.config import PretrainConfig, Stage
-from modernbert_jax.train.step import MaskRule, init_state, train_step
+from modernbert_jax.train.step import MaskRule, state_shapes, train_step
 
 TPUS = ("v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2")
 GPUS = ("a100", "l4", "h100", "b200")
 TARGETS = (*TPUS, *GPUS)
-
-KERNELS = all(
-    importlib.util.find_spec(f"modernbert_jax.attention.{name}")
-    for name in ("pallas_tpu", "splash", "two_block")
-)
-"""Without these, TPUs compute attention by `xla_range`."""
 
 SHORT, LONG = 1024, 8192
 HEADS = 2
@@ -43,46 +36,37 @@ def model(layers: int = 7, **changes) -> ModernBertConfig:
     )
 
 
-def runtime(device, remat: str = "none") -> Runtime:
-    """In bfloat16; attention is what is chosen on the device."""
-    known = device.platform != "tpu" or KERNELS
-    return Runtime(dtype="bfloat16", remat=remat, attention="auto" if known else "xla_range")
+def rows(mesh, length: int) -> Rows:
+    """A row for every device that takes some."""
+    shape = mesh.shape["data"] * mesh.shape["fsdp"], length
+    placed = NamedSharding(mesh, RULES.spec("rows", "tokens"))
+    return Rows(*(jax.ShapeDtypeStruct(shape, jnp.int32, sharding=placed) for _ in Rows._fields))
 
 
-def on(device):
-    """A context in which programs are for the device: attention is chosen by what it is."""
-    auto = (jax.sharding.AxisType.Auto,)
-    return jax.set_mesh(jax.sharding.Mesh([device], ("data",), axis_types=auto))
-
-
-def abstract(tree, device):
-    """Shapes and dtypes of a tree of arrays that lie on a device."""
-    placed = SingleDeviceSharding(device)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed), tree)
-
-
-def rows(length: int) -> Rows:
-    return Rows(*(jax.ShapeDtypeStruct((1, length), jnp.int32) for _ in Rows._fields))
-
-
-def lowered_step(device, length: int, remat: str, model: ModernBertConfig):
-    """The real step of training in bfloat16, for one row."""
+def lowered_step(devices, length: int, remat: str, model: ModernBertConfig, **sizes: int):
+    """The real step of training in bfloat16, on a mesh of these sizes."""
     stage = Stage(name="only", tokens=100 * length, length=length, rows=1, peak_learning_rate=1e-3)
-    config = PretrainConfig(model=model, stages=(stage,), runtime=runtime(device, remat))
-    state = jax.eval_shape(functools.partial(init_state, config))
+    runtime = Runtime(dtype="bfloat16", remat=remat)
+    config = PretrainConfig(model=model, stages=(stage,), runtime=runtime)
     mask = MaskRule(mask_id=1, vocab_size=model.vocab_size, special_ids=(0, 1))
-    with on(device):
-        return train_step(config, stage, 0, mask).lower(*abstract((state, rows(length)), device))
+    mesh = MeshShape(**sizes).make(devices)
+    with jax.set_mesh(mesh):
+        state = state_shapes(config, mesh)
+        return train_step(config, stage, 0, mask).lower(state, rows(mesh, length))
 
 
 def step_memory(device, length: int, remat: str, model: ModernBertConfig) -> int:
     """Temporary bytes of the compiled step of training, which takes over its state's memory."""
-    memory = lowered_step(device, length, remat, model).compile().memory_analysis()
-    state = 3 * 4 * model.parameter_count()
+    memory = lowered_step([device], length, remat, model).compile().memory_analysis()
     batch = len(Rows._fields) * 4 * length
-    assert memory.alias_size_in_bytes > state
+    assert memory.alias_size_in_bytes > state_bytes(model)
     assert memory.argument_size_in_bytes - memory.alias_size_in_bytes < 2 * batch
     return memory.temp_size_in_bytes
+
+
+def state_bytes(model: ModernBertConfig) -> int:
+    """Parameters and two moments."""
+    return 3 * 4 * model.parameter_count()
 
 
 def test_the_targets_are_what_their_names_say(device):
@@ -118,6 +102,18 @@ def test_training_compiles(device, target, remat):
     assert step_memory(device(target), SHORT, remat, model()) > 0
 
 
+@pytest.mark.parametrize(
+    ("sizes", "most"), [({"fsdp": 2, "tensor": 2}, 0.4), ({"data": 2, "context": 2}, 1.1)]
+)
+def test_training_on_a_mesh(devices, sizes, most):
+    """State lies in pieces on `fsdp` and `tensor`; with `tensor`, one head is left to a device."""
+    lowered = lowered_step(devices("v5e:2x2"), SHORT, "full", model(4), **sizes)
+    compiled = lowered.compile()
+    kernel = "splash_mha" if "tensor" in sizes else "global_attention_backward"
+    assert kernel in compiled.as_text()
+    assert compiled.memory_analysis().alias_size_in_bytes < most * state_bytes(model(4))
+
+
 def test_layers_outside_a_loop_are_rematerialised_too(device):
     irregular = model(5, layer_types=(FULL, FULL, SLIDING, SLIDING, FULL))
     full, none = (step_memory(device("h100"), SHORT, r, irregular) for r in ("full", "none"))
@@ -126,11 +122,16 @@ def test_layers_outside_a_loop_are_rematerialised_too(device):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_forward_pass(device, target):
-    module = MaskedLM(model(), runtime(device(target)))
-    batch = rows(LONG)
-    variables = jax.eval_shape(module.init, jax.random.key(0), *batch)
-    with on(device(target)):
-        lowered = jax.jit(module.apply).lower(*abstract((variables, *batch), device(target)))
+    module = MaskedLM(model(), Runtime(dtype="bfloat16"))
+    mesh = MeshShape().make([device(target)])
+    with jax.set_mesh(mesh):
+        batch = rows(mesh, LONG)
+        variables = jax.eval_shape(lambda *x: module.init(jax.random.key(0), *x), *batch)
+        whole = NamedSharding(mesh, P())
+        variables = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), variables
+        )
+        lowered = jax.jit(module.apply).lower(variables, *batch)
     if target in GPUS:
         assert "attention_fwd" in lowered.as_text()
     compiled = lowered.compile()
@@ -140,7 +141,7 @@ def test_the_forward_pass(device, target):
 @pytest.mark.parametrize("target", ["v5e:2x2", "h100"])
 def test_the_program_does_not_grow_with_depth(device, target):
     def lines(layers: int) -> int:
-        return lowered_step(device(target), SHORT, "full", model(layers)).as_text().count("\n")
+        return lowered_step([device(target)], SHORT, "full", model(layers)).as_text().count("\n")
 
     # With fewer groups than four, helpers that split keys happen to be shared with others.
     assert lines(13) == lines(28)

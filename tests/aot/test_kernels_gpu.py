@@ -22,9 +22,6 @@ SHARED = {"a100": 167936, "l4": 102400, "h100": 233472, "b200": 233472}
 THREADS = {"a100": 2048, "l4": 1536, "h100": 2048, "b200": 2048}
 """Bytes and threads of a multiprocessor; it has 65,536 registers."""
 
-SPILLED = {("l4", 64, "float32"): 16}
-"""Bytes where every tile that was tried spills a little: for dk and dv, with all registers."""
-
 HEADS = 12
 WINDOWS = {"sliding": 128, "full": None}
 
@@ -156,16 +153,21 @@ def test_the_models_shape_is_compiled_in_linear_memory_without_spills(
     assert temporary[1] < 1.1 * 8 * temporary[0]
 
 
+# In 32 bits all layers take the same kernel, and those of bfloat16 and float16 are much alike.
 @pytest.mark.parametrize(
-    ("head_dim", "dtype"),
-    [(32, "bfloat16"), (128, "bfloat16"), (64, "float16"), (32, "float32"), (64, "float32")],
+    ("kind", "head_dim", "dtype"),
+    [
+        *(("full", width, dtype) for width in (32, 128) for dtype in ("bfloat16", "float32")),
+        *(("full", 64, dtype) for dtype in ("float16", "float32")),
+        *(("sliding", width, "float16") for width in (32, 64, 128)),
+    ],
 )
 @pytest.mark.parametrize("target", GPUS)
-def test_other_shapes_do_not_spill_either(on_mesh, capsys, target, head_dim, dtype):
-    found = kernels(lowered(on_mesh, target, None, 1024, head_dim, dtype), target)
-    report(capsys, target, f"full, {head_dim} {dtype}", found)
+def test_other_shapes_do_not_spill_either(on_mesh, capsys, target, kind, head_dim, dtype):
+    found = kernels(lowered(on_mesh, target, WINDOWS[kind], 1024, head_dim, dtype), target)
+    report(capsys, target, f"{kind}, {head_dim} {dtype}", found)
     assert len(found) == 3
-    assert sum(k.spilled for k in found) <= SPILLED.get((target, head_dim, dtype), 0)
+    assert not any(k.spilled for k in found)
 
 
 def test_too_large_a_tile_would_be_seen_to_spill(on_mesh, monkeypatch, tmp_path):

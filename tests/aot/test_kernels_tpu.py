@@ -28,23 +28,34 @@ KERNELS = (
 
 
 def compile_layers(
-    devices, length, heads, *, implementation="auto", head_dim=64, dtype="bfloat16", rows=1
+    devices,
+    length,
+    heads,
+    *,
+    second="tensor",
+    implementation="auto",
+    head_dim=64,
+    dtype="bfloat16",
+    rows=1,
+    causal=False,
 ):
     """A sliding and a full layer in turn, rotations included, with their gradients.
 
-    Inputs lie as projections leave them. Four devices are a mesh of data and tensor, two by two.
+    Inputs lie as projections leave them. Four devices are a mesh of data and a second axis, two by
+    two: of "tensor", which cuts heads, or "context", which cuts rows.
     """
     shape = (2, 2) if len(devices) == 4 else (1, 1)
     mesh = jax.sharding.Mesh(
-        np.array(devices).reshape(shape), ("data", "tensor"), axis_types=(AxisType.Auto,) * 2
+        np.array(devices).reshape(shape), ("data", second), axis_types=(AxisType.Auto,) * 2
     )
+    cut = {"tensor": P("data", None, "tensor"), "context": P("data", "context")}[second]
 
     def layers(qkv, cotangent, segments, positions):
         table = rope_table(positions, 10_000.0, head_dim)
 
         def out(q, k, v):
             for window in (128, None):
-                ranges = key_ranges(segments, window)
+                ranges = key_ranges(segments, window, causal=causal)
                 q, k, v = (x.reshape(*x.shape[:2], -1, head_dim) for x in (q, k, v))
                 found = attention(
                     q, k, v, ranges, window=window, rope=table, implementation=implementation
@@ -59,7 +70,7 @@ def compile_layers(
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
 
     rows *= shape[0]
-    x = on_mesh((rows, length, heads * head_dim), dtype, P("data", None, "tensor"))
+    x = on_mesh((rows, length, heads * head_dim), dtype, cut)
     tokens = on_mesh((rows, length), jnp.int32, P("data"))
     with jax.set_mesh(mesh):
         return jax.jit(layers).lower((x, x, x), x, tokens, tokens).compile()
@@ -71,18 +82,14 @@ def assert_our_kernels(compiled):
     return text
 
 
-@pytest.mark.parametrize(
-    ("target", "length", "heads"),
-    [
-        ("v4:2x2x1", 8192, 12),
-        ("v5e:2x2", 512, 28),
-        ("v5p:2x2x1", 8192, 16),
-        ("v6e:2x2", 4096, 28),
-        ("tpu7x:2x2x1", 2048, 16),
-    ],
-)
-def test_they_compile(devices, target, length, heads):
-    assert_our_kernels(compile_layers(devices(target)[:1], length, heads))
+@pytest.mark.parametrize("heads", [12, 16, 28])
+@pytest.mark.parametrize("length", [512, 1024, 2048, 4096, 8192])
+@pytest.mark.parametrize("target", TPUS)
+def test_they_compile_in_linear_memory(devices, target, length, heads):
+    """At most that of ten tensors like q; the scores alone would be 256 times q at 8,192."""
+    compiled = compile_layers(devices(target)[:1], length, heads)
+    assert_our_kernels(compiled)
+    assert compiled.memory_analysis().temp_size_in_bytes < 10 * length * heads * 64 * 2
 
 
 @pytest.mark.parametrize(
@@ -93,16 +100,27 @@ def test_they_compile(devices, target, length, heads):
         (1024, {"head_dim": 128}),
         (1024, {"head_dim": 32}),
         (1024, {"rows": 5}),
+        (1024, {"causal": True}),
     ],
 )
 def test_other_shapes_compile(devices, length, options):
     assert_our_kernels(compile_layers(devices("v5e:2x2")[:1], length, 4, **options))
 
 
-@pytest.mark.parametrize("target", ["v5e:2x2", "v6e:2x2"])
-def test_nothing_is_communicated(devices, target):
-    text = assert_our_kernels(compile_layers(devices(target), 1024, 12))
+@pytest.mark.parametrize("heads", [12, 16, 28])
+@pytest.mark.parametrize("target", TPUS)
+def test_nothing_is_communicated(devices, target, heads):
+    text = assert_our_kernels(compile_layers(devices(target)[:4], 1024, heads))
     assert not COLLECTIVE.findall(text)
+
+
+@pytest.mark.parametrize("target", ["v4:2x2x1", "v5e:2x2", "v6e:2x2"])
+def test_rows_that_are_cut_take_the_kernels_too(devices, target):
+    """Halos for sliding layers; for full ones, keys of all pieces and sums of their gradients."""
+    compiled = compile_layers(devices(target)[:4], 8192, 12, second="context")
+    text = assert_our_kernels(compiled)
+    assert set(COLLECTIVE.findall(text)) <= {"all-gather", "reduce-scatter", "collective-permute"}
+    assert compiled.memory_analysis().temp_size_in_bytes < 14 * 8192 * 12 * 64 * 2
 
 
 def test_heads_are_never_padded_to_lanes(devices):
@@ -140,13 +158,6 @@ def test_the_model_trains_with_them(devices, target):
         lowered = jax.jit(jax.grad(loss)).lower(placed(variables, P()), placed(rows, P("data")))
         text = assert_our_kernels(lowered.compile())
     assert not re.findall(r"(?:bf16|f32)\[(?:\d+,)*1024,4,64\]\{", text)
-
-
-@pytest.mark.parametrize("length", [1024, 8192])
-def test_memory_is_linear_in_length(devices, length):
-    """At most that of ten tensors like q; the scores alone would be 256 times q at 8,192."""
-    memory = compile_layers(devices("v5e:2x2")[:1], length, 12).memory_analysis()
-    assert memory.temp_size_in_bytes < 10 * length * 12 * 64 * 2
 
 
 def test_an_odd_number_of_heads_per_device_falls_back(devices):

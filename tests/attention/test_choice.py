@@ -239,9 +239,9 @@ def test_the_more_special_entry_counts(tuned):
 
 
 def test_the_options_reach_the_kernel(tuned):
-    tuned({"cpu": {"full": {"pallas_triton": {"fwd_q": 16}}}})
+    tuned({"cpu": {"full": {"pallas_triton": {"fwd_q": 8}}}})
     x = jnp.zeros((1, 64, 1, 64))
-    with pytest.raises(UserError, match="fwd_q is 16; it must be a power of two of at least 64"):
+    with pytest.raises(UserError, match="fwd_q is 8; it must be a power of two of at least 16"):
         attention(x, x, x, key_ranges(jnp.ones((1, 64), jnp.int32)), implementation="pallas_triton")
 
 

@@ -119,6 +119,22 @@ def test_attention_is_that_of_one_device_and_communicates_nothing(
     assert not collectives(compiled)
 
 
+@pytest.mark.parametrize(
+    ("window", "implementation"), [(None, "pallas_tpu"), (None, "pallas_triton"), (16, "xla_range")]
+)
+def test_a_row_may_be_cut(on, window, implementation):
+    """Pieces of 24 tokens are shorter than any halo: keys are gathered for windows as well."""
+    want = jax.jit(both_passes, static_argnums=(5, 6))(*inputs(), window, "dense")
+    with on(data=2, context=4):
+        mesh = jax.sharding.get_mesh()
+        wide = NamedSharding(mesh, P("data", "context"))
+        placed = [jax.device_put(x, wide) for x in inputs()]
+        both = jax.jit(both_passes, static_argnums=(5, 6), out_shardings=wide)
+        got = both(*placed, window, implementation)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, atol=5e-6)
+
+
 def test_a_collective_would_be_seen(on):
     with on(data=8):
         flat = NamedSharding(jax.sharding.get_mesh(), P("data"))

@@ -213,12 +213,12 @@ def call(**changes) -> Call:
     [
         ({"heads": 7}, "7 heads of 64 per device do not fill tiles of 128 lanes; a multiple of 2"),
         ({"head_dim": 96}, "heads of 96 do not fill 128 lanes"),
-        ({"symmetric": False}, "causal"),
         ({"dtype": "float16"}, "not float16"),
         ({"platform": "gpu"}, "it is for TPU"),
         ({"device_kind": "TPU v3"}, "older than v4"),
         ({"length": 65_536, "window": None}, "65536 tokens does not fit"),
         ({"device_kind": "TPU v4", "length": 16_384, "window": 4096}, "does not fit"),
+        ({"keys": 262_144}, "262144 tokens does not fit"),
     ],
 )
 def test_refusals_say_why(changes, reason):
@@ -231,6 +231,8 @@ def test_refusals_say_why(changes, reason):
     [
         {},
         {"window": None},
+        {"window": None, "symmetric": False},
+        {"window": None, "keys": 65_536},
         {"device_kind": "TPU v4", "window": None},
         {"heads": 1, "head_dim": 128},
     ],
@@ -250,7 +252,8 @@ def test_an_odd_number_of_heads_falls_back_and_says_why():
     [
         ({"dtype": "float32"}, "multiplies in bfloat16"),
         ({"head_dim": 32}, "heads of 64 or 128"),
-        ({"symmetric": False}, "causal"),
+        ({"symmetric": False}, "whole rows"),
+        ({"keys": 16_384}, "whole rows"),
         ({"platform": "gpu"}, "it is for TPU"),
     ],
 )

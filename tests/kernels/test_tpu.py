@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 from modernbert_jax import rope
-from modernbert_jax.attention import dense, key_ranges, pallas_tpu, splash
+from modernbert_jax.attention import context, dense, key_ranges, pallas_tpu, splash
 
 LENGTH, BLOCK, STEP = 768, 256, 128
 SMALL = {
@@ -40,9 +40,12 @@ def run(module, arrays, ranges, window):
     return both(*arrays)
 
 
-def check(module, segments, window, heads=2, width=64):
-    ranges = key_ranges(jnp.asarray(segments), window)
-    arrays = tensors(*segments.shape, heads, width)
+def check(module, segments, window, heads=2, width=64, **kind):
+    ranges = key_ranges(jnp.asarray(segments), window, **kind)
+    compare(module, tensors(*segments.shape, heads, width), ranges, window)
+
+
+def compare(module, arrays, ranges, window):
     for got, want in zip(
         run(module, arrays, ranges, window), run(dense, arrays, ranges, window), strict=True
     ):
@@ -67,6 +70,21 @@ def test_a_length_that_no_block_divides(window):
 @pytest.mark.parametrize(("heads", "width"), [(4, 64), (4, 32), (1, 128)])
 def test_heads(heads, width, window):
     check(pallas_tpu, tiny.segments([[200, 184]], 384), window, heads, width)
+
+
+@pytest.mark.usefixtures("tpu_interpreter")
+@pytest.mark.parametrize("window", [None, 128])
+def test_causal_masks(window):
+    check(pallas_tpu, tiny.segments([[200, 184]], 384), window, causal=True)
+
+
+@pytest.mark.usefixtures("tpu_interpreter")
+def test_queries_of_a_piece_of_the_row():
+    ranges = key_ranges(jnp.asarray(packings.worst_cases(LENGTH, STEP)[2]))
+    q, k, v, cotangent = tensors(2, LENGTH, 2, 64)
+    own = np.s_[:, BLOCK : 2 * BLOCK]
+    piece = context.piece_of(ranges, jnp.asarray(BLOCK), BLOCK)
+    compare(pallas_tpu, (q[own], k, v, cotangent[own]), piece, None)
 
 
 @pytest.mark.usefixtures("tpu_interpreter")

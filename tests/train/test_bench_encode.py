@@ -1,5 +1,8 @@
 """The encode suite: sides in processes of their own that have to agree."""
 
+import io
+import types
+
 import numpy as np
 import pytest
 import tiny
@@ -38,6 +41,21 @@ def test_a_disagreement_is_an_error(monkeypatch):
     monkeypatch.setattr(encode, "_worker", lambda *_: worker())
     with pytest.raises(RuntimeError, match=r"peer differ from ours by 1\.0e-03"):
         next(encode.compare(tiny.config(), {"two": ([2], ("peer",))}, repeats=1))
+
+
+def test_no_turn_begins_after_long_ones(tmp_path, monkeypatch):
+    worker = types.SimpleNamespace(stdin=io.StringIO())
+    monkeypatch.setattr(encode, "_worker", lambda *_: encode.contextlib.nullcontext(worker))
+    monkeypatch.setattr(encode, "_answer", lambda *_: {"seconds": 1.0})
+    monkeypatch.setattr(encode.np, "load", lambda path: np.zeros(1))
+
+    def turns():
+        found = encode._take_turns(tmp_path, [[1]], ("ours", "peer"), 3, tmp_path)
+        return [len(each) for each in found.values()]
+
+    assert turns() == [3, 3]
+    monkeypatch.setattr(encode, "ENOUGH", 0.0)
+    assert turns() == [1, 1]
 
 
 def test_a_worker_that_dies_is_named(tmp_path, monkeypatch):
