@@ -1,59 +1,212 @@
 """Checkpoints of a run: the whole training state and where it stood, with Orbax."""
 
-from collections.abc import Sequence
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from modernbert_jax import checksums
+from modernbert_jax.errors import UserError
+
 from .step import TrainState
+
+ASIDE = ".damaged"
+"""Ends the name of a checkpoint that was found damaged; nothing reads it any more."""
+
+
+class SaveFailed(RuntimeError):
+    """The last checkpoint of a run could not be written."""
 
 
 class Checkpoints:
     """The checkpoints of a run, `<step>/` each. A context manager: leaving it waits for writing.
 
     A checkpoint appears under its name only when it is whole; what a killed run was writing is
-    never read.
+    never read. Once it is there, checksums of its files are added, and before it is read they are
+    compared. Every process must make the same calls.
     """
 
     def __init__(
-        self, folder: str | Path, keep: int, keep_every: int = 0, always: Sequence[int] = ()
+        self,
+        folder: str | Path,
+        keep: int,
+        keep_every: int = 0,
+        always: Sequence[int] = (),
+        say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
     ):
-        """Keeps the newest `keep`, those at multiples of `keep_every` steps, and those `always`."""
+        """Keeps the newest `keep`, those at multiples of `keep_every` steps, and those `always`.
+
+        What goes wrong without stopping the run is passed to `say`, in process 0.
+        """
         policies = ocp.training.preservation_policies
         kept = [policies.LatestN(keep), policies.CustomSteps(tuple(always))]
         if keep_every:
             kept.append(policies.EveryNSteps(keep_every))
+        self.folder = Path(folder).absolute()
+        self._first, self._say = jax.process_index() == 0, say
+        self._remove_unfinished()
         self._checkpointer = ocp.training.Checkpointer(
-            str(Path(folder).absolute()), preservation_policy=policies.AnyPreservationPolicy(kept)
+            str(self.folder), preservation_policy=policies.AnyPreservationPolicy(kept)
         )
         self._saved: int | None = self.latest()
+        self._saving: threading.Thread | None = None
+        self._problem: Exception | None = None
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_) -> None:
-        self._checkpointer.close()
+    def __exit__(self, kind: type | None, *_) -> None:
+        try:
+            self.finish()
+        except SaveFailed:
+            if kind is None:
+                raise
+        finally:
+            self._checkpointer.close()
 
     def latest(self, before: int | None = None) -> int | None:
         """The step of the newest whole checkpoint, or of the newest at or before one."""
-        steps = [c.step for c in self._checkpointer.checkpoints]
-        return max((s for s in steps if before is None or s <= before), default=None)
+        return max((s for s in self._steps() if before is None or s <= before), default=None)
 
     def save(self, state: TrainState, progress: dict[str, Any]) -> None:
-        """Begins writing `state` and JSON `progress`; returns once the state may be changed."""
+        """Begins writing `state` and JSON `progress`; returns once the state may be changed.
+
+        A checkpoint that cannot be written is one less, and the next one is tried all the same.
+        """
         step = int(state.step)
         if step == self._saved:
             return
-        self._checkpointer.save_checkpointables_async(
-            step, {"state": state}, custom_metadata=progress, force=True
-        )
+        self._settle()
         self._saved = step
+        try:
+            response = self._checkpointer.save_checkpointables_async(
+                step, {"state": state}, custom_metadata=progress, force=True
+            )
+        except Exception as error:
+            if jax.process_count() > 1:  # others may be waiting where this one has left
+                raise
+            self._failed(step, error)
+            return
+        self._saving = threading.Thread(target=self._watch, args=(step, response))
+        self._saving.start()
 
-    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The newest state and its progress; `like` has the shapes, dtypes and shardings.
+    def finish(self) -> None:
+        """Waits for writing. Raises `SaveFailed` if the last checkpoint could not be written."""
+        self._settle()
+        if self._problem is not None:
+            last = self.latest()
+            raise SaveFailed(
+                f"{self.folder}: the last checkpoint could not be written"
+                f" ({_reason(self._problem)}); the newest is"
+                f" {'none' if last is None else f'that of step {last:,}'}; make room there and run"
+                " the same command again"
+            ) from self._problem
 
-        The shardings may be others than those that it was saved with.
+    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """The newest undamaged state and its progress; None where there is no checkpoint yet.
+
+        Newer ones that are damaged are set aside. `like` has the shapes, dtypes and shardings; the
+        latter may be others than those that the state was saved with.
+
+        Raises:
+            UserError: there are checkpoints, and all of them are damaged.
         """
-        loaded = self._checkpointer.load_checkpointables(None, {"state": like})
-        return loaded["state"], self._checkpointer.metadata().custom_metadata
+        step, problem = self._choose() if self._first else (None, "")
+        step = -1 if step is None else step
+        if jax.process_count() > 1:
+            step, bad = multihost_utils.broadcast_one_to_all(np.int32([step, bool(problem)]))
+            step, problem = int(step), problem or ("all are damaged" if bad else "")
+        if problem:
+            raise UserError(
+                f"{self.folder}: no checkpoint is left to resume from: {problem}; start again in"
+                " another --output, or put undamaged copies back"
+            )
+        self._checkpointer.reload()
+        self._saved = None if step < 0 else step
+        if step < 0:
+            return None
+        loaded = self._checkpointer.load_checkpointables(step, {"state": like})
+        return loaded["state"], self._checkpointer.metadata(step).custom_metadata
+
+    def _choose(self) -> tuple[int | None, str]:
+        """The newest undamaged step, or None and what is wrong with all that there are."""
+        damaged: dict[Path, str] = {}
+        for step in sorted(self._steps(), reverse=True):
+            path = self.folder / str(step)
+            problem = checksums.damage(path)
+            if problem is None:
+                for bad, reason in damaged.items():
+                    aside = _aside(bad)
+                    bad.rename(aside)
+                    self._say(f"{bad}: damaged ({reason}); set aside as {aside.name}")
+                if damaged:
+                    self._say(f"{path}: used instead")
+                return step, ""
+            damaged[path] = problem
+        lost = dict.fromkeys(self.folder.glob(f"*{ASIDE}*"), "set aside before") | damaged
+        return None, ", ".join(f"{path.name} ({reason})" for path, reason in lost.items())
+
+    def _steps(self) -> list[int]:
+        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+
+    def _watch(self, step: int, response: Any) -> None:
+        """In a thread of its own: waits for the writing, and adds the checksums."""
+        try:
+            response.result()
+        except Exception as error:
+            self._failed(step, error)
+            return
+        self._problem = None
+        if self._first:
+            try:
+                checksums.write(self.folder / str(step))
+            except OSError as error:
+                self._say(f"{self.folder / str(step)}: without checksums ({_reason(error)})")
+
+    def _failed(self, step: int, error: Exception) -> None:
+        self._problem = error
+        if self._first:
+            self._say(f"{self.folder / str(step)}: not saved ({_reason(error)}); training goes on")
+
+    def _settle(self) -> None:
+        """Waits for what is being written, and clears up behind it if that failed."""
+        if self._saving is not None:
+            self._saving.join()
+            self._saving = None
+        try:
+            self._checkpointer.wait()
+        except Exception as error:  # Orbax tells every thread once, and the other one has said it
+            self._problem = error
+        if self._problem is not None:
+            self._saved = None
+            self._remove_unfinished()
+            self._checkpointer.reload()
+
+    def _remove_unfinished(self) -> None:
+        """Removes what was begun and will not be finished: it may be what fills the disk."""
+        if self._first:
+            for left in self.folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _aside(path: Path) -> Path:
+    """A free name for a damaged checkpoint, beside it."""
+    names = [path.with_name(path.name + ASIDE)]
+    while names[-1].exists():
+        names.append(path.with_name(f"{path.name}{ASIDE}-{len(names) + 1}"))
+    return names[-1]
+
+
+def _reason(error: BaseException) -> str:
+    """What a storage error says, without the specification that TensorStore repeats in it."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0].split(" [tensorstore_spec", 1)[0].split(" [source locations", 1)[0][:300]
