@@ -1,5 +1,7 @@
 """Checkpoints of a run: the whole training state and where it stood, with Orbax."""
 
+import logging
+import math
 import shutil
 import sys
 import threading
@@ -19,6 +21,9 @@ from .step import TrainState
 
 ASIDE = ".damaged"
 """Ends the name of a checkpoint that was found damaged; nothing reads it any more."""
+
+SMALL = 1 << 20
+"""Bytes of a file that costs nothing to read."""
 
 
 class SaveFailed(RuntimeError):
@@ -43,21 +48,26 @@ class Checkpoints:
     ):
         """Keeps the newest `keep`, those at multiples of `keep_every` steps, and those `always`.
 
-        What goes wrong without stopping the run is passed to `say`, in process 0.
+        Those that are damaged are set aside; of all but the newest only sizes and small files are
+        looked at. What goes wrong without stopping the run is passed to `say`, in process 0.
+
+        Raises:
+            UserError: there are checkpoints, and all of them are damaged.
         """
         policies = ocp.training.preservation_policies
         kept = [policies.LatestN(keep), policies.CustomSteps(tuple(always))]
         if keep_every:
             kept.append(policies.EveryNSteps(keep_every))
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax shows pages of traceback
         self.folder = Path(folder).absolute()
         self._first, self._say = jax.process_index() == 0, say
+        self._saving: threading.Thread | None = None
+        self._problem: Exception | None = None
         self._remove_unfinished()
+        self._saved: int | None = self._undamaged()
         self._checkpointer = ocp.training.Checkpointer(
             str(self.folder), preservation_policy=policies.AnyPreservationPolicy(kept)
         )
-        self._saved: int | None = self.latest()
-        self._saving: threading.Thread | None = None
-        self._problem: Exception | None = None
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -73,7 +83,9 @@ class Checkpoints:
 
     def latest(self, before: int | None = None) -> int | None:
         """The step of the newest whole checkpoint, or of the newest at or before one."""
-        return max((s for s in self._steps() if before is None or s <= before), default=None)
+        self._settle()
+        steps = [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+        return max((s for s in steps if before is None or s <= before), default=None)
 
     def save(self, state: TrainState, progress: dict[str, Any]) -> None:
         """Begins writing `state` and JSON `progress`; returns once the state may be changed.
@@ -110,51 +122,50 @@ class Checkpoints:
             ) from self._problem
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest undamaged state and its progress; None where there is no checkpoint yet.
+        """The newest state and its progress; None where there is no checkpoint yet.
 
-        Newer ones that are damaged are set aside. `like` has the shapes, dtypes and shardings; the
-        latter may be others than those that the state was saved with.
-
-        Raises:
-            UserError: there are checkpoints, and all of them are damaged.
+        `like` has the shapes, dtypes and shardings; the latter may be others than those that the
+        state was saved with.
         """
-        step, problem = self._choose() if self._first else (None, "")
-        step = -1 if step is None else step
-        if jax.process_count() > 1:
-            step, bad = multihost_utils.broadcast_one_to_all(np.int32([step, bool(problem)]))
-            step, problem = int(step), problem or ("all are damaged" if bad else "")
-        if problem:
-            raise UserError(
-                f"{self.folder}: no checkpoint is left to resume from: {problem}; start again in"
-                " another --output, or put undamaged copies back"
-            )
-        self._checkpointer.reload()
-        self._saved = None if step < 0 else step
-        if step < 0:
+        if self._saved is None:
             return None
-        loaded = self._checkpointer.load_checkpointables(step, {"state": like})
-        return loaded["state"], self._checkpointer.metadata(step).custom_metadata
+        loaded = self._checkpointer.load_checkpointables(self._saved, {"state": like})
+        return loaded["state"], self._checkpointer.metadata(self._saved).custom_metadata
 
-    def _choose(self) -> tuple[int | None, str]:
-        """The newest undamaged step, or None and what is wrong with all that there are."""
-        damaged: dict[Path, str] = {}
-        for step in sorted(self._steps(), reverse=True):
+    def _undamaged(self) -> int | None:
+        """The newest undamaged step, for all processes alike; None where there is nothing yet."""
+        newest, lost = self._set_aside() if self._first else (None, [])
+        if jax.process_count() > 1:
+            told = np.int32([-1 if newest is None else newest, len(lost)])
+            step, many = multihost_utils.broadcast_one_to_all(told).tolist()
+            newest, lost = None if step < 0 else step, lost or ["as process 0 says"] * bool(many)
+        if newest is None and lost:
+            raise UserError(
+                f"{self.folder}: all checkpoints are damaged: {', '.join(lost)}; put undamaged"
+                " copies back, or start again in another --output"
+            )
+        return newest
+
+    def _set_aside(self) -> tuple[int | None, list[str]]:
+        """Renames damaged checkpoints, if one is left. The newest other step; what was damaged."""
+        newest, damaged = None, {}
+        numbers = [int(p.name) for p in self.folder.glob("*") if p.name.isdecimal()]
+        for step in sorted(numbers, reverse=True):
             path = self.folder / str(step)
-            problem = checksums.damage(path)
-            if problem is None:
-                for bad, reason in damaged.items():
-                    aside = _aside(bad)
-                    bad.rename(aside)
-                    self._say(f"{bad}: damaged ({reason}); set aside as {aside.name}")
-                if damaged:
-                    self._say(f"{path}: used instead")
-                return step, ""
-            damaged[path] = problem
-        lost = dict.fromkeys(self.folder.glob(f"*{ASIDE}*"), "set aside before") | damaged
-        return None, ", ".join(f"{path.name} ({reason})" for path, reason in lost.items())
-
-    def _steps(self) -> list[int]:
-        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+            reason = checksums.damage(path, math.inf if newest is None else SMALL)
+            if reason is not None:
+                damaged[path] = reason
+            elif newest is None:
+                newest = step
+        if newest is None:
+            before = [f"{path.name}, set aside before" for path in self.folder.glob(f"*{ASIDE}*")]
+            return None, [f"{path.name}, {reason}" for path, reason in damaged.items()] + before
+        for path, reason in damaged.items():
+            path.rename(aside := _aside(path))
+            self._say(f"{path}: damaged ({reason}); set aside as {aside.name}")
+        if any(int(path.name) > newest for path in damaged):
+            self._say(f"{self.folder / str(newest)}: used instead")
+        return newest, list(damaged.values())
 
     def _watch(self, step: int, response: Any) -> None:
         """In a thread of its own: waits for the writing, and adds the checksums."""
