@@ -1,7 +1,10 @@
 """Checkpoints of a run: the whole training state and where it stood, with Orbax."""
 
+import contextlib
 import logging
 import math
+import os
+import re
 import shutil
 import sys
 import threading
@@ -79,7 +82,8 @@ class Checkpoints:
             if kind is None:
                 raise
         finally:
-            self._checkpointer.close()
+            with contextlib.suppress(Exception):  # the same once more
+                self._checkpointer.close()
 
     def latest(self, before: int | None = None) -> int | None:
         """The step of the newest whole checkpoint, or of the newest at or before one."""
@@ -216,8 +220,9 @@ def _aside(path: Path) -> Path:
 
 
 def _reason(error: BaseException) -> str:
-    """What a storage error says, without the specification that TensorStore repeats in it."""
+    """What the system says of a storage error, without the pages that TensorStore adds."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    lines = str(error).splitlines() or [type(error).__name__]
-    return lines[0].split(" [tensorstore_spec", 1)[0].split(" [source locations", 1)[0][:300]
+    if code := re.search(r"os_error_code='(\d+)'", str(error)):
+        return os.strerror(int(code[1]))
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
