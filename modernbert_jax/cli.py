@@ -409,7 +409,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0 done, 2 wrong input, 1 anything else."""
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
-    args = [a for a in args if a != "--debug"]
+    code = _exit_code([a for a in args if a != "--debug"], debug)
+    if code and "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
+        # At its end jax would wait for the other processes, which wait for this one.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _exit_code(args: list[str], debug: bool) -> int:
     try:
         return _run(args)
     except UserError as error:

@@ -25,6 +25,9 @@ from .step import TrainState
 ASIDE = ".damaged"
 """Ends the name of a checkpoint that was found damaged; nothing reads it any more."""
 
+PATIENCE = 60.0
+"""Seconds that a run which ends with an error waits for its last checkpoint."""
+
 SMALL = 1 << 20
 """Bytes of a file that costs nothing to read."""
 
@@ -76,6 +79,10 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type | None, *_) -> None:
+        if kind is not None and self._saving is not None:
+            self._saving.join(PATIENCE)
+            if self._saving.is_alive():  # it waits for a process that is no more
+                return
         try:
             self.finish()
         except SaveFailed:
@@ -110,7 +117,7 @@ class Checkpoints:
                 raise
             self._failed(step, error)
             return
-        self._saving = threading.Thread(target=self._watch, args=(step, response))
+        self._saving = threading.Thread(target=self._watch, args=(step, response), daemon=True)
         self._saving.start()
 
     def finish(self) -> None:
