@@ -328,7 +328,7 @@ def bench(
     """Measures speed beside a peer that does the same work in the same run.
 
     Args:
-        suites: What to measure: data, encode.
+        suites: What to measure: data, encode, train.
         input: Files or globs of text. By default the sources of Python's standard library.
         tokenizer: Directory with tokenizer.json. By default one is trained on the text.
         megabytes: Text that is used, at most.
@@ -520,15 +520,17 @@ def _choices_shown() -> Iterator[None]:
     import jax
 
     log, handler = logging.getLogger("modernbert_jax.attention"), logging.StreamHandler()
-    before = log.level
+    before = log.level, log.propagate
     if jax.process_index() == 0:
         log.addHandler(handler)
         log.setLevel(logging.INFO)
+        log.propagate = False  # once is enough, where something has set up logging
     try:
         yield
     finally:
         log.removeHandler(handler)
-        log.setLevel(before)
+        log.setLevel(before[0])
+        log.propagate = before[1]
 
 
 def _stopped_or_done(finished: bool, command: str, output: Any) -> int:

@@ -7,12 +7,9 @@ their own, and have to find the same hidden states. They take turns, and the fas
 import contextlib
 import importlib.util
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -22,11 +19,14 @@ from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.model import Encoder
 
 from . import Measurement, Options
+from .turns import again, answer, worker
 
 TOLERANCE = 1e-4
 """Between hidden states of the two sides, which are of the order of 1."""
 
 Documents = list[list[int]]
+
+WORKER = Path(__file__).with_name("encode_worker.py")
 
 PEERS = {
     "peer": "transformers, sdpa, documents in the given order",
@@ -110,8 +110,8 @@ def _take_turns(
         workers, outputs = {}, {}
         for side in sides:
             output = folder / f"{side}.npy"
-            workers[side] = stack.enter_context(_worker(side, model, file, output))
-            _answer(side, workers[side])  # one loads and warms up at a time
+            workers[side] = stack.enter_context(worker(WORKER, side, model, file, output))
+            answer(side, workers[side])  # one loads and warms up at a time
             outputs[side] = np.load(output)
         for side, states in outputs.items():
             difference = float(np.abs(states - outputs["ours"]).max())
@@ -119,28 +119,6 @@ def _take_turns(
                 raise RuntimeError(f"hidden states of {side} differ from ours by {difference:.1e}")
         turns: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
         for _ in range(repeats):
-            for side, worker in workers.items():
-                worker.stdin.write("again\n")
-                worker.stdin.flush()
-                turns[side].append(_answer(side, worker))
+            for side, process in workers.items():
+                turns[side].append(again(side, process))
     return turns
-
-
-@contextlib.contextmanager
-def _worker(side: str, *arguments: Path) -> Iterator[subprocess.Popen]:
-    script = Path(__file__).with_name("encode_worker.py")
-    command = [sys.executable, "-P", script, side, *arguments]
-    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        yield worker
-    finally:
-        worker.stdin.close()
-        worker.kill()
-        worker.wait()
-
-
-def _answer(side: str, worker: subprocess.Popen) -> Any:
-    line = worker.stdout.readline()
-    if not line:
-        raise RuntimeError(f"the process of {side} ended with exit code {worker.wait()}")
-    return json.loads(line)
