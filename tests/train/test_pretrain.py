@@ -157,6 +157,7 @@ def test_only_another_shape_is_compiled(whole, place):
         "compiling short, batches of 2 ...",
         "compiling long, batches of 1 ...",
     ]
+    assert list((place / "cache" / "modernbert-jax" / "compiled").glob("jit_step-*"))
 
 
 def test_any_checkpoint_can_be_exported(whole, tmp_path, capsys):
@@ -291,16 +292,27 @@ def test_a_mixture_is_reported_and_outlives_a_stop(place, mixed, monkeypatch):
 
 
 def test_a_full_disk_stops_nothing_but_saving(whole, place, data, monkeypatch, full_disk, capsys):
-    """From step 3 to 13 no file can grow: neither checkpoints nor metrics nor events."""
+    """From step 4 to 13 no file can grow: neither checkpoints nor metrics nor events.
+
+    Nor is anything compiled but at the start, for other batches, another stage, and the export.
+    """
     config = corpus.run_config(place, data, output=str(place / "full"))
-    calls, take = itertools.count(1), loop.Meter.next
+    begun, take = [0], loop.Meter.next
+    compiled = set()
 
     def next_(*args):
-        full_disk(3 < next(calls) < 14)
+        begun.append(len(begun))
+        full_disk(3 < begun[-1] < 14)
         return take(*args)
 
+    def listen(event, *_, **__):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.add(begun[-1])
+
     monkeypatch.setattr(loop.Meter, "next", next_)
+    jax.monitoring.register_event_duration_secs_listener(listen)
     assert loop.pretrain(config)
+    assert begun[-1] == 24 and {4, 16} <= compiled <= {0, 4, 16, 24}
     folder = place / "full"
     assert curve(folder) == curve(whole)
     lines = capsys.readouterr().err.splitlines()
