@@ -257,6 +257,8 @@ def pretrain(args: Sequence[str]) -> int:
     profiled = Profiler.parse(given["profile_steps"]) if given["profile_steps"] else None
     with _choices_shown():
         finished = loop.pretrain(config, profiled)
+    if sys.modules["jax"].process_index():
+        return 0
     if finished:
         print(f"{config.output}: finished; the model lies in {Path(config.output) / 'export'}")
     return _stopped_or_done(finished, "pretrain", config.output)

@@ -90,7 +90,7 @@ def test_asking_one_process_to_stop_stops_both_at_the_same_step(place):
         both.all[1].send_signal(signal.SIGTERM)
         assert both.wait() == [0, 0], both.output()
     assert "stopped, checkpoint saved; run the same" in both.logs[0].read_text()
-    assert both.logs[1].read_text().count("\n") <= 2  # only process 0 tells
+    assert "stopped" not in both.logs[1].read_text()
     assert 5 <= both.reached() < 400
     assert max(int(p.name) for p in (folder / "checkpoints").iterdir()) == both.reached()
 
@@ -116,14 +116,13 @@ def test_processes_train_as_one(place, config, whole, count):
 def test_killed_it_ends_and_resumes_bit_for_bit(place, config, whole, victims):
     """Those that are left end by themselves, and say so; nobody hangs."""
     folder = place / f"killed-{len(victims)}-{victims[0]}"
-    for step in (3, 14):
-        with Processes(config, folder, count=2) as both:
-            both.reach(step)
-            for victim in victims:
-                both.all[victim].kill()
-            codes = both.wait(200)
-        assert [codes[v] for v in victims] == [-signal.SIGKILL] * len(victims)
-        assert 0 not in codes, both.output()
+    with Processes(config, folder, count=2) as both:
+        both.reach(9)
+        for victim in victims:
+            both.all[victim].kill()
+        codes = both.wait(150)
+    assert [codes[v] for v in victims] == [-signal.SIGKILL] * len(victims)
+    assert 0 not in codes, both.output()
     with Processes(config, folder, count=2) as both:
         assert both.wait() == [0, 0], both.output()
     assert curve(folder) == curve(whole)
