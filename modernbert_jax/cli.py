@@ -247,6 +247,8 @@ def pretrain(args: Sequence[str]) -> int:
     if given["dry_run"]:
         return _dry_run(given)
 
+    import jax
+
     from modernbert_jax.train.distributed import Launch
 
     Launch(**{name: given[name] for name in ("coordinator", "processes", "process")}).join()
@@ -257,7 +259,7 @@ def pretrain(args: Sequence[str]) -> int:
     profiled = Profiler.parse(given["profile_steps"]) if given["profile_steps"] else None
     with _choices_shown():
         finished = loop.pretrain(config, profiled)
-    if sys.modules["jax"].process_index():
+    if jax.process_index():
         return 0
     if finished:
         print(f"{config.output}: finished; the model lies in {Path(config.output) / 'export'}")
