@@ -54,7 +54,7 @@ plans: .venv-aot/installed
 # Speed beside the usual way, in one run: make bench ARGS="--input 'text/*.jsonl'". It wants a machine
 # that does nothing else.
 bench: .venv-parity/bench
-	.venv-parity/bin/modernbert-jax bench data encode $(ARGS)
+	.venv-parity/bin/modernbert-jax bench data encode train $(ARGS)
 
 # Times attention on the device at hand: make bench-kernels ARGS="--output tuning.json"
 bench-kernels: .venv/installed

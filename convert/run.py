@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from modernbert_jax import checksums
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError
 from modernbert_jax.tokenizer import FILES
@@ -34,6 +35,8 @@ def read(directory: Path) -> Checkpoint:
     from orbax.checkpoint import v1 as ocp  # takes a second, and reading `hf` does without
 
     directory = directory.absolute()
+    if (problem := checksums.damage(directory)) is not None:
+        raise UserError(f"{directory}: damaged ({problem}); take another checkpoint of the run")
     try:
         metadata = ocp.checkpointables_metadata(directory)
         config = ModernBertConfig.from_hf(metadata.custom_metadata["model"])

@@ -240,6 +240,8 @@ def pretrain(args: Sequence[str]) -> int:
     if given["dry_run"]:
         return _dry_run(given)
 
+    import jax
+
     from modernbert_jax.train.distributed import Launch
 
     Launch(**{name: given[name] for name in ("coordinator", "processes", "process")}).join()
@@ -250,6 +252,8 @@ def pretrain(args: Sequence[str]) -> int:
     profiled = Profiler.parse(given["profile_steps"]) if given["profile_steps"] else None
     with _choices_shown():
         finished = loop.pretrain(config, profiled)
+    if jax.process_index():
+        return 0
     if finished:
         print(f"{config.output}: finished; the model lies in {Path(config.output) / 'export'}")
     return _stopped_or_done(finished, "pretrain", config.output)
@@ -387,7 +391,7 @@ def bench(
     """Measures speed beside a peer that does the same work in the same run.
 
     Args:
-        suites: What to measure: data, encode.
+        suites: What to measure: data, encode, train.
         input: Files or globs of text. By default the sources of Python's standard library.
         tokenizer: Directory with tokenizer.json. By default one is trained on the text.
         megabytes: Text that is used, at most.
@@ -469,7 +473,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0 done, 2 wrong input, 1 anything else."""
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
-    args = [a for a in args if a != "--debug"]
+    code = _exit_code([a for a in args if a != "--debug"], debug)
+    if code and "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
+        # At its end jax would wait for the other processes, which wait for this one.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _exit_code(args: list[str], debug: bool) -> int:
     try:
         return _run(args)
     except UserError as error:

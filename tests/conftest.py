@@ -1,6 +1,25 @@
 """Puts `tests/support` on the path: builders that tests, goldens and live comparisons share."""
 
+import signal
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent / "support"))
+
+
+@pytest.fixture
+def full_disk() -> Iterator[Callable[[bool], None]]:
+    """While it was last called with True, files cannot grow: what a full disk is to them."""
+    resource = pytest.importorskip("resource")
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full(is_full: bool) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 if is_full else soft, hard))
+
+    yield full
+    full(False)
+    signal.signal(signal.SIGXFSZ, before)

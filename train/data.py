@@ -45,8 +45,6 @@ class Batch(NamedTuple):
     """Tokens in each row, int [B]."""
     components: np.ndarray
     """Component of each row, int [B]."""
-    pairs: int
-    """Of a token and another of its document."""
 
 
 class Prepared:
@@ -168,7 +166,7 @@ class Prepared:
         )[host.shard_index :: host.shard_count]
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=READ_AHEAD)
         put = functools.partial(place, size=size, host=host, sharding=sharding)
-        ready = parts.to_iter_dataset(options).map(lambda part: (put(part[0]), *part[1:]))
+        ready = parts.to_iter_dataset(options).map(lambda part: (put(part[0]), part[1]))
         ready = experimental.ThreadPrefetchIterDataset(ready, prefetch_buffer_size=ON_DEVICE)
         return Batches(iter(ready), order, length, size, start, host, sharding)
 
@@ -219,14 +217,13 @@ class Prepared:
             raise UserError(f"{self.folder}: {', '.join(names)} has no {split} rows of {length}")
         return grain.MapDataset.source(RowFiles(self.folder, shards))
 
-    def _decoder(self, length: int) -> Callable[[Sequence[bytes]], tuple[Rows, np.ndarray, int]]:
-        """Makes rows of records; also the tokens in each, and the pairs in all."""
+    def _decoder(self, length: int) -> Callable[[Sequence[bytes]], tuple[Rows, np.ndarray]]:
+        """Makes rows of records; also the tokens in each."""
         dtype, pad_id = np.dtype(self.manifest.dtype), self.tokenizer.pad_id
 
-        def decode(records: Sequence[bytes]) -> tuple[Rows, np.ndarray, int]:
+        def decode(records: Sequence[bytes]) -> tuple[Rows, np.ndarray]:
             ids, lengths = zip(*(read_row(record, dtype) for record in records), strict=True)
-            pairs = sum(int(np.square(sizes, dtype=np.int64).sum()) for sizes in lengths)
-            return layout(ids, lengths, length, pad_id), np.array([len(i) for i in ids]), pairs
+            return layout(ids, lengths, length, pad_id), np.array([len(i) for i in ids])
 
         return decode
 
@@ -257,11 +254,11 @@ class Batches:
         return self
 
     def __next__(self) -> Batch:
-        rows, tokens, pairs = next(self._parts)
+        rows, tokens = next(self._parts)
         first = self.position + self._host.shard_index * self._each
         components = self.order.components(first, first + self._each)
         self.position += self._size
-        return Batch(rows, tokens, components, pairs)
+        return Batch(rows, tokens, components)
 
     def contents(self, tokens: np.ndarray, position: int) -> dict[str, float]:
         """For `metrics.jsonl`: each component's share of some tokens, and its epochs so far."""

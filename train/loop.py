@@ -64,22 +64,21 @@ def _pretrain(config: PretrainConfig, mesh: Mesh, profile_steps: tuple[int, int]
     run.claim()
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(Stop())
+        progress = stack.enter_context(Progress(config.starts[-1]))
+        keep = (config.keep, config.keep_every, config.starts[1:])
         checkpoints = stack.enter_context(
-            Checkpoints(
-                run.folder / "checkpoints", config.keep, config.keep_every, config.starts[1:]
-            )
+            Checkpoints(run.folder / "checkpoints", *keep, say=progress.say)
         )
         with chronometer.during("start"):
-            if checkpoints.latest() is None:
+            if (restored := checkpoints.restore(state_shapes(config, mesh))) is None:
                 state, tokens = init_state(config, params or run.initial_params()), 0
             else:
-                state, saved = checkpoints.restore(state_shapes(config, mesh))
+                state, saved = restored
                 tokens = saved["tokens"]
                 chronometer.add(saved["seconds"])
         shared = config.wandb_project and jax.process_index() == 0
         boards = [Board(run.folder, config)] if shared else []
         writer = stack.enter_context(MetricWriter(run.folder, int(state.step), boards))
-        progress = stack.enter_context(Progress(config.starts[-1]))
         traced = profile_steps if jax.process_index() == 0 else None
         profiler = stack.enter_context(Profiler(run.folder / "profile", traced))
         if state.step:
@@ -90,6 +89,7 @@ def _pretrain(config: PretrainConfig, mesh: Mesh, profile_steps: tuple[int, int]
                 state, tokens = trainer.train_stage(stage, start, end, state, tokens)
             if stop.asked:
                 return False
+        checkpoints.finish()
         run.export(state.params)
     return True
 

@@ -7,16 +7,16 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import tensorboardX
 
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.files import write_bytes
 from modernbert_jax.packing import Rows
 
+from . import sinks
 from .data import Batch, Batches
 
 PEAK_FLOPS = {
@@ -37,27 +37,21 @@ PEAK_FLOPS = {
 """Dense bfloat16 operations per second, from the makers' data sheets, by start of device kind."""
 
 
-class Sink(Protocol):
-    """Something else that gets every row."""
-
-    def write(self, row: Mapping[str, Any]) -> None: ...
-    def close(self) -> None: ...
-
-
 class MetricWriter:
     """Appends rows to `metrics.jsonl` and `tensorboard/` of a run's folder, and to more sinks.
 
     Of several processes only the first writes; all of them know the rows.
     """
 
-    def __init__(self, folder: str | Path, resume_at: int, sinks: Sequence[Sink] = ()):
+    def __init__(self, folder: str | Path, resume_at: int, more: Sequence[sinks.Sink] = ()):
         """Drops rows behind step `resume_at`: a run that was killed makes them again."""
         path = Path(folder) / "metrics.jsonl"
         self.rows = [row for row in read_rows(path) if row["step"] <= resume_at]
-        self._sinks: list[Sink] = []
+        self._sinks: list[sinks.Sink] = []
         if jax.process_index() == 0:
-            write_bytes(path, b"".join(_line(row) for row in self.rows))
-            self._sinks = [Lines(path), Events(Path(folder) / "tensorboard", resume_at), *sinks]
+            write_bytes(path, b"".join(sinks.line(row) for row in self.rows))
+            board = sinks.Events(Path(folder) / "tensorboard", resume_at)
+            self._sinks = [sinks.Lines(path), board, *more]
 
     def write(self, row: dict[str, Any]) -> None:
         """One row; `step` is its place, and every other number a curve in TensorBoard.
@@ -77,40 +71,6 @@ class MetricWriter:
     def __exit__(self, *_) -> None:
         for sink in self._sinks:
             sink.close()
-
-
-class Lines:
-    """Rows as JSON, a line each, appended to a file."""
-
-    def __init__(self, path: Path):
-        self._file = path.open("ab")
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Appends a row, at once."""
-        self._file.write(_line(row))
-        self._file.flush()
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
-
-
-class Events:
-    """Rows as TensorBoard events."""
-
-    def __init__(self, folder: Path, resume_at: int):
-        purge = resume_at + 1 if resume_at else None
-        self._board = tensorboardX.SummaryWriter(str(folder), purge_step=purge)
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Adds every number of a row to its curve."""
-        for name, value in row.items():
-            if name != "step" and isinstance(value, int | float):
-                self._board.add_scalar(name, value, row["step"])
-
-    def close(self) -> None:
-        """Writes what is left."""
-        self._board.close()
 
 
 class Counts(NamedTuple):
@@ -260,7 +220,3 @@ def peak_memory() -> int | None:
     stats = [device.memory_stats() for device in jax.local_devices()]
     known = [s["peak_bytes_in_use"] for s in stats if s and "peak_bytes_in_use" in s]
     return max(known, default=None)
-
-
-def _line(row: Mapping[str, Any]) -> bytes:
-    return (json.dumps(row) + "\n").encode()

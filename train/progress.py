@@ -58,7 +58,7 @@ class Progress:
         if self._bar is not None:
             self._bar.console.print(line, highlight=False)
         elif self._shows:
-            print(line, file=sys.stderr, flush=True)
+            _print(line)
 
 
 def wide_console() -> rich_console.Console:
@@ -71,8 +71,14 @@ def wide_console() -> rich_console.Console:
 def phase(name: str) -> Iterator[None]:
     """Says that a part of the work begins, and how long it took."""
     if jax.process_index() == 0:
-        print(f"{name} ...", file=sys.stderr, flush=True)
+        _print(f"{name} ...")
     began = time.monotonic()
     yield
     if jax.process_index() == 0:
-        print(f"{name}: {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+        _print(f"{name}: {time.monotonic() - began:.1f} s")
+
+
+def _print(line: str) -> None:
+    """On stderr; a log whose disk is full loses a line rather than ending the work."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)

@@ -86,3 +86,17 @@ def run_config(folder: Path, data: Path, **changes) -> PretrainConfig:
         model=model, stages=stages, output=str(folder / "run"), data=str(data), **values
     )
     return dataclasses.replace(config, **changes)
+
+
+def even_config(config: PretrainConfig, rows: int, steps: int = 6, **changes) -> PretrainConfig:
+    """A run of one stage whose batches all have `rows` rows, in two microbatches."""
+    stage = dataclasses.replace(
+        config.stages[0],
+        rows=rows,
+        microbatch_rows=rows // 2,
+        batch_warmup_rows=0,
+        batch_warmup_tokens=0,
+        warmup_tokens=0,
+        tokens=steps * rows * config.stages[0].length,
+    )
+    return dataclasses.replace(config, stages=(stage,), **changes)

@@ -1,6 +1,5 @@
 """Trains the same little run on meshes of eight pretended devices; run by `test_mesh.py`."""
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -21,16 +20,7 @@ def main(folder: Path) -> None:
     for name, shape in json.loads((folder / "meshes.json").read_text()).items():
         made = MeshShape(**shape)
         config = corpus.run_config(folder, data, output=str(folder / name))
-        stage = dataclasses.replace(
-            config.stages[0],
-            rows=16,
-            microbatch_rows=8,
-            batch_warmup_rows=0,
-            batch_warmup_tokens=0,
-            warmup_tokens=0,
-            tokens=6 * 16 * 64,
-        )
-        config = dataclasses.replace(config, mesh=made, stages=(stage,), log_every=1)
+        config = corpus.even_config(config, rows=16, mesh=made)
         jax.clear_caches()
         assert loop.pretrain(config)
 

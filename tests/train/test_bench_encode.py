@@ -34,11 +34,11 @@ def test_sides_take_turns_and_agree():
 def test_a_disagreement_is_an_error(monkeypatch):
     monkeypatch.setattr(encode, "peer_installed", lambda: True)
     monkeypatch.setattr(encode, "_write_random", lambda *_: None)
-    monkeypatch.setattr(encode, "_answer", lambda *_: {})
+    monkeypatch.setattr(encode, "answer", lambda *_: {})
     hidden = {"ours.npy": np.zeros((2, 3)), "peer.npy": np.full((2, 3), 1e-3)}
     monkeypatch.setattr(encode.np, "load", lambda path: hidden[path.name])
     worker = encode.contextlib.nullcontext
-    monkeypatch.setattr(encode, "_worker", lambda *_: worker())
+    monkeypatch.setattr(encode, "worker", lambda *_: worker())
     with pytest.raises(RuntimeError, match=r"peer differ from ours by 1\.0e-03"):
         next(encode.compare(tiny.config(), {"two": ([2], ("peer",))}, repeats=1))
 

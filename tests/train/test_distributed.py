@@ -1,20 +1,18 @@
 """Many processes as one program: how they are told of each other, and that they train alike."""
 
 import dataclasses
-import json
 import os
-import socket
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import corpus
 import numpy as np
 import pytest
+from processes import Processes
 
-from modernbert_jax import UserError, cli
+from modernbert_jax import UserError, cli, convert
+from modernbert_jax.sharding import MeshShape
 from modernbert_jax.train import distributed
-from modernbert_jax.train.config import to_json
 from modernbert_jax.train.distributed import Launch
 from modernbert_jax.train.metrics import read_rows
 
@@ -60,40 +58,99 @@ def test_launchers_are_known_by_their_environment(monkeypatch, environment, name
     assert distributed.launcher() == name
 
 
-@pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path):
-    data = corpus.prepared(tmp_path)
-    config = corpus.run_config(tmp_path, data)
-    stage = dataclasses.replace(
-        config.stages[0],
-        rows=8,
-        microbatch_rows=4,
-        batch_warmup_rows=0,
-        batch_warmup_tokens=0,
-        warmup_tokens=0,
-        tokens=6 * 8 * 64,
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """Where runs lie. Programs are compiled once for all of them."""
+    place = tmp_path_factory.mktemp("runs")
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(place / "cache")
+    yield place
+    os.environ.pop("XDG_CACHE_HOME") if before is None else os.environ.update(XDG_CACHE_HOME=before)
+
+
+def small(folder: Path, steps: int, **options):
+    """A model with one layer, saved at every fourth step and evaluated at every twelfth."""
+    made = corpus.run_config(
+        folder, corpus.prepared(folder, **options), save_every=4, eval_every=12
     )
-    config = dataclasses.replace(config, stages=(stage,), log_every=1)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    made = dataclasses.replace(made, model=dataclasses.replace(made.model, num_hidden_layers=1))
+    return corpus.even_config(made, rows=8, steps=steps)
 
-    def start(name: str, devices: int, *options: str) -> subprocess.Popen:
-        made = dataclasses.replace(config, output=str(tmp_path / name))
-        (tmp_path / f"{name}.json").write_text(json.dumps(to_json(made)))
-        flags = f"--xla_force_host_platform_device_count={devices}"
-        program = "import sys; from modernbert_jax.cli import main; sys.exit(main())"
-        return subprocess.Popen(
-            [sys.executable, "-c", program, "pretrain", tmp_path / f"{name}.json", *options],
-            env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        )
 
-    assert start("one", 1).wait(900) == 0
-    both = ("--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process")
-    started = [start("two", 2, *both, str(i)) for i in range(2)]
-    assert [process.wait(900) for process in started] == [0, 0]
-    assert (tmp_path / "two" / "export" / "model.safetensors").is_file()
-    for a, b in zip(*(curve(tmp_path / name) for name in ("two", "one")), strict=True):
+@pytest.fixture(scope="module")
+def config(place):
+    return small(place, steps=24)
+
+
+def test_asking_one_process_to_stop_stops_both_at_the_same_step(place):
+    folder = place / "asked"
+    config = small(place / "unevaluated", steps=400, validation=0.0)
+    with Processes(config, folder, count=2) as both:
+        both.reach(5)
+        both.all[1].send_signal(signal.SIGTERM)
+        assert both.wait() == [0, 0], both.output()
+    assert "stopped, checkpoint saved; run the same" in both.logs[0].read_text()
+    assert "stopped" not in both.logs[1].read_text()
+    assert 5 <= both.reached() < 400
+    assert max(int(p.name) for p in (folder / "checkpoints").iterdir()) == both.reached()
+
+
+@pytest.fixture(scope="module")
+def whole(place, config) -> Path:
+    """The run of two processes that was never stopped."""
+    with Processes(config, place / "whole", count=2) as both:
+        assert both.wait() == [0, 0], both.output()
+    return place / "whole"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 4])
+def test_processes_train_as_one(place, config, whole, count):
+    with Processes(config, place / f"of-{count}", count=count) as some:
+        assert some.wait() == [0] * count, some.output()
+    close(place / f"of-{count}", whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victims", [(0,), (1,), (0, 1)])
+def test_killed_it_ends_and_resumes_bit_for_bit(place, config, whole, victims):
+    """Those that are left end by themselves, and say so; nobody hangs."""
+    folder = place / f"killed-{len(victims)}-{victims[0]}"
+    with Processes(config, folder, count=2) as both:
+        both.reach(9)
+        for victim in victims:
+            both.all[victim].kill()
+        codes = both.wait(150)
+    assert [codes[v] for v in victims] == [-signal.SIGKILL] * len(victims)
+    assert 0 not in codes, both.output()
+    with Processes(config, folder, count=2) as both:
+        assert both.wait() == [0, 0], both.output()
+    assert curve(folder) == curve(whole)
+    assert convert.verify(folder / "export", whole / "export", tolerance=0.0).equal
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("before", "after", "mesh"),
+    [(2, 1, {}), (1, 2, {}), (2, 4, {}), (4, 2, {}), (2, 2, {"fsdp": 2, "data": 1})],
+)
+def test_other_processes_and_other_meshes_go_on(place, config, whole, before, after, mesh):
+    folder = place / f"{before}-to-{after}-{len(mesh)}"
+    with Processes(config, folder, count=before) as first:
+        first.reach(9)
+        first.all[-1].send_signal(signal.SIGTERM)
+        assert first.wait() == [0] * before, first.output()
+    assert 9 <= first.reached() < 24
+    config = dataclasses.replace(config, mesh=MeshShape(**mesh))
+    with Processes(config, folder, count=after) as second:
+        assert second.wait() == [0] * after, second.output()
+    assert f"resuming at step {first.reached()}" in second.output()
+    close(folder, whole)
+
+
+def close(got: Path, want: Path) -> None:
+    """Within the noise of summing in another order."""
+    for a, b in zip(curve(got), curve(want), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5)
 
 

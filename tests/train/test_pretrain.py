@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import corpus
+import events
 import jax
 import numpy as np
 import pytest
@@ -156,6 +157,7 @@ def test_only_another_shape_is_compiled(whole, place):
         "compiling short, batches of 2 ...",
         "compiling long, batches of 1 ...",
     ]
+    assert list((place / "cache" / "modernbert-jax" / "compiled").glob("jit_step-*"))
 
 
 def test_any_checkpoint_can_be_exported(whole, tmp_path, capsys):
@@ -287,6 +289,65 @@ def test_a_mixture_is_reported_and_outlives_a_stop(place, mixed, monkeypatch):
     assert 9 <= reached(place / "stopped") < 16
     assert loop.pretrain(config("stopped"))
     assert without_times("stopped") == lines
+
+
+def test_a_full_disk_stops_nothing_but_saving(whole, place, data, monkeypatch, full_disk, capsys):
+    """From step 4 to 13 no file can grow: neither checkpoints nor metrics nor events.
+
+    Nor is anything compiled but at the start, for other batches, another stage, and the export.
+    """
+    config = corpus.run_config(place, data, output=str(place / "full"))
+    begun, take = [0], loop.Meter.next
+    compiled = set()
+
+    def next_(*args):
+        begun.append(len(begun))
+        full_disk(3 < begun[-1] < 14)
+        return take(*args)
+
+    def listen(event, *_, **__):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.add(begun[-1])
+
+    monkeypatch.setattr(loop.Meter, "next", next_)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    assert loop.pretrain(config)
+    assert begun[-1] == 24 and {4, 16} <= compiled <= {0, 4, 16, 24}
+    folder = place / "full"
+    assert curve(folder) == curve(whole)
+    lines = capsys.readouterr().err.splitlines()
+    said = {line for line in lines if "not saved" in line}
+    failed = {folder / "checkpoints" / step for step in ("5", "10")}
+    assert {f"{path}: not saved (File too large); training goes on" for path in failed} <= said
+    assert not [line for line in lines if "Traceback" in line or "Error:" in line]
+    assert sorted(int(p.name) for p in (folder / "checkpoints").iterdir()) == [16, 20, 24]
+    steps = [event.step for event in events.read(folder / "tensorboard")][1:]
+    assert steps == [row["step"] for row in read_rows(folder / "metrics.jsonl")]
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(whole, place, command):
+    """The newest, and the export is gone, as if the run had been killed before it."""
+    folder = place / "rotten"
+    shutil.copytree(whole, folder)
+    shutil.rmtree(folder / "export")
+    config = json.loads((folder / "config.json").read_text()) | {"output": str(folder)}
+    (folder / "config.json").write_text(json.dumps(config))
+    file = max((folder / "checkpoints" / "24").rglob("*"), key=lambda p: p.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"checkpoints/24: damaged \(.* take another checkpoint"):
+        convert.load(folder / "checkpoints" / "24")
+    output, _ = (again := command("rotten")).communicate(timeout=900)
+    assert again.returncode == 0, output
+    assert "/24: damaged (" in output and "/20: used instead" in output
+    assert curve(folder) == curve(whole)
+    assert convert.verify(folder / "export", whole / "export", tolerance=0.0).equal
+    shutil.rmtree(folder / "export")
+    for path in (folder / "checkpoints").iterdir():
+        shutil.rmtree(path / "state" / "d", ignore_errors=True)
+    output, _ = (again := command("rotten")).communicate(timeout=900)
+    assert again.returncode == 2 and "all checkpoints are damaged: 24, state/d/" in output
 
 
 def stopping_at(method, count: int):

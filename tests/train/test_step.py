@@ -55,6 +55,8 @@ def test_microbatches_add_up_to_the_batch(step, state, batch):
     for a, b in moments:
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-7 * np.abs(a).max())
     assert metrics.update_norm > 0 and not metrics.skipped_updates
+    lengths = np.array([31, 33, 4, 9, 20, 60])
+    assert metrics.tokens == lengths.sum() and metrics.pairs == (lengths**2).sum()
     norm = np.sqrt(sum(np.square(x).sum() for x in jax.tree.leaves(whole.params)))
     assert metrics.param_norm == pytest.approx(float(norm), rel=1e-5)
 

@@ -18,6 +18,7 @@ from ..progress import wide_console
 SUITES = {
     "data": "modernbert_jax.train.bench.data",
     "encode": "modernbert_jax.train.bench.encode",
+    "train": "modernbert_jax.train.bench.train",
 }
 """Modules by the name of their suite."""
 

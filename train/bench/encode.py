@@ -8,13 +8,10 @@ none after a minute of them, and the fastest turn counts.
 import contextlib
 import importlib.util
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -24,6 +21,7 @@ from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.model import Encoder
 
 from . import Measurement, Options
+from .turns import again, answer, worker
 
 TOLERANCE = 1e-4
 """Between hidden states of the two sides, which are of the order of 1."""
@@ -32,6 +30,8 @@ ENOUGH = 60.0
 """Seconds of turns after which no further one begins."""
 
 Documents = list[list[int]]
+
+WORKER = Path(__file__).with_name("encode_worker.py")
 
 PEERS = {
     "peer": "transformers, sdpa, documents in the given order",
@@ -115,8 +115,8 @@ def _take_turns(
         workers, outputs = {}, {}
         for side in sides:
             output = folder / f"{side}.npy"
-            workers[side] = stack.enter_context(_worker(side, model, file, output))
-            _answer(side, workers[side])  # one loads and warms up at a time
+            workers[side] = stack.enter_context(worker(WORKER, side, model, file, output))
+            answer(side, workers[side])  # one loads and warms up at a time
             outputs[side] = np.load(output)
         for side, states in outputs.items():
             difference = float(np.abs(states - outputs["ours"]).max())
@@ -127,28 +127,6 @@ def _take_turns(
         for turn in range(repeats):
             if turn and time.monotonic() - began >= ENOUGH:
                 break
-            for side, worker in workers.items():
-                worker.stdin.write("again\n")
-                worker.stdin.flush()
-                turns[side].append(_answer(side, worker))
+            for side, process in workers.items():
+                turns[side].append(again(side, process))
     return turns
-
-
-@contextlib.contextmanager
-def _worker(side: str, *arguments: Path) -> Iterator[subprocess.Popen]:
-    script = Path(__file__).with_name("encode_worker.py")
-    command = [sys.executable, "-P", script, side, *arguments]
-    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        yield worker
-    finally:
-        worker.stdin.close()
-        worker.kill()
-        worker.wait()
-
-
-def _answer(side: str, worker: subprocess.Popen) -> Any:
-    line = worker.stdout.readline()
-    if not line:
-        raise RuntimeError(f"the process of {side} ended with exit code {worker.wait()}")
-    return json.loads(line)

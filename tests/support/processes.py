@@ -1,0 +1,85 @@
+"""Several processes of this machine that run the program as one."""
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from modernbert_jax.train.config import PretrainConfig, to_json
+from modernbert_jax.train.metrics import read_rows
+
+PROGRAM = "import sys; from modernbert_jax.cli import main; sys.exit(main())"
+
+
+class Processes:
+    """`pretrain` in `count` processes of `devices` pretended devices each, in a folder.
+
+    Leaving the block ends what still runs. Output goes to `<folder>.log-<number>`.
+    """
+
+    def __init__(self, config: PretrainConfig, folder: Path, count: int, devices: int = 1):
+        self.folder = folder
+        config = dataclasses.replace(config, output=str(folder))
+        file = folder.with_suffix(".json")
+        file.write_text(json.dumps(to_json(config)))
+        several = ("--coordinator", f"127.0.0.1:{free_port()}", "--processes", str(count))
+        self.logs = [folder.with_suffix(f".log-{i}") for i in range(count)]
+        self.all = []
+        for number, log in enumerate(self.logs):
+            options = (*several, "--process", str(number)) if count > 1 else ()
+            with log.open("wb") as output:
+                self.all.append(
+                    subprocess.Popen(
+                        [sys.executable, "-c", PROGRAM, "pretrain", str(file), *options],
+                        env=os.environ
+                        | {
+                            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"
+                            " --xla_backend_optimization_level=0",  # compiles in half the time
+                            "JAX_PLATFORMS": "cpu",
+                        },
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
+                    )
+                )
+
+    def __enter__(self) -> "Processes":
+        return self
+
+    def __exit__(self, *_) -> None:
+        for process in self.all:
+            process.kill()
+            process.wait()
+
+    def wait(self, seconds: float = 900) -> list[int]:
+        """The exit codes of all. An assertion fails if they take longer."""
+        end = time.monotonic() + seconds
+        try:
+            return [p.wait(max(end - time.monotonic(), 0.1)) for p in self.all]
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {seconds} s\n{self.output()}") from None
+
+    def reach(self, step: int) -> None:
+        """Waits until a step is on record. An assertion fails if a process ends before."""
+        while self.reached() < step:
+            assert all(p.poll() is None for p in self.all), self.output()
+            time.sleep(0.01)
+
+    def reached(self) -> int:
+        """The last step on record."""
+        rows = read_rows(self.folder / "metrics.jsonl")
+        return rows[-1]["step"] if rows else 0
+
+    def output(self) -> str:
+        """What all have said."""
+        return "\n".join(f"{log.name}:\n{log.read_text()}" for log in self.logs)
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]

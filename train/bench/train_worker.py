@@ -1,0 +1,153 @@
+"""One side of the `train` suite, in a process of its own: `python -P train_worker.py SIDE ...`."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+THREADS = 2
+MASK_RATE = 0.3
+MASK_ID, SPECIAL = 4, 5
+"""The id of [MASK], and the first that is no special token's."""
+
+Work = dict[str, Any]
+Turn = Callable[[], int]
+"""Makes a turn's steps; returns the real tokens in them."""
+
+
+def documents(work: Work) -> list[np.ndarray]:
+    """Token ids of each document."""
+    return np.split(work["ids"], np.cumsum(work["lengths"])[:-1])
+
+
+def ours(directory: str, work: Work) -> tuple[dict[str, float], Turn]:
+    """The training step of a run, on packed rows."""
+    import jax
+    import optax
+
+    from modernbert_jax import convert, packing
+    from modernbert_jax.heads import MaskedLM
+    from modernbert_jax.train import loss, step
+    from modernbert_jax.train.config import PretrainConfig, Stage
+
+    checkpoint = convert.load(directory)
+    rows, capacity, count = (int(work[name]) for name in ("rows", "capacity", "steps"))
+    tokens = rows * capacity * 1000
+    stage = Stage(name="bench", tokens=tokens, length=capacity, rows=rows, peak_learning_rate=1e-4)
+    config = PretrainConfig(model=checkpoint.config, stages=(stage,))
+    jax.set_mesh(config.mesh.make())
+    vocabulary = checkpoint.config.vocab_size
+    mask = step.MaskRule(MASK_ID, vocabulary, special_ids=tuple(range(SPECIAL)))
+    state = step.init_state(config, jax.tree.map(jax.numpy.asarray, checkpoint.params))
+    module = MaskedLM(config.model, config.runtime)
+    inputs, labels = work["inputs"], work["labels"]
+    segments = np.ones_like(inputs)
+    positions = np.broadcast_to(np.arange(inputs.shape[1], dtype=np.int32), inputs.shape)
+
+    def mean(params):
+        total, number = loss.masked_lm_loss(module, params, inputs, segments, positions, labels)
+        return total / number
+
+    found, grads = jax.jit(jax.value_and_grad(mean))(state.params)
+    agreed = {"loss": float(found), "grad_norm": float(optax.tree.norm(grads))}
+    del grads
+    texts = documents(work)
+    packed = packing.pack([len(text) for text in texts], capacity)[: rows * count]
+    ids = [np.concatenate([texts[i] for i in row]) for row in packed]
+    lengths = [[len(texts[i]) for i in row] for row in packed]
+    whole = packing.layout(ids, lengths, capacity, 0)
+    batches = [
+        packing.Rows(*(jax.numpy.asarray(x[i * rows : (i + 1) * rows]) for x in whole))
+        for i in range(count)
+    ]
+    step_fn = step.train_step(config, stage, 0, mask).lower(state, batches[0]).compile()
+
+    def turn() -> int:
+        nonlocal state
+        for batch in batches:
+            state, metrics = step_fn(state, batch)
+        jax.block_until_ready((state, metrics))
+        return sum(map(len, ids))
+
+    return agreed, turn
+
+
+def peer(directory: str, work: Work, sparse: bool = False) -> tuple[dict[str, float], Turn]:
+    """Padded batches in the given order, by transformers with sdpa and a fused AdamW."""
+    import torch
+    from transformers import ModernBertForMaskedLM
+
+    torch.set_num_threads(THREADS)
+    model = ModernBertForMaskedLM.from_pretrained(
+        directory, attn_implementation="sdpa", dtype=torch.float32, sparse_prediction=sparse
+    ).train()
+    inputs, labels = (torch.from_numpy(work[name]).long() for name in ("inputs", "labels"))
+    loss = model(input_ids=inputs, labels=labels).loss
+    loss.backward()
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(grads)
+    agreed = {"loss": float(loss.detach()), "grad_norm": float(norm)}
+    model.zero_grad()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-5, fused=True)
+    size, count = int(work["documents"]), int(work["steps"])
+    texts = documents(work)[: size * count]
+    batches = []
+    for start in range(0, len(texts), size):
+        group = texts[start : start + size]
+        lengths = torch.tensor([len(text) for text in group])
+        there = torch.arange(int(lengths.max())) < lengths[:, None]
+        ids = torch.zeros(there.shape, dtype=torch.long)
+        ids[there] = torch.from_numpy(np.concatenate(group)).long()
+        batches.append((ids, there))
+
+    def masked(ids: Any, there: Any) -> tuple[Any, Any]:
+        share, drawn = (
+            torch.rand(ids.shape),
+            torch.randint(SPECIAL, model.config.vocab_size, ids.shape),
+        )
+        inputs = torch.where(share < 0.8 * MASK_RATE, MASK_ID, ids)
+        inputs = torch.where((share >= 0.8 * MASK_RATE) & (share < 0.9 * MASK_RATE), drawn, inputs)
+        return torch.where(there, inputs, ids), torch.where(there & (share < MASK_RATE), ids, -100)
+
+    def turn() -> int:
+        for ids, there in batches:
+            inputs, labels = masked(ids, there)
+            # A mask of ones would only cost time.
+            mask = None if there.all() else there.long()
+            model(input_ids=inputs, attention_mask=mask, labels=labels).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return sum(map(len, texts))
+
+    return agreed, turn
+
+
+def peer_sparse(directory: str, work: Work) -> tuple[dict[str, float], Turn]:
+    """Like `peer`, but for `sparse_prediction`, which is off by default."""
+    return peer(directory, work, sparse=True)
+
+
+SIDES = {"ours": ours, "peer": peer, "peer_sparse": peer_sparse}
+
+
+def main(side: str, model: str, work: str) -> None:
+    """Answers until its input ends."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
+    agreed, turn = SIDES[side](model, dict(np.load(work)))
+    turn()
+    print(json.dumps(agreed), flush=True)
+    for _ in sys.stdin:
+        began, cpu = time.perf_counter(), time.process_time()
+        tokens = turn()
+        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
+        answer = {"tokens": tokens, "seconds": seconds, "cpu_seconds": cpu_seconds}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
