@@ -206,9 +206,9 @@ class Checkpoints:
             self._checkpointer.wait()
         except Exception as error:  # Orbax tells every thread once, and the other one has said it
             self._problem = error
+        self._remove_unfinished()  # each time: writers of a failed one may outlive it for a while
         if self._problem is not None:
             self._saved = None
-            self._remove_unfinished()
             self._checkpointer.reload()
 
     def _remove_unfinished(self) -> None:
