@@ -11,6 +11,7 @@ from modernbert_jax.sharding import MeshShape
 
 from .. import config as configs
 from ..tasks import TASKS, Task
+from .lora import Lora
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,9 +67,19 @@ class FinetuneConfig:
     classifier_dropout: float = 0.0
     label_smoothing: float = 0.0
     """Share of the probability that goes to all classes alike."""
-    class_weights: Literal["none", "balanced"] | tuple[float, ...] = "none"
-    """Weight of each class in the loss, in the order of the labels; `balanced` is examples / (classes
-    x examples of the class)."""
+    class_weights: str = "none"
+    """Of each class in the loss: `none`, `balanced` (examples / (classes x examples of the class)),
+    or numbers with commas between them, in the order of the labels."""
+
+    layer_decay: float = 1.0
+    """What the learning rate is multiplied with for every layer that is further from the head."""
+    freeze: tuple[str, ...] = ()
+    """Regular expressions, found in names of tensors (`model.layers.3.attn.Wqkv.weight`), of what is
+    not trained."""
+    freeze_layers: int = 0
+    """The embeddings and so many first layers are not trained either."""
+    lora: Lora = dataclasses.field(default_factory=Lora)
+    """Adapters that are trained instead of the encoder, and merged for the export."""
 
     eval_every: float = 1.0
     """Epochs between evaluations; also at the end."""
@@ -122,8 +133,23 @@ class FinetuneConfig:
                 "label_smoothing and class_weights are for classification and tokens; the task is"
                 f" {self.task.kind}"
             )
-        if isinstance(self.class_weights, tuple) and not all(w > 0 for w in self.class_weights):
-            raise UserError(f"class_weights is {self.class_weights}; each must be more than 0")
+        self.given_class_weights  # noqa: B018 (raises)
+
+    @property
+    def given_class_weights(self) -> tuple[float, ...]:
+        """The numbers in `class_weights`, if it has any. Raises `UserError`."""
+        if self.class_weights in ("none", "balanced"):
+            return ()
+        try:
+            found = tuple(float(x) for x in self.class_weights.split(","))
+        except ValueError:
+            found = ()
+        if not found or not all(0 < w < math.inf for w in found):
+            raise UserError(
+                f"class_weights is {self.class_weights!r}; it must be none, balanced, or numbers"
+                " above 0 with commas between them"
+            )
+        return found
 
     def _require(self, name: str, ok: bool, what: str) -> None:
         if not ok:
