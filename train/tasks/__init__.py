@@ -10,6 +10,7 @@ from .choice import Choice
 from .classification import Classification
 from .example import IGNORED, Example
 from .multilabel import MultiLabel
+from .read import read
 from .records import Record, Records
 from .regression import Regression
 from .task import Outputs, Task
@@ -26,6 +27,7 @@ __all__ = [
     "Records",
     "Regression",
     "Task",
+    "read",
 ]
 
 TASKS: dict[str, type[Task]] = {
