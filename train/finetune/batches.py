@@ -7,6 +7,7 @@ So neither the seed nor a batch's lengths change a shape, and hardly a token is 
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -29,6 +30,9 @@ ORDINARY_ROW = 1024
 
 _SAMPLES = 16
 """Batches that are laid out to choose a shape."""
+
+_SAMPLE_EXAMPLES = 4096
+"""Examples in one of them at most."""
 
 _OVERHEAD = 192
 """What a microbatch costs beside its tokens, in tokens: adding up gradients, starting programs."""
@@ -92,7 +96,7 @@ def choose(
     longest = max(max(of_one) for of_one in lengths)
     width = max(len(of_one) for of_one in lengths) if coupled else 1
     rng = np.random.default_rng(0)
-    size = min(examples, len(lengths))
+    size = min(examples, len(lengths), _SAMPLE_EXAMPLES)
     trials = [
         [n for i in rng.choice(len(lengths), size, replace=False) for n in lengths[i]]
         for _ in range(min(_SAMPLES, -(-len(lengths) // size)))
@@ -111,7 +115,7 @@ def choose(
             if best is None or cost < best[0]:
                 best = cost, Shape(rows=rows, length=length, documents=documents)
     shape = best[1]
-    return dataclasses.replace(shape, microbatches=_most(lengths, size, shape, coupled))
+    return dataclasses.replace(shape, microbatches=_most(lengths, examples, shape, coupled))
 
 
 def _row_lengths(longest: int, pieces: int) -> list[int]:
@@ -170,7 +174,9 @@ def arrange(lengths: Lengths, shape: Shape, coupled: bool = False) -> list[list[
 
 
 def _of_examples(first: int, end: int, lengths: Lengths, shape: Shape) -> list[Row]:
-    return _rows([(i, j) for i in range(first, end) for j in range(len(lengths[i]))], lengths, shape)
+    return _rows(
+        [(i, j) for i in range(first, end) for j in range(len(lengths[i]))], lengths, shape
+    )
 
 
 def _rows(sequences: Row, lengths: Lengths, shape: Shape) -> list[Row]:
@@ -244,6 +250,15 @@ class TrainingBatches:
         """Batches in an epoch."""
         return -(-len(self._examples) // self._size)
 
+    def updates(self, epochs: float) -> int:
+        """Batches in so many epochs."""
+        return math.ceil(epochs * self.per_epoch)
+
+    def examples_before(self, step: int) -> int:
+        """Examples that were seen before update `step`."""
+        epochs, number = divmod(step, self.per_epoch)
+        return epochs * len(self._examples) + number * self._size
+
     def members(self, step: int) -> np.ndarray:
         """The examples of the batch that update `step` (from 0) is made with."""
         epoch, number = divmod(step, self.per_epoch)
@@ -253,8 +268,8 @@ class TrainingBatches:
     def _order(self, epoch: int) -> np.ndarray:
         return np.random.default_rng((self._seed, epoch)).permutation(len(self._examples))
 
-    def at(self, step: int) -> Batch:
-        """The batch of update `step`, from 0."""
+    def at(self, step: int) -> tuple[Batch, int]:
+        """The batch of update `step`, from 0, and how many examples it has."""
         chosen = self.members(step)
         lengths = [self._lengths[i] for i in chosen]
         examples = [self._examples[i] for i in chosen]
@@ -262,7 +277,7 @@ class TrainingBatches:
         if len(rows) > self.shape.microbatches:
             raise AssertionError(f"{len(rows)} microbatches; there is room for {self.shape}")
         parts = [fill(examples, of_one, self.shape, self._objective) for of_one in rows]
-        return stack(parts, self.shape, self._objective)
+        return stack(parts, self.shape, self._objective), len(examples)
 
 
 def evaluation_batches(

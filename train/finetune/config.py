@@ -109,7 +109,13 @@ class FinetuneConfig:
     """Project of Weights & Biases that gets the metrics too; needs the extra `wandb`."""
 
     def __post_init__(self):
-        for name in ("epochs", "batch_examples", "microbatch_tokens", "learning_rate", "eval_every"):
+        for name in (
+            "epochs",
+            "batch_examples",
+            "microbatch_tokens",
+            "learning_rate",
+            "eval_every",
+        ):
             self._require(name, 0 < getattr(self, name) < math.inf, "more than 0")
         for name in ("save_every", "keep", "log_every", "skip_limit"):
             self._require(name, getattr(self, name) >= 1, "1 or more")

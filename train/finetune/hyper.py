@@ -15,6 +15,8 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ..schedule import REMAINING
+
 Shape = Literal["linear", "cosine", "one_minus_sqrt", "constant"]
 
 
@@ -34,10 +36,5 @@ class Hyper(NamedTuple):
         """The learning rate after `step` updates: a rise from 0, then a fall to 0 at `total`."""
         rise = jnp.where(step < self.warmup, step / jnp.maximum(self.warmup, 1), 1.0)
         x = jnp.clip((step - self.warmup) / jnp.maximum(self.total - self.warmup, 1), 0.0, 1.0)
-        fall = {
-            "linear": 1 - x,
-            "cosine": (1 + jnp.cos(jnp.pi * x)) / 2,
-            "one_minus_sqrt": 1 - jnp.sqrt(x),
-            "constant": jnp.ones_like(x),
-        }[shape]
+        fall = 1.0 if shape == "constant" else REMAINING[shape](x)
         return self.learning_rate * rise * fall

@@ -19,36 +19,17 @@ from modernbert_jax.heads import Classifier, document_pooling, pool
 from modernbert_jax.packing import Rows
 from modernbert_jax.sharding import constrain, tree_shardings
 
-from .. import schedule
 from ..guard import Guard, judge
 from ..optimizer import matrices, stable_adamw
 from .batches import Batch
 from .config import FinetuneConfig
+from .hyper import Hyper
 from .objectives import Objective, Sums
 from .partition import Partition
 from .start import in_training
 
 _ADAPTERS = 2**32 - 2
 """Folded into the key for new adapters; no update is numbered so."""
-
-
-class Hyper(NamedTuple):
-    """What a compiled step takes as an argument, float32 scalars."""
-
-    learning_rate: Any
-    """The highest of the schedule."""
-    weight_decay: Any
-    warmup: Any
-    """Updates over which the rate rises."""
-    updates: Any
-    """In all; the rate has fallen to zero behind them."""
-
-    @classmethod
-    def of(cls, config: FinetuneConfig, updates: int) -> "Hyper":
-        """For a run of so many updates."""
-        rise = round(config.warmup * updates)
-        values = (config.learning_rate, config.weight_decay, rise, updates)
-        return cls(*(jnp.float32(x) for x in values))
 
 
 class Best(NamedTuple):
@@ -93,7 +74,7 @@ class StepMetrics(NamedTuple):
     microbatches: jax.Array
 
 
-TrainStep = Callable[[State, Any, Batch, Hyper], tuple[State, StepMetrics]]
+TrainStep = Callable[[State, Any, Hyper, Batch], tuple[State, StepMetrics]]
 ForwardStep = Callable[[Any, Any, Batch], tuple[jax.Array, Sums]]
 
 
@@ -108,16 +89,6 @@ class Learner:
     documents: int
     """In a row at most."""
     partition: Partition
-
-    def rate(self, step: jax.Array, hyper: Hyper) -> jax.Array:
-        """The learning rate of update `step`, from 0."""
-        rise = jnp.minimum(step / jnp.maximum(hyper.warmup, 1.0), 1.0)
-        rise = jnp.where(hyper.warmup > 0, rise, 1.0)
-        if self.config.schedule == "constant":
-            return hyper.learning_rate * rise
-        left = jnp.maximum(hyper.updates - hyper.warmup, 1.0)
-        over = jnp.clip((step - hyper.warmup) / left, 0.0, 1.0)
-        return hyper.learning_rate * rise * schedule.REMAINING[self.config.schedule](over)
 
     def optimizer(self, rate: Any, hyper: Hyper | None) -> optax.GradientTransformation:
         """At a learning rate; without `hyper` good for making a state."""
@@ -186,11 +157,11 @@ class Learner:
         logits = bound.logits(x, deterministic=plain)
         return logits, self.objective.sums(logits, targets, weights, rows.segment_ids)
 
-    def train_step(self, shapes: tuple[State, Any] | None = None) -> TrainStep:
-        """The compiled update. It takes over the state's memory; `shapes` give the mesh's places."""
+    def train_step(self, state: State) -> TrainStep:
+        """The compiled update. It takes over the state's memory, and leaves all where `state` is."""
         out = None
-        if shapes and not (mesh := jax.sharding.get_mesh()).empty:
-            out = (jax.tree.map(lambda x: x.sharding, shapes[0]), NamedSharding(mesh, P()))
+        if not (mesh := jax.sharding.get_mesh()).empty:
+            out = (jax.tree.map(lambda x: x.sharding, state), NamedSharding(mesh, P()))
         return jax.jit(self._update, donate_argnums=0, out_shardings=out)
 
     def forward_step(self) -> ForwardStep:
@@ -204,7 +175,7 @@ class Learner:
         return jax.jit(forward, out_shardings=None if mesh.empty else NamedSharding(mesh, P()))
 
     def _update(
-        self, state: State, fixed: Any, batch: Batch, hyper: Hyper
+        self, state: State, fixed: Any, hyper: Hyper, batch: Batch
     ) -> tuple[State, StepMetrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         sums, grads = self._summed(state.params, fixed, batch, key)
@@ -216,7 +187,7 @@ class Learner:
             scale *= jnp.minimum(1.0, self.config.clip_norm / (norm + 1e-6))  # as PyTorch
         grads = jax.tree.map(lambda g: g * scale, grads)
         made, guard = judge(state.guard, mean, norm, self.config.spike_deviations)
-        rate = self.rate(state.step, hyper)
+        rate = hyper.rate(state.step, self.config.schedule)
         tx = self.optimizer(rate, hyper)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         updates = jax.tree.map(lambda u: jnp.where(made, u, 0), updates)
