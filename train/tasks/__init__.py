@@ -1,0 +1,34 @@
+"""What each fine-tuning task makes of records, and of a model's outputs. No jax in here.
+
+records = read(["train.jsonl"])
+task = TASKS["classification"](columns=("question", "passage")).with_labels(records)
+examples = task.examples(records, tokenizer)
+task.metrics(examples, outputs)
+"""
+
+from .choice import Choice
+from .classification import Classification
+from .example import IGNORED, Example
+from .multilabel import MultiLabel
+from .records import Record, Records
+from .regression import Regression
+from .task import Outputs, Task
+
+__all__ = [
+    "IGNORED",
+    "TASKS",
+    "Choice",
+    "Classification",
+    "Example",
+    "MultiLabel",
+    "Outputs",
+    "Record",
+    "Records",
+    "Regression",
+    "Task",
+]
+
+TASKS: dict[str, type[Task]] = {
+    task.kind: task for task in (Classification, MultiLabel, Regression, Choice)
+}
+"""The tasks by their names on the command line."""
