@@ -51,8 +51,7 @@ def stable_adamw(
             raise ValueError("peak_learning_rate is needed beside a schedule: decay is lr / peak")
         peak_learning_rate = learning_rate
     schedule = learning_rate if callable(learning_rate) else lambda count: learning_rate
-    traced = isinstance(peak_learning_rate, jax.Array)  # and then not zero
-    decay = weight_decay / peak_learning_rate if traced or peak_learning_rate else 0.0
+    decay = weight_decay / peak_learning_rate if peak_learning_rate else 0.0
 
     def init(params):
         return StableAdamWState(

@@ -126,7 +126,8 @@ class Adapters:
             a = a.reshape(*a.shape[:-2], *(1 for _ in range(lacking)), *a.shape[-2:])
             delta = (self.lora.alpha / self.lora.rank * (a @ b)).astype(kernel.dtype)
             whole = entries is None or len(entries) == kernel.shape[0]
-            names.put(out, path, kernel + delta if whole else kernel.at[entries].add(delta))
+            merged = kernel + delta if whole else jnp.asarray(kernel).at[entries].add(delta)
+            names.put(out, path, merged)
         return out
 
 

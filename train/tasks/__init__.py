@@ -14,6 +14,7 @@ from .read import read
 from .records import Record, Records
 from .regression import Regression
 from .task import Outputs, Task
+from .tokens import Tokens
 
 __all__ = [
     "IGNORED",
@@ -27,10 +28,11 @@ __all__ = [
     "Records",
     "Regression",
     "Task",
+    "Tokens",
     "read",
 ]
 
 TASKS: dict[str, type[Task]] = {
-    task.kind: task for task in (Classification, MultiLabel, Regression, Choice)
+    task.kind: task for task in (Classification, MultiLabel, Regression, Tokens, Choice)
 }
 """The tasks by their names on the command line."""
