@@ -1,0 +1,1 @@
+"""Presets of fine-tuning: modules with config() that returns a FinetuneConfig."""
