@@ -10,6 +10,7 @@ from .choice import Choice
 from .classification import Classification
 from .example import IGNORED, Example
 from .multilabel import MultiLabel
+from .questions import Questions
 from .read import read
 from .records import Record, Records
 from .regression import Regression
@@ -24,6 +25,7 @@ __all__ = [
     "Example",
     "MultiLabel",
     "Outputs",
+    "Questions",
     "Record",
     "Records",
     "Regression",
@@ -33,6 +35,6 @@ __all__ = [
 ]
 
 TASKS: dict[str, type[Task]] = {
-    task.kind: task for task in (Classification, MultiLabel, Regression, Tokens, Choice)
+    task.kind: task for task in (Classification, MultiLabel, Regression, Tokens, Questions, Choice)
 }
 """The tasks by their names on the command line."""
