@@ -14,6 +14,7 @@ from .questions import Questions
 from .read import read
 from .records import Record, Records
 from .regression import Regression
+from .split import balanced_weights, positive_weights, split
 from .task import Outputs, Task
 from .tokens import Tokens
 
@@ -31,7 +32,10 @@ __all__ = [
     "Regression",
     "Task",
     "Tokens",
+    "balanced_weights",
+    "positive_weights",
     "read",
+    "split",
 ]
 
 TASKS: dict[str, type[Task]] = {
