@@ -356,6 +356,9 @@ COMMANDS: dict[str, Callable[..., int | None] | Elsewhere] = {
     "fill-mask": fill_mask,
     "report": report,
     "bench": Elsewhere("bench.command", "bench", "Measures speed beside a peer in the same run."),
+    "bench finetune": Elsewhere(
+        "bench.command", "finetune", "Compares fine-tuning with transformers' Trainer.", True
+    ),
     "bench kernels": Elsewhere(
         "bench.command", "kernels", "Times every implementation of attention on this device."
     ),

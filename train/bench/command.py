@@ -3,11 +3,14 @@
 import dataclasses
 import json as json_module
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
+import tyro
 from tyro.conf import Positional
 
+from modernbert_jax.errors import UserError
 from modernbert_jax.files import write_json
 
 from . import Options, rows, run
@@ -78,3 +81,48 @@ def kernels(
     else:
         write_json(output, table)
         print(f"{output}: written; use it with MODERNBERT_JAX_TUNING={output}")
+
+
+def finetune(args: Sequence[str], parse: Callable[..., Any]) -> int:
+    """Compares fine-tuning with its peers: bench finetune CONFIG [--field.path value ...]."""
+    from ..finetune import presets
+    from ..finetune.config import FinetuneConfig
+
+    named = bool(args) and not args[0].startswith("-")
+    if not named and not {"-h", "--help"} & set(args):
+        raise UserError(f"bench finetune needs a CONFIG first: {', '.join(presets.names())}")
+    default = presets.load(args[0] if named else "classification")
+    kind = Annotated[FinetuneConfig, tyro.conf.AvoidSubcommands, tyro.conf.arg(name="")]
+
+    def arguments(
+        config: kind = default,
+        seeds: tuple[int, ...] = (0, 1, 2),
+        sides: tuple[str, ...] = ("ours", "random", "words", "trainer"),
+        json: Path | None = None,
+    ) -> dict[str, Any]:
+        """Fine-tunes beside transformers' Trainer, random weights and a bag of words.
+
+        All sides have the Trainer's settings: AdamW, linear decay, gradients clipped, no dropout.
+
+        Args:
+            config: The run; its --validation is what is compared on.
+            seeds: One turn for each. The bag of words has no seed, and takes one turn.
+            sides: Of ours, random, words and trainer those to compare.
+            json: File to write the numbers to.
+        """
+        return locals()
+
+    given = parse(arguments, "bench finetune CONFIG", args[named:])
+    from . import finetune as suite
+
+    config, turns = given["config"], []
+    for turn in suite.compare(config, given["seeds"], given["sides"]):
+        score = turn.metrics[config.task.best_metric]
+        name = suite.TITLES[turn.side]
+        said = f"{name}, seed {turn.seed}: {config.task.best_metric} {score:.4f}"
+        print(f"{said}, {turn.seconds:.1f} s", file=sys.stderr, flush=True)
+        turns.append(turn)
+        if given["json"] is not None:
+            write_json(given["json"], [dataclasses.asdict(t) for t in turns])
+    suite.show(turns, config.task.best_metric)
+    return 0
