@@ -18,6 +18,7 @@ from ..progress import Progress
 from ..run import use_compile_cache
 from ..stop import Stop
 from ..weights_and_biases import Board
+from . import intermediate
 from .batches import TrainingBatches
 from .config import FinetuneConfig
 from .hyper import Hyper
@@ -34,6 +35,9 @@ def finetune(config: FinetuneConfig) -> dict[str, Any] | None:
     then a checkpoint has been saved. Raises `UserError` for a configuration, data or folder that
     cannot be used, and `RunStopped` where the loss cannot be saved.
     """
+    config = intermediate.prepared(config, finetune)
+    if config is None:
+        return None
     mesh = config.mesh.make()
     with jax.set_mesh(mesh):
         use_compile_cache()
