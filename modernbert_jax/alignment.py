@@ -73,10 +73,8 @@ def windows(
     """Pairs in the template; over `max_length` the second text goes into several windows.
 
     Each window has all of the first text, and begins with the last `stride` tokens of the second
-    one in the window before. They are those of transformers' `truncation="only_second"`.
-
-    Raises:
-        UserError: as the list is gone through, at a pair whose first text leaves no room.
+    one in the window before. They are those of transformers' `truncation="only_second"`. There are
+    none where the first text leaves no room for more than `stride` tokens of the second one.
     """
     sides = (
         tokenizer.backend.encode_batch([pair[k] for pair in pairs], add_special_tokens=False)
@@ -86,11 +84,8 @@ def windows(
     for first, second in zip(*sides, strict=True):
         room = max_length - special - len(first)
         if room <= stride and len(second) > room:
-            raise UserError(
-                f"the first text has {len(first)} tokens and leaves {max(room, 0)} of {max_length}"
-                f" for the second one; shorten it, or raise max_length above"
-                f" {len(first) + special + stride}"
-            )
+            yield []
+            continue
         second.truncate(max(room, 0), stride=stride)
         whole = tokenizer.backend.post_process(first, second)
         found = []

@@ -10,9 +10,11 @@ from .choice import Choice
 from .classification import Classification
 from .example import IGNORED, Example
 from .multilabel import MultiLabel
+from .questions import Questions
 from .read import read
 from .records import Record, Records
 from .regression import Regression
+from .split import balanced_weights, positive_weights, split
 from .task import Outputs, Task
 from .tokens import Tokens
 
@@ -24,15 +26,19 @@ __all__ = [
     "Example",
     "MultiLabel",
     "Outputs",
+    "Questions",
     "Record",
     "Records",
     "Regression",
     "Task",
     "Tokens",
+    "balanced_weights",
+    "positive_weights",
     "read",
+    "split",
 ]
 
 TASKS: dict[str, type[Task]] = {
-    task.kind: task for task in (Classification, MultiLabel, Regression, Tokens, Choice)
+    task.kind: task for task in (Classification, MultiLabel, Regression, Tokens, Questions, Choice)
 }
 """The tasks by their names on the command line."""
