@@ -1,8 +1,8 @@
 """Batches of examples in packed rows of one shape, so that a step is compiled once.
 
-A batch of examples becomes rows; rows become microbatches [B, T] of one shape; and there is room for
-as many microbatches as the longest examples could need. The step computes those that are in use.
-So neither the seed nor a batch's lengths change a shape, and hardly a token is padding.
+A batch of examples becomes rows, and rows become microbatches [B, T] of one shape. There is room
+for as many of them as the longest examples could need; the step computes those that are in use. So
+neither the seed nor a batch's lengths change a shape, and hardly a token is padding.
 """
 
 import dataclasses
@@ -119,21 +119,20 @@ def choose(
 
 
 def _row_lengths(longest: int, pieces: int) -> list[int]:
-    """Lengths worth trying: powers of two, and those halfway, that hold the longest sequence."""
-    least = max(64, 8 * pieces)
-    powers = [1 << k for k in range(6, 21)]
-    halves = [3 << k for k in range(7, 20)]
-    fitting = sorted(n for n in {*powers, *halves} if n >= max(longest, least) and n % pieces == 0)
+    """Lengths worth trying: those that hold the longest sequence and divide evenly."""
+    some = [64, *range(128, ORDINARY_ROW + 1, 128), *(1 << k for k in range(11, 24))]
+    fitting = [n for n in some if n >= longest and n % (8 * pieces) == 0]
     return [n for n in fitting if n <= ORDINARY_ROW] or fitting[:1]
 
 
 def _row_counts(most: int, width: int, pieces: int) -> list[int]:
     """Rows of a microbatch worth trying: multiples of the devices' number."""
-    counts = {1 << k for k in range(11)} | {3 << k for k in range(10)}
-    counts = sorted(n * pieces for n in counts)
-    least = -(-width // pieces) * pieces
-    enough = next((n for n in counts if n >= most), counts[-1])
-    return sorted({least, *(n for n in counts if least <= n <= enough)})
+    least = -(-width // pieces)
+    counts = sorted(
+        {*range(1, 9), *(1 << k for k in range(4, 11)), *(3 << k for k in range(2, 10))}
+    )
+    enough = next((n for n in counts if n * pieces >= most), counts[-1])
+    return [n * pieces for n in sorted({least, *(n for n in counts if least <= n <= enough)})]
 
 
 def _most(lengths: Lengths, examples: int, shape: Shape, coupled: bool) -> int:
@@ -174,9 +173,8 @@ def arrange(lengths: Lengths, shape: Shape, coupled: bool = False) -> list[list[
 
 
 def _of_examples(first: int, end: int, lengths: Lengths, shape: Shape) -> list[Row]:
-    return _rows(
-        [(i, j) for i in range(first, end) for j in range(len(lengths[i]))], lengths, shape
-    )
+    sequences = [(i, j) for i in range(first, end) for j in range(len(lengths[i]))]
+    return _rows(sequences, lengths, shape)
 
 
 def _rows(sequences: Row, lengths: Lengths, shape: Shape) -> list[Row]:

@@ -1,4 +1,4 @@
-"""The card of a fine-tuned model: what it is, what it was trained on, how good it is, how to use it."""
+"""The card of a fine-tuned model: what it is, what it learned from, how good it is, its use."""
 
 import json
 from collections.abc import Mapping

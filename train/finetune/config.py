@@ -28,7 +28,8 @@ class FinetuneConfig:
     init: Literal["checkpoint", "random"] = "checkpoint"
     """`random` takes only architecture and tokenizer of `model`: what pretraining is worth."""
     train: str = ""
-    """Labelled examples: .jsonl[.gz/.zst], .csv, .tsv, .parquet, .arrow, or a folder of `datasets`."""
+    """Labelled examples: .jsonl, .csv, .tsv (also .gz, .zst), .parquet, .arrow, or a folder of
+    `datasets`."""
     validation: str = ""
     """The same, for choosing the best model; without it `validation_split` of `train` is used."""
     test: str = ""
@@ -42,8 +43,8 @@ class FinetuneConfig:
     batch_examples: int = 32
     """Examples of an update, over all devices."""
     microbatch_tokens: int = 8192
-    """Tokens, over all devices, whose gradients are in memory at once. The loss is that of the whole
-    batch all the same."""
+    """Tokens, over all devices, whose gradients are in memory at once. The loss is that of the
+    whole batch all the same."""
     learning_rate: float = 5e-5
     """The highest of the schedule."""
     warmup: float = 0.1
@@ -77,8 +78,8 @@ class FinetuneConfig:
     layer_decay: float = 1.0
     """What the learning rate is multiplied with for every layer that is further from the head."""
     freeze: tuple[str, ...] = ()
-    """Regular expressions, found in names of tensors (`model.layers.3.attn.Wqkv.weight`), of what is
-    not trained."""
+    """Regular expressions, found in names of tensors (`model.layers.3.attn.Wqkv.weight`), of what
+    is not trained."""
     freeze_layers: int = 0
     """The embeddings and so many first layers are not trained either."""
     lora: Lora = dataclasses.field(default_factory=Lora)

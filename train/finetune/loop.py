@@ -1,4 +1,4 @@
-"""The loop of fine-tuning: evaluate, keep the best, save, step, log; and what comes out at the end."""
+"""The loop of fine-tuning: evaluate, keep the best, save, step, log; and what it leaves."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,7 @@ from . import intermediate
 from .batches import TrainingBatches
 from .config import FinetuneConfig
 from .hyper import Hyper
-from .run import Run
+from .run import Run, finite
 from .session import Session
 from .start import Start
 from .step import Best, State, StepMetrics
@@ -138,7 +138,7 @@ class Trainer:
             self._settle(before, updates)
 
     def _settle(self, pending: Pending | None, updates: int) -> None:
-        """Waits for an update, and writes its row if it is time; the next one is running already."""
+        """Waits for an update and writes its row if it is time; the next one runs already."""
         if pending is None:
             return
         jax.block_until_ready(pending.metrics)
@@ -290,14 +290,14 @@ class Ending:
             task = task.tuned(data.validation, said.outputs)
             if task != data.task:
                 metrics = task.metrics(data.validation, said.outputs)
-                result["tuned"] = {"metrics": _finite(metrics)}
+                result["tuned"] = {"metrics": finite(metrics)}
             self.run.write_predictions(
                 "validation", task.predictions(data.validation, said.outputs)
             )
         if data.test:
             said = predict(trained, fixed, data.test)
             metrics = {"loss": said.loss, **task.metrics(data.test, said.outputs)}
-            result["test"] = {"metrics": _finite(metrics)}
+            result["test"] = {"metrics": finite(metrics)}
             self.run.write_predictions("test", task.predictions(data.test, said.outputs))
         result["exported"] = "best" if kept else "last"
         result["new_parameters"] = list(start.new)
@@ -322,8 +322,3 @@ class Ending:
             for name, step in (("best", best), ("last", last))
             if step in found
         }
-
-
-def _finite(metrics: dict[str, float | None]) -> dict[str, float | None]:
-    """JSON has no other word than null for what is not finite."""
-    return {k: None if x is None or not math.isfinite(x) else float(x) for k, x in metrics.items()}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,11 @@ def write_lines(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def finite(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
+    """JSON has no other word than null for what is not finite."""
+    return {k: None if x is None or not math.isfinite(x) else float(x) for k, x in metrics.items()}
 
 
 def _options(task: Task) -> dict[str, Any]:

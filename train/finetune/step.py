@@ -69,8 +69,6 @@ class StepMetrics(NamedTuple):
     skipped_in_a_row: jax.Array
     count: jax.Array
     """What the loss is a mean over: examples, labelled tokens, windows; or their weights."""
-    tokens: jax.Array
-    """In the batch, int32."""
     microbatches: jax.Array
 
 
@@ -158,7 +156,7 @@ class Learner:
         return logits, self.objective.sums(logits, targets, weights, rows.segment_ids)
 
     def train_step(self, state: State) -> TrainStep:
-        """The compiled update. It takes over the state's memory, and leaves all where `state` is."""
+        """The compiled update. It takes over the memory of `state`, and leaves all where it was."""
         out = None
         if not (mesh := jax.sharding.get_mesh()).empty:
             out = (jax.tree.map(lambda x: x.sharding, state), NamedSharding(mesh, P()))
@@ -201,7 +199,6 @@ class Learner:
             guard.skipped,
             guard.in_a_row,
             sums.count,
-            (batch.rows.segment_ids > 0).sum(dtype=jnp.int32),
             batch.used,
         )
         params = optax.apply_updates(state.params, updates)
