@@ -73,7 +73,8 @@ class FinetuneConfig:
     """Share of the probability that goes to all classes alike."""
     class_weights: str = "none"
     """Of each class in the loss: `none`, `balanced` (examples / (classes x examples of the class)),
-    or numbers with commas between them, in the order of the labels."""
+    or numbers with commas between them, in the order of the labels. In a multi-label task they are
+    those of positives, balanced negatives / positives."""
 
     layer_decay: float = 1.0
     """What the learning rate is multiplied with for every layer that is further from the head."""
@@ -137,12 +138,13 @@ class FinetuneConfig:
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         self._require("warmup", 0 <= self.warmup <= 1, "between 0 and 1")
         self._require("validation_split", 0 <= self.validation_split < 1, "between 0 and 1")
-        classes = self.task.kind in ("classification", "tokens")
-        if not classes and (self.label_smoothing or self.class_weights != "none"):
-            raise UserError(
-                "label_smoothing and class_weights are for classification and tokens; the task is"
-                f" {self.task.kind}"
-            )
+        smooth = ("classification", "tokens")
+        for name, off, kinds in (
+            ("label_smoothing", 0.0, smooth),
+            ("class_weights", "none", (*smooth, "multilabel")),
+        ):
+            if getattr(self, name) != off and self.task.kind not in kinds:
+                raise UserError(f"{name} is for {', '.join(kinds)}; the task is {self.task.kind}")
         self.given_class_weights  # noqa: B018 (raises)
 
     @property

@@ -3,13 +3,10 @@
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
-
 from modernbert_jax.errors import UserError
 from modernbert_jax.tokenizer import Tokenizer
 
-from ..tasks import Example, Records, Task
-from ..tasks.read import read
+from ..tasks import Example, Records, Task, balanced_weights, positive_weights, read, split
 from .config import FinetuneConfig
 
 
@@ -33,7 +30,7 @@ class Data:
         if config.validation:
             held_out = read([config.validation])
         elif config.validation_split:
-            records, held_out = _split(records, config.validation_split)
+            records, held_out = split(records, task, config.validation_split)
         test = read([config.test]) if config.test else None
         made = [task.examples(r, tokenizer) if r else () for r in (records, held_out, test)]
         if not made[0]:
@@ -42,23 +39,17 @@ class Data:
 
 
 def class_weights(config: FinetuneConfig, data: Data) -> tuple[float, ...]:
-    """Weights of the classes in the loss; none where all count alike. Raises `UserError`."""
+    """Weights of the classes in the loss; none where all count alike. Raises `UserError`.
+
+    In a multi-label task each is that of a label's positives beside its negatives.
+    """
     if config.class_weights == "none":
         return ()
-    classes = data.task.outputs
     if given := config.given_class_weights:
-        if len(given) != classes:
+        if len(given) != data.task.outputs:
             names = ", ".join(data.task.label_names)
             raise UserError(f"class_weights has {len(given)} numbers; the labels are {names}")
         return given
-    targets = np.concatenate([np.atleast_1d(example.target) for example in data.train])
-    counts = np.bincount(targets[targets >= 0], minlength=classes)
-    return tuple(float(x) for x in counts.sum() / (classes * np.maximum(counts, 1)))
-
-
-def _split(records: Records, share: float) -> tuple[Records, Records]:
-    """Every n-th record is held out."""
-    every = max(2, round(1 / share))
-    kept = [r for i, r in enumerate(records) if i % every]
-    apart = [r for i, r in enumerate(records) if not i % every]
-    return Records(kept, records.names), Records(apart, records.names)
+    if data.task.kind == "multilabel":
+        return tuple(map(float, positive_weights(data.train)))
+    return tuple(map(float, balanced_weights(data.train, data.task.outputs)))

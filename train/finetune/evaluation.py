@@ -18,8 +18,7 @@ from modernbert_jax.hub import locate
 from modernbert_jax.sharding import MeshShape
 
 from ..run import use_compile_cache
-from ..tasks import TASKS, Example, Task
-from ..tasks.read import read
+from ..tasks import TASKS, Example, Task, read
 from . import batches
 from .config import FinetuneConfig, task_from_json
 from .infer import Said

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-IGNORE = -100
-"""Target of a token without a label."""
+from ..tasks import IGNORED
 
 _NOTHING = -1e30
 """Logit of what does not count: finite, so that an empty document has no NaN in its gradient."""
@@ -79,8 +78,9 @@ class CrossEntropy:
         if self.level == "document":
             targets[at.row, at.document], weights[at.row, at.document] = target, 1
             return
+        target = np.asarray(target[sequence])
         span = slice(at.start, at.start + len(target))
-        labelled = np.asarray(target) != IGNORE
+        labelled = target != IGNORED
         targets[at.row, span] = np.where(labelled, target, 0)
         weights[at.row, span] = labelled
 
@@ -99,6 +99,8 @@ class BinaryCrossEntropy:
     """Any of K classes: the mean of K yes-or-no questions."""
 
     classes: int
+    positive_weights: tuple[float, ...] = ()
+    """Of the yes of each class beside its no; none are all 1."""
     level: ClassVar[str] = "document"
     coupled: ClassVar[bool] = False
 
@@ -109,7 +111,9 @@ class BinaryCrossEntropy:
         targets[at.row, at.document], weights[at.row, at.document] = target, 1
 
     def sums(self, logits, targets, weights, segment_ids) -> Sums:
-        losses = optax.sigmoid_binary_cross_entropy(logits, targets).mean(-1)
+        of_class = jnp.array(self.positive_weights or (1.0,))
+        losses = optax.sigmoid_binary_cross_entropy(logits, targets)
+        losses = (losses * jnp.where(targets > 0, of_class, 1.0)).mean(-1)
         return Sums((losses * weights).sum(), weights.sum())
 
 
@@ -140,7 +144,7 @@ class Spans:
     coupled: ClassVar[bool] = False
 
     def empty(self, rows: int, places: int) -> np.ndarray:
-        return np.full((rows, self.documents, 2), IGNORE, np.int32)
+        return np.full((rows, self.documents, 2), IGNORED, np.int32)
 
     def put(self, targets, weights, target, sequence: int, at: Place) -> None:
         targets[at.row, at.document] = at.start + np.asarray(target[sequence], np.int32)
@@ -148,7 +152,7 @@ class Spans:
     def sums(self, logits, targets, weights, segment_ids) -> Sums:
         numbers = jnp.arange(1, self.documents + 1)
         member = (segment_ids[:, None] == numbers[None, :, None])[..., None]  # [B, S, T, 1]
-        there = targets[..., 0] != IGNORE
+        there = targets[..., 0] != IGNORED
         total = jax.nn.logsumexp(jnp.where(member, logits[:, None], _NOTHING), axis=2)
         at = jnp.where(there[..., None], targets, 0)
         chosen = jnp.take_along_axis(logits, at, axis=1)  # [B, S, 2]

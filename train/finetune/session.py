@@ -32,7 +32,7 @@ def objective(
     return {
         "classification": lambda: objectives.CrossEntropy("document", smoothing, weights),
         "tokens": lambda: objectives.CrossEntropy("token", smoothing, weights),
-        "multilabel": lambda: objectives.BinaryCrossEntropy(task.outputs),
+        "multilabel": lambda: objectives.BinaryCrossEntropy(task.outputs, weights),
         "regression": objectives.SquaredError,
         "questions": lambda: objectives.Spans(documents),
         "choice": objectives.Choices,

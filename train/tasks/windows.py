@@ -23,7 +23,9 @@ def cut(words: np.ndarray, room: int, stride: int) -> list[tuple[int, int]]:
         inside = free[(free > begin) & (free <= begin + room)]
         end = int(inside[-1]) if inside.size else begin + room
         found.append((begin, end))
-        shared = free[(free >= end - stride) & (free > begin) & (free <= end)]
+        # As much is shared as is asked for, if the next word then still fits behind it.
+        follows = free[free > end][0]
+        shared = free[(free >= max(end - stride, follows - room, begin + 1)) & (free <= end)]
         begin = int(shared[0]) if shared.size else end
     return [*found, (begin, length)]
 
