@@ -58,7 +58,7 @@ def train(session: Session, config: FinetuneConfig) -> dict[str, Any] | None:
         stop = stack.enter_context(Stop())
         folder = run.folder / "checkpoints"
         checkpoints = stack.enter_context(Checkpoints(folder, config.keep))
-        state, fixed = session.learner.start(start.params, config.seed)
+        state, fixed = session.initial(start.params, config.seed)
         meter = Meter()
         if checkpoints.latest() is not None:
             state, saved = checkpoints.restore(session.shapes(start.params)[0])
