@@ -303,6 +303,7 @@ class Ending:
         result["new_parameters"] = list(start.new)
         result |= {"examples": len(data.train), "seconds": round(seconds, 3)}
         result["examples_per_second"] = round(examples / max(seconds, 1e-9), 3)
+        self.run.export_adapters(self.session, trained)
         params = self.session.whole(trained, fixed)
         self.run.export(self.session, start, params, task, result)
         return result
