@@ -44,15 +44,19 @@ def models(tmp_path_factory) -> Path:
         task = TASKS[kind](max_length=256, **OPTIONS.get(kind, {})).with_labels(records)
         model = labelled.model(classifier_pooling="cls" if kind == "choice" else "mean")
         params = start.initial_params(model, Runtime(), task.outputs, 0)
-        rng = np.random.default_rng(2)
-        params = jax.tree.map(lambda x: np.asarray(x) + 0.1 * rng.standard_normal(x.shape), params)
-        params = jax.tree.map(lambda x: x.astype(np.float32), params)
+        params = jax.tree.map(noisy, params)
         checkpoint = run.exported(model, params, task, tokenizer.files, {}, "# A card\n")
         convert.save(checkpoint, folder / kind, "hf")
         (folder / f"{kind}.json").write_text(json.dumps([inputs(kind, r) for r in made]))
     for version in versions():
         ask(version, folder)
     return folder
+
+
+def noisy(x) -> np.ndarray:
+    """Nearby values, so that biases and norms count."""
+    noise = np.random.default_rng(x.size).standard_normal(x.shape)
+    return (np.asarray(x) + 0.1 * noise).astype(np.float32)
 
 
 def inputs(kind: str, record: dict):

@@ -11,6 +11,7 @@ from modernbert_jax.sharding import MeshShape
 
 from .. import config as configs
 from ..tasks import TASKS, Task
+from .intermediate import Intermediate
 from .lora import Lora
 
 
@@ -22,6 +23,8 @@ class FinetuneConfig:
     """What is to be learned, and the columns of the data."""
     model: str = "answerdotai/ModernBERT-base"
     """Checkpoint to start from, in any format, or the name of a model on the hub."""
+    intermediate: Intermediate = dataclasses.field(default_factory=Intermediate)
+    """A run to be done first, whose model this one then starts from."""
     init: Literal["checkpoint", "random"] = "checkpoint"
     """`random` takes only architecture and tokenizer of `model`: what pretraining is worth."""
     train: str = ""

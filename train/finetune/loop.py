@@ -18,6 +18,7 @@ from ..progress import Progress
 from ..run import use_compile_cache
 from ..stop import Stop
 from ..weights_and_biases import Board
+from . import intermediate
 from .batches import TrainingBatches
 from .config import FinetuneConfig
 from .hyper import Hyper
@@ -34,6 +35,9 @@ def finetune(config: FinetuneConfig) -> dict[str, Any] | None:
     then a checkpoint has been saved. Raises `UserError` for a configuration, data or folder that
     cannot be used, and `RunStopped` where the loss cannot be saved.
     """
+    config = intermediate.prepared(config, finetune)
+    if config is None:
+        return None
     mesh = config.mesh.make()
     with jax.set_mesh(mesh):
         use_compile_cache()
@@ -54,7 +58,7 @@ def train(session: Session, config: FinetuneConfig) -> dict[str, Any] | None:
         stop = stack.enter_context(Stop())
         folder = run.folder / "checkpoints"
         checkpoints = stack.enter_context(Checkpoints(folder, config.keep))
-        state, fixed = session.learner.start(start.params, config.seed)
+        state, fixed = session.initial(start.params, config.seed)
         meter = Meter()
         if checkpoints.latest() is not None:
             state, saved = checkpoints.restore(session.shapes(start.params)[0])
@@ -299,6 +303,7 @@ class Ending:
         result["new_parameters"] = list(start.new)
         result |= {"examples": len(data.train), "seconds": round(seconds, 3)}
         result["examples_per_second"] = round(examples / max(seconds, 1e-9), 3)
+        self.run.export_adapters(self.session, trained)
         params = self.session.whole(trained, fixed)
         self.run.export(self.session, start, params, task, result)
         return result

@@ -11,13 +11,14 @@ import jax
 
 from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig
+from modernbert_jax.convert import names
 from modernbert_jax.errors import UserError
 from modernbert_jax.files import read_json, whole_directory, whole_file, write_json
 
 from ..config import differences
-from ..run import together
+from ..run import together, whole
 from ..tasks import Task
-from . import card
+from . import card, peft
 from .config import FinetuneConfig, task_json, to_json
 from .session import Session
 from .start import Start, labels_json
@@ -96,6 +97,16 @@ class Run:
                 convert.save(made, self.export_folder, "hf")
             write_json(self.folder / RESULT, dict(result))
         together("exported")
+
+    def export_adapters(self, session: Session, trained: Any) -> None:
+        """Writes what was trained alone, too, as PEFT has it; nothing without adapters."""
+        adapters, task = session.learner.partition.adapters, session.data.task
+        if adapters is None:
+            return
+        trained, folder = whole(trained, session.mesh), self.folder / "adapter"
+        if jax.process_index() == 0 and not folder.exists():
+            rows = names.table(session.model, task.head, task.outputs)
+            peft.save(folder, adapters, trained, rows, task.head, self.config.model)
 
     def write_predictions(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes `predictions/NAME.jsonl`."""

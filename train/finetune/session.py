@@ -86,6 +86,7 @@ class Session:
     def __post_init__(self):
         self.predict = Predictor(self.learner, self._evaluation_shape(), self.mesh)
         self._shapes: Any = None
+        self._initial = None
         self._step = None
 
     @classmethod
@@ -145,6 +146,15 @@ class Session:
             self.shape,
             self.learner.objective,
         )
+
+    def initial(self, params: Any, seed: int) -> tuple[State, Any]:
+        """`Learner.initial`, every array in the place where it will lie; compiled once."""
+        if self._initial is None:
+            out = None
+            if not self.mesh.empty:
+                out = jax.tree.map(lambda x: x.sharding, self.shapes(params))
+            self._initial = jax.jit(self.learner.initial, out_shardings=out)
+        return self._initial(params, jax.random.key(seed))
 
     def shapes(self, params: Any) -> tuple[State, Any]:
         """Shape, dtype and place of the state, and of the parameters that stay as they are."""

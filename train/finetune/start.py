@@ -1,6 +1,7 @@
 """What fine-tuning starts from: an encoder, its head, and a classifier that may have to be new."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -97,14 +98,18 @@ def in_training(config: FinetuneConfig, model: ModernBertConfig) -> ModernBertCo
 
 
 def initial_params(model: ModernBertConfig, runtime: Runtime, labels: int, seed: int) -> Any:
-    """Random parameters of a classifier."""
+    """Random parameters of a classifier; compiled once for all seeds."""
+    return _initialiser(model, runtime, labels)(jax.random.key(seed))
 
+
+@functools.lru_cache(maxsize=4)
+def _initialiser(model: ModernBertConfig, runtime: Runtime, labels: int):
     def init(key):
         mesh = jax.sharding.get_abstract_mesh()
         ids = jnp.zeros((mesh.size, 8 * mesh.size) if mesh.shape else (1, 8), jnp.int32)
         return Classifier(model, runtime, labels).init(key, ids, ids, ids)["params"]
 
-    return jax.jit(init)(jax.random.key(seed))
+    return jax.jit(init)
 
 
 def labels_json(task: Task) -> dict[str, Any]:
