@@ -110,7 +110,7 @@ class Trainer:
             int(state.step),
             self.batches.updates(self.config.epochs),
         )
-        hyper = Hyper(*map(jnp.float32, _numbers(config, updates)))
+        hyper = Hyper(*map(np.float32, _numbers(config, updates)))
         evaluations = self._evaluations(updates)
         pending: Pending | None = None
         while True:
@@ -264,7 +264,7 @@ def _numbers(config: FinetuneConfig, updates: int) -> tuple[float, ...]:
 
 def _best(before: Best, params: Any, step: int, score: np.floating) -> Best:
     """A new best, its scalars where those before lay."""
-    numbers = jnp.int32(step), jnp.float32(score)
+    numbers = np.int32(step), np.float32(score)
     places = before.step.sharding, before.score.sharding
     return Best(params, *map(jax.device_put, numbers, places))
 
