@@ -86,9 +86,8 @@ def text(table: Mapping[str, Any]) -> str:
     ]
     first = settings[0]
     columns = [when for when in ("best", "last", "test") if when in first]
-    every = [
-        [name, *(cell(first[when].get(name)) for when in columns)] for name in first[columns[0]]
-    ]
+    names = first[columns[0]] if columns else ()
+    every = [[name, *(cell(first[when].get(name)) for when in columns)] for name in names]
     named = ", ".join(f"{key.replace('_', ' ')} {first[key]:g}" for key in KEYS)
     return "\n".join([*_aligned([header, *rows]), "", named, *_aligned([["", *columns], *every])])
 
