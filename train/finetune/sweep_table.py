@@ -109,6 +109,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def write(table: Mapping[str, Any], folder: Path) -> None:
     """Writes `sweep.json` and `sweep.txt`."""
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{NAME}.json", dict(table))
     write_bytes(folder / f"{NAME}.txt", (text(table) + "\n").encode())
 
