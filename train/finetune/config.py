@@ -170,8 +170,12 @@ class FinetuneConfig:
 
 def to_json(config: FinetuneConfig) -> dict[str, Any]:
     """A configuration as a JSON object; the task's kind stands in `task.kind`."""
-    found = configs.to_json(config)
-    return found | {"task": {"kind": config.task.kind} | found["task"]}
+    return configs.to_json(config) | {"task": task_json(config.task)}
+
+
+def task_json(task: Task) -> dict[str, Any]:
+    """A task as a JSON object with its `kind`."""
+    return {"kind": task.kind} | configs.to_json(task)
 
 
 def from_json(value: Any, where: str = "config") -> FinetuneConfig:
