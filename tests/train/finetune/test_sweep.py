@@ -15,6 +15,7 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.train.finetune import loop, presets, sweep, sweep_table
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.finetune.grid import Grid
+from modernbert_jax.train.loop import RunStopped
 
 GRID = Grid(learning_rate=(1e-3, 1e-2), weight_decay=(1e-5, 1e-2), epochs=(1.0, 2.0), seed=(1, 2))
 
@@ -141,6 +142,23 @@ def test_a_stopped_sweep_goes_on(config, tmp_path, monkeypatch):
     changed = dataclasses.replace(config, batch_examples=8)
     with pytest.raises(UserError, match=r"batch_examples: 16 -> 8"):
         sweep.sweep(changed, grid)
+
+
+def test_a_run_that_cannot_be_saved_leaves_the_others_alone(config, tmp_path, monkeypatch, capfd):
+    config = dataclasses.replace(config, output=str(tmp_path / "sweep"))
+    fine = {"step": 3, "metrics": {"loss": 0.5, "accuracy": 0.75}}
+
+    def diverging(session, run):
+        if run.learning_rate == 1.0:
+            raise RunStopped("loss is nan")
+        return {"task": "classification", "metric": "accuracy", "best": fine, "last": fine}
+
+    monkeypatch.setattr(sweep, "train", diverging)
+    table = sweep.sweep(config, Grid(learning_rate=(1.0, 1e-3)))
+    assert [row["learning_rate"] for row in table["settings"]] == [1e-3, 1.0]
+    assert "best" not in table["settings"][1] and "loss is nan" in capfd.readouterr().err
+    assert sweep_table.text(table).splitlines()[2].split()[-2:] == ["-", "-"]
+    assert len(sweep_table.text(sweep.sweep(config, Grid(learning_rate=(1.0,)))).splitlines()) > 2
 
 
 def results(values) -> list:
