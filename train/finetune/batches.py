@@ -90,7 +90,7 @@ def choose(
     Args:
         lengths: of all examples.
         examples: in a batch.
-        most_tokens: in a microbatch, but at least one row.
+        most_tokens: in a microbatch, but at least one row or example.
         pieces: devices among which rows, and tokens of a row, are divided.
         coupled: whether an example's sequences have to be in one microbatch.
     """
@@ -120,19 +120,18 @@ def _best(
     pieces: tuple[int, int],
 ) -> Shape:
     """The shape in which the trials cost least, for rows and tokens that divide into pieces."""
-    found: list[tuple[float, Shape]] = []
+    found: list[tuple[bool, float, Shape]] = []
     for length in _row_lengths(max(max(of_one) for of_one in lengths), pieces[1]):
         laid_out = [pack(trial, length) for trial in trials]
         documents = max(len(row) for rows in laid_out for row in rows)
         documents = min(DOCUMENTS, 1 << (documents - 1).bit_length())
         counts = [sum(-(-len(row) // documents) for row in rows) for rows in laid_out]
         for rows in _row_counts(max(counts), width, pieces[0]):
-            if rows > max(width, pieces[0]) and rows * length > most_tokens:
-                break
             used = sum(-(-count // rows) for count in counts)
             shape = Shape(rows=rows, length=length, documents=documents)
-            found.append((used * (shape.tokens + _OVERHEAD), shape))
-    return min(found, key=lambda pair: pair[0])[1]
+            found.append((shape.tokens > most_tokens, used * (shape.tokens + _OVERHEAD), shape))
+    # A row, or an example, may need more than all that should be in memory.
+    return min(found, key=lambda entry: (entry[0], entry[0] * entry[2].tokens, entry[1]))[2]
 
 
 def _row_lengths(longest: int, pieces: int) -> list[int]:
