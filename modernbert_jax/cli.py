@@ -349,6 +349,9 @@ COMMANDS: dict[str, Callable[..., int | None] | Elsewhere] = {
     "finetune": Elsewhere(
         "finetune.command", "finetune", "Fine-tunes a model, or goes on with it.", True
     ),
+    "sweep": Elsewhere(
+        "finetune.sweep_command", "sweep", "Fine-tunes over a grid, and tabulates it.", True
+    ),
     "evaluate": Elsewhere(
         "finetune.command", "evaluate", "Measures a fine-tuned model on labelled examples."
     ),

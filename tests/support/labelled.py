@@ -75,3 +75,78 @@ def classification(count: int, seed: int = 0) -> list[dict[str, Any]]:
         words = sentence(rng, (FIRST, SECOND)[label], int(rng.integers(3, 24)))
         records.append({"text": " ".join(words), "label": ("first", "second")[label]})
     return records
+
+
+def multilabel(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Which of two sets of words occur: none, one or both."""
+    rng = np.random.default_rng(seed)
+    records = []
+    for _ in range(count):
+        words = [WORDS[i] for i in rng.integers(40, len(WORDS), rng.integers(3, 16))]
+        names = [n for n in ("first", "second") if rng.random() < 0.5]
+        for name in names:
+            words[rng.integers(len(words)) : 0] = [{"first": FIRST, "second": SECOND}[name][3]] * 2
+        records.append({"text": " ".join(words), "labels": names})
+    return records
+
+
+def regression(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """The share of words from the first set; the others are from the second."""
+    rng = np.random.default_rng(seed)
+    records = []
+    for _ in range(count):
+        size = int(rng.integers(3, 16))
+        first = rng.random(size) < rng.random()
+        words = [(FIRST if hit else SECOND)[rng.integers(10)] for hit in first]
+        records.append({"text": " ".join(words), "label": float(first.mean())})
+    return records
+
+
+def tokens(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Words of two sets are entities of two kinds."""
+    rng = np.random.default_rng(seed)
+    records = []
+    for _ in range(count):
+        words = sentence(rng, (*FIRST[:3], *SECOND[:3]), int(rng.integers(3, 16)))
+        tags = ["B-A" if w in FIRST else "B-B" if w in SECOND else "O" for w in words]
+        records.append({"tokens": words, "ner_tags": tags})
+    return records
+
+
+def questions(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """The answer is the only word of the first set in the text."""
+    rng = np.random.default_rng(seed)
+    records = []
+    for _ in range(count):
+        words = [WORDS[i] for i in rng.integers(40, len(WORDS), rng.integers(3, 16))]
+        at = int(rng.integers(len(words)))
+        words[at] = FIRST[rng.integers(3)]
+        start = len(" ".join(words[:at])) + (at > 0)
+        answers = {"text": [words[at]], "answer_start": [start]}
+        records.append({"question": "ba?", "context": " ".join(words), "answers": answers})
+    return records
+
+
+def choice(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """The right one of two or three options has words of the first set."""
+    rng = np.random.default_rng(seed)
+    records = []
+    for _ in range(count):
+        label, size = int(rng.integers(2)), int(rng.integers(2, 4))
+        options = [
+            " ".join(sentence(rng, FIRST if i == label else SECOND, int(rng.integers(3, 10))))
+            for i in range(size)
+        ]
+        records.append({"question": "ba ce", "choices": options, "label": label})
+    return records
+
+
+RECORDS = {
+    "classification": classification,
+    "multilabel": multilabel,
+    "regression": regression,
+    "tokens": tokens,
+    "questions": questions,
+    "choice": choice,
+}
+"""By kind of task: records from their number and a seed."""

@@ -84,38 +84,54 @@ def choose(
 ) -> Shape:
     """The shape in which batches of so many examples leave the least empty.
 
-    It follows from the lengths alone, not from a seed: batches are laid out on trial.
+    It follows from the lengths alone, not from a seed: batches are laid out on trial. All meshes
+    that divide it evenly get the same, and so the same dropout.
 
     Args:
         lengths: of all examples.
         examples: in a batch.
-        most_tokens: in a microbatch, but at least one row.
+        most_tokens: in a microbatch, but at least one row or example.
         pieces: devices among which rows, and tokens of a row, are divided.
         coupled: whether an example's sequences have to be in one microbatch.
     """
-    longest = max(max(of_one) for of_one in lengths)
     width = max(len(of_one) for of_one in lengths) if coupled else 1
+    trials = _trials(lengths, examples)
+    shape = _best(trials, lengths, width, most_tokens, (1, 1))
+    if shape.rows % pieces[0] or shape.length % (8 * pieces[1]):
+        shape = _best(trials, lengths, width, most_tokens, pieces)
+    return dataclasses.replace(shape, microbatches=_most(lengths, examples, shape, coupled))
+
+
+def _trials(lengths: Lengths, examples: int) -> list[list[int]]:
+    """The sequences of a few random batches."""
     rng = np.random.default_rng(0)
     size = min(examples, len(lengths), _SAMPLE_EXAMPLES)
-    trials = [
+    return [
         [n for i in rng.choice(len(lengths), size, replace=False) for n in lengths[i]]
         for _ in range(min(_SAMPLES, -(-len(lengths) // size)))
     ]
-    best: tuple[float, Shape] | None = None
-    for length in _row_lengths(longest, pieces[1]):
+
+
+def _best(
+    trials: Sequence[Sequence[int]],
+    lengths: Lengths,
+    width: int,
+    most_tokens: int,
+    pieces: tuple[int, int],
+) -> Shape:
+    """The shape in which the trials cost least, for rows and tokens that divide into pieces."""
+    found: list[tuple[bool, float, Shape]] = []
+    for length in _row_lengths(max(max(of_one) for of_one in lengths), pieces[1]):
         laid_out = [pack(trial, length) for trial in trials]
         documents = max(len(row) for rows in laid_out for row in rows)
         documents = min(DOCUMENTS, 1 << (documents - 1).bit_length())
         counts = [sum(-(-len(row) // documents) for row in rows) for rows in laid_out]
         for rows in _row_counts(max(counts), width, pieces[0]):
-            if rows > max(width, pieces[0]) and rows * length > most_tokens:
-                break
             used = sum(-(-count // rows) for count in counts)
-            cost = used * (rows * length + _OVERHEAD)
-            if best is None or cost < best[0]:
-                best = cost, Shape(rows=rows, length=length, documents=documents)
-    shape = best[1]
-    return dataclasses.replace(shape, microbatches=_most(lengths, examples, shape, coupled))
+            shape = Shape(rows=rows, length=length, documents=documents)
+            found.append((shape.tokens > most_tokens, used * (shape.tokens + _OVERHEAD), shape))
+    # A row, or an example, may need more than all that should be in memory.
+    return min(found, key=lambda entry: (entry[0], entry[0] * entry[2].tokens, entry[1]))[2]
 
 
 def _row_lengths(longest: int, pieces: int) -> list[int]:
@@ -126,13 +142,9 @@ def _row_lengths(longest: int, pieces: int) -> list[int]:
 
 
 def _row_counts(most: int, width: int, pieces: int) -> list[int]:
-    """Rows of a microbatch worth trying: multiples of the devices' number."""
-    least = -(-width // pieces)
-    counts = sorted(
-        {*range(1, 9), *(1 << k for k in range(4, 11)), *(3 << k for k in range(2, 10))}
-    )
-    enough = next((n for n in counts if n * pieces >= most), counts[-1])
-    return [n * pieces for n in sorted({least, *(n for n in counts if least <= n <= enough)})]
+    """Rows of a microbatch worth trying: powers of two, which most meshes divide evenly."""
+    counts = [pieces << k for k in range(11) if pieces << k >= width]
+    return [n for i, n in enumerate(counts) if not i or counts[i - 1] < most]
 
 
 def _most(lengths: Lengths, examples: int, shape: Shape, coupled: bool) -> int:

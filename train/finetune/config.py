@@ -11,6 +11,7 @@ from modernbert_jax.sharding import MeshShape
 
 from .. import config as configs
 from ..tasks import TASKS, Task
+from .intermediate import Intermediate
 from .lora import Lora
 
 
@@ -22,6 +23,8 @@ class FinetuneConfig:
     """What is to be learned, and the columns of the data."""
     model: str = "answerdotai/ModernBERT-base"
     """Checkpoint to start from, in any format, or the name of a model on the hub."""
+    intermediate: Intermediate = dataclasses.field(default_factory=Intermediate)
+    """A run to be done first, whose model this one then starts from."""
     init: Literal["checkpoint", "random"] = "checkpoint"
     """`random` takes only architecture and tokenizer of `model`: what pretraining is worth."""
     train: str = ""
@@ -133,6 +136,7 @@ class FinetuneConfig:
             "b2",
         ):
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        self._require("seed", 0 <= self.seed < 2**32, "0 or more, and below 2^32")
         self._require("warmup", 0 <= self.warmup <= 1, "between 0 and 1")
         self._require("validation_split", 0 <= self.validation_split < 1, "between 0 and 1")
         smooth = ("classification", "tokens")
@@ -167,8 +171,12 @@ class FinetuneConfig:
 
 def to_json(config: FinetuneConfig) -> dict[str, Any]:
     """A configuration as a JSON object; the task's kind stands in `task.kind`."""
-    found = configs.to_json(config)
-    return found | {"task": {"kind": config.task.kind} | found["task"]}
+    return configs.to_json(config) | {"task": task_json(config.task)}
+
+
+def task_json(task: Task) -> dict[str, Any]:
+    """A task as a JSON object with its `kind`."""
+    return {"kind": task.kind} | configs.to_json(task)
 
 
 def from_json(value: Any, where: str = "config") -> FinetuneConfig:

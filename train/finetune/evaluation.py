@@ -42,7 +42,7 @@ def evaluate(
     Raises:
         UserError: a model without a classifier for the task, or bad data.
     """
-    task, examples, said = _run(model, data, kind, options, batch_tokens, dtype, labelled=True)
+    task, examples, said = run_model(model, data, kind, options, batch_tokens, dtype, labelled=True)
     if output is not None:
         write_lines(output, task.predictions(examples, said.outputs))
     metrics = finite({"loss": said.loss, **task.metrics(examples, said.outputs)})
@@ -59,21 +59,24 @@ def predict(
     dtype: str = "float32",
 ) -> int:
     """Writes what a model says of examples, a JSON line each; returns how many. As `evaluate`."""
-    task, examples, said = _run(model, data, kind, options, batch_tokens, dtype, labelled=False)
+    task, examples, said = run_model(
+        model, data, kind, options, batch_tokens, dtype, labelled=False
+    )
     rows = task.predictions(examples, said.outputs)
     write_lines(output, rows)
     return len(rows)
 
 
-def _run(
+def run_model(
     model: str,
     data: str,
-    kind: str | None,
-    options: Sequence[str],
-    batch_tokens: int,
-    dtype: str,
-    labelled: bool,
+    kind: str | None = None,
+    options: Sequence[str] = (),
+    batch_tokens: int = 8192,
+    dtype: str = "float32",
+    labelled: bool = True,
 ) -> tuple[Task, list[Example], Said]:
+    """What a model is for, the examples in a file, and what it says of them."""
     folder = locate(model)
     checkpoint = convert.load(folder)
     if checkpoint.tokenizer is None:
@@ -83,20 +86,18 @@ def _run(
     mesh = MeshShape().make(jax.local_devices()[:1])
     with jax.set_mesh(mesh):
         use_compile_cache()
-        config = FinetuneConfig(task=task, runtime=Runtime(dtype=dtype))
         of = objective(task, batches.DOCUMENTS)
-        partition = Partition.of(checkpoint.config, task.head, task.outputs)
+        shape = evaluation_shape(examples, batch_tokens, (1, 1), of.coupled)
         learner = Learner(
-            config=config,
+            config=FinetuneConfig(task=task, runtime=Runtime(dtype=dtype)),
             model=checkpoint.config,
             outputs=task.outputs,
             objective=of,
-            documents=batches.DOCUMENTS,
-            partition=partition,
+            documents=shape.documents,
+            partition=Partition.of(checkpoint.config, task.head, task.outputs),
         )
-        shape = evaluation_shape(examples, batch_tokens, learner, (1, 1))
         params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), checkpoint.params)
-        trained, fixed = partition.split(params)
+        trained, fixed = learner.partition.split(params)
         return task, examples, Predictor(learner, shape, mesh)(trained, fixed, examples)
 
 
@@ -114,15 +115,21 @@ def task_of(
         raise UserError(f"{folder}: does not say what it was fine-tuned for; name a --task")
     if kind is not None and told.get("kind") != kind:
         told = {"kind": kind}
-    given = _options(TASKS.get(told["kind"]), options) if told.get("kind") in TASKS else {}
-    if "labels" in _fields(TASKS.get(told["kind"])) and not told.get("labels"):
+    made = TASKS.get(told.get("kind"))
+    if made and checkpoint.head != made.head:
+        raise UserError(
+            f"{folder}: its head is {checkpoint.head}, and {made.kind} needs {made.head}; fine-tune"
+            f" it with `modernbert-jax finetune {made.kind} --model {folder}`"
+        )
+    given = _options(made, options) if made else {}
+    if "labels" in _fields(made) and made.head != "multiple_choice" and not told.get("labels"):
         names = checkpoint.extra.get("id2label") or {}
         given = {"labels": [names[key] for key in sorted(names, key=int)]} | given
     task = task_from_json(told | given, str(folder / TASK))
-    if checkpoint.head != task.head or checkpoint.labels != task.outputs:
+    if checkpoint.labels != task.outputs:
         raise UserError(
-            f"{folder}: its head is {checkpoint.head} with {checkpoint.labels} outputs; {task.kind}"
-            f" needs {task.head} with {task.outputs}"
+            f"{folder}: has {checkpoint.labels} outputs, and {task.kind} needs {task.outputs};"
+            " name its labels with --option labels=..."
         )
     return task
 

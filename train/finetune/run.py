@@ -10,14 +10,16 @@ from typing import Any
 import jax
 
 from modernbert_jax import convert
+from modernbert_jax.config import ModernBertConfig
+from modernbert_jax.convert import names
 from modernbert_jax.errors import UserError
 from modernbert_jax.files import read_json, whole_directory, whole_file, write_json
 
 from ..config import differences
-from ..run import together
+from ..run import together, whole
 from ..tasks import Task
-from . import card
-from .config import FinetuneConfig, to_json
+from . import card, peft
+from .config import FinetuneConfig, task_json, to_json
 from .session import Session
 from .start import Start, labels_json
 
@@ -88,20 +90,23 @@ class Run:
         result: Mapping[str, Any],
     ) -> None:
         """Writes the model with its labels, its card and its task, and then the result."""
-        extra = {**start.extra, **labels_json(task)}
-        files = {
-            **start.files,
-            TASK: _json({"kind": task.kind} | to_json(self.config)["task"] | _options(task)),
-            card.NAME: card.text(self.config, task, session, result).encode(),
-        }
-        checkpoint = convert.Checkpoint(
-            config=session.model, params=params, head=task.head, files=files, extra=extra
-        )
+        text = card.text(self.config, task, session, result)
+        made = exported(session.model, params, task, start.files, start.extra, text)
         if jax.process_index() == 0:
             if not self.export_folder.exists():
-                convert.save(checkpoint, self.export_folder, "hf")
+                convert.save(made, self.export_folder, "hf")
             write_json(self.folder / RESULT, dict(result))
         together("exported")
+
+    def export_adapters(self, session: Session, trained: Any) -> None:
+        """Writes what was trained alone, too, as PEFT has it; nothing without adapters."""
+        adapters, task = session.learner.partition.adapters, session.data.task
+        if adapters is None:
+            return
+        trained, folder = whole(trained, session.mesh), self.folder / "adapter"
+        if jax.process_index() == 0 and not folder.exists():
+            rows = names.table(session.model, task.head, task.outputs)
+            peft.save(folder, adapters, trained, rows, task.head, self.config.model)
 
     def write_predictions(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes `predictions/NAME.jsonl`."""
@@ -124,6 +129,34 @@ class Run:
             )
 
 
+def exported(
+    model: ModernBertConfig,
+    params: Any,
+    task: Task,
+    files: Mapping[str, bytes],
+    extra: Mapping[str, Any],
+    card_text: str,
+) -> convert.Checkpoint:
+    """A model that says what it was fine-tuned for, here (`task.json`) and to transformers.
+
+    Args:
+        model: the architecture.
+        params: of `Classifier`.
+        task: with its labels.
+        files: of the tokenizer.
+        extra: keys of `config.json` that mean nothing to the model.
+        card_text: its README.md.
+    """
+    files = {**files, TASK: _json(task_json(task)), card.NAME: card_text.encode()}
+    return convert.Checkpoint(
+        config=model,
+        params=params,
+        head=task.head,
+        files=files,
+        extra={**extra, **labels_json(task)},
+    )
+
+
 def write_lines(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Replaces a file by JSON lines, at once."""
     Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -135,10 +168,6 @@ def write_lines(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def finite(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
     """JSON has no other word than null for what is not finite."""
     return {k: None if x is None or not math.isfinite(x) else float(x) for k, x in metrics.items()}
-
-
-def _options(task: Task) -> dict[str, Any]:
-    return json.loads(json.dumps(dataclasses.asdict(task)))
 
 
 def _json(value: Any) -> bytes:

@@ -103,7 +103,7 @@ class Learner:
             tx = stable_adamw(lambda _: rate, c.b1, c.b2, c.eps, decay / peak, 1.0)
         return self.partition.layerwise(tx, c.layer_decay)
 
-    def initial(self, params: Any, seed: int) -> tuple[State, Any]:
+    def initial(self, params: Any, seed: Any) -> tuple[State, Any]:
         """The state before the first update, and the parameters that stay as they are. Traceable.
 
         `params` are the whole model's.
@@ -131,13 +131,6 @@ class Learner:
             shapes,
             tree_shardings(shapes, mesh),
         )
-
-    def start(self, params: Any, seed: int) -> tuple[State, Any]:
-        """`initial`, every array in the place where it will lie."""
-        out = None
-        if not (mesh := jax.sharding.get_mesh()).empty:
-            out = jax.tree.map(lambda x: x.sharding, self.shapes(params, mesh))
-        return jax.jit(self.initial, static_argnums=1, out_shardings=out)(params, seed)
 
     def sums(
         self, params: Any, rows: Rows, targets: jax.Array, weights: jax.Array, key=None

@@ -3,8 +3,10 @@
 import dataclasses
 import json
 
+import corpus
 import jax
 import jax.numpy as jnp
+import labelled
 import numpy as np
 import optax
 import pytest
@@ -15,7 +17,7 @@ from modernbert_jax import convert
 from modernbert_jax.convert import names
 from modernbert_jax.errors import UserError
 from modernbert_jax.heads import Classifier
-from modernbert_jax.train.finetune import peft
+from modernbert_jax.train.finetune import loop, peft, presets
 from modernbert_jax.train.finetune.lora import Adapters, Lora
 from modernbert_jax.train.finetune.partition import Partition
 
@@ -186,3 +188,33 @@ def test_errors(params, tmp_path):
     (folder / peft.WEIGHTS).unlink()
     with pytest.raises(UserError, match="no such file"):
         peft.load(folder, ROWS)
+
+
+def test_a_run_with_adapters_leaves_them_and_a_plain_model(tmp_path):
+    model = labelled.checkpoint(tmp_path / "model", corpus.make_tokenizer(), num_hidden_layers=1)
+    data = labelled.write(tmp_path / "train.jsonl", labelled.classification(48))
+    config = dataclasses.replace(
+        presets.load("classification"),
+        model=str(model),
+        train=str(data),
+        output=str(tmp_path / "run"),
+        lora=Lora(rank=2, dropout=0.1),
+        layer_decay=0.5,
+        learning_rate=1e-2,
+        epochs=2.0,
+        batch_examples=16,
+    )
+    assert loop.finetune(config)["last"]["step"] == 6
+    before, after = convert.load(model), convert.load(tmp_path / "run" / "export")
+    rows = after.rows()
+    base, merged = (names.to_tensors(c.params, c.rows()) for c in (before, after))
+    adapters, trained = peft.load(tmp_path / "run" / "adapter", rows)
+    changed = {n for n in merged if n in base and not np.array_equal(base[n], merged[n])}
+    layer = "model.layers.0.attn"
+    wanted = {f"{layer}.Wqkv.weight", f"{layer}.Wo.weight", "head.dense.weight", "head.norm.weight"}
+    assert changed == wanted
+    fixed = names.to_params(merged | {n: base[n] for n in wanted}, rows, "base")
+    again = names.to_tensors(jax.tree.map(np.asarray, adapters.merged(fixed, trained)), rows)
+    for name in wanted - {"head.dense.weight", "head.norm.weight"}:
+        np.testing.assert_allclose(again[name], merged[name], atol=1e-6)
+    assert sum(x.size for x in jax.tree.leaves(trained)) < after.count / 2
