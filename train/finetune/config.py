@@ -136,6 +136,7 @@ class FinetuneConfig:
             "b2",
         ):
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        self._require("seed", 0 <= self.seed < 2**32, "0 or more, and below 2^32")
         self._require("warmup", 0 <= self.warmup <= 1, "between 0 and 1")
         self._require("validation_split", 0 <= self.validation_split < 1, "between 0 and 1")
         smooth = ("classification", "tokens")

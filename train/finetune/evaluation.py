@@ -86,20 +86,18 @@ def run_model(
     mesh = MeshShape().make(jax.local_devices()[:1])
     with jax.set_mesh(mesh):
         use_compile_cache()
-        config = FinetuneConfig(task=task, runtime=Runtime(dtype=dtype))
         of = objective(task, batches.DOCUMENTS)
-        partition = Partition.of(checkpoint.config, task.head, task.outputs)
+        shape = evaluation_shape(examples, batch_tokens, (1, 1), of.coupled)
         learner = Learner(
-            config=config,
+            config=FinetuneConfig(task=task, runtime=Runtime(dtype=dtype)),
             model=checkpoint.config,
             outputs=task.outputs,
             objective=of,
-            documents=batches.DOCUMENTS,
-            partition=partition,
+            documents=shape.documents,
+            partition=Partition.of(checkpoint.config, task.head, task.outputs),
         )
-        shape = evaluation_shape(examples, batch_tokens, learner, (1, 1))
         params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), checkpoint.params)
-        trained, fixed = partition.split(params)
+        trained, fixed = learner.partition.split(params)
         return task, examples, Predictor(learner, shape, mesh)(trained, fixed, examples)
 
 

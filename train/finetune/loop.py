@@ -110,7 +110,7 @@ class Trainer:
             int(state.step),
             self.batches.updates(self.config.epochs),
         )
-        hyper = Hyper(*map(jnp.float32, _numbers(config, updates)))
+        hyper = Hyper(*map(np.float32, _numbers(config, updates)))
         evaluations = self._evaluations(updates)
         pending: Pending | None = None
         while True:
@@ -146,8 +146,7 @@ class Trainer:
         self.meter.count(pending)
         if step % self.config.log_every and step != updates:
             return
-        row = {"step": step, "stage": self.session.data.task.kind}
-        row |= {"epoch": step / self.batches.per_epoch, "tokens": self.meter.tokens}
+        row = self._where(step)
         row |= {name: x.item() for name, x in pending.metrics._asdict().items()} | self.meter.read()
         self.writer.write(row)
         numbers = f"loss {row['loss']:.4f}  lr {row['learning_rate']:.1e}"
@@ -155,6 +154,11 @@ class Trainer:
         self.progress.update(row["stage"], step, f"{numbers}  {speed}")
         if row["skipped_in_a_row"]:
             self._complain(row)
+
+    def _where(self, step: int) -> dict[str, Any]:
+        """How far the run is, in four measures."""
+        epoch, kind = step / self.batches.per_epoch, self.session.data.task.kind
+        return {"step": step, "stage": kind, "epoch": epoch, "tokens": self.meter.tokens}
 
     def _complain(self, row: dict[str, Any]) -> None:
         """Says that updates are being skipped; raises `RunStopped` if it is time to give up."""
@@ -182,9 +186,9 @@ class Trainer:
         task, examples = self.session.data.task, self.session.data.validation
         said = self.session.predict(state.params, fixed, examples, keep=True)
         metrics = task.metrics(examples, said.outputs)
-        row = {"step": step, "epoch": step / self.batches.per_epoch, "eval_loss": said.loss}
-        self.writer.write(row | {f"eval_{name}": value for name, value in metrics.items()})
         score = np.float32(metrics[task.best_metric])
+        row = self._where(step) | {"score": float(score), "eval_loss": said.loss}
+        self.writer.write(row | {f"eval_{name}": value for name, value in metrics.items()})
         self.progress.say(
             f"{task.kind}  update {step:,}  validation loss {said.loss:.4f}"
             f"  {task.best_metric} {score:.4f}"
@@ -196,10 +200,8 @@ class Trainer:
 
     def _is_patience_over(self) -> bool:
         """Whether the score has not become better for too long."""
-        name = f"eval_{self.session.data.task.best_metric}"
-        scores = [row[name] for row in self.writer.rows if name in row]
         top, since = -math.inf, 0
-        for score in scores:
+        for score in (row["score"] for row in self.writer.rows if "score" in row):
             better = score is not None and score > top + self.config.min_delta
             top, since = (score, 0) if better else (top, since + 1)
         return 0 < self.config.patience <= since
@@ -262,7 +264,7 @@ def _numbers(config: FinetuneConfig, updates: int) -> tuple[float, ...]:
 
 def _best(before: Best, params: Any, step: int, score: np.floating) -> Best:
     """A new best, its scalars where those before lay."""
-    numbers = jnp.int32(step), jnp.float32(score)
+    numbers = np.int32(step), np.float32(score)
     places = before.step.sharding, before.score.sharding
     return Best(params, *map(jax.device_put, numbers, places))
 

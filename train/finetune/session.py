@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from modernbert_jax import convert
@@ -40,23 +41,23 @@ def objective(
 
 
 class Predictor:
-    """Runs a model over examples. What is compiled stays with it, by shape.
-
-    Attributes:
-        learner: the model, and what its outputs are.
-    """
+    """Runs a model over examples. What is compiled stays with it."""
 
     def __init__(self, learner: Learner, shape: Shape, mesh: Mesh):
         """With microbatches of one shape; the mesh may be empty."""
-        self.learner, self.shape, self._mesh = learner, shape, mesh
-        self._forward = learner.forward_step()
+        of = learner.objective
+        if isinstance(of, objectives.Spans):
+            of = objectives.Spans(shape.documents)
+        self._learner = dataclasses.replace(learner, objective=of, documents=shape.documents)
+        self.shape, self._mesh = shape, mesh
+        self._forward = self._learner.forward_step()
         self._kept: dict[int, list] = {}
 
     def __call__(
         self, trained: Any, fixed: Any, examples: Sequence[Example], keep: bool = False
     ) -> Said:
         """What the model says; `keep` holds the packed examples for the next time."""
-        of = self.learner.objective
+        of = self._learner.objective
         packed = self._kept.get(id(examples)) or (
             (batches.place(batch, self._mesh), rows)
             for batch, rows in batches.evaluation_batches(examples, self.shape, of)
@@ -154,7 +155,7 @@ class Session:
             if not self.mesh.empty:
                 out = jax.tree.map(lambda x: x.sharding, self.shapes(params))
             self._initial = jax.jit(self.learner.initial, out_shardings=out)
-        return self._initial(params, jax.random.key(seed))
+        return self._initial(params, np.uint32(seed))
 
     def shapes(self, params: Any) -> tuple[State, Any]:
         """Shape, dtype and place of the state, and of the parameters that stay as they are."""
@@ -190,18 +191,13 @@ class Session:
     def _evaluation_shape(self) -> Shape:
         examples = [*self.data.validation, *self.data.test] or self.data.train
         pieces = batches.check_mesh(self.mesh, self.model.num_attention_heads)
-        return evaluation_shape(examples, self.config.microbatch_tokens, self.learner, pieces)
+        coupled = self.learner.objective.coupled
+        return evaluation_shape(examples, self.config.microbatch_tokens, pieces, coupled)
 
 
 def evaluation_shape(
-    examples: Sequence[Example], most_tokens: int, learner: Learner, pieces: tuple[int, int]
+    examples: Sequence[Example], most_tokens: int, pieces: tuple[int, int], coupled: bool
 ) -> Shape:
-    """The shape in which all examples leave the least empty, with the learner's documents a row."""
-    shape = batches.choose(
-        batches.lengths_of(examples),
-        len(examples),
-        most_tokens,
-        pieces=pieces,
-        coupled=learner.objective.coupled,
-    )
-    return dataclasses.replace(shape, documents=learner.documents, microbatches=1)
+    """The shape in which all examples, one after another, leave the least empty."""
+    lengths = batches.lengths_of(examples)
+    return batches.choose(lengths, len(lengths), most_tokens, pieces=pieces, coupled=coupled)

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig, Runtime
@@ -30,7 +32,7 @@ class Start(NamedTuple):
     config: ModernBertConfig
     """As it will be exported."""
     params: Any
-    """float32, of `Classifier`."""
+    """float32 numpy arrays, of `Classifier`."""
     tokenizer: Tokenizer
     files: Mapping[str, bytes]
     """Of the tokenizer, as they came."""
@@ -75,7 +77,7 @@ def begin(config: FinetuneConfig, checkpoint: convert.Checkpoint, task: Task) ->
         found = have.get(path)
         if found is not None and found.shape != shapes[path]:
             found = None
-        names.put(params, path, leaf if found is None else jnp.asarray(found, jnp.float32))
+        names.put(params, path, leaf if found is None else np.asarray(found, np.float32))
     new = tuple(name for name, row in rows.items() if row.path not in have)
     extra = {k: v for k, v in checkpoint.extra.items() if k not in _OURS}
     # Modules of an embedding model would be stale: only what belongs to the tokenizer goes along.
@@ -98,18 +100,20 @@ def in_training(config: FinetuneConfig, model: ModernBertConfig) -> ModernBertCo
 
 
 def initial_params(model: ModernBertConfig, runtime: Runtime, labels: int, seed: int) -> Any:
-    """Random parameters of a classifier; compiled once for all seeds."""
-    return _initialiser(model, runtime, labels)(jax.random.key(seed))
+    """Random parameters of a classifier, numpy; compiled once for all seeds."""
+    make = _initialiser(model, runtime, labels, jax.sharding.get_mesh())
+    return jax.tree.map(np.asarray, make(np.uint32(seed)))
 
 
 @functools.lru_cache(maxsize=4)
-def _initialiser(model: ModernBertConfig, runtime: Runtime, labels: int):
-    def init(key):
-        mesh = jax.sharding.get_abstract_mesh()
-        ids = jnp.zeros((mesh.size, 8 * mesh.size) if mesh.shape else (1, 8), jnp.int32)
-        return Classifier(model, runtime, labels).init(key, ids, ids, ids)["params"]
+def _initialiser(model: ModernBertConfig, runtime: Runtime, labels: int, mesh: Mesh):
+    def init(seed):
+        ids = jnp.zeros((mesh.size, 8 * mesh.size) if not mesh.empty else (1, 8), jnp.int32)
+        module = Classifier(model, runtime, labels)
+        return module.init(jax.random.key(seed), ids, ids, ids)["params"]
 
-    return jax.jit(init)
+    # Whole on every device, so that every process has all of it.
+    return jax.jit(init, out_shardings=None if mesh.empty else NamedSharding(mesh, P()))
 
 
 def labels_json(task: Task) -> dict[str, Any]:

@@ -103,11 +103,12 @@ class Learner:
             tx = stable_adamw(lambda _: rate, c.b1, c.b2, c.eps, decay / peak, 1.0)
         return self.partition.layerwise(tx, c.layer_decay)
 
-    def initial(self, params: Any, key: jax.Array) -> tuple[State, Any]:
+    def initial(self, params: Any, seed: Any) -> tuple[State, Any]:
         """The state before the first update, and the parameters that stay as they are. Traceable.
 
         `params` are the whole model's.
         """
+        key = jax.random.key(seed)
         trained, fixed = self.partition.split(params, jax.random.fold_in(key, _ADAPTERS))
         kept = jax.tree.map(jnp.copy, trained) if self.config.keep_best else {}
         state = State(
@@ -122,7 +123,7 @@ class Learner:
 
     def shapes(self, params: Any, mesh: Mesh) -> tuple[State, Any]:
         """Shape, dtype and place of everything that `initial` makes of such parameters."""
-        shapes = jax.eval_shape(lambda p: self.initial(p, jax.random.key(0)), params)
+        shapes = jax.eval_shape(lambda p: self.initial(p, 0), params)
         if mesh.empty:
             return shapes
         return jax.tree.map(
