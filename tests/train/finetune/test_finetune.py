@@ -108,7 +108,7 @@ def test_a_run_leaves_what_it_should(whole, place):
     assert steps[-1]["loss"] < 0.5 * steps[0]["loss"]
     assert all(0.3 < row["packing_efficiency"] <= 1 for row in steps)
     rates = [row["learning_rate"] for row in steps]
-    assert max(rates) < 4e-3 and rates[-1] < 3e-4
+    assert max(rates) == pytest.approx(4e-3) and rates[-1] < 3e-4
     result = json.loads((whole / "result.json").read_text())
     assert {"accuracy", "f1", "matthews_correlation", "loss"} <= {*result["last"]["metrics"]}
     assert result["new_parameters"] == ["classifier.weight", "classifier.bias"]
