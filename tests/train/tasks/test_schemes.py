@@ -63,9 +63,7 @@ def test_bilou_is_read_as_iobes():
 def texts(draw, scheme):
     """Tags of a few texts, actual and predicted."""
     lengths = draw(st.lists(st.integers(1, 8), min_size=1, max_size=4))
-    return [
-        [draw(sequences(scheme, min_size=n, max_size=n)) for n in lengths] for _ in range(2)
-    ]
+    return [[draw(sequences(scheme, min_size=n, max_size=n)) for n in lengths] for _ in range(2)]
 
 
 @pytest.mark.parametrize("scheme", ["IOB1", "IOB2", "IOE2", "IOBES"])
