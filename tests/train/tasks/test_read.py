@@ -201,8 +201,8 @@ def test_bad_lines_are_told_together(tmp_path):
         ("a.conll", "EU B-ORG\nrejects\n", "a.conll:1: line 2 has a word without a tag"),
         ("a.jsonl.gz", gzip.compress(jsonl(ROWS))[:-12], "a.jsonl.gz: damaged or unreadable"),
         ("a.jsonl.zst", zstandard.compress(jsonl(ROWS))[:-9], "a.jsonl.zst: damaged or unreadable"),
-        ("a.parquet", "PAR1", "a.parquet: a.parquet: damaged or unreadable"),
-        ("a.arrow", "ARROW1", "a.arrow: a.arrow: damaged or unreadable"),
+        ("a.parquet", "PAR1", "a.parquet: damaged or unreadable"),
+        ("a.arrow", "ARROW1", "a.arrow: damaged or unreadable"),
         ("a.pickle", "x", "a.pickle: .pickle is not read; known: .jsonl, .json, .csv, .tsv"),
     ],
 )
@@ -224,6 +224,9 @@ def test_bad_folders(tmp_path):
     assert message(tmp_path / "dict").endswith("name one of them: /dict/train, /dict/test")
     outside = write_saved(tmp_path / "out", _data_files=[{"filename": "../x.arrow"}])
     assert message(outside) == "/out: state.json: _data_files must name the files of the folder"
+    damaged = write_saved(tmp_path / "damaged")
+    (damaged / "data-00001-of-00002.arrow").write_bytes(b"ARROW1")
+    assert message(damaged).startswith("/damaged: data-00001-of-00002.arrow: damaged or unread")
     shuffled = write_saved(tmp_path / "order", _indices_data_files=[{"filename": "i.arrow"}])
     assert "save it again after flatten_indices()" in message(shuffled)
     wrong = write_saved(tmp_path / "wrong", [*ROWS[:2], ROWS[2] | {"label": 2}])

@@ -111,6 +111,7 @@ def test_bad_splits(rows, fraction, want):
         split(rows, TASK, fraction)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40))
 def test_balanced_weights(targets):
     examples = [Example(id="", sequences=(), target=t) for t in targets]

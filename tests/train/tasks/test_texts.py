@@ -149,7 +149,7 @@ def test_classification(tokenizer):
 
 
 def test_two_labels_have_a_positive_one(tokenizer):
-    task = Classification(labels=("no", "yes"), best_metric="f1", group_column="q")
+    task = Classification(labels=("no", "yes"), best_metric="f1", group_column="{q}")
     rows = [
         {"text": "ba", "q": q, "label": v} for q, v in zip("aab", ("yes", "no", "yes"), strict=True)
     ]
@@ -172,7 +172,7 @@ def test_regression(tokenizer):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 12))
-def test_multilabel(seed, classes, count):
+def test_multilabel(tokenizer, seed, classes, count):
     rng = np.random.default_rng(seed)
     actual = rng.integers(0, 2, (count, classes))
     names = [f"l{i}" for i in range(classes)]
@@ -180,7 +180,7 @@ def test_multilabel(seed, classes, count):
         *([n for n, there in zip(names, row, strict=True) if there] for row in actual), key="labels"
     )
     task = MultiLabel(labels=tuple(names))
-    examples = task.examples(rows, corpus.make_tokenizer())
+    examples = task.examples(rows, tokenizer)
     np.testing.assert_array_equal(np.stack([e.target for e in examples]), actual)
     scores = rng.integers(-3, 4, (count, classes)).astype(np.float32)
     outputs = logits(*scores)
