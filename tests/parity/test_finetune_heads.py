@@ -52,8 +52,8 @@ def ours(task, examples, model, params) -> tuple[float, dict[str, np.ndarray]]:
     assert max(len(row) for rows in layout for row in rows) > 1
     parts = [batches.fill(examples, rows, SHAPE, of) for rows in layout]
     batch = batches.stack(parts, SHAPE, of)
-    summed = jax.jit(lambda p: learner._summed(p, {}, batch, jax.random.key(0)))
-    sums, grads = summed(params)
+    summed = jax.jit(lambda p, batch: learner._summed(p, {}, batch, jax.random.key(0)))
+    sums, grads = summed(params, batch)
     grads = jax.tree.map(lambda g: np.asarray(g / sums.count), grads)
     table = names.table(model, task.head, task.outputs)
     return float(sums.loss / sums.count), names.to_tensors(grads, table)
