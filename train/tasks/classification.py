@@ -32,13 +32,18 @@ class Classification(TextTask):
     """Names in the order of the outputs, the positive one last of two; none are taken from the
     training data. Numbers in the data count from 0 where no name is a number."""
     group_column: str = ""
-    """Column whose value the answers to one question share: adds MultiRC's metrics."""
+    """Column, or template of columns, that the answers to one question share: adds MultiRC's
+    metrics."""
 
     def __post_init__(self):
         labels.check(self.labels, 2)
         if self.group_column and self.labels and len(self.labels) != 2:
             raise UserError("group_column is for two labels, wrong and right")
         super().__post_init__()
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return (*super().answers, *([self.group_column] if self.group_column else []))
 
     @property
     def outputs(self) -> int:
@@ -64,7 +69,7 @@ class Classification(TextTask):
         return self._index[record.need(self.label_column)]
 
     def source(self, record: Record) -> str | None:
-        return str(record.need(self.group_column)) if self.group_column else None
+        return record.text(self.group_column) if self.group_column else None
 
     def stratum(self, record: Record) -> str:
         return labels.name(record.need(self.label_column))
