@@ -46,6 +46,7 @@ def prepared(
     if not before.recipe:
         return config
     from . import presets
+    from .run import Run
 
     first = presets.load(before.recipe)
     given = {k: getattr(before, k) for k in ("train", "validation", "output")}
@@ -60,7 +61,10 @@ def prepared(
     if first.output == config.output:
         raise UserError(f"intermediate.output is {first.output}, as is output; they must differ")
     if first.train:
-        if finetune(first) is None:
+        run = Run(first)
+        # Nothing is read for a run that is done; one in which anything differs tells so itself.
+        done = run.result() is not None and not run.differences()
+        if not done and finetune(first) is None:
             return None
     elif not (export / "config.json").is_file():
         raise UserError(

@@ -218,3 +218,5 @@ def test_a_run_with_adapters_leaves_them_and_a_plain_model(tmp_path):
     for name in wanted - {"head.dense.weight", "head.norm.weight"}:
         np.testing.assert_allclose(again[name], merged[name], atol=1e-6)
     assert sum(x.size for x in jax.tree.leaves(trained)) < after.count / 2
+    with pytest.raises(UserError, match=r"holds only what its run trains.*run/export"):
+        convert.load(tmp_path / "run" / "checkpoints" / "6")
