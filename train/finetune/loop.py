@@ -195,7 +195,8 @@ class Trainer:
         )
         if not score > np.asarray(state.best.score):  # NaN is not better
             return state
-        params = jax.tree.map(jnp.copy, state.params) if self.config.keep_best else {}
+        keeps = self.session.config.keep_best
+        params = jax.tree.map(jnp.copy, state.params) if keeps else {}
         return state._replace(best=_best(state.best, params, step, score))
 
     def _is_patience_over(self) -> bool:
@@ -283,7 +284,8 @@ class Ending:
     ) -> dict[str, Any]:
         """Measures the exported model once more, and writes everything. Returns the result."""
         config, data, predict = self.run.config, self.session.data, self.session.predict
-        task, kept = data.task, config.keep_best and int(state.best.step) >= 0
+        task, kept = data.task, bool(state.best.params) and int(state.best.step) >= 0
+        kept &= config.keep_best
         trained = state.best.params if kept else state.params
         result: dict[str, Any] = {"task": task.kind, "metric": task.best_metric}
         result |= self._history(int(state.best.step), int(state.step))
