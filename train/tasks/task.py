@@ -124,7 +124,7 @@ class Task(abc.ABC):
         if labelled and not self.outputs:
             raise UserError("labels are unknown; give the task's labels, or training data")
         problems, ids, parsed = Problems(), [], []
-        self._check_columns(records, labelled).check()
+        self.check_columns(records, labelled).check()
         seen: dict[str, str] = {}
         for record in records:
             with problems.at(record.place):
@@ -148,7 +148,7 @@ class Task(abc.ABC):
         value = record.get(self.id_column) if self.id_column else None
         return record.place if value is None else str(value)
 
-    def _check_columns(self, records: Records, labelled: bool) -> Problems:
+    def check_columns(self, records: Records, labelled: bool) -> Problems:
         """Columns that a whole file lacks, which is one problem and not one for each record."""
         problems = Problems()
         files: dict[str, list[Record]] = {}
