@@ -110,20 +110,25 @@ class Tokens(Task):
             return self
         if declared := records.names.get(self.tags_column):
             return dataclasses.replace(self, labels=declared)
-        names: set[str] = set()
+        problems, names = Problems(), set()
         for record in records:
-            if self._has_words(record):
-                names |= {labels.name(tag) for tag in record.list(self.tags_column)}
-            elif self.scheme != "none":
-                spans = tagged.spans_of(record, self.entities_column, record.text(self.text_column))
-                tags = (schemes.all_tags(span.type, self.scheme) for span in spans)
-                names |= {schemes.OUTSIDE}.union(*tags)
+            with problems.at(record.place):
+                names |= self._tags_in(record)
+        problems.check()
         if len(names) < 2:
             raise UserError(
                 f"column {self.tags_column!r} of the training data has fewer than two tags; name"
                 " the labels"
             )
         return dataclasses.replace(self, labels=labels.ordered(names))
+
+    def _tags_in(self, record: Record) -> set[str]:
+        """The tags of a record, or all that the scheme has for its entities."""
+        if self._has_words(record) or self.scheme == "none":
+            return {labels.name(tag) for tag in record.list(self.tags_column)}
+        spans = tagged.spans_of(record, self.entities_column, record.text(self.text_column))
+        tags = (schemes.all_tags(span.type, self.scheme) for span in spans)
+        return {schemes.OUTSIDE}.union(*tags)
 
     # --- from records to examples ---------------------------------------------------------------
 
