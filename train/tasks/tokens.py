@@ -18,20 +18,6 @@ from .records import Problems, Record, Records
 from .task import Outputs, Task, softmax
 
 
-@dataclasses.dataclass(frozen=True)
-class Words:
-    """The words of an example, and where the model speaks of each."""
-
-    words: tuple[str, ...]
-    tags: tuple[str, ...] | None
-    text: str | None
-    """The record's text, where there is one..."""
-    spans: np.ndarray | None
-    """... and, int32 [words, 2], the characters of each word in it, if it holds them all."""
-    places: np.ndarray | None = None
-    """int32 [words, 2]: the sequence and the token that decide on a word; -1 where none does."""
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tokens(Task):
     """A label for each word, learned and read at its first token.
@@ -167,7 +153,7 @@ class Tokens(Task):
                     with problems.at(place):
                         tags = tagged.tagged_words(text, record.spans, spans, self.scheme)
                         tags = tuple(self._index.names[self._index[tag]] for tag in tags)
-            source = Words(words, tags, text, spans)
+            source = tagged.Words(words, tags, text, spans)
             found.append(self._example(i, source, pieces, around))
         problems.check()
         return found
@@ -175,7 +161,7 @@ class Tokens(Task):
     def _example(
         self,
         name: str,
-        words: Words,
+        words: tagged.Words,
         pieces: alignment.Pieces,
         around: tuple[list[int], list[int]],
     ) -> Example:
@@ -238,7 +224,9 @@ class Tokens(Task):
                 continue
             read = schemes.lenient([self._tags[tag] for tag in tags])
             found[-1]["entities"] = [
-                _described(entity, source, float(np.mean(chances[entity.start : entity.stop])))
+                tagged.described(
+                    entity, source, float(np.mean(chances[entity.start : entity.stop]))
+                )
                 for entity in read
             ]
         return found
@@ -255,14 +243,3 @@ class Tokens(Task):
                 tags.append(silent if j < 0 else self.labels[int(sure[j][at].argmax())])
                 chances.append(0.0 if j < 0 else float(sure[j][at].max()))
             yield tags, chances
-
-
-def _described(entity: schemes.Entity, source: Words, score: float) -> dict[str, Any]:
-    """An entity by its characters in the text, or by its words; the end is the one behind."""
-    kind, start, stop = entity
-    if source.spans is None:
-        text = " ".join(source.words[start:stop])
-        return {"label": kind, "first_word": start, "end_word": stop, "text": text, "score": score}
-    start, stop = int(source.spans[start, 0]), int(source.spans[stop - 1, 1])
-    text = source.text[start:stop]
-    return {"label": kind, "start": start, "end": stop, "text": text, "score": score}
