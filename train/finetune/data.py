@@ -25,7 +25,6 @@ class Data:
         if not config.train:
             raise UserError("train is empty; name a file of labelled examples with --train")
         records = read([config.train])
-        config.task.check_columns(records, labelled=True).check()
         task = config.task.with_labels(records)
         held_out: Records | None = None
         if config.validation:

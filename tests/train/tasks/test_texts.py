@@ -277,6 +277,16 @@ def test_missing_columns_are_told_once(tokenizer):
     assert found == "x.jsonl: has no column 'other'; it has text, label"
 
 
+def test_labels_are_looked_for_in_their_column():
+    for task in (Classification(label_column="gold"), MultiLabel(label_column="gold")):
+        found = message(task.with_labels, texts("a", "b"))
+        assert found == "x.jsonl: has no column 'gold'; it has text, label"
+    assert message(Classification().with_labels, texts("a", ["b"])).startswith("x.jsonl:2: label")
+    assert message(MultiLabel().with_labels, texts(["a"], 3, key="labels")) == (
+        "x.jsonl:2: 'labels' is 3; it must be a list"
+    )
+
+
 def test_ids_must_differ(tokenizer):
     rows = records(*({"id": i, "text": "ba", "label": "a"} for i in (1, 2, "1")))
     task = Classification(labels=("a", "b"))

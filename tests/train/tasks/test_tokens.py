@@ -206,6 +206,9 @@ def test_bad_records(tokenizer, bad, want):
 def test_bad_options():
     assert message(lambda: Tokens(labels=("O", "PER"))).startswith("tag 'PER' is none of IOB2's")
     assert message(lambda: Tokens(stride=300)).startswith("stride is 300; it must lie between 0")
+    unlike = records(row(["a"], ["O"]), {"tokens": ["a"], "pos": ["X"]})
+    found = message(Tokens().with_labels, unlike)
+    assert found == "x.conll:2: has no 'ner_tags'; it has tokens, pos"
     assert "fewer than two tags" in message(Tokens().with_labels, records(row(["a"], ["O"])))
 
 
