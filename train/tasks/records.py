@@ -34,7 +34,7 @@ class Record:
     def need(self, column: str) -> Any:
         """The value. Raises `UserError` naming the columns that there are."""
         value = self.get(column)
-        if value is None and column.split(".")[0] in self.values:
+        if value is None and column in self.values:
             raise UserError(f"{column!r} is empty")
         if value is None:
             raise UserError(f"has no {column!r}; it has {', '.join(self.values) or 'nothing'}")
@@ -64,7 +64,8 @@ class Record:
         """A finite number, which may be written as text."""
         value = self.need(column)
         with contextlib.suppress(ValueError, OverflowError):
-            if isinstance(value, int | float | str) and math.isfinite(number := float(value)):
+            plain = isinstance(value, int | float | str) and not isinstance(value, bool)
+            if plain and math.isfinite(number := float(value)):
                 return number
         raise UserError(f"{column!r} is {_short(value)}; it must be a finite number")
 
