@@ -63,7 +63,9 @@ def _facts(config: FinetuneConfig, task: Task, session: "Session") -> list[str]:
     data = session.data
     counts = {"training": data.train, "validation": data.validation, "test": data.test}
     told = ", ".join(f"{len(found):,} for {name}" for name, found in counts.items() if found)
-    lines = [f"Started from `{Path(config.model).name}`. Examples: {told}.", ""]
+    start = Path(config.model)  # of a run, its folder tells more than `export`
+    start = start.parent if start.name == "export" else start
+    lines = [f"Started from `{start.name}`. Examples: {told}.", ""]
     if task.label_names:
         lines += ["Labels: " + ", ".join(f"`{name}`" for name in task.label_names), ""]
     lines += [
