@@ -105,10 +105,20 @@ def _transformers(task: Task) -> list[str]:
             '                   return_tensors="pt")',
             "scores = model(**{name: x[None] for name, x in inputs.items()}).logits[0]",
         ]
+    if task.kind == "questions":  # version 5 has no pipeline for it
+        return [
+            "from transformers import AutoModelForQuestionAnswering, AutoTokenizer",
+            "",
+            'tokenizer = AutoTokenizer.from_pretrained(".")',
+            'model = AutoModelForQuestionAnswering.from_pretrained(".")',
+            'inputs = tokenizer(question, context, return_tensors="pt")',
+            "said = model(**inputs)",
+            "first, last = said.start_logits.argmax(), said.end_logits.argmax()",
+            'tokenizer.decode(inputs["input_ids"][0, first : last + 1])',
+        ]
     pipeline = _PIPELINES[task.kind]
     call = {
         "tokens": 'ask("George Washington went to Washington.")',
-        "questions": "ask(question=question, context=context)",
     }.get(task.kind, "ask(text)")
     if len(getattr(task, "columns", ())) == 2:
         call = 'ask({"text": first, "text_pair": second})'

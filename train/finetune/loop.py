@@ -94,11 +94,8 @@ class Trainer:
 
     def train(self, state: State, fixed: Any, metadata: dict[str, Any]) -> tuple[State, bool]:
         """Trains to the end, or until asked to stop; then the second value is False."""
-        config, step, updates = (
-            self.config,
-            int(state.step),
-            self.batches.updates(self.config.epochs),
-        )
+        config, step = self.config, int(state.step)
+        updates = self.batches.updates(config.epochs)
         hyper = Hyper(*map(np.float32, _numbers(config, updates)))
         evaluations = self._evaluations(updates)
         pending: Pending | None = None
