@@ -120,6 +120,25 @@ def test_only_adapters_head_and_classifier_are_trained(params):
     assert not same["encoder"]["layer_0"]["attn"]["Wqkv"]["kernel"]
 
 
+def test_a_layer_may_be_trained_whole(params, tmp_path):
+    lora = Lora(rank=2, whole=("model.layers.4", "classifier"))
+    partition, trained, _ = trained_adapters(lora, params)
+    fixed = partition.split(params, jax.random.key(0))[1]
+    peft.save(tmp_path / "adapter", partition.adapters, trained, ROWS, HEAD, "base")
+    files = load_file(tmp_path / "adapter" / peft.WEIGHTS)
+    told = json.loads((tmp_path / "adapter" / peft.CONFIG).read_text())
+    assert "model.layers.3.attn.Wo" in told["target_modules"] and len(told["target_modules"]) == 14
+    whole = {n.removeprefix("base_model.model.") for n in files if "lora" not in n}
+    expected = {n for n in ROWS if n.startswith(("model.layers.4.", "classifier."))}
+    assert whole == expected and len(files) == len(expected) + 2 * 14
+    merged = names.to_tensors(jax.tree.map(np.asarray, partition.join(trained, fixed)), ROWS)
+    for name in expected:
+        np.testing.assert_array_equal(merged[name], files[f"base_model.model.{name}"])
+    again, loaded = peft.load(tmp_path / "adapter", ROWS)
+    jax.tree.map(np.testing.assert_array_equal, loaded, trained)
+    assert {*again.places} == {*partition.adapters.places}
+
+
 def test_dropout_hides_features_from_adapters_alone(params):
     lora = Lora(rank=2, dropout=0.5, targets=("layers.0.attn.Wo",))
     partition, trained, fixed = trained_adapters(lora, params)
@@ -170,6 +189,10 @@ def test_errors(params, tmp_path):
     ):
         with pytest.raises(UserError, match=said):
             Lora(**wrong)
+    with pytest.raises(UserError, match="starts with 'layers'"):
+        Partition.of(CONFIG, HEAD, LABELS, lora=Lora(rank=2, whole=("layers",)))
+    with pytest.raises(UserError, match="freeze and lora exclude each other"):
+        Partition.of(CONFIG, HEAD, LABELS, lora=Lora(rank=2), freeze_layers=1)
     partition, trained, _ = trained_adapters(Lora(rank=2), params)
     folder = tmp_path / "adapter"
     peft.save(folder, partition.adapters, trained, ROWS, HEAD, "base")
