@@ -10,11 +10,11 @@ import transformers
 
 from modernbert_jax import convert
 from modernbert_jax.convert import names
-from modernbert_jax.train.finetune import batches, run, start
-from modernbert_jax.train.finetune.batches import Shape
+from modernbert_jax.train.finetune import batches, run, shapes, start
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.finetune.partition import Partition
 from modernbert_jax.train.finetune.session import objective
+from modernbert_jax.train.finetune.shapes import Shape
 from modernbert_jax.train.finetune.step import Learner
 from modernbert_jax.train.tasks import IGNORED, TASKS, Record, Records
 
@@ -48,7 +48,7 @@ def ours(task, examples, model, params) -> tuple[float, dict[str, np.ndarray]]:
         partition=Partition.of(model, task.head, task.outputs),
     )
     of = learner.objective
-    layout = batches.arrange(batches.lengths_of(examples), SHAPE, of.coupled)
+    layout = shapes.arrange(shapes.lengths_of(examples), SHAPE, of.coupled)
     assert max(len(row) for rows in layout for row in rows) > 1
     parts = [batches.fill(examples, rows, SHAPE, of) for rows in layout]
     batch = batches.stack(parts, SHAPE, of)

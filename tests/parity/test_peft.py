@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import peft as library
 import pytest
 import tiny
 import torch
@@ -13,7 +14,6 @@ from modernbert_jax.train.finetune import peft
 from modernbert_jax.train.finetune.lora import Lora
 from modernbert_jax.train.finetune.partition import Partition
 
-library = pytest.importorskip("peft", reason="pip install peft")
 CONFIG = tiny.config(num_hidden_layers=5)
 HEAD, LABELS = "sequence_classification", 3
 ROWS = names.table(CONFIG, HEAD, LABELS)

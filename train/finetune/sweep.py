@@ -13,6 +13,7 @@ import jax
 
 from modernbert_jax.errors import UserError
 
+from ..loop import RunStopped
 from ..progress import Progress
 from ..run import together, use_compile_cache
 from . import intermediate, sweep_table
@@ -34,7 +35,8 @@ def sweep(
             the best run: of the setting with the best mean, the seed with the best score.
 
     Returns the table (see `sweep_table.summary`), or None if it was asked to stop before; then a
-    checkpoint of the current run has been saved. Raises what `finetune` does.
+    checkpoint of the current run has been saved. A run whose loss cannot be saved counts as one
+    without a score. Raises `UserError` as `finetune` does.
     """
     grid.runs(config)  # wrong values are told before anything is read
     config = intermediate.prepared(config, finetune)
@@ -57,7 +59,12 @@ def _sweep(
     for of_setting in runs:
         for run in of_setting:
             progress.say(f"run {len(results) + 1:,}/{total:,}  {Path(run.output).name}")
-            result = train(session, run)
+            try:
+                result = train(session, run)
+            except RunStopped as error:  # the others need not suffer from this one's learning rate
+                progress.say(str(error))
+                task = session.data.task
+                result = {"task": task.kind, "metric": task.best_metric, "stopped": str(error)}
             if result is None:
                 return None
             results.append((run, result))

@@ -28,7 +28,12 @@ def sweep(args: Sequence[str], parse: Callable[..., Any]) -> int:
     nothing = Grid()
 
     def arguments(
-        config: kind = default, grid: Grid = nothing, keep_models: Literal["best", "all"] = "best"
+        config: kind = default,
+        grid: Grid = nothing,
+        keep_models: Literal["best", "all"] = "best",
+        coordinator: str = "",
+        processes: int = 0,
+        process: int = -1,
     ) -> dict[str, Any]:
         """Fine-tunes over a grid in one process, compiled once, and tabulates what came out.
 
@@ -38,10 +43,18 @@ def sweep(args: Sequence[str], parse: Callable[..., Any]) -> int:
             config: What all runs share.
             grid: What they differ in: every combination is run.
             keep_models: Models and checkpoints that stay: of the best run, or of all.
+            coordinator: host:port of process 0, where no launcher tells: TPU pods, Slurm and Open
+                MPI do.
+            processes: How many processes there are, with coordinator.
+            process: Which one this is, from 0, with coordinator.
         """
         return locals()
 
     given = parse(arguments, "sweep CONFIG", args[named:])
+
+    from ..distributed import Launch
+
+    Launch(**{name: given.pop(name) for name in ("coordinator", "processes", "process")}).join()
 
     import jax
 

@@ -86,9 +86,8 @@ def text(table: Mapping[str, Any]) -> str:
     ]
     first = settings[0]
     columns = [when for when in ("best", "last", "test") if when in first]
-    every = [
-        [name, *(cell(first[when].get(name)) for when in columns)] for name in first[columns[0]]
-    ]
+    names = first[columns[0]] if columns else ()
+    every = [[name, *(cell(first[when].get(name)) for when in columns)] for name in names]
     named = ", ".join(f"{key.replace('_', ' ')} {first[key]:g}" for key in KEYS)
     return "\n".join([*_aligned([header, *rows]), "", named, *_aligned([["", *columns], *every])])
 
@@ -110,6 +109,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def write(table: Mapping[str, Any], folder: Path) -> None:
     """Writes `sweep.json` and `sweep.txt`."""
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{NAME}.json", dict(table))
     write_bytes(folder / f"{NAME}.txt", (text(table) + "\n").encode())
 
