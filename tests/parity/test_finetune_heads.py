@@ -66,7 +66,7 @@ def padded(sequences, pad: int, value: int = 0, width: int = 0) -> torch.Tensor:
 
 
 def inputs(task, examples, pad: int):
-    """What transformers' model is called with; for choices, one example at a time."""
+    """What transformers' model is called with: all at once, but for choices and questions."""
 
     def batch(sequences, **labels):
         mask = padded([np.ones(len(s)) for s in sequences], pad)
@@ -83,8 +83,13 @@ def inputs(task, examples, pad: int):
     if task.kind == "tokens":
         yield batch(sequences, labels=padded(targets, pad, IGNORED))
     elif task.kind == "questions":
-        first, last = (torch.tensor(x) for x in zip(*targets, strict=True))
-        yield batch(sequences, start_positions=first, end_positions=last)
+        # Alone: transformers' loss counts padding among the places where an answer could be.
+        for sequence, (first, last) in zip(sequences, targets, strict=True):
+            places = {
+                "start_positions": torch.tensor([first]),
+                "end_positions": torch.tensor([last]),
+            }
+            yield batch([sequence], **places)
     else:
         yield batch(sequences, labels=torch.tensor(np.array([e.target for e in examples])))
 

@@ -19,7 +19,7 @@ class Record:
     """A line or row, with values by column."""
 
     place: str
-    """"FILE:LINE"; rows of Parquet and Arrow are counted from 1."""
+    """As "FILE:LINE"; rows of Parquet and Arrow are counted from 1."""
     values: Mapping[str, Any]
 
     def get(self, column: str) -> Any:
@@ -51,7 +51,9 @@ class Record:
         )
 
     def _text(self, column: str, allow_empty: bool) -> str:
-        value = self.need(column) if not allow_empty else (self.get(column) or "")
+        value = self.get(column) if allow_empty else self.need(column)
+        if value is None:
+            return ""
         if isinstance(value, int | float) and not isinstance(value, bool):
             value = str(value)
         if not isinstance(value, str):

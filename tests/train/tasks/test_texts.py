@@ -264,6 +264,13 @@ def test_bad_records(tokenizer, row, want):
     assert message(task.examples, records(good, row), tokenizer) == f"x.jsonl:2: {want}"
 
 
+def test_empty_texts_where_they_are_allowed(tokenizer):
+    task = Classification(columns=("{a}", "b"), labels=("x", "y"), allow_empty=True)
+    rows = records({"a": None, "b": "ba", "label": "x"}, {"a": 0, "b": " ", "label": "x"})
+    found = [e.sequences[0].tolist() for e in task.examples(rows, tokenizer)]
+    assert found == tokenizer.encode_pairs([("", "ba"), ("0", " ")])
+
+
 def test_bad_records_are_told_together(tokenizer):
     task = Classification(labels=("a", "b"))
     found = message(task.examples, texts(*"abcdefghi"), tokenizer)
