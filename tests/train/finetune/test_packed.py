@@ -9,7 +9,6 @@ import labelled
 import numpy as np
 import pytest
 
-from modernbert_jax.config import Runtime
 from modernbert_jax.train.finetune import batches, shapes, start
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.finetune.infer import outputs
@@ -39,7 +38,7 @@ def examples_of(kind, tokenizer, count=9):
 
 def learner_of(task, **changes):
     model = labelled.model(num_hidden_layers=1, classifier_pooling=POOLING.get(task.kind, "mean"))
-    config = FinetuneConfig(task=task, runtime=Runtime(attention="dense"))  # compiles soonest
+    config = FinetuneConfig(task=task)
     weights = (0.5, 2.0, 1.5)[: task.outputs] if task.kind in ("classification", "tokens") else ()
     learner = Learner(
         config=config,
