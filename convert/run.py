@@ -38,6 +38,12 @@ def read(directory: Path) -> Checkpoint:
     try:
         metadata = ocp.checkpointables_metadata(directory)
         told = metadata.custom_metadata
+        run = told.get("config", {})
+        if run.get("freeze") or run.get("freeze_layers") or run.get("lora", {}).get("rank"):
+            raise UserError(
+                f"{directory}: holds only what its run trains, not what is frozen; the whole model"
+                f" is in {directory.parent.parent / 'export'} when the run is finished"
+            )
         config = ModernBertConfig.from_hf(told["model"])
         head, extra = told.get("head", "masked_lm"), told.get("extra", {})
         found = metadata.metadata[STATE]["params"]

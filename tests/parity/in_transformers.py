@@ -89,7 +89,12 @@ def _answers(directory: str, tokenizer, asked: list) -> list[dict]:
     """By the pipeline of version 4; by the logits in version 5, which has none."""
     if transformers.__version__.startswith("4."):
         ask = transformers.pipeline("question-answering", directory)
-        said = ask(question=[q for q, _ in asked], context=[c for _, c in asked], max_answer_len=30)
+        said = ask(
+            question=[q for q, _ in asked],
+            context=[c for _, c in asked],
+            max_answer_len=30,
+            align_to_words=False,
+        )
         return [{"answer": s["answer"], "start": s["start"]} for s in said]
     model = transformers.AutoModelForQuestionAnswering.from_pretrained(directory).eval()
     found = []

@@ -53,10 +53,17 @@ def ours(checkpoint: convert.Checkpoint, params) -> np.ndarray:
     return np.concatenate(found)
 
 
-@pytest.mark.parametrize("targets", [("attn.Wqkv", "attn.Wo"), ("all-linear",)])
-def test_peft_computes_what_the_merged_model_does(targets, base, tmp_path):
+@pytest.mark.parametrize(
+    ("targets", "whole"),
+    [
+        (("attn.Wqkv", "attn.Wo"), ("head", "classifier")),
+        (("all-linear",), ("head", "classifier")),
+        (("attn.Wqkv",), ("head", "classifier", "model.layers.3")),
+    ],
+)
+def test_peft_computes_what_the_merged_model_does(targets, whole, base, tmp_path):
     folder, checkpoint = base
-    lora = Lora(rank=3, alpha=5.0, targets=targets)
+    lora = Lora(rank=3, alpha=5.0, targets=targets, whole=whole)
     partition = Partition.of(CONFIG, HEAD, LABELS, lora=lora)
     trained, fixed = partition.split(checkpoint.params, jax.random.key(0))
     rng = np.random.default_rng(1)

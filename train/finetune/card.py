@@ -63,7 +63,9 @@ def _facts(config: FinetuneConfig, task: Task, session: "Session") -> list[str]:
     data = session.data
     counts = {"training": data.train, "validation": data.validation, "test": data.test}
     told = ", ".join(f"{len(found):,} for {name}" for name, found in counts.items() if found)
-    lines = [f"Started from `{Path(config.model).name}`. Examples: {told}.", ""]
+    start = Path(config.model)  # of a run, its folder tells more than `export`
+    start = start.parent if start.name == "export" else start
+    lines = [f"Started from `{start.name}`. Examples: {told}.", ""]
     if task.label_names:
         lines += ["Labels: " + ", ".join(f"`{name}`" for name in task.label_names), ""]
     lines += [
@@ -103,10 +105,20 @@ def _transformers(task: Task) -> list[str]:
             '                   return_tensors="pt")',
             "scores = model(**{name: x[None] for name, x in inputs.items()}).logits[0]",
         ]
+    if task.kind == "questions":  # version 5 has no pipeline for it
+        return [
+            "from transformers import AutoModelForQuestionAnswering, AutoTokenizer",
+            "",
+            'tokenizer = AutoTokenizer.from_pretrained(".")',
+            'model = AutoModelForQuestionAnswering.from_pretrained(".")',
+            'inputs = tokenizer(question, context, return_tensors="pt")',
+            "said = model(**inputs)",
+            "first, last = said.start_logits.argmax(), said.end_logits.argmax()",
+            'tokenizer.decode(inputs["input_ids"][0, first : last + 1])',
+        ]
     pipeline = _PIPELINES[task.kind]
     call = {
         "tokens": 'ask("George Washington went to Washington.")',
-        "questions": "ask(question=question, context=context)",
     }.get(task.kind, "ask(text)")
     if len(getattr(task, "columns", ())) == 2:
         call = 'ask({"text": first, "text_pair": second})'

@@ -19,7 +19,7 @@ from modernbert_jax.sharding import MeshShape
 
 from ..run import use_compile_cache
 from ..tasks import TASKS, Example, Task, read
-from . import batches
+from . import shapes
 from .config import FinetuneConfig, task_from_json
 from .infer import Said
 from .partition import Partition
@@ -86,7 +86,7 @@ def run_model(
     mesh = MeshShape().make(jax.local_devices()[:1])
     with jax.set_mesh(mesh):
         use_compile_cache()
-        of = objective(task, batches.DOCUMENTS)
+        of = objective(task, shapes.DOCUMENTS)
         shape = evaluation_shape(examples, batch_tokens, (1, 1), of.coupled)
         learner = Learner(
             config=FinetuneConfig(task=task, runtime=Runtime(dtype=dtype)),

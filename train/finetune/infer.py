@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from ..tasks import Example, Outputs
-from .batches import Batch, Row
+from .batches import Batch
 from .objectives import Sums
+from .shapes import Row
 
 _AHEAD = 4
 """Batches that are computed before the first one's logits are fetched."""

@@ -45,7 +45,9 @@ def prepared(
     before = config.intermediate
     if not before.recipe:
         return config
+    from ..progress import Progress
     from . import presets
+    from .run import Run
 
     first = presets.load(before.recipe)
     given = {k: getattr(before, k) for k in ("train", "validation", "output")}
@@ -56,11 +58,16 @@ def prepared(
         runtime=config.runtime,
         **{k: x for k, x in given.items() if x},
     )
-    export = Path(first.output) / "export"
+    export, say = Path(first.output) / "export", Progress(0).say
     if first.output == config.output:
         raise UserError(f"intermediate.output is {first.output}, as is output; they must differ")
     if first.train:
-        if finetune(first) is None:
+        run = Run(first)
+        # Nothing is read for a run that is done; one in which anything differs tells so itself.
+        done = run.result() is not None and not run.differences()
+        when = "is done" if done else "comes first"
+        say(f"{config.output}: starts from {first.output}, which {when}")
+        if not done and finetune(first) is None:
             return None
     elif not (export / "config.json").is_file():
         raise UserError(

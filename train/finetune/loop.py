@@ -3,9 +3,7 @@
 import contextlib
 import dataclasses
 import math
-import time
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +11,7 @@ import numpy as np
 
 from ..checkpoint import Checkpoints
 from ..loop import RunStopped
-from ..metrics import MetricWriter, peak_memory
+from ..metrics import MetricWriter
 from ..progress import Progress
 from ..run import use_compile_cache
 from ..stop import Stop
@@ -21,11 +19,12 @@ from ..weights_and_biases import Board
 from . import intermediate
 from .batches import TrainingBatches
 from .config import FinetuneConfig
+from .ending import Ending
 from .hyper import Hyper
-from .run import Run, finite
+from .meter import Meter, Pending
+from .run import Run
 from .session import Session
-from .start import Start
-from .step import Best, State, StepMetrics
+from .step import Best, State
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any] | None:
@@ -80,16 +79,6 @@ def train(session: Session, config: FinetuneConfig) -> dict[str, Any] | None:
         return Ending(run, session, writer.rows).write(state, fixed, start, seen, meter.seconds)
 
 
-class Pending(NamedTuple):
-    """An update that may still be running, and what the host knows of it."""
-
-    step: int
-    metrics: StepMetrics
-    examples: int
-    tokens: int
-    capacity: int
-
-
 @dataclasses.dataclass
 class Trainer:
     """The loop, with what it works with."""
@@ -101,15 +90,12 @@ class Trainer:
     writer: MetricWriter
     progress: Progress
     batches: TrainingBatches
-    meter: "Meter"
+    meter: Meter
 
     def train(self, state: State, fixed: Any, metadata: dict[str, Any]) -> tuple[State, bool]:
         """Trains to the end, or until asked to stop; then the second value is False."""
-        config, step, updates = (
-            self.config,
-            int(state.step),
-            self.batches.updates(self.config.epochs),
-        )
+        config, step = self.config, int(state.step)
+        updates = self.batches.updates(config.epochs)
         hyper = Hyper(*map(np.float32, _numbers(config, updates)))
         evaluations = self._evaluations(updates)
         pending: Pending | None = None
@@ -118,7 +104,8 @@ class Trainer:
             saves = stopping or step == updates or (step and step % config.save_every == 0)
             ends = step == updates
             if evaluates or saves:
-                pending = self._settle(pending, updates)  # None
+                self._settle(pending, updates)
+                pending = None
                 with self.meter.paused():
                     if evaluates:
                         state = self._evaluate(step, state, fixed)
@@ -195,7 +182,8 @@ class Trainer:
         )
         if not score > np.asarray(state.best.score):  # NaN is not better
             return state
-        params = jax.tree.map(jnp.copy, state.params) if self.config.keep_best else {}
+        keeps = self.session.config.keep_best
+        params = jax.tree.map(jnp.copy, state.params) if keeps else {}
         return state._replace(best=_best(state.best, params, step, score))
 
     def _is_patience_over(self) -> bool:
@@ -205,56 +193,6 @@ class Trainer:
             better = score is not None and score > top + self.config.min_delta
             top, since = (score, 0) if better else (top, since + 1)
         return 0 < self.config.patience <= since
-
-
-class Meter:
-    """Counts examples and tokens of updates that have ended, and the time that they took."""
-
-    def __init__(self, tokens: int = 0, seconds: float = 0.0):
-        """For a run that has seen `tokens` and has taken `seconds` for its updates."""
-        self.tokens, self.seconds = tokens, seconds
-        self._since = time.perf_counter()
-        self._reset()
-
-    def _reset(self) -> None:
-        self._examples = self._tokens = self._capacity = 0
-        self._began = self.seconds
-
-    def _advance(self) -> None:
-        now = time.perf_counter()
-        self.seconds += now - self._since
-        self._since = now
-
-    def state(self) -> dict[str, float]:
-        """What a resumed run goes on from."""
-        return {"tokens": self.tokens, "seconds": round(self.seconds, 3)}
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leaves the block's time out."""
-        self._advance()
-        yield
-        self._since = time.perf_counter()
-
-    def count(self, pending: Pending) -> None:
-        """Notes an update that has ended."""
-        self.tokens += pending.tokens
-        self._examples += pending.examples
-        self._tokens += pending.tokens
-        self._capacity += pending.capacity
-
-    def read(self) -> dict[str, float]:
-        """Speed since the last reading."""
-        self._advance()
-        spent = max(self.seconds - self._began, 1e-9)
-        found = {
-            "examples_per_second": self._examples / spent,
-            "tokens_per_second": self._tokens / spent,
-            "packing_efficiency": self._tokens / max(self._capacity, 1),
-            "device_memory_bytes": peak_memory(),
-        }
-        self._reset()
-        return found
 
 
 def _numbers(config: FinetuneConfig, updates: int) -> tuple[float, ...]:
@@ -267,61 +205,3 @@ def _best(before: Best, params: Any, step: int, score: np.floating) -> Best:
     numbers = np.int32(step), np.float32(score)
     places = before.step.sharding, before.score.sharding
     return Best(params, *map(jax.device_put, numbers, places))
-
-
-@dataclasses.dataclass
-class Ending:
-    """What a run leaves behind: its result, predictions, and the exported model."""
-
-    run: Run
-    session: Session
-    rows: list[dict[str, Any]]
-    """Of `metrics.jsonl`."""
-
-    def write(
-        self, state: State, fixed: Any, start: Start, examples: int, seconds: float
-    ) -> dict[str, Any]:
-        """Measures the exported model once more, and writes everything. Returns the result."""
-        config, data, predict = self.run.config, self.session.data, self.session.predict
-        task, kept = data.task, config.keep_best and int(state.best.step) >= 0
-        trained = state.best.params if kept else state.params
-        result: dict[str, Any] = {"task": task.kind, "metric": task.best_metric}
-        result |= self._history(int(state.best.step), int(state.step))
-        if data.validation:
-            said = predict(trained, fixed, data.validation, keep=True)
-            task = task.tuned(data.validation, said.outputs)
-            if task != data.task:
-                metrics = task.metrics(data.validation, said.outputs)
-                result["tuned"] = {"metrics": finite(metrics)}
-            self.run.write_predictions(
-                "validation", task.predictions(data.validation, said.outputs)
-            )
-        if data.test:
-            said = predict(trained, fixed, data.test)
-            metrics = {"loss": said.loss, **task.metrics(data.test, said.outputs)}
-            result["test"] = {"metrics": finite(metrics)}
-            self.run.write_predictions("test", task.predictions(data.test, said.outputs))
-        result["exported"] = "best" if kept else "last"
-        result["new_parameters"] = list(start.new)
-        result |= {"examples": len(data.train), "seconds": round(seconds, 3)}
-        result["examples_per_second"] = round(examples / max(seconds, 1e-9), 3)
-        self.run.export_adapters(self.session, trained)
-        params = self.session.whole(trained, fixed)
-        self.run.export(self.session, start, params, task, result)
-        return result
-
-    def _history(self, best: int, last: int) -> dict[str, Any]:
-        """What the evaluations of the best and of the last update have found."""
-        found = {row["step"]: row for row in self.rows if "eval_loss" in row}
-        return {
-            name: {
-                "step": step,
-                "metrics": {
-                    key.removeprefix("eval_"): value
-                    for key, value in found[step].items()
-                    if key.startswith("eval_")
-                },
-            }
-            for name, step in (("best", best), ("last", last))
-            if step in found
-        }

@@ -6,7 +6,7 @@ those of PEFT.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -38,7 +38,8 @@ class Lora:
     init: Literal["kaiming", "normal"] = "kaiming"
     """Of A: uniform within 1/sqrt(inputs), as PEFT's, or normal with deviation 1/rank. B is 0."""
     whole: tuple[str, ...] = ("head", "classifier")
-    """Modules that are trained whole, by the start of their name; PEFT's `modules_to_save`."""
+    """Modules that are trained whole, and so without an adapter, by the start of their name, such
+    as `model.layers.21`; PEFT's `modules_to_save`."""
 
     def __post_init__(self):
         if self.rank < 0:
@@ -54,7 +55,7 @@ class Lora:
 
     def is_whole(self, name: str) -> bool:
         """Whether a tensor belongs to a module that is trained whole."""
-        return any(f"{name}.".startswith(f"{module}.") for module in self.whole)
+        return any(_starts(name, module) for module in self.whole)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,21 +69,30 @@ class Adapters:
     lora: Lora
     places: Mapping[tensors.Path, np.ndarray | None]
     """Paths of the kernels; the entries of a stack that have adapters, None where there is none."""
+    wholes: Mapping[tensors.Path, np.ndarray | None]
+    """The same of the parameters that are trained whole."""
 
     @classmethod
     def of(cls, lora: Lora, rows: tensors.Rows) -> "Adapters":
         """For the tensors of a model. Raises `UserError` for a target that is no matrix in it."""
-        chosen = {name for name, module in _modules(rows).items() if _is_target(lora, module)}
-        known = {m.rpartition("layers.")[2].partition(".")[2] for m in _modules(rows).values()}
+        modules = _modules(rows)
+        chosen = {name for name, module in modules.items() if _is_target(lora, module)}
+        chosen = {name for name in chosen if not lora.is_whole(name)}
+        known = {module.rpartition("layers.")[2].partition(".")[2] for module in modules.values()}
         for target in lora.targets:
-            hit = any(_ends(module, target) for module in _modules(rows).values())
+            hit = any(_ends(module, target) for module in modules.values())
             if target != ALL_LINEAR and not hit:
                 raise UserError(
                     f"lora.targets: no matrix is named {target!r}; {did_you_mean(target, known)}"
                 )
-        marks = tensors.by_parameter(rows, lambda name: name in chosen)
-        places = {p: np.flatnonzero(m) if m.ndim else None for p, m in marks.items() if m.any()}
-        return cls(lora, places)
+        for module in lora.whole:
+            if not any(_starts(name, module) for name in rows):
+                start = {name.split(".")[0] for name in rows}
+                raise UserError(
+                    f"lora.whole: no tensor's name starts with {module!r};"
+                    f" {did_you_mean(module, start)}"
+                )
+        return cls(lora, _places(rows, chosen.__contains__), _places(rows, lora.is_whole))
 
     def init(self, key: jax.Array, params: Any) -> Any:
         """New adapters, float32; the merged model is the old one. Traceable."""
@@ -131,6 +141,13 @@ class Adapters:
         return out
 
 
+def _places(
+    rows: tensors.Rows, chosen: Callable[[str], bool]
+) -> dict[tensors.Path, np.ndarray | None]:
+    marks = tensors.by_parameter(rows, chosen)
+    return {p: np.flatnonzero(m) if m.ndim else None for p, m in marks.items() if m.any()}
+
+
 def _modules(rows: tensors.Rows) -> dict[str, str]:
     """The matrices of the encoder's layers: tensor name -> module name."""
     return {
@@ -142,6 +159,10 @@ def _modules(rows: tensors.Rows) -> dict[str, str]:
 
 def _is_target(lora: Lora, module: str) -> bool:
     return ALL_LINEAR in lora.targets or any(_ends(module, target) for target in lora.targets)
+
+
+def _starts(name: str, module: str) -> bool:
+    return f"{name}.".startswith(f"{module}.")
 
 
 def _ends(module: str, target: str) -> bool:

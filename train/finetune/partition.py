@@ -60,8 +60,8 @@ class Partition:
             lora: adapters; a rank of 0 is none. All but them and `lora.whole` is fixed.
 
         Raises:
-            UserError: an expression that matches nothing, more layers than there are, or nothing
-                left to train.
+            UserError: an expression that matches nothing, more layers than there are, nothing
+                left to train, or both frozen tensors and adapters.
         """
         rows = names.table(model, head, labels)
         if not 0 <= freeze_layers <= model.num_hidden_layers:
@@ -72,6 +72,11 @@ class Partition:
         if freeze_layers:
             frozen |= {name for name in rows if tensors.depth(model, name) <= freeze_layers}
         adapters = Adapters.of(lora, rows) if lora and lora.rank else None
+        if adapters and frozen:
+            raise UserError(
+                "freeze and lora exclude each other: all but adapters is frozen; say what is"
+                " trained with lora.targets and lora.whole"
+            )
         if adapters:
             frozen |= {name for name in rows if not lora.is_whole(name)}
         elif len(frozen) == len(rows):

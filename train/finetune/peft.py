@@ -1,5 +1,6 @@
 """Adapters on disk as PEFT has them: `adapter_config.json` and `adapter_model.safetensors`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,10 @@ def save(folder: str | Path, adapters: Adapters, trained: Any, rows: Rows, head:
     matrices = LAYER_MATRICES if any("Wqkv" in name for name in rows) else DECODER_MATRICES
     # What PEFT calls all-linear has the head in it.
     targets = matrices if ALL_LINEAR in lora.targets else lora.targets
+    if any(lora.is_whole(name) for name in rows if ".layers." in name):
+        # PEFT would put adapters into modules that are trained whole, too.
+        adapted = [name for name, row in rows.items() if _entry(adapters.places, row) is not None]
+        targets = [name.removesuffix(".weight") for name in adapted if name.endswith(".weight")]
     config = {
         "peft_type": "LORA",
         "task_type": TASKS.get(head),
@@ -67,10 +72,11 @@ def to_tensors(adapters: Adapters, trained: Any, rows: Rows) -> dict[str, np.nda
     """PEFT's tensors: A [rank, inputs], B [outputs, rank], and those of modules trained whole."""
     found = {}
     for name, row in rows.items():
-        if adapters.lora.is_whole(name):
-            array = np.asarray(names.leaf(trained, row.path))
+        if (entry := _entry(adapters.wholes, row)) is not None:
+            array = np.asarray(names.leaf(trained, row.path))[entry]
+            array = array if row.part is None else array[row.part]
             found[PREFIX + name] = np.ascontiguousarray(row.transform.to_foreign(array))
-        elif (entry := _entry(adapters, row)) is not None:
+        elif (entry := _entry(adapters.places, row)) is not None:
             a, b = (
                 np.asarray(names.leaf(trained, (*row.path[:-1], leaf)))[entry]
                 for leaf in ("lora_A", "lora_B")
@@ -101,37 +107,36 @@ def load(folder: str | Path, rows: Rows) -> tuple[Adapters, Any]:
         {name: x.shape for name, x in tensors.items()}, _shapes(adapters, rows), folder / WEIGHTS
     )
     trained: dict[str, Any] = {}
-    stacks: dict[tuple[str, ...], Any] = {}
+    stacks: dict[tuple[str, ...], dict[int | None, list[np.ndarray]]] = {}
     for name, row in rows.items():
-        if lora.is_whole(name):
-            names.put(trained, row.path, row.transform.to_ours(_array(tensors, PREFIX + name)))
-        elif _entry(adapters, row) is not None:
+        if _entry(adapters.wholes, row) is not None:
+            array = row.transform.to_ours(_array(tensors, PREFIX + name))
+            stacks.setdefault(row.path, {}).setdefault(row.index, []).append(array)
+        elif _entry(adapters.places, row) is not None:
             module = PREFIX + name.removesuffix(".weight")
-            a = _array(tensors, f"{module}.lora_A.weight").T
-            b = row.transform.to_ours(_array(tensors, f"{module}.lora_B.weight"))
-            entries = stacks.setdefault(row.path, {}).setdefault(row.index, [])
-            if entries and not np.array_equal(entries[0][0], a):
+            a, b = (_array(tensors, f"{module}.lora_{x}.weight") for x in "AB")
+            a, b = a.T, row.transform.to_ours(b)
+            path = (*row.path[:-1], "lora_A")
+            shared = stacks.setdefault(path, {}).setdefault(row.index, [a])[0]
+            if not np.array_equal(shared, a):
                 raise UserError(f"{folder}: {module}.lora_A differs from that of its neighbours")
-            entries.append((a, b))
+            path = (*row.path[:-1], "lora_B")
+            stacks.setdefault(path, {}).setdefault(row.index, []).append(b)
     for path, entries in stacks.items():
-        pairs = [_joined(entries[i]) for i in ([None] if None in entries else sorted(entries))]
-        for leaf, arrays in zip(("lora_A", "lora_B"), zip(*pairs, strict=True), strict=True):
-            array = arrays[0] if None in entries else np.stack(arrays)
-            names.put(trained, (*path[:-1], leaf), np.ascontiguousarray(array))
+        joined = {i: np.stack(x) if len(x) > 1 else x[0] for i, x in entries.items()}
+        array = joined[None] if None in joined else np.stack([joined[i] for i in sorted(joined)])
+        names.put(trained, path, np.ascontiguousarray(array))
     return adapters, trained
 
 
-def _joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """A and B of one kernel; the B of matrices that are its parts on an axis."""
-    a, b = parts[0]
-    return (a, np.stack([b for _, b in parts])) if len(parts) > 1 else (a, b)
+def _entry(places: Mapping[tuple[str, ...], np.ndarray | None], row: names.Row) -> Any:
+    """A tensor's index in what is trained of its stack, () where it lies alone; None if it is not.
 
-
-def _entry(adapters: Adapters, row: names.Row) -> Any:
-    """A tensor's index in its stack of adapters, () where it has none alone; None without any."""
-    if row.path not in adapters.places:
+    `places` are those of `Adapters`.
+    """
+    if row.path not in places:
         return None
-    entries = adapters.places[row.path]
+    entries = places[row.path]
     if entries is None:
         return ()
     return int(np.flatnonzero(entries == row.index)[0]) if row.index in entries else None
@@ -140,9 +145,9 @@ def _entry(adapters: Adapters, row: names.Row) -> Any:
 def _shapes(adapters: Adapters, rows: Rows) -> dict[str, tuple[int, ...]]:
     found = {}
     for name, row in rows.items():
-        if adapters.lora.is_whole(name):
+        if _entry(adapters.wholes, row) is not None:
             found[PREFIX + name] = row.shape
-        elif _entry(adapters, row) is not None:
+        elif _entry(adapters.places, row) is not None:
             module, (outputs, inputs) = PREFIX + name.removesuffix(".weight"), row.shape
             found[f"{module}.lora_A.weight"] = (adapters.lora.rank, inputs)
             found[f"{module}.lora_B.weight"] = (outputs, adapters.lora.rank)

@@ -113,12 +113,15 @@ class Run:
         if jax.process_index() == 0:
             write_lines(self.folder / "predictions" / f"{name}.jsonl", rows)
 
+    def differences(self) -> list[str]:
+        """What the folder's configuration has otherwise, but for what leaves results alone."""
+        found = differences(read_json(self.folder / "config.json"), to_json(self.config))
+        return [d for d in found if d.split(":")[0].split(".")[0] not in _FREE]
+
     def _check_folder(self) -> None:
         path = self.folder / "config.json"
         if path.exists():
-            found = differences(read_json(path), to_json(self.config))
-            found = [d for d in found if d.split(":")[0].split(".")[0] not in _FREE]
-            if found:
+            if found := self.differences():
                 raise UserError(
                     f"{self.folder}: holds a run with another configuration ({'; '.join(found)});"
                     " choose another --output"

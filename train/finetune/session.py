@@ -14,14 +14,15 @@ from modernbert_jax.config import ModernBertConfig
 
 from ..progress import phase
 from ..tasks import Example, Task
-from . import batches, infer, objectives, start
-from .batches import Batch, Shape, TrainingBatches
+from . import batches, infer, objectives, shapes, start
+from .batches import Batch, TrainingBatches
 from .config import FinetuneConfig
 from .data import Data, class_weights
 from .hyper import Hyper
 from .infer import Said
 from .objectives import Objective
 from .partition import Partition
+from .shapes import Shape
 from .start import Start
 from .step import Learner, State, StepMetrics
 
@@ -96,9 +97,9 @@ class Session:
         checkpoint = start.load(config)
         data = Data.read(config, checkpoint.tokenizer)
         task, model = data.task, start.of_task(config, checkpoint.config)
-        pieces = batches.check_mesh(mesh, model.num_attention_heads)
-        shape = batches.choose(
-            batches.lengths_of(data.train),
+        pieces = shapes.check_mesh(mesh, model.num_attention_heads)
+        shape = shapes.choose(
+            shapes.lengths_of(data.train),
             config.batch_examples,
             config.microbatch_tokens,
             pieces=pieces,
@@ -190,7 +191,7 @@ class Session:
 
     def _evaluation_shape(self) -> Shape:
         examples = [*self.data.validation, *self.data.test] or self.data.train
-        pieces = batches.check_mesh(self.mesh, self.model.num_attention_heads)
+        pieces = shapes.check_mesh(self.mesh, self.model.num_attention_heads)
         coupled = self.learner.objective.coupled
         return evaluation_shape(examples, self.config.microbatch_tokens, pieces, coupled)
 
@@ -199,5 +200,5 @@ def evaluation_shape(
     examples: Sequence[Example], most_tokens: int, pieces: tuple[int, int], coupled: bool
 ) -> Shape:
     """The shape in which all examples, one after another, leave the least empty."""
-    lengths = batches.lengths_of(examples)
-    return batches.choose(lengths, len(lengths), most_tokens, pieces=pieces, coupled=coupled)
+    lengths = shapes.lengths_of(examples)
+    return shapes.choose(lengths, len(lengths), most_tokens, pieces=pieces, coupled=coupled)

@@ -19,7 +19,7 @@ def file(path: str, kind: str) -> tuple[Rows, Names]:
     batches = _parquet if kind == ".parquet" else _arrow
     source = Source(path=path, bytes=0, format="unread")
     with fetched(source) as local:
-        found = list(_guarded(batches, local))
+        found = list(_guarded(batches, local, ""))
     names = _declared(found[0].schema.metadata) if found else {}
     return _rows(iter(found)), names
 
@@ -34,7 +34,7 @@ def folder(path: Path) -> tuple[Rows, Names]:
     if not files or any(not isinstance(f, str) or Path(f).name != f for f in files):
         raise UserError("state.json: _data_files must name the files of the folder")
     info = read_json(path / "dataset_info.json") if (path / "dataset_info.json").exists() else {}
-    rows = _rows(batch for f in files for batch in _guarded(_arrow, path / f))
+    rows = _rows(batch for f in files for batch in _guarded(_arrow, path / f, f"{f}: "))
     return rows, label_names(info.get("features"))
 
 
@@ -65,14 +65,14 @@ def _declared(metadata: Mapping[bytes, bytes] | None) -> Names:
         return {}
 
 
-def _guarded(batches, path: Path) -> Iterator[Any]:
+def _guarded(batches, path: Path, name: str) -> Iterator[Any]:
     import pyarrow
 
     try:
         yield from batches(path)
     except (pyarrow.ArrowException, OSError) as error:
         reason = (str(error).splitlines() or ["unknown"])[0]
-        raise UserError(f"{path.name}: damaged or unreadable ({reason})") from None
+        raise UserError(f"{name}damaged or unreadable ({reason})") from None
 
 
 def _parquet(path: Path) -> Iterator[Any]:

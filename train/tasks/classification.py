@@ -12,7 +12,7 @@ from modernbert_jax.errors import UserError
 from . import labels, scores
 from .example import Example
 from .labels import Index
-from .records import Record, Records
+from .records import Problems, Record, Records
 from .task import Outputs, softmax, targets
 from .text_task import TextTask, stacked
 
@@ -32,13 +32,18 @@ class Classification(TextTask):
     """Names in the order of the outputs, the positive one last of two; none are taken from the
     training data. Numbers in the data count from 0 where no name is a number."""
     group_column: str = ""
-    """Column whose value the answers to one question share: adds MultiRC's metrics."""
+    """Column, or template of columns, that the answers to one question share: adds MultiRC's
+    metrics."""
 
     def __post_init__(self):
         labels.check(self.labels, 2)
         if self.group_column and self.labels and len(self.labels) != 2:
             raise UserError("group_column is for two labels, wrong and right")
         super().__post_init__()
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return (*super().answers, *([self.group_column] if self.group_column else []))
 
     @property
     def outputs(self) -> int:
@@ -64,7 +69,7 @@ class Classification(TextTask):
         return self._index[record.need(self.label_column)]
 
     def source(self, record: Record) -> str | None:
-        return str(record.need(self.group_column)) if self.group_column else None
+        return record.text(self.group_column) if self.group_column else None
 
     def stratum(self, record: Record) -> str:
         return labels.name(record.need(self.label_column))
@@ -96,15 +101,20 @@ def found(task: TextTask, records: Records, many: bool = False) -> tuple[str, ..
     """The label names of training records: those that the file declares, or else all that occur.
 
     Raises:
-        UserError: no labels at all, or only one.
+        UserError: no labels at all, or only one; a column that is missing, or no label in it.
     """
     declared = records.names.get(task.label_column)
     if declared:
         return declared
-    values = [record.get(task.label_column) for record in records]
-    if many:
-        values = [v for record in records for v in record.list(task.label_column)]
-    names = labels.ordered(labels.name(v) for v in values if v is not None)
+    task.check_columns(records)
+    problems, occurring = Problems(), set()
+    for record in records:
+        with problems.at(record.place):
+            value = record.get(task.label_column)
+            values = record.list(task.label_column) if many else [value]
+            occurring |= {labels.name(v) for v in values if v is not None}
+    problems.check()
+    names = labels.ordered(occurring)
     if not names or (len(names) < 2 and not many):
         raise UserError(
             f"column {task.label_column!r} of the training data has"

@@ -19,7 +19,7 @@ class Record:
     """A line or row, with values by column."""
 
     place: str
-    """"FILE:LINE"; rows of Parquet and Arrow are counted from 1."""
+    """As "FILE:LINE"; rows of Parquet and Arrow are counted from 1."""
     values: Mapping[str, Any]
 
     def get(self, column: str) -> Any:
@@ -34,7 +34,7 @@ class Record:
     def need(self, column: str) -> Any:
         """The value. Raises `UserError` naming the columns that there are."""
         value = self.get(column)
-        if value is None and column.split(".")[0] in self.values:
+        if value is None and column in self.values:
             raise UserError(f"{column!r} is empty")
         if value is None:
             raise UserError(f"has no {column!r}; it has {', '.join(self.values) or 'nothing'}")
@@ -51,7 +51,9 @@ class Record:
         )
 
     def _text(self, column: str, allow_empty: bool) -> str:
-        value = self.need(column) if not allow_empty else (self.get(column) or "")
+        value = self.get(column) if allow_empty else self.need(column)
+        if value is None:
+            return ""
         if isinstance(value, int | float) and not isinstance(value, bool):
             value = str(value)
         if not isinstance(value, str):
@@ -64,7 +66,8 @@ class Record:
         """A finite number, which may be written as text."""
         value = self.need(column)
         with contextlib.suppress(ValueError, OverflowError):
-            if isinstance(value, int | float | str) and math.isfinite(number := float(value)):
+            plain = isinstance(value, int | float | str) and not isinstance(value, bool)
+            if plain and math.isfinite(number := float(value)):
                 return number
         raise UserError(f"{column!r} is {_short(value)}; it must be a finite number")
 

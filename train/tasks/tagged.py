@@ -1,8 +1,9 @@
-"""Words and their tags in a record, checked; or a text and its entities."""
+"""Words with their tags, or a text with its entities: read from records, checked, and written."""
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +31,20 @@ class Tagged(NamedTuple):
     """One for each word."""
     spans: tuple[Span, ...] | None = None
     """Entities of a text without words, in order."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """The words of an example, and where the model speaks of each."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...] | None
+    text: str | None
+    """The record's text, where there is one..."""
+    spans: np.ndarray | None
+    """... and, int32 [words, 2], the characters of each word in it, if it holds them all."""
+    places: np.ndarray | None = None
+    """int32 [words, 2]: the sequence and the token that decide on a word; -1 where none does."""
 
 
 def words_of(record: Record, column: str) -> tuple[str, ...]:
@@ -127,3 +142,14 @@ def located(words: Sequence[str], text: str) -> np.ndarray | None:
         at = start + len(word)
         spans[i] = start, at
     return spans
+
+
+def described(entity: schemes.Entity, source: Words, score: float) -> dict[str, Any]:
+    """An entity by its characters in the text, or by its words; the end is the one behind."""
+    kind, start, stop = entity
+    if source.spans is None:
+        text = " ".join(source.words[start:stop])
+        return {"label": kind, "first_word": start, "end_word": stop, "text": text, "score": score}
+    start, stop = int(source.spans[start, 0]), int(source.spans[stop - 1, 1])
+    text = source.text[start:stop]
+    return {"label": kind, "start": start, "end": stop, "text": text, "score": score}

@@ -124,7 +124,7 @@ class Task(abc.ABC):
         if labelled and not self.outputs:
             raise UserError("labels are unknown; give the task's labels, or training data")
         problems, ids, parsed = Problems(), [], []
-        self._check_columns(records, labelled).check()
+        self.check_columns(records, labelled)
         seen: dict[str, str] = {}
         for record in records:
             with problems.at(record.place):
@@ -148,8 +148,8 @@ class Task(abc.ABC):
         value = record.get(self.id_column) if self.id_column else None
         return record.place if value is None else str(value)
 
-    def _check_columns(self, records: Records, labelled: bool) -> Problems:
-        """Columns that a whole file lacks, which is one problem and not one for each record."""
+    def check_columns(self, records: Records, labelled: bool = True) -> None:
+        """Raises `UserError` for columns that a whole file lacks, once and not for every record."""
         problems = Problems()
         files: dict[str, list[Record]] = {}
         for record in records:
@@ -161,7 +161,7 @@ class Task(abc.ABC):
                 if not any(column in r.values or key in r.values for r in found):
                     has = dict.fromkeys(k for r in found for k in r.values)
                     problems.add(f"{file}: has no column {column!r}; it has {', '.join(has)}")
-        return problems
+        problems.check()
 
     # --- from outputs to metrics ----------------------------------------------------------------
 

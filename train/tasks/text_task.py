@@ -48,13 +48,13 @@ class TextTask(Task):
         raise NotImplementedError
 
     def source(self, record: Record) -> Any:
-        """What metrics need besides."""
+        """What metrics need besides the target."""
         return None
 
     def parse(self, record: Record, labelled: bool) -> Any:
         texts = tuple(record.text(c, self.allow_empty) for c in self.columns)
         target = self.target(record) if labelled else None
-        return texts, target, self.source(record)
+        return texts, target, self.source(record) if labelled else None
 
     def encode(
         self, ids: Sequence[str], places: Sequence[str], parsed: Sequence[Any], tokenizer: Tokenizer

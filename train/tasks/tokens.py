@@ -18,20 +18,6 @@ from .records import Problems, Record, Records
 from .task import Outputs, Task, softmax
 
 
-@dataclasses.dataclass(frozen=True)
-class Words:
-    """The words of an example, and where the model speaks of each."""
-
-    words: tuple[str, ...]
-    tags: tuple[str, ...] | None
-    text: str | None
-    """The record's text, where there is one..."""
-    spans: np.ndarray | None
-    """... and, int32 [words, 2], the characters of each word in it, if it holds them all."""
-    places: np.ndarray | None = None
-    """int32 [words, 2]: the sequence and the token that decide on a word; -1 where none does."""
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tokens(Task):
     """A label for each word, learned and read at its first token.
@@ -110,20 +96,25 @@ class Tokens(Task):
             return self
         if declared := records.names.get(self.tags_column):
             return dataclasses.replace(self, labels=declared)
-        names: set[str] = set()
+        problems, names = Problems(), set()
         for record in records:
-            if self._has_words(record):
-                names |= {labels.name(tag) for tag in record.list(self.tags_column)}
-            elif self.scheme != "none":
-                spans = tagged.spans_of(record, self.entities_column, record.text(self.text_column))
-                tags = (schemes.all_tags(span.type, self.scheme) for span in spans)
-                names |= {schemes.OUTSIDE}.union(*tags)
+            with problems.at(record.place):
+                names |= self._tags_in(record)
+        problems.check()
         if len(names) < 2:
             raise UserError(
                 f"column {self.tags_column!r} of the training data has fewer than two tags; name"
                 " the labels"
             )
         return dataclasses.replace(self, labels=labels.ordered(names))
+
+    def _tags_in(self, record: Record) -> set[str]:
+        """The tags of a record, or all that the scheme has for its entities."""
+        if self._has_words(record) or self.scheme == "none":
+            return {labels.name(tag) for tag in record.list(self.tags_column)}
+        spans = tagged.spans_of(record, self.entities_column, record.text(self.text_column))
+        tags = (schemes.all_tags(span.type, self.scheme) for span in spans)
+        return {schemes.OUTSIDE}.union(*tags)
 
     # --- from records to examples ---------------------------------------------------------------
 
@@ -162,7 +153,7 @@ class Tokens(Task):
                     with problems.at(place):
                         tags = tagged.tagged_words(text, record.spans, spans, self.scheme)
                         tags = tuple(self._index.names[self._index[tag]] for tag in tags)
-            source = Words(words, tags, text, spans)
+            source = tagged.Words(words, tags, text, spans)
             found.append(self._example(i, source, pieces, around))
         problems.check()
         return found
@@ -170,7 +161,7 @@ class Tokens(Task):
     def _example(
         self,
         name: str,
-        words: Words,
+        words: tagged.Words,
         pieces: alignment.Pieces,
         around: tuple[list[int], list[int]],
     ) -> Example:
@@ -233,7 +224,9 @@ class Tokens(Task):
                 continue
             read = schemes.lenient([self._tags[tag] for tag in tags])
             found[-1]["entities"] = [
-                _described(entity, source, float(np.mean(chances[entity.start : entity.stop])))
+                tagged.described(
+                    entity, source, float(np.mean(chances[entity.start : entity.stop]))
+                )
                 for entity in read
             ]
         return found
@@ -250,14 +243,3 @@ class Tokens(Task):
                 tags.append(silent if j < 0 else self.labels[int(sure[j][at].argmax())])
                 chances.append(0.0 if j < 0 else float(sure[j][at].max()))
             yield tags, chances
-
-
-def _described(entity: schemes.Entity, source: Words, score: float) -> dict[str, Any]:
-    """An entity by its characters in the text, or by its words; the end is the one behind."""
-    kind, start, stop = entity
-    if source.spans is None:
-        text = " ".join(source.words[start:stop])
-        return {"label": kind, "first_word": start, "end_word": stop, "text": text, "score": score}
-    start, stop = int(source.spans[start, 0]), int(source.spans[stop - 1, 1])
-    text = source.text[start:stop]
-    return {"label": kind, "start": start, "end": stop, "text": text, "score": score}

@@ -66,4 +66,5 @@ def same_run(got: Path, want: Path) -> None:
                 np.testing.assert_allclose(a[key], b[key], rtol=1e-4, err_msg=key)
     params = (jax.tree.leaves(convert.load(f / "export").params) for f in (got, want))
     for a, b in zip(*params, strict=True):
-        np.testing.assert_allclose(a, b, atol=4e-3 * np.abs(b).max())
+        # What all choices have in common has no gradient: the classifier's bias is noise.
+        np.testing.assert_allclose(a, b, atol=max(4e-3 * np.abs(b).max(), 1e-4))

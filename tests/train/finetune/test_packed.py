@@ -9,12 +9,12 @@ import labelled
 import numpy as np
 import pytest
 
-from modernbert_jax.train.finetune import batches, start
-from modernbert_jax.train.finetune.batches import Shape
+from modernbert_jax.train.finetune import batches, shapes, start
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.finetune.infer import outputs
 from modernbert_jax.train.finetune.partition import Partition
 from modernbert_jax.train.finetune.session import objective
+from modernbert_jax.train.finetune.shapes import Shape
 from modernbert_jax.train.finetune.step import Learner
 from modernbert_jax.train.tasks import TASKS, Record, Records
 
@@ -109,7 +109,7 @@ def expected_loss(task, examples, said, weights):
 def test_packed_equals_alone(kind, tokenizer):
     task, examples = examples_of(kind, tokenizer)
     learner, params = learner_of(task)
-    of, lengths = learner.objective, batches.lengths_of(examples)
+    of, lengths = learner.objective, shapes.lengths_of(examples)
     summed = jax.jit(lambda p, batch: learner._summed(p, {}, batch, jax.random.key(0)))
     forward = learner.forward_step()
     config = dataclasses.replace(
@@ -117,7 +117,7 @@ def test_packed_equals_alone(kind, tokenizer):
     )
     learner = dataclasses.replace(learner, config=config)
     layouts = {
-        "packed": batches.arrange(lengths, SHAPE, of.coupled),
+        "packed": shapes.arrange(lengths, SHAPE, of.coupled),
         "alone": alone(examples, of.coupled),
     }
     assert len(layouts["packed"]) < len(layouts["alone"]) <= SHAPE.microbatches
@@ -169,9 +169,9 @@ def test_an_empty_batch_has_no_nan(tokenizer):
 def test_every_sequence_lies_in_one_place(coupled):
     rng = np.random.default_rng(0)
     lengths = [rng.integers(2, 60, rng.integers(1, 4)).tolist() for _ in range(300)]
-    shape = batches.choose(lengths, 32, 512, coupled=coupled)
+    shape = shapes.choose(lengths, 32, 512, coupled=coupled)
     assert shape.tokens <= 512 and shape.length >= 59
-    layout = batches.arrange(lengths, shape, coupled)
+    layout = shapes.arrange(lengths, shape, coupled)
     places = [place for rows in layout for row in rows for place in row]
     wanted = [(i, j) for i, of_one in enumerate(lengths) for j in range(len(of_one))]
     assert sorted(places) == wanted
@@ -195,15 +195,15 @@ def test_no_batch_exceeds_the_room_that_there_is():
             rng.integers(max(2, high // 2), high, rng.integers(1, 4)).tolist() for _ in range(60)
         ]
         coupled = bool(trial % 2)
-        shape = batches.choose(lengths, 16, 1024, coupled=coupled)
+        shape = shapes.choose(lengths, 16, 1024, coupled=coupled)
         longest = sorted(lengths, key=sum, reverse=True)[:16]
         most = sorted(lengths, key=len, reverse=True)[:16]
         for chosen in (longest, most, lengths[:16]):
-            assert len(batches.arrange(chosen, shape, coupled)) <= shape.microbatches
+            assert len(shapes.arrange(chosen, shape, coupled)) <= shape.microbatches
 
 
 def test_rows_and_tokens_divide_among_devices():
-    shape = batches.choose([[30]] * 50, 16, 10_000, pieces=(4, 2))
+    shape = shapes.choose([[30]] * 50, 16, 10_000, pieces=(4, 2))
     assert shape.rows % 4 == 0 and shape.length % 2 == 0
 
 

@@ -1,6 +1,7 @@
 """The recipes: published figures, columns of the public data sets, what starts from what."""
 
 import dataclasses
+import json
 
 import corpus
 import pytest
@@ -181,6 +182,13 @@ def test_a_recipe_starts_from_the_model_of_another(tmp_path, monkeypatch):
     # What is finished is used again, by any task, without its data.
     mrpc = dataclasses.replace(presets.load("mrpc"), train="mrpc.tsv")
     assert intermediate.prepared(mrpc, finetune).model == "mnli/export" and len(ran) == 1
+    # So it is with its data, which are not read again unless something else is asked for.
+    (tmp_path / "mnli" / "result.json").write_text("{}")
+    (tmp_path / "mnli" / "config.json").write_text(json.dumps(to_json(first)))
+    with_data = dataclasses.replace(rte, intermediate=before)
+    assert intermediate.prepared(with_data, finetune) == prepared and len(ran) == 1
+    with pytest.raises(FileExistsError):
+        intermediate.prepared(dataclasses.replace(with_data, model="other"), finetune)
     # A stop is passed on.
     again = dataclasses.replace(mrpc, intermediate=before)
     assert intermediate.prepared(again, lambda config: None) is None

@@ -17,6 +17,10 @@ from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.finetune.grid import Grid
 from modernbert_jax.train.loop import RunStopped
 
+_FOUND = {"step": 3, "metrics": {"loss": 0.5, "accuracy": 0.75}}
+MADE = {"task": "classification", "metric": "accuracy", "best": _FOUND, "last": _FOUND}
+"""What a run might have returned."""
+
 GRID = Grid(learning_rate=(1e-3, 1e-2), weight_decay=(1e-5, 1e-2), epochs=(1.0, 2.0), seed=(1, 2))
 
 
@@ -127,31 +131,33 @@ def test_only_the_best_model_stays_and_nothing_is_done_twice(config, swept, monk
 
 def test_a_stopped_sweep_goes_on(config, tmp_path, monkeypatch):
     config = dataclasses.replace(config, output=str(tmp_path / "sweep"))
-    grid, calls, train = Grid(learning_rate=(1e-3, 3e-3)), [], loop.train
+    grid, calls = Grid(learning_rate=(1e-3, 3e-3)), []
 
     def stopping(session, run):
         calls.append(run.learning_rate)
-        return None if len(calls) == 2 else train(session, run)
+        return None if len(calls) == 2 else MADE
 
     monkeypatch.setattr(sweep, "train", stopping)
     assert sweep.sweep(config, grid) is None
-    partial = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
-    assert partial["runs"] == 1
-    monkeypatch.setattr(sweep, "train", train)
+    assert json.loads((tmp_path / "sweep" / "sweep.json").read_text())["runs"] == 1
+    assert not (tmp_path / "sweep" / "sweep.png").exists()
     assert sweep.sweep(config, grid)["runs"] == 2
+    assert calls == [1e-3, 3e-3, 1e-3, 3e-3] and (tmp_path / "sweep" / "sweep.png").exists()
+
+
+def test_a_folder_of_other_runs_is_refused(config, swept):
     changed = dataclasses.replace(config, batch_examples=8)
     with pytest.raises(UserError, match=r"batch_examples: 16 -> 8"):
-        sweep.sweep(changed, grid)
+        sweep.sweep(changed, GRID)
 
 
 def test_a_run_that_cannot_be_saved_leaves_the_others_alone(config, tmp_path, monkeypatch, capfd):
     config = dataclasses.replace(config, output=str(tmp_path / "sweep"))
-    fine = {"step": 3, "metrics": {"loss": 0.5, "accuracy": 0.75}}
 
     def diverging(session, run):
         if run.learning_rate == 1.0:
             raise RunStopped("loss is nan")
-        return {"task": "classification", "metric": "accuracy", "best": fine, "last": fine}
+        return MADE
 
     monkeypatch.setattr(sweep, "train", diverging)
     table = sweep.sweep(config, Grid(learning_rate=(1.0, 1e-3)))

@@ -20,7 +20,7 @@ def labelled(draw):
     return classes, *zip(*draw(st.lists(pairs, min_size=1, max_size=30)), strict=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(labelled())
 def test_labels(case):
     classes, actual, predicted = case

@@ -1,5 +1,7 @@
 """Windows cover everything between words, and words are read where they lie deepest."""
 
+import itertools
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ def test_windows(lengths, room, data):
         for border in (begin, end):
             split = 0 < border < len(words) and words[border] == words[border - 1]
             assert not split or lengths[words[border]] > room
-    for (a, b), (c, d) in zip(found, found[1:], strict=False):
+    for (a, b), (c, d) in itertools.pairwise(found):
         assert a < c <= b < d
         # More is shared than asked for only if less would cut a word.
         assert b - c <= stride
