@@ -1,6 +1,7 @@
 """A checkpoint of a training run, `RUN/checkpoints/STEP`. Its model is read; it is never written.
 
-The architecture that was trained stands in its metadata, the tokenizer lies in `RUN/tokenizer`.
+The architecture that was trained stands in its metadata, and the head with its labels if it is not
+that of masked words; the tokenizer lies in `RUN/tokenizer`.
 """
 
 from pathlib import Path
@@ -14,7 +15,7 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.tokenizer import FILES
 
 from . import names
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, labels
 
 STATE = "state"
 
@@ -39,9 +40,18 @@ def read(directory: Path) -> Checkpoint:
         raise UserError(f"{directory}: damaged ({problem}); take another checkpoint of the run")
     try:
         metadata = ocp.checkpointables_metadata(directory)
-        config = ModernBertConfig.from_hf(metadata.custom_metadata["model"])
+        told = metadata.custom_metadata
+        run = told.get("config", {})
+        if run.get("freeze") or run.get("freeze_layers") or run.get("lora", {}).get("rank"):
+            raise UserError(
+                f"{directory}: holds only what its run trains, not what is frozen; the whole model"
+                f" is in {directory.parent.parent / 'export'} when the run is finished"
+            )
+        config = ModernBertConfig.from_hf(told["model"])
+        head, extra = told.get("head", "masked_lm"), told.get("extra", {})
         found = metadata.metadata[STATE]["params"]
-        names.check_params(found, names.table(config, "masked_lm"), directory)
+        rows = names.table(config, head, labels(head, extra))
+        names.check_params(found, rows, directory)
         context = ocp.Context()
         context.pytree.loading.partial_load = True  # the optimizer's moments are left alone
         with context:
@@ -56,5 +66,7 @@ def read(directory: Path) -> Checkpoint:
     return Checkpoint(
         config=config,
         params=loaded[STATE]["params"],
+        head=head,
+        extra=extra,
         files={n: (folder / n).read_bytes() for n in FILES if (folder / n).is_file()},
     )

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib
 import inspect
 import io
 import json
@@ -12,7 +13,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
@@ -380,78 +381,25 @@ def report(runs: Positional[tuple[Path, ...]], output: Path | None = None) -> No
         print(path)
 
 
-def bench(
-    suites: Positional[tuple[str, ...]],
-    input: tuple[str, ...] = (),
-    tokenizer: Path | None = None,
-    megabytes: float = 12.0,
-    repeats: int = 3,
-    json: Path | None = None,
-) -> None:
-    """Measures speed beside a peer that does the same work in the same run.
+class Elsewhere(NamedTuple):
+    """A command whose function lies in a module of its own, imported when it is called.
 
-    Args:
-        suites: What to measure: data, encode, train.
-        input: Files or globs of text. By default the sources of Python's standard library.
-        tokenizer: Directory with tokenizer.json. By default one is trained on the text.
-        megabytes: Text that is used, at most.
-        repeats: Turns of each side, of which the best counts.
-        json: File to write the numbers to.
+    With `own_arguments` the function gets the words behind the command, and `_parse`.
     """
-    from modernbert_jax.files import write_json
-    from modernbert_jax.train import bench
 
-    options = bench.Options(input=input, tokenizer=tokenizer, megabytes=megabytes, repeats=repeats)
-    found = bench.run(suites, options)
-    if json is not None:
-        write_json(json, list(bench.rows(found)))
+    module: str
+    function: str
+    summary: str
+    own_arguments: bool = False
 
-
-def bench_kernels(
-    length: tuple[int, ...] = (),
-    tokens: int | None = None,
-    heads: int = 12,
-    head_dim: int = 64,
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
-    repeats: int = 7,
-    sweep: bool = True,
-    output: Path | None = None,
-) -> None:
-    """Times every implementation of attention on this device, and recommends one.
-
-    Args:
-        length: Tokens in a row; one or several. By default 512 to 8192, and on CPU to 1024.
-        tokens: Tokens of a call, in as many rows as they make; 16384, and 1024 on CPU.
-        heads: Heads of a layer.
-        head_dim: Width of a head.
-        dtype: By default bfloat16, and float32 on CPU.
-        repeats: Timed calls, of which the median counts.
-        sweep: Whether to try block sizes of our kernels first.
-        output: Tuning file to write; MODERNBERT_JAX_TUNING names it to other commands.
-    """
-    import dataclasses
-
-    from modernbert_jax.files import write_json
-    from modernbert_jax.train.bench import kernels
-
-    given = {"lengths": length or None, "tokens": tokens, "dtype": dtype}
-    shape = dataclasses.replace(
-        kernels.default_shape(),
-        heads=heads,
-        head_dim=head_dim,
-        **{name: value for name, value in given.items() if value is not None},
-    )
-    times = kernels.measure(shape, repeats, sweep, lambda line: print(line, file=sys.stderr))
-    kernels.show(times)
-    table = kernels.recommend(times, shape)
-    if output is None:
-        _print_json(table)
-    else:
-        write_json(output, table)
-        print(f"{output}: written; use it with MODERNBERT_JAX_TUNING={output}")
+    def load(self) -> Callable[..., Any]:
+        """The function."""
+        return getattr(
+            importlib.import_module(f"modernbert_jax.train.{self.module}"), self.function
+        )
 
 
-COMMANDS: dict[str, Callable[..., int | None]] = {
+COMMANDS: dict[str, Callable[..., int | None] | Elsewhere] = {
     "quickstart": quickstart,
     "convert": convert,
     "verify": verify,
@@ -462,10 +410,25 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "data": data,
     "plan": plan,
     "pretrain": pretrain,
+    "finetune": Elsewhere(
+        "finetune.command", "finetune", "Fine-tunes a model, or goes on with it.", True
+    ),
+    "sweep": Elsewhere(
+        "finetune.sweep_command", "sweep", "Fine-tunes over a grid, and tabulates it.", True
+    ),
+    "evaluate": Elsewhere(
+        "finetune.command", "evaluate", "Measures a fine-tuned model on labelled examples."
+    ),
+    "predict": Elsewhere("finetune.command", "predict", "Writes what a fine-tuned model says."),
     "fill-mask": fill_mask,
     "report": report,
-    "bench": bench,
-    "bench kernels": bench_kernels,
+    "bench": Elsewhere("bench.command", "bench", "Measures speed beside a peer in the same run."),
+    "bench finetune": Elsewhere(
+        "bench.command", "finetune", "Compares fine-tuning with transformers' Trainer.", True
+    ),
+    "bench kernels": Elsewhere(
+        "bench.command", "kernels", "Times every implementation of attention on this device."
+    ),
 }
 
 
@@ -512,9 +475,14 @@ def _run(args: list[str]) -> int:
     name = " ".join(args[:words])
     if name not in COMMANDS:
         raise UserError(f"no command {name!r}; {did_you_mean(name, COMMANDS)}")
+    command = COMMANDS[name]
     if name in ("plan", "pretrain"):
-        return COMMANDS[name](args[1:])
-    return _parse(_later(COMMANDS[name]), name, args[words:])() or 0
+        return command(args[1:])
+    if isinstance(command, Elsewhere):
+        if command.own_arguments:
+            return command.load()(args[words:], _parse) or 0
+        command = command.load()
+    return _parse(_later(command), name, args[words:])() or 0
 
 
 def _parse(target: Any, name: str, args: Sequence[str], **options: Any) -> Any:
@@ -547,7 +515,7 @@ def _later(command: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
 
 
 def _overview() -> str:
-    lines = [f"  {name:18}{inspect.getdoc(f).splitlines()[0]}" for name, f in COMMANDS.items()]
+    lines = [f"  {name:18}{_summary(command)}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: modernbert-jax COMMAND ...    (COMMAND --help tells more)",
@@ -557,6 +525,12 @@ def _overview() -> str:
             "--debug shows where an error came from. Exit codes: 0 done, 2 wrong input, 1 other.",
         ]
     )
+
+
+def _summary(command: Callable | Elsewhere) -> str:
+    if isinstance(command, Elsewhere):
+        return command.summary
+    return inspect.getdoc(command).splitlines()[0]
 
 
 def _complain(line: str, debug: bool, hint: bool = False) -> None:

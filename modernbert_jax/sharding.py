@@ -112,6 +112,8 @@ PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"head/dense/bias", (None,)),
     (r"decoder/linear/kernel", ("embed", "vocab")),
     (r"decoder/bias", ("vocab",)),
+    (r"classifier/kernel", ("embed", None)),
+    (r"classifier/bias", (None,)),
 )
 """Endings of parameter paths, and the kinds of their dimensions. Each path matches one row."""
 

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from modernbert_jax import UserError
 from modernbert_jax.config import PRESETS
-from modernbert_jax.heads import MaskedLM
+from modernbert_jax.heads import Classifier, MaskedLM
 from modernbert_jax.sharding import (
     AXES,
     PARAMETERS,
@@ -24,10 +24,10 @@ from modernbert_jax.sharding import (
 
 
 @functools.cache
-def shapes(config):
+def shapes(config, head=MaskedLM):
     """Path and shape of every parameter."""
     ids = jax.ShapeDtypeStruct((1, 8), jnp.int32)
-    tree = jax.eval_shape(MaskedLM(config).init, jax.random.key(0), ids, ids, ids)["params"]
+    tree = jax.eval_shape(head(config).init, jax.random.key(0), ids, ids, ids)["params"]
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {"/".join(key.key for key in path): leaf.shape for path, leaf in leaves}
 
@@ -54,7 +54,7 @@ def test_every_parameter_of_every_preset_matches_one_rule(name):
 
 
 def test_every_rule_is_needed():
-    paths = shapes(every_switch())
+    paths = [*shapes(every_switch()), *shapes(every_switch(), Classifier)]
     for ending, _ in PARAMETERS:
         assert any(re.search(rf"(^|/){ending}$", path) for path in paths), ending
 

@@ -218,8 +218,16 @@ def to_json(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def from_json(kind: type, value: Any, where: str = "config") -> Any:
+def from_json(
+    kind: type, value: Any, where: str = "config", given: Mapping[str, Any] | None = None
+) -> Any:
     """A dataclass of type `kind` from JSON; strict about names and types.
+
+    Args:
+        kind: the dataclass.
+        value: its fields.
+        where: what errors call it.
+        given: fields that are there already, and so not read from `value`.
 
     Raises:
         UserError: an unknown key, with the nearest known one, or a value of the wrong type.
@@ -229,13 +237,16 @@ def from_json(kind: type, value: Any, where: str = "config") -> Any:
             raise UserError(f"{where} is {value!r}; it must be an object")
         hints = typing.get_type_hints(kind)
         fields = {f.name: f for f in dataclasses.fields(kind)}
+        given = dict(given or {})
         for key in value:
             if key not in fields:
                 raise UserError(f"{where}: unknown key {key!r}; {did_you_mean(key, fields)}")
         for name, field in fields.items():
-            if name not in value and field.default is field.default_factory is dataclasses.MISSING:
+            there = name in value or name in given
+            if not there and field.default is field.default_factory is dataclasses.MISSING:
                 raise UserError(f"{where}: {name!r} is missing")
-        return kind(**{k: from_json(hints[k], v, f"{where}.{k}") for k, v in value.items()})
+        read = {k: from_json(hints[k], v, f"{where}.{k}") for k, v in value.items()}
+        return kind(**read, **given)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(from_json(args[0], v, f"{where}.{i}") for i, v in enumerate(value))

@@ -3,7 +3,10 @@
 import importlib
 import importlib.util
 import pkgutil
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from modernbert_jax import configs
 from modernbert_jax.errors import UserError, did_you_mean
@@ -12,33 +15,45 @@ from modernbert_jax.files import read_json
 from .config import PretrainConfig, from_json
 
 
-def names() -> list[str]:
-    """The presets that come with the package."""
-    modules = (module.name for module in pkgutil.iter_modules(configs.__path__))
+def names(package: ModuleType = configs) -> list[str]:
+    """The presets that come with the package, those of pretraining or of another folder."""
+    modules = (module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg)
     return sorted(name.replace("_", "-") for name in modules if not name.startswith("_"))
 
 
-def load(source: str) -> PretrainConfig:
+def load(
+    source: str,
+    kind: type = PretrainConfig,
+    package: ModuleType = configs,
+    read: Callable[[Any, str], Any] | None = None,
+) -> Any:
     """The configuration named by a preset, a `.py` file with `config()`, or a `config.json`.
+
+    Args:
+        source: its name or path.
+        kind: what it must be.
+        package: where presets lie.
+        read: makes it of JSON and the name of its place.
 
     Raises:
         UserError: there is no such preset or file, or it does not hold a configuration.
     """
     path = Path(source)
     if path.suffix == ".json":
-        return from_json(PretrainConfig, read_json(path), source)
+        value = read_json(path)
+        return read(value, source) if read else from_json(kind, value, source)
     if path.suffix == ".py":
         if not path.is_file():
             raise UserError(f"{source}: no such file")
         spec = importlib.util.spec_from_file_location(path.stem, path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-    elif source in names():
-        module = importlib.import_module(f"{configs.__name__}.{source.replace('-', '_')}")
+    elif source in (known := names(package)):
+        module = importlib.import_module(f"{package.__name__}.{source.replace('-', '_')}")
     else:
-        raise UserError(f"no preset is named {source!r}; {did_you_mean(source, names())}")
+        raise UserError(f"no preset is named {source!r}; {did_you_mean(source, known)}")
     config = getattr(module, "config", None)
     made = config() if callable(config) else None
-    if not isinstance(made, PretrainConfig):
-        raise UserError(f"{source}: has no function config() that returns a PretrainConfig")
+    if not isinstance(made, kind):
+        raise UserError(f"{source}: has no function config() that returns a {kind.__name__}")
     return made

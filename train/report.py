@@ -16,7 +16,8 @@ from modernbert_jax.files import write_bytes
 from .metrics import read_rows
 
 PANELS = {
-    "masked-LM loss, nats": ("loss",),
+    "loss": ("loss",),
+    "validation score": ("score",),
     "masked accuracy": ("masked_accuracy",),
     "learning rate": ("learning_rate",),
     "rows in a batch": ("batch_rows",),
@@ -33,7 +34,7 @@ PANELS = {
 }
 """Curves by the label of their axis, with their keys in `metrics.jsonl`; drawn if there are any."""
 
-EXACT = {"learning_rate", "batch_rows", "skipped_updates"}
+EXACT = {"score", "learning_rate", "batch_rows", "skipped_updates"}
 """Not noisy, and so not smoothed."""
 
 
@@ -64,9 +65,7 @@ def curves(run: str | Path, path: str | Path) -> Path:
     path = Path(path)
     write_bytes(
         path,
-        _draw(
-            {"": read_rows(Path(run) / "metrics.jsonl")}, ["masked-LM loss, nats", "learning rate"]
-        ),
+        _draw({"": read_rows(Path(run) / "metrics.jsonl")}, ["loss", "learning rate"]),
     )
     return path
 
@@ -176,6 +175,8 @@ def _page(runs: dict[str, list[dict[str, Any]]], picture: bytes) -> str:
         if evaluations:
             ends = evaluations[0]["eval_loss"], evaluations[-1]["eval_loss"]
             facts["validation loss, first and last"] = "{:.3f}, {:.3f}".format(*ends)
+        if scores := [r["score"] for r in evaluations if r.get("score") is not None]:
+            facts["validation score, best and last"] = f"{max(scores):.4f}, {scores[-1]:.4f}"
         cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{v}</td></tr>" for k, v in facts.items())
         body.append(f"<h2>{html.escape(name)}</h2><table>{cells}</table>")
     image = base64.b64encode(picture).decode()

@@ -7,11 +7,12 @@ import optax
 
 Shape = Literal["one_minus_sqrt", "linear", "cosine"]
 
-_REMAINING = {
+REMAINING = {
     "one_minus_sqrt": lambda x: 1 - jnp.sqrt(x),
     "linear": lambda x: 1 - x,
     "cosine": lambda x: (1 + jnp.cos(jnp.pi * x)) / 2,
 }
+"""What is left of the peak when a share x of the fall, 0 to 1, is over."""
 
 
 def warmup_stable_decay(
@@ -32,15 +33,15 @@ def warmup_stable_decay(
     Raises:
         ValueError: an unknown shape, or warm-up and decay that do not fit `total`.
     """
-    if shape not in _REMAINING:
-        raise ValueError(f"shape is {shape!r}; it must be {' or '.join(_REMAINING)}")
+    if shape not in REMAINING:
+        raise ValueError(f"shape is {shape!r}; it must be {' or '.join(REMAINING)}")
     if min(warmup, decay) < 0 or warmup + decay > total:
         raise ValueError(f"warmup {warmup} and decay {decay} do not fit into total {total}")
 
     def schedule(step):
         rise = jnp.minimum(step / warmup, 1.0) if warmup else 1.0
         x = jnp.clip((step - (total - decay)) / decay, 0.0, 1.0) if decay else 0.0
-        fall = final_fraction + (1 - final_fraction) * _REMAINING[shape](x)
+        fall = final_fraction + (1 - final_fraction) * REMAINING[shape](x)
         return peak * rise * fall
 
     return schedule

@@ -8,6 +8,8 @@ logits DIRECTORY IDS.json OUT.npz
     loads a directory and runs each list of ids alone; stores hidden states and logits on end
 tokens DIRECTORY TEXTS.json OUT.json
     loads a directory's tokenizer and encodes
+finetuned KIND DIRECTORY INPUTS.json OUT.json
+    asks a fine-tuned model: by the pipeline for its task, where this version has one
 
 Prints the version that did it. The caller sets the path that decides the version.
 """
@@ -59,7 +61,54 @@ def tokens(directory: str, texts: str, out: str) -> None:
     Path(out).write_text(json.dumps(found))
 
 
+def finetuned(kind: str, directory: str, inputs: str, out: str) -> None:
+    asked = json.loads(Path(inputs).read_text())
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    if kind == "choice":
+        model = transformers.AutoModelForMultipleChoice.from_pretrained(directory).eval()
+        found = []
+        for context, options in asked:
+            encoded = tokenizer(
+                [context] * len(options), options, padding=True, return_tensors="pt"
+            )
+            with torch.no_grad():
+                found.append(model(**{k: v[None] for k, v in encoded.items()}).logits[0].tolist())
+    elif kind == "questions":
+        found = _answers(directory, tokenizer, asked)
+    else:
+        options = {"top_k": None, "batch_size": 4}
+        options |= {"function_to_apply": "none"} if kind == "regression" else {}
+        name = "text-classification"
+        if kind == "tokens":
+            name, options = "token-classification", {"ignore_labels": []}
+        found = transformers.pipeline(name, directory)(asked, **options)
+    Path(out).write_text(json.dumps(found, default=float))
+
+
+def _answers(directory: str, tokenizer, asked: list) -> list[dict]:
+    """By the pipeline of version 4; by the logits in version 5, which has none."""
+    if transformers.__version__.startswith("4."):
+        ask = transformers.pipeline("question-answering", directory)
+        said = ask(
+            question=[q for q, _ in asked],
+            context=[c for _, c in asked],
+            max_answer_len=30,
+            align_to_words=False,
+        )
+        return [{"answer": s["answer"], "start": s["start"]} for s in said]
+    model = transformers.AutoModelForQuestionAnswering.from_pretrained(directory).eval()
+    found = []
+    for question, context in asked:
+        with torch.no_grad():
+            said = model(**tokenizer(question, context, return_tensors="pt"))
+        found.append(
+            {"logits": torch.stack([said.start_logits[0], said.end_logits[0]], -1).tolist()}
+        )
+    return found
+
+
 if __name__ == "__main__":
     for command, *arguments in json.loads(Path(sys.argv[1]).read_text()):
-        {"save": save, "logits": logits, "tokens": tokens}[command](*arguments)
+        commands = {"save": save, "logits": logits, "tokens": tokens, "finetuned": finetuned}
+        commands[command](*arguments)
     print(transformers.__version__)

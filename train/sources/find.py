@@ -56,10 +56,10 @@ def find(patterns: Sequence[str | Path]) -> list[Source]:
     """
     found: dict[str, Source] = {}
     for pattern in patterns:
-        matches = [_files(path, folder) for path, folder in _matches(str(pattern))]
-        if not any(matches):
+        groups = [_files(path, folder) for path, folder in matches(str(pattern))]
+        if not any(groups):
             raise UserError(f"{pattern}: no such file")
-        found |= {source.path: source for sources in matches for source in sources}
+        found |= {source.path: source for sources in groups for source in sources}
     return [found[path] for path in sorted(found)]
 
 
@@ -81,8 +81,8 @@ def fetched(source: Source) -> Iterator[Path]:
         yield path
 
 
-def _matches(pattern: str) -> Iterator[tuple[str, bool]]:
-    """Paths that a pattern matches, and whether each is a folder."""
+def matches(pattern: str) -> Iterator[tuple[str, bool]]:
+    """Paths that a pattern matches, here or behind a URL, and whether each is a folder."""
     if not is_remote(pattern):
         for path in glob.glob(pattern, recursive=True):
             yield path, os.path.isdir(path)

@@ -6,6 +6,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import zstandard
 
@@ -52,6 +53,13 @@ _OPEN = {
     ".gz": gzip.open,
     ".zst": lambda path, mode: io.BufferedReader(_Zstandard(path), _CHUNK),
 }
+CUT_OFF = (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError)
+"""What reading a damaged compressed file raises."""
+
+
+def lines_of(path: Path, ending: str) -> BinaryIO:
+    """The file's lines as bytes, decompressed if its name's last `ending` says so."""
+    return _OPEN.get(ending, open)(path, "rb")
 
 
 def read_text(path: Path, piece, field: str) -> Iterator[Document | Bad]:
@@ -62,7 +70,7 @@ def read_text(path: Path, piece, field: str) -> Iterator[Document | Bad]:
 def read_jsonl(path: Path, piece, field: str) -> Iterator[Document | Bad]:
     """Every line that begins in the piece. Line numbers in messages count from the file's start."""
     ending = Path(piece.source.path).suffix
-    with _OPEN.get(ending, open)(path, "rb") as lines:
+    with lines_of(path, ending) as lines:
         position = _first_line(lines, piece.start)
         number = 0
         try:
@@ -77,7 +85,7 @@ def read_jsonl(path: Path, piece, field: str) -> Iterator[Document | Bad]:
                         before = _lines_before(path, piece.start)
                         found = Bad(f":{before + number}{found.place}", found.reason)
                     yield found
-        except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+        except CUT_OFF as error:
             raise Damaged(error) from None
 
 

@@ -1,0 +1,144 @@
+"""From tokens back to the words and characters that they came from.
+
+Byte-level tokenizers write the space before a word into its first token. Words that were split
+beforehand have lost it, and without it every one of them looks like the beginning of a text. So it
+is put back, as transformers does with `add_prefix_space=True`.
+"""
+
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tokenizers
+
+from modernbert_jax.errors import UserError
+from modernbert_jax.tokenizer import Tokenizer
+
+
+class Pieces(NamedTuple):
+    """A text's tokens, without special ones around them."""
+
+    ids: np.ndarray
+    """int32 [tokens]."""
+    words: np.ndarray
+    """int32 [tokens]: the word that a token is a piece of, never decreasing; -1 is none."""
+
+
+class Window(NamedTuple):
+    """A stretch of the second text of a pair in the template, behind all of the first one."""
+
+    ids: np.ndarray
+    """int32 [tokens]."""
+    spans: np.ndarray
+    """int32 [tokens, 2]: first character in the second text and the one behind the last; -1 for
+    tokens of the first text and of the template."""
+
+
+def words(tokenizer: Tokenizer, texts: Sequence[Sequence[str]]) -> list[Pieces]:
+    """Tokens of texts that are given as words. An empty word has none."""
+    backend, prefix = _spaced(tokenizer)
+    given = [[prefix + w if w and not w[0].isspace() else w for w in text] for text in texts]
+    found = backend.encode_batch(given, is_pretokenized=True, add_special_tokens=False)
+    return [Pieces(np.array(e.ids, np.int32), _numbers(e.word_ids)) for e in found]
+
+
+def pieces(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[Pieces, np.ndarray]]:
+    """Tokens of texts as they are, with the words that the tokenizer splits them into.
+
+    Returns:
+        The pieces and, int32 [words, 2], the characters of each word, without space around it.
+    """
+    found = []
+    encoded = tokenizer.backend.encode_batch(list(texts), add_special_tokens=False)
+    for text, e in zip(texts, encoded, strict=True):
+        spans = np.array([_trimmed(text, *span) for span in e.offsets], np.int32).reshape(-1, 2)
+        numbers, inside = _numbers(e.word_ids), spans[:, 0] < spans[:, 1]
+        # Numbered anew: what is only space is no word, and no piece of one.
+        old, new = np.unique(numbers[inside], return_inverse=True)
+        numbers = np.full(len(numbers), -1, np.int32)
+        numbers[inside] = new
+        borders = np.zeros((len(old), 2), np.int32)
+        for word in range(len(old)):
+            own = spans[inside][new == word]
+            borders[word] = own[:, 0].min(), own[:, 1].max()
+        found.append((Pieces(np.array(e.ids, np.int32), numbers), borders))
+    return found
+
+
+def windows(
+    tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], max_length: int, stride: int
+) -> Iterator[list[Window]]:
+    """Pairs in the template; over `max_length` the second text goes into several windows.
+
+    Each window has all of the first text, and begins with the last `stride` tokens of the second
+    one in the window before. They are those of transformers' `truncation="only_second"`. There are
+    none where the first text leaves no room for more than `stride` tokens of the second one.
+    """
+    sides = (
+        tokenizer.backend.encode_batch([pair[k] for pair in pairs], add_special_tokens=False)
+        for k in range(2)
+    )
+    special = tokenizer.backend.num_special_tokens_to_add(is_pair=True)
+    for first, second in zip(*sides, strict=True):
+        room = max_length - special - len(first)
+        if room <= stride and len(second) > room:
+            yield []
+            continue
+        second.truncate(max(room, 0), stride=stride)
+        whole = tokenizer.backend.post_process(first, second)
+        found = []
+        for encoding in (whole, *whole.overflowing):
+            ours = np.array([s == 1 for s in encoding.sequence_ids])
+            spans = np.array(encoding.offsets, np.int32).reshape(-1, 2)
+            found.append(
+                Window(np.array(encoding.ids, np.int32), np.where(ours[:, None], spans, -1))
+            )
+        yield found
+
+
+def around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """The ids that the template has before and behind a text."""
+    backend = tokenizer.backend
+    whole, alone = backend.encode("a").ids, backend.encode("a", add_special_tokens=False).ids
+    for start in range(len(whole) - len(alone) + 1):
+        if whole[start : start + len(alone)] == alone:
+            return whole[:start], whole[start + len(alone) :]
+    raise UserError("tokenizer.json: its template changes the text that it is put around")
+
+
+@functools.lru_cache(maxsize=2)
+def _spaced(tokenizer: Tokenizer) -> tuple[tokenizers.Tokenizer, str]:
+    """A tokenizer that puts a space before words; or the same one, and the space to put there."""
+    spec = json.loads(tokenizer.files["tokenizer.json"])
+    levels = [p for p in _inside(spec.get("pre_tokenizer")) if p.get("type") == "ByteLevel"]
+    if not levels:
+        return tokenizer.backend, " "
+    for level in levels[:1]:
+        level["add_prefix_space"] = True
+    backend = tokenizers.Tokenizer.from_str(json.dumps(spec))
+    backend.no_truncation()
+    backend.no_padding()
+    return backend, ""
+
+
+def _inside(pre_tokenizer: Any) -> list[dict[str, Any]]:
+    """A pre-tokenizer, or those that a sequence of them holds."""
+    if not isinstance(pre_tokenizer, Mapping):
+        return []
+    nested = pre_tokenizer.get("pretokenizers", ())
+    return [pre_tokenizer, *(p for inner in nested for p in _inside(inner))]
+
+
+def _numbers(word_ids: Sequence[int | None]) -> np.ndarray:
+    return np.array([-1 if w is None else w for w in word_ids], np.int32)
+
+
+def _trimmed(text: str, start: int, stop: int) -> tuple[int, int]:
+    """The span without space at its ends; a token has the space before its word, too."""
+    while start < stop and text[start].isspace():
+        start += 1
+    while start < stop and text[stop - 1].isspace():
+        stop -= 1
+    return start, stop

@@ -1,0 +1,147 @@
+"""Fine-tuned models that we write: transformers 4 and 5 load them and say what we say."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import corpus
+import jax
+import labelled
+import numpy as np
+import pytest
+
+from modernbert_jax import convert
+from modernbert_jax.config import Runtime
+from modernbert_jax.train.finetune import evaluation, run, start
+from modernbert_jax.train.tasks import TASKS, Record, Records, read
+from modernbert_jax.train.tasks.task import sigmoid, softmax
+
+SCRIPT = Path(__file__).parent / "in_transformers.py"
+COUNT = 6
+PAIRS = {"columns": ("text", "other")}
+OPTIONS = {"regression": PAIRS}
+"""Regression takes pairs, so that the pipeline's pairs are asked too."""
+
+
+def versions() -> list[str]:
+    """This process's transformers, and version 4 where it lies beside version 5."""
+    return ["4", "5"] if "TRANSFORMERS4" in os.environ else ["4"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    """A folder with an exported model, its examples and its inputs for each kind of task."""
+    folder = tmp_path_factory.mktemp("finetuned")
+    tokenizer = corpus.make_tokenizer()
+    for kind, make in labelled.RECORDS.items():
+        made = make(COUNT, 5)
+        for record, other in zip(made, made[1:] + made[:1], strict=True):
+            record["other"] = other.get("text", "")
+        if kind == "tokens":
+            made = [as_text(record) for record in made]
+        labelled.write(folder / f"{kind}.jsonl", made)
+        records = Records([Record(f"f:{i}", r) for i, r in enumerate(made)])
+        task = TASKS[kind](max_length=256, **OPTIONS.get(kind, {})).with_labels(records)
+        model = labelled.model(classifier_pooling="cls" if kind == "choice" else "mean")
+        params = start.initial_params(model, Runtime(), task.outputs, 0)
+        params = jax.tree.map(noisy, params)
+        checkpoint = run.exported(model, params, task, tokenizer.files, {}, "# A card\n")
+        convert.save(checkpoint, folder / kind, "hf")
+        (folder / f"{kind}.json").write_text(json.dumps([inputs(kind, r) for r in made]))
+    for version in versions():
+        ask(version, folder)
+    return folder
+
+
+def noisy(x) -> np.ndarray:
+    """Nearby values, so that biases and norms count."""
+    noise = np.random.default_rng(x.size).standard_normal(x.shape)
+    return (np.asarray(x) + 0.1 * noise).astype(np.float32)
+
+
+def inputs(kind: str, record: dict):
+    """What a record is to transformers."""
+    if kind == "choice":
+        return record["question"], record["choices"]
+    if kind == "questions":
+        return record["question"], record["context"]
+    if kind == "regression":
+        return {"text": record["text"], "text_pair": record["other"]}
+    return record["text"]
+
+
+def as_text(record: dict) -> dict:
+    """A record of words as a text with spans, of which the pipeline gets the text."""
+    ends = np.cumsum([len(word) + 1 for word in record["tokens"]]) - 1
+    spans = zip(record["tokens"], record["ner_tags"], ends.tolist(), strict=True)
+    entities = [
+        {"start": end - len(word), "end": end, "label": tag[2:]}
+        for word, tag, end in spans
+        if tag != "O"
+    ]
+    return {"text": " ".join(record["tokens"]), "entities": entities}
+
+
+def ask(version: str, folder: Path) -> None:
+    """Lets a version answer for all kinds, in one process."""
+    jobs = [
+        ["finetuned", k, *(str(folder / f) for f in (k, f"{k}.json", f"{k}-{version}.json"))]
+        for k in labelled.RECORDS
+    ]
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    path = os.environ.get("TRANSFORMERS4", "") if version == "4" else ""
+    paths = [p for p in (path, os.environ.get("PYTHONPATH")) if p]
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(folder / "jobs.json")],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith(f"{version}."), done.stdout
+
+
+@pytest.mark.parametrize("kind", labelled.RECORDS)
+def test_transformers_says_the_same(models, kind):
+    task, examples, said = evaluation.run_model(str(models / kind), str(models / f"{kind}.jsonl"))
+    assert task.kind == kind and len(examples) == COUNT
+    for version in versions():
+        theirs = json.loads((models / f"{kind}-{version}.json").read_text())
+        for example, logits, found in zip(examples, said.outputs, theirs, strict=True):
+            same(task, example, logits, found)
+
+
+def same(task, example, logits, found) -> None:
+    if task.kind == "choice":
+        np.testing.assert_allclose(np.concatenate(logits), found, atol=2e-5)
+    elif task.kind == "questions":
+        if "logits" in found:
+            np.testing.assert_allclose(logits[0], found["logits"], atol=2e-5)
+        else:
+            best = task.predictions([example], [logits])[0]
+            theirs = found["answer"]  # with the space that belongs to its first token
+            start = found["start"] + len(theirs) - len(theirs.lstrip())
+            assert (best["answer"], best["start"]) == (theirs.strip(), start)
+    elif task.kind == "tokens":
+        chances = softmax(logits[0])[1:-1]
+        assert len(found) == len(chances)
+        for x, one in zip(chances, found, strict=True):
+            assert task.labels[int(x.argmax())] == one["entity"]
+            assert x.max() == pytest.approx(one["score"], abs=1e-5)
+    else:
+        activation = {"classification": softmax, "multilabel": sigmoid, "regression": np.asarray}
+        values = activation[task.kind](logits[0])
+        named = {one["label"]: one["score"] for one in found}
+        assert list(named) == list(task.label_names) or set(named) == set(task.label_names)
+        for name, value in zip(task.label_names, values, strict=True):
+            assert named[name] == pytest.approx(float(value), abs=2e-5)
+
+
+def test_the_card_names_what_the_hub_wants(models):
+    for kind in labelled.RECORDS:
+        config = json.loads((models / kind / "config.json").read_text())
+        assert config["architectures"] and (models / kind / "README.md").is_file()
+        labels = read([models / f"{kind}.jsonl"]) and config.get("id2label")
+        assert labels or kind == "choice"

@@ -1,0 +1,70 @@
+"""Fine-tuning on meshes: curve, scores and model are those of one device, whatever the mesh."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from modernbert_jax import convert
+from modernbert_jax.train.metrics import read_rows
+
+MESHES = {"two": (2, {"data": 2})}
+MORE_MESHES = {
+    "fsdp": (4, {"data": 2, "fsdp": 2}),
+    "context": (4, {"data": 1, "fsdp": 1, "context": 2, "tensor": 2}),
+    "eight": (8, {"data": 2, "fsdp": 2, "tensor": 2}),
+}
+
+
+def train(folder: Path, meshes: dict) -> None:
+    for devices in sorted({n for n, _ in meshes.values()}):
+        chosen = {name: shape for name, (n, shape) in meshes.items() if n == devices}
+        (folder / "meshes.json").write_text(json.dumps(chosen))
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        subprocess.run(
+            [sys.executable, Path(__file__).with_name("on_mesh.py"), folder],
+            env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+            check=True,
+            timeout=1800,
+        )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Where runs lie; that of one device is there."""
+    folder = tmp_path_factory.mktemp("meshes")
+    train(folder, {"single": (1, {})})
+    return folder
+
+
+def test_the_run_does_not_depend_on_the_mesh(folder):
+    train(folder, MESHES)
+    for name in MESHES:
+        same_run(folder / name, folder / "single")
+
+
+@pytest.mark.slow
+def test_nor_on_any_other(folder):
+    train(folder, MORE_MESHES)
+    for name in MORE_MESHES:
+        same_run(folder / name, folder / "single")
+
+
+def same_run(got: Path, want: Path) -> None:
+    """Compares metrics and exports, within the noise of summing in another order."""
+    steps, wanted = (read_rows(f / "metrics.jsonl") for f in (got, want))
+    assert len(steps) == len(wanted) == 10
+    for a, b in zip(steps, wanted, strict=True):
+        assert (a["step"], a["tokens"]) == (b["step"], b["tokens"])
+        for key in ("loss", "grad_norm", "eval_loss"):
+            if key in a:
+                np.testing.assert_allclose(a[key], b[key], rtol=1e-4, err_msg=key)
+    params = (jax.tree.leaves(convert.load(f / "export").params) for f in (got, want))
+    for a, b in zip(*params, strict=True):
+        # What all choices have in common has no gradient: the classifier's bias is noise.
+        np.testing.assert_allclose(a, b, atol=max(4e-3 * np.abs(b).max(), 1e-4))

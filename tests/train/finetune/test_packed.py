@@ -1,0 +1,227 @@
+"""Packed examples give what each gives alone: logits, loss and gradients, whatever the task."""
+
+import dataclasses
+
+import corpus
+import jax
+import jax.numpy as jnp
+import labelled
+import numpy as np
+import pytest
+
+from modernbert_jax.train.finetune import batches, shapes, start
+from modernbert_jax.train.finetune.config import FinetuneConfig
+from modernbert_jax.train.finetune.infer import outputs
+from modernbert_jax.train.finetune.partition import Partition
+from modernbert_jax.train.finetune.session import objective
+from modernbert_jax.train.finetune.shapes import Shape
+from modernbert_jax.train.finetune.step import Learner
+from modernbert_jax.train.tasks import TASKS, Record, Records
+
+SHAPE = Shape(rows=3, length=128, documents=8, microbatches=13)
+POOLING = {"classification": "cls", "multilabel": "mean", "regression": "max"}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return corpus.make_tokenizer()
+
+
+def examples_of(kind, tokenizer, count=9):
+    records = labelled.RECORDS[kind](count, seed=3)
+    records = Records([Record(f"f:{i}", r) for i, r in enumerate(records)])
+    small = {"max_length": 40}
+    small |= {"stride": 8} if kind in ("questions", "tokens") else {}
+    task = TASKS[kind](**small).with_labels(records)
+    return task, task.examples(records, tokenizer)
+
+
+def learner_of(task, **changes):
+    model = labelled.model(num_hidden_layers=1, classifier_pooling=POOLING.get(task.kind, "mean"))
+    config = FinetuneConfig(task=task)
+    weights = (0.5, 2.0, 1.5)[: task.outputs] if task.kind in ("classification", "tokens") else ()
+    learner = Learner(
+        config=config,
+        model=model,
+        outputs=task.outputs,
+        objective=objective(task, SHAPE.documents, 0.1 if weights else 0.0, weights),
+        documents=SHAPE.documents,
+        partition=Partition.of(model, task.head, task.outputs),
+    )
+    params = start.initial_params(model, config.runtime, task.outputs, 0)
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda x: x + 0.2 * rng.standard_normal(x.shape, np.float32), params)
+    return dataclasses.replace(learner, **changes), params
+
+
+def alone(examples, coupled):
+    """Every sequence in a row of its own; an example, or one of its sequences, a microbatch."""
+    found = []
+    for i, example in enumerate(examples):
+        rows = [[(i, j)] for j in range(len(example.sequences))]
+        found += [rows] if coupled else [[row] for row in rows]
+    return found
+
+
+def log_softmax(x):
+    x = np.asarray(x, np.float64)
+    return x - x.max(-1, keepdims=True) - np.log(np.exp(x - x.max(-1, keepdims=True)).sum(-1))
+
+
+def expected_loss(task, examples, said, weights):
+    """The definition of each loss, example by example, in float64."""
+    losses, counts = [], []
+
+    def cross_entropy(logits, target):
+        p = -log_softmax(logits)
+        smooth = 0.9 * np.eye(len(logits))[target] + 0.1 / len(logits)
+        losses.append((smooth * p * weights).sum())
+        counts.append(weights[target])
+
+    for example, logits in zip(examples, said, strict=True):
+        y = example.target
+        if task.kind == "classification":
+            cross_entropy(logits[0], y)
+        elif task.kind == "tokens":
+            for of_sequence, targets in zip(logits, y, strict=True):
+                for x, t in zip(of_sequence, targets, strict=True):
+                    if t >= 0:
+                        cross_entropy(x, t)
+        elif task.kind == "multilabel":
+            p = 1 / (1 + np.exp(-np.float64(logits[0])))
+            losses.append(-np.where(y > 0, np.log(p), np.log1p(-p)).mean())
+            counts.append(1)
+        elif task.kind == "regression":
+            losses.append((np.float64(logits[0][0]) - y) ** 2)
+            counts.append(1)
+        elif task.kind == "questions":
+            for x, (first, last) in zip(logits, y, strict=True):
+                both = log_softmax(x[:, 0])[first] + log_softmax(x[:, 1])[last]
+                losses.append(-both / 2)
+                counts.append(1)
+        else:
+            losses.append(-log_softmax(np.concatenate(logits))[y])
+            counts.append(1)
+    return np.sum(losses) / np.sum(counts)
+
+
+@pytest.mark.parametrize("kind", labelled.RECORDS)
+def test_packed_equals_alone(kind, tokenizer):
+    task, examples = examples_of(kind, tokenizer)
+    learner, params = learner_of(task)
+    of, lengths = learner.objective, shapes.lengths_of(examples)
+    summed = jax.jit(lambda p, batch: learner._summed(p, {}, batch, jax.random.key(0)))
+    forward = learner.forward_step()
+    config = dataclasses.replace(
+        learner.config, attention_dropout=0.0, classifier_dropout=0.0, mlp_dropout=0.0
+    )
+    learner = dataclasses.replace(learner, config=config)
+    layouts = {
+        "packed": shapes.arrange(lengths, SHAPE, of.coupled),
+        "alone": alone(examples, of.coupled),
+    }
+    assert len(layouts["packed"]) < len(layouts["alone"]) <= SHAPE.microbatches
+    found = {}
+    for name, layout in layouts.items():
+        parts = [batches.fill(examples, rows, SHAPE, of) for rows in layout]
+        sums, grads = summed(params, batches.stack(parts, SHAPE, of))
+        said = outputs(
+            lambda batch: forward(params, {}, batch),
+            zip(parts, layout, strict=True),
+            examples,
+            of.level,
+        )
+        assert said.loss == pytest.approx(float(sums.loss / sums.count), rel=1e-5)
+        grads = jax.tree.map(lambda g, n=sums.count: np.asarray(g / n), grads)
+        found[name] = said, grads
+    (packed, grads), (single, wanted) = found["packed"], found["alone"]
+    weights = np.array(getattr(of, "class_weights", ()) or (1.0,))
+    loss = expected_loss(task, examples, single.outputs, weights)
+    assert packed.loss == pytest.approx(loss, rel=1e-5)
+    assert single.loss == pytest.approx(loss, rel=1e-5)
+    for a, b, example in zip(packed.outputs, single.outputs, examples, strict=True):
+        for x, y, ids in zip(a, b, example.sequences, strict=True):
+            assert x.shape == ((len(ids),) if of.level == "token" else ()) + (task.outputs,)
+            np.testing.assert_allclose(x, y, atol=2e-5)
+    for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5 * max(np.abs(b).max(), 1e-3))
+
+
+def test_an_empty_batch_has_no_nan(tokenizer):
+    """Places without documents leave no trace in any gradient."""
+    logits = {"document": (2, 4, 3), "token": (2, 16, 2)}
+    for kind in labelled.RECORDS:
+        task, _ = examples_of(kind, tokenizer, 4)
+        of = objective(task, 4)
+        places = 4 if of.level == "document" else 16
+        targets, weights = of.empty(2, places), np.zeros((2, places), np.float32)
+        shape = (*logits[of.level][:2], max(task.outputs, 2))
+
+        def loss(x, of=of, targets=targets, weights=weights, outputs=task.outputs):
+            sums = of.sums(x[..., :outputs], targets, weights, jnp.zeros((2, 16), jnp.int32))
+            return sums.loss + sums.count
+
+        value, grad = jax.value_and_grad(loss)(jnp.ones(shape))
+        assert value == 0 and not np.asarray(grad).any()
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_every_sequence_lies_in_one_place(coupled):
+    rng = np.random.default_rng(0)
+    lengths = [rng.integers(2, 60, rng.integers(1, 4)).tolist() for _ in range(300)]
+    shape = shapes.choose(lengths, 32, 512, coupled=coupled)
+    assert shape.tokens <= 512 and shape.length >= 59
+    layout = shapes.arrange(lengths, shape, coupled)
+    places = [place for rows in layout for row in rows for place in row]
+    wanted = [(i, j) for i, of_one in enumerate(lengths) for j in range(len(of_one))]
+    assert sorted(places) == wanted
+    for rows in layout:
+        assert len(rows) <= shape.rows
+        for row in rows:
+            assert len(row) <= shape.documents
+            assert sum(lengths[i][j] for i, j in row) <= shape.length
+    if coupled:
+        where = [{m for m, rows in enumerate(layout) for row in rows for i, _ in row if i == k}
+                 for k in range(300)]  # fmt: skip
+        assert all(len(found) == 1 for found in where)
+
+
+def test_no_batch_exceeds_the_room_that_there_is():
+    """The bound holds for the longest examples together, and for lengths that pack badly."""
+    rng = np.random.default_rng(0)
+    for trial in range(30):
+        high = int(rng.integers(9, 400))
+        lengths = [
+            rng.integers(max(2, high // 2), high, rng.integers(1, 4)).tolist() for _ in range(60)
+        ]
+        coupled = bool(trial % 2)
+        shape = shapes.choose(lengths, 16, 1024, coupled=coupled)
+        longest = sorted(lengths, key=sum, reverse=True)[:16]
+        most = sorted(lengths, key=len, reverse=True)[:16]
+        for chosen in (longest, most, lengths[:16]):
+            assert len(shapes.arrange(chosen, shape, coupled)) <= shape.microbatches
+
+
+def test_rows_and_tokens_divide_among_devices():
+    shape = shapes.choose([[30]] * 50, 16, 10_000, pieces=(4, 2))
+    assert shape.rows % 4 == 0 and shape.length % 2 == 0
+
+
+def test_batches_follow_from_seed_and_step(tokenizer):
+    task, examples = examples_of("classification", tokenizer, 20)
+    of, shape = objective(task, 8), Shape(rows=3, length=128, documents=8, microbatches=3)
+
+    def made(seed):
+        return batches.TrainingBatches(examples, 8, seed, shape, of)
+
+    one, other = made(1), made(2)
+    assert one.per_epoch == 3 and one.updates(2.5) == 8
+    for epoch in range(2):
+        seen = np.concatenate([one.members(3 * epoch + k) for k in range(3)])
+        assert sorted(seen) == list(range(20))
+    assert one.members(5).size == 4 and one.examples_before(5) == 36
+    orders = [tuple(b.members(s)) for b in (one, other) for s in (0, 3)]
+    assert len(set(orders)) == 4
+    again, _ = made(1).at(4)
+    for a, b in zip(jax.tree.leaves(one.at(4)[0]), jax.tree.leaves(again), strict=True):
+        assert np.array_equal(a, b)

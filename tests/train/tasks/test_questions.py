@@ -1,0 +1,174 @@
+"""Questions on texts of all lengths: targets, answers, thresholds, and records that are wrong."""
+
+import json
+
+import corpus
+import numpy as np
+import pytest
+
+from modernbert_jax import UserError
+from modernbert_jax.train.tasks import Questions, Record, Records
+
+WORDS = corpus.WORDS
+TEXT = " ".join(WORDS[:60])
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return corpus.make_tokenizer()
+
+
+def record(*answers, context=TEXT, **more):
+    """With answers by their words, or as objects."""
+    found = [
+        a if isinstance(a, dict) else {"text": a, "answer_start": context.find(a)} for a in answers
+    ]
+    return {"question": " what is it?", "context": context, "answers": found, **more}
+
+
+def records(*rows) -> Records:
+    return Records([Record(f"x.jsonl:{i}", row) for i, row in enumerate(rows, 1)])
+
+
+def spoken(example, text, strength=8.0, none=0.0):
+    """Logits for this stretch of the text in every window that holds it all; `none` for none."""
+    start = example.source.context.find(text)
+    found = []
+    for sequence, spans in zip(example.sequences, example.source.spans, strict=True):
+        logits = np.zeros((len(sequence), 2), np.float32)
+        logits[0] = none
+        inside = np.flatnonzero(
+            (spans[:, 0] >= 0) & (spans[:, 1] > start) & (spans[:, 0] < start + len(text))
+        )
+        if text and inside.size and spans[inside[0], 0] <= start:
+            logits[inside[0], 0] = logits[inside[-1], 1] = strength
+        found.append(logits)
+    return found
+
+
+@pytest.mark.parametrize("max_length,stride", [(384, 128), (48, 16), (40, 0)])
+def test_targets_are_the_answers_tokens(tokenizer, max_length, stride):
+    task = Questions(max_length=max_length, stride=stride)
+    answers = [" ".join(WORDS[i : i + 2]) for i in range(0, 58, 3)]
+    rows = records(*(record(a) for a in answers))
+    held = 0
+    for example, answer in zip(task.examples(rows, tokenizer), answers, strict=True):
+        assert (len(example.sequences) == 1) == (max_length == 384)
+        for ids, spans, (first, last) in zip(
+            example.sequences, example.source.spans, example.target, strict=True
+        ):
+            assert len(ids) <= max_length
+            start = TEXT.find(answer)
+            text = spans[spans[:, 0] >= 0]
+            whole = text[0, 0] <= start and text[-1, 1] >= start + len(answer)
+            assert ((first, last) != (0, 0)) == whole
+            if whole:
+                assert TEXT[spans[first, 0] : spans[last, 1]].strip() == answer
+                assert tokenizer.decode(ids[first : last + 1].tolist()).strip() == answer
+                held += 1
+    assert held >= len(answers) * 0.8
+
+
+def test_a_character_of_several_tokens_is_an_answer(tokenizer):
+    text = "ba 🙂 ce"
+    (example,) = Questions().examples(records(record("🙂", context=text)), tokenizer)
+    first, last = example.target[0]
+    assert last - first >= 2
+    assert tokenizer.decode(example.sequences[0][first : last + 1].tolist()).strip() == "🙂"
+
+
+@pytest.mark.parametrize("max_length,stride", [(384, 128), (48, 16)])
+def test_answers_and_metrics(tokenizer, max_length, stride):
+    task = Questions(max_length=max_length, stride=stride, n_best=5)
+    rows = records(record("badi bafo", "baba bace"), record("baka bale"), record("cedi"))
+    examples = task.examples(rows, tokenizer)
+    said = ["baba bace", "bale bami", "cedi"]
+    outputs = [spoken(e, s) for e, s in zip(examples, said, strict=True)]
+    found = task.metrics(examples, outputs)
+    assert found == pytest.approx({"exact_match": 2 / 3, "f1": (1 + 0.5 + 1) / 3})
+    assert {*found} == {*task.metric_names}
+    predictions = task.predictions(examples, outputs)
+    assert [p["answer"] for p in predictions] == said
+    for p in predictions:
+        assert TEXT[p["start"] : p["end"]] == p["answer"]
+        assert len(p["candidates"]) == 5 and p["candidates"][0]["text"] == p["answer"]
+        assert sum(c["score"] for c in p["candidates"]) == pytest.approx(1)
+    json.dumps(predictions, allow_nan=False)
+
+
+def test_answers_are_no_longer_than_allowed(tokenizer):
+    task = Questions(max_answer_length=2)
+    (example,) = task.examples(records(record("bace")), tokenizer)
+    (found,) = task.predictions([example], [spoken(example, " ".join(WORDS[3:9]))])
+    assert len(tokenizer.encode_raw([found["answer"]])[0]) <= 3
+
+
+def test_no_answer_and_its_threshold(tokenizer):
+    task = Questions(no_answer=True)
+    rows = records(record("baba"), record(), record("bace"), record(is_impossible=True, answers=[]))
+    examples = task.examples(rows, tokenizer)
+    assert examples[1].target == ((0, 0),)
+    # The second is sure that there is no answer, the fourth is not sure enough by itself.
+    none = (0, 20, 2, 7)
+    said = ("baba", "baka", "bace", "bale")
+    outputs = [spoken(e, s, none=n) for e, s, n in zip(examples, said, none, strict=True)]
+    found = task.metrics(examples, outputs)
+    assert {*found} == {*task.metric_names}
+    assert found["f1"] == 0.75 and found["f1_unanswerable"] == 0.5 and found["best_f1"] == 1
+    tuned = task.tuned(examples, outputs)
+    assert tuned.metrics(examples, outputs)["f1"] == 1
+    before, after = task.predictions(examples, outputs), tuned.predictions(examples, outputs)
+    assert [p["answer"] for p in before] == ["baba", "", "bace", "bale"]
+    assert [p["answer"] for p in after] == ["baba", "", "bace", ""]
+    assert before[0]["no_answer_score"] == -16
+    json.dumps([*before, *after], allow_nan=False)
+    assert Questions().tuned(examples, outputs) == Questions()
+
+
+def test_without_answers(tokenizer):
+    row = {"question": "ba?", "context": TEXT}
+    (example,) = Questions().examples(records(row), tokenizer, labelled=False)
+    assert example.target is None
+    assert Questions().predictions([example], [spoken(example, "bace")])[0]["answer"] == "bace"
+
+
+def test_both_forms_of_answers_are_read(tokenizer):
+    lists = {"text": ["bace"], "answer_start": [TEXT.find("bace")]}
+    first, second = Questions().examples(
+        records(record("bace"), record() | {"answers": lists}), tokenizer
+    )
+    assert first.target == second.target != ((0, 0),)
+
+
+@pytest.mark.parametrize(
+    "bad,want",
+    [
+        (record(), "has no answer; if that is meant so, set no_answer"),
+        (record(question=" "), "'question' is empty"),
+        (
+            record({"text": "bace", "answer_start": 1}),
+            "answer 'bace' does not stand at character 1,",
+        ),
+        (record({"text": "bace", "answer_start": -1}), "answer 'bace' does not stand at"),
+        (record({"text": "bace"}), "'answers' has {'text': 'bace'}; it must have a text and"),
+        (record(answers={"text": ["x"]}), "'answers' must hold lists text and answer_start"),
+        (record(answers=["x"]), "'answers' has 'x'; it must have a text and its answer_start"),
+        (
+            record("baba", question="bace " * 300),
+            "the question leaves no room for 129 tokens of the text within max_length 384",
+        ),
+    ],
+)
+def test_bad_records(tokenizer, bad, want):
+    with pytest.raises(UserError) as error:
+        Questions().examples(records(record("baba"), bad), tokenizer)
+    assert str(error.value).startswith(f"x.jsonl:2: {want}")
+
+
+def test_bad_options():
+    for options, want in (
+        ({"stride": 400}, "stride is 400; it must lie between 0 and max_length, 384"),
+        ({"n_best": 0}, "n_best is 0; it must be 1 or more"),
+    ):
+        with pytest.raises(UserError, match=want):
+            Questions(**options)

@@ -1,0 +1,111 @@
+"""What a linear model makes of words, by scikit-learn: what a pretrained encoder has to beat."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from modernbert_jax.errors import UserError
+
+from ..finetune.config import FinetuneConfig
+from ..finetune.data import Data
+from ..tasks.read import read
+
+PENALTIES = (0.1, 1.0, 10.0, 100.0)
+"""Inverse strengths of regularisation, of which cross-validation on the training data chooses."""
+
+FOLDS = 3
+
+
+def metrics(config: FinetuneConfig, data: Data) -> dict[str, float]:
+    """The task's metrics on the validation examples. Raises `UserError` for other tasks."""
+    kinds = {"classification": _classes, "regression": _number, "tokens": _tags}
+    if data.task.kind not in kinds:
+        raise UserError(f"no bag of words for {data.task.kind}; leave the side words out")
+    outputs = kinds[data.task.kind](config, data)
+    return data.task.metrics(data.validation, outputs)
+
+
+def _classes(config: FinetuneConfig, data: Data) -> list[list[np.ndarray]]:
+    from sklearn.linear_model import LogisticRegressionCV
+
+    train, validation = _features(config, data)
+    model = LogisticRegressionCV(
+        Cs=PENALTIES, cv=FOLDS, max_iter=1000, scoring="accuracy", use_legacy_attributes=False
+    )
+    model.fit(train, [example.target for example in data.train])
+    scores = np.full((len(data.validation), data.task.outputs), -np.inf, np.float32)
+    scores[:, model.classes_] = model.predict_log_proba(validation)
+    return [[row] for row in scores]
+
+
+def _number(config: FinetuneConfig, data: Data) -> list[list[np.ndarray]]:
+    from sklearn.linear_model import RidgeCV
+
+    train, validation = _features(config, data)
+    model = RidgeCV(alphas=[1 / c for c in PENALTIES], cv=FOLDS)
+    model.fit(train, [example.target for example in data.train])
+    return [[np.float32([x])] for x in model.predict(validation)]
+
+
+def _features(config: FinetuneConfig, data: Data) -> tuple[Any, Any]:
+    """Weighted words and pairs of words of each text; of two texts also what they share."""
+    from scipy import sparse
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    texts = [_texts(path, data) for path in (config.train, config.validation)]
+    bag = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2)
+    bag.fit([text for record in texts[0] for text in record])
+
+    def matrix(records: Sequence[tuple[str, ...]]) -> Any:
+        columns = [bag.transform(column) for column in zip(*records, strict=True)]
+        if len(columns) == 2:
+            first, second = columns
+            common = first.multiply(second)
+            columns += [common, abs(first - second), sparse.csr_matrix(common.sum(1))]
+        return sparse.hstack(columns).tocsr()
+
+    return matrix(texts[0]), matrix(texts[1])
+
+
+def _texts(path: str, data: Data) -> list[tuple[str, ...]]:
+    return [
+        tuple(record.text(c, data.task.allow_empty) for c in data.task.columns)
+        for record in read([path])
+    ]
+
+
+def _tags(config: FinetuneConfig, data: Data) -> list[list[np.ndarray]]:
+    from sklearn.feature_extraction import DictVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    vectorizer = DictVectorizer()
+    words = [facts for example in data.train for facts in _around(example.source.words)]
+    tags = [data.task.labels.index(t) for example in data.train for t in example.source.tags]
+    model = LogisticRegression(C=PENALTIES[2], max_iter=200)
+    model.fit(vectorizer.fit_transform(words), tags)
+    outputs = []
+    for example in data.validation:
+        found = model.predict(vectorizer.transform([*_around(example.source.words)]))
+        logits = [np.zeros((len(ids), data.task.outputs), np.float32) for ids in example.sequences]
+        for (sequence, token), tag in zip(example.source.places, found, strict=True):
+            if sequence >= 0:
+                logits[sequence][token, tag] = 1
+        outputs.append(logits)
+    return outputs
+
+
+def _around(words: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Each word with its neighbours, its shape and its ends."""
+    padded = ["<", *words, ">"]
+    for before, word, after in zip(padded, words, padded[2:], strict=False):
+        yield {
+            "word": word.lower(),
+            "before": before.lower(),
+            "after": after.lower(),
+            "first": word[:3].lower(),
+            "last": word[-3:].lower(),
+            "capital": word[:1].isupper(),
+            "capitals": word.isupper(),
+            "digits": any(c.isdigit() for c in word),
+        }

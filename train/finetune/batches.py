@@ -1,0 +1,142 @@
+"""Batches of examples, laid out in packed rows of one shape."""
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from modernbert_jax.packing import Rows, rows_from
+from modernbert_jax.sharding import RULES
+
+from ..tasks import Example
+from .objectives import Objective, Place
+from .shapes import Row, Shape, arrange, lengths_of
+
+
+class Batch(NamedTuple):
+    """A batch in A microbatches, numpy or jax arrays."""
+
+    rows: Rows
+    """int32 [A, B, T] each."""
+    targets: np.ndarray
+    """[A, B, ...], as the objective has them."""
+    weights: np.ndarray
+    """float32 [A, B, S] or [A, B, T]."""
+    used: np.ndarray
+    """How many of the microbatches hold anything, int32 []; the first ones."""
+
+
+def fill(
+    examples: Sequence[Example], rows: Sequence[Row], shape: Shape, objective: Objective
+) -> Batch:
+    """One microbatch (A = 1) from rows of (example, sequence); targets where there are any."""
+    documents = [examples[i].sequences[j] for row in rows for i, j in row]
+    numbers, k = [], 0
+    for row in rows:
+        numbers.append(list(range(k, k + len(row))))
+        k += len(row)
+    numbers += [[]] * (shape.rows - len(rows))
+    laid_out = rows_from(documents, numbers, shape.length)
+    places = shape.documents if objective.level == "document" else shape.length
+    targets = objective.empty(shape.rows, places)
+    weights = np.zeros((shape.rows, places), np.float32)
+    groups: dict[int, int] = {}
+    for b, row in enumerate(rows):
+        start = 0
+        for s, (i, j) in enumerate(row):
+            at = Place(b, s, start, groups.setdefault(i, len(groups)))
+            if examples[i].target is not None:
+                objective.put(targets, weights, examples[i].target, j, at)
+            start += len(examples[i].sequences[j])
+    arrays = (*laid_out, targets, weights)
+    *laid_out, targets, weights = (x[None] for x in arrays)
+    return Batch(Rows(*laid_out), targets, weights, np.int32(1))
+
+
+def stack(parts: Sequence[Batch], shape: Shape, objective: Objective) -> Batch:
+    """A batch of all microbatches that there may be from those in use."""
+    empty = fill([], [], shape, objective)
+    padded = [*parts, *[empty] * (shape.microbatches - len(parts))]
+    batch = jax.tree.map(lambda *x: np.concatenate(x), *(p._replace(used=()) for p in padded))
+    return batch._replace(used=np.int32(len(parts)))
+
+
+class TrainingBatches:
+    """Every epoch is a permutation of all examples, cut into batches; the last one may be smaller.
+
+    Which examples are in a batch follows from seed and step alone, and so does how they are packed.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        size: int,
+        seed: int,
+        shape: Shape,
+        objective: Objective,
+    ):
+        """For batches of `size` examples."""
+        self._examples, self._size, self._seed = examples, size, seed
+        self.shape, self._objective = shape, objective
+        self._lengths = lengths_of(examples)
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches in an epoch."""
+        return -(-len(self._examples) // self._size)
+
+    def updates(self, epochs: float) -> int:
+        """Batches in so many epochs."""
+        return math.ceil(epochs * self.per_epoch)
+
+    def examples_before(self, step: int) -> int:
+        """Examples that were seen before update `step`."""
+        epochs, number = divmod(step, self.per_epoch)
+        return epochs * len(self._examples) + number * self._size
+
+    def members(self, step: int) -> np.ndarray:
+        """The examples of the batch that update `step` (from 0) is made with."""
+        epoch, number = divmod(step, self.per_epoch)
+        return self._order(epoch)[number * self._size : (number + 1) * self._size]
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019 (as long as the run)
+    def _order(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((self._seed, epoch)).permutation(len(self._examples))
+
+    def at(self, step: int) -> tuple[Batch, int]:
+        """The batch of update `step`, from 0, and how many examples it has."""
+        chosen = self.members(step)
+        lengths = [self._lengths[i] for i in chosen]
+        examples = [self._examples[i] for i in chosen]
+        rows = arrange(lengths, self.shape, self._objective.coupled)
+        if len(rows) > self.shape.microbatches:
+            raise AssertionError(f"{len(rows)} microbatches; there is room for {self.shape}")
+        parts = [fill(examples, of_one, self.shape, self._objective) for of_one in rows]
+        return stack(parts, self.shape, self._objective), len(examples)
+
+
+def evaluation_batches(
+    examples: Sequence[Example], shape: Shape, objective: Objective
+) -> Iterator[tuple[Batch, list[Row]]]:
+    """Microbatches of all examples, each with the (example, sequence) of its documents."""
+    for rows in arrange(lengths_of(examples), shape, objective.coupled):
+        yield fill(examples, rows, shape, objective), rows
+
+
+def place(batch: Batch, mesh: Mesh) -> Batch:
+    """A batch, which every process has whole, over the devices of all."""
+    if mesh.empty or mesh.size == 1:
+        return batch
+
+    def put(x: np.ndarray, *kinds: str | None) -> jax.Array:
+        sharding = NamedSharding(mesh, RULES.spec(*kinds))
+        return jax.make_array_from_callback(np.shape(x), sharding, lambda at: np.asarray(x)[at])
+
+    rows = Rows(*(put(x, None, "rows", "tokens") for x in batch.rows))
+    return Batch(
+        rows, put(batch.targets, None, "rows"), put(batch.weights, None, "rows"), put(batch.used)
+    )

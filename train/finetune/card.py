@@ -1,0 +1,159 @@
+"""The card of a fine-tuned model: what it is, what it learned from, how good it is, its use."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..tasks import Task
+from .config import FinetuneConfig
+
+if TYPE_CHECKING:
+    from .session import Session
+
+NAME = "README.md"
+
+_PIPELINES = {
+    "classification": "text-classification",
+    "multilabel": "text-classification",
+    "regression": "text-classification",
+    "tokens": "token-classification",
+    "questions": "question-answering",
+    "choice": "multiple-choice",
+}
+"""The hub's name of a kind of task."""
+
+
+def text(config: FinetuneConfig, task: Task, session: "Session", result: Mapping[str, Any]) -> str:
+    """The card as Markdown with the hub's header.
+
+    `result` has "best", "last" and "test", each with "metrics", where they were measured.
+    """
+    base = config.model if "/" in config.model and not Path(config.model).exists() else ""
+    header = {
+        "library_name": "transformers",
+        "pipeline_tag": _PIPELINES[task.kind],
+        "tags": ["modernbert", "modernbert-jax", task.kind],
+    }
+    header |= {"base_model": base} if base else {}
+    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in header.items()), "---", ""]
+    lines += [f"# ModernBERT fine-tuned for {_what(task)}", ""]
+    lines += _facts(config, task, session)
+    lines += ["", "## Results", "", *_table(result), ""]
+    lines += ["## Use", "", "With transformers:", "", "```python", *_transformers(task), "```", ""]
+    lines += ["With modernbert-jax:", "", "```bash"]
+    lines += ["modernbert-jax predict --model . --task " + task.kind]
+    lines[-1] += " --data new.jsonl --output predictions.jsonl"
+    lines += ["```", "", "## Training", "", *_settings(config, result), ""]
+    return "\n".join(lines)
+
+
+def _what(task: Task) -> str:
+    return {
+        "classification": "classification",
+        "multilabel": "multi-label classification",
+        "regression": "regression",
+        "tokens": "token classification",
+        "questions": "extractive question answering",
+        "choice": "multiple choice",
+    }[task.kind]
+
+
+def _facts(config: FinetuneConfig, task: Task, session: "Session") -> list[str]:
+    data = session.data
+    counts = {"training": data.train, "validation": data.validation, "test": data.test}
+    told = ", ".join(f"{len(found):,} for {name}" for name, found in counts.items() if found)
+    start = Path(config.model)  # of a run, its folder tells more than `export`
+    start = start.parent if start.name == "export" else start
+    lines = [f"Started from `{start.name}`. Examples: {told}.", ""]
+    if task.label_names:
+        lines += ["Labels: " + ", ".join(f"`{name}`" for name in task.label_names), ""]
+    lines += [
+        f"Input: {', '.join(f'`{c}`' for c in task.inputs)}; at most {task.max_length} tokens."
+    ]
+    return lines
+
+
+def _table(result: Mapping[str, Any]) -> list[str]:
+    measured = {
+        name: result[name]["metrics"] for name in ("best", "last", "test") if name in result
+    }
+    if not measured:
+        return ["Nothing was measured."]
+    names = list(dict.fromkeys(name for metrics in measured.values() for name in metrics))
+    heads = {"best": "validation, best", "last": "validation, last", "test": "test"}
+    lines = ["| | " + " | ".join(heads[name] for name in measured) + " |"]
+    lines += ["| --- |" + " --- |" * len(measured)]
+    for name in names:
+        cells = (metrics.get(name) for metrics in measured.values())
+        lines.append(f"| {name} | " + " | ".join(map(_number, cells)) + " |")
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _transformers(task: Task) -> list[str]:
+    if task.kind == "choice":
+        return [
+            "from transformers import AutoModelForMultipleChoice, AutoTokenizer",
+            "",
+            'tokenizer = AutoTokenizer.from_pretrained(".")',
+            'model = AutoModelForMultipleChoice.from_pretrained(".")',
+            "inputs = tokenizer([context] * len(options), options, padding=True,",
+            '                   return_tensors="pt")',
+            "scores = model(**{name: x[None] for name, x in inputs.items()}).logits[0]",
+        ]
+    if task.kind == "questions":  # version 5 has no pipeline for it
+        return [
+            "from transformers import AutoModelForQuestionAnswering, AutoTokenizer",
+            "",
+            'tokenizer = AutoTokenizer.from_pretrained(".")',
+            'model = AutoModelForQuestionAnswering.from_pretrained(".")',
+            'inputs = tokenizer(question, context, return_tensors="pt")',
+            "said = model(**inputs)",
+            "first, last = said.start_logits.argmax(), said.end_logits.argmax()",
+            'tokenizer.decode(inputs["input_ids"][0, first : last + 1])',
+        ]
+    pipeline = _PIPELINES[task.kind]
+    call = {
+        "tokens": 'ask("George Washington went to Washington.")',
+    }.get(task.kind, "ask(text)")
+    if len(getattr(task, "columns", ())) == 2:
+        call = 'ask({"text": first, "text_pair": second})'
+    options = {
+        "multilabel": ', top_k=None, function_to_apply="sigmoid"',
+        "regression": ', function_to_apply="none"',
+        "tokens": ', aggregation_strategy="simple"',
+    }.get(task.kind, "")
+    return [
+        "from transformers import pipeline",
+        "",
+        f'ask = pipeline("{pipeline}", model="."{options})',
+        call,
+    ]
+
+
+def _settings(config: FinetuneConfig, result: Mapping[str, Any]) -> list[str]:
+    names = (
+        "epochs",
+        "batch_examples",
+        "learning_rate",
+        "warmup",
+        "schedule",
+        "optimizer",
+        "weight_decay",
+        "attention_dropout",
+        "classifier_dropout",
+        "label_smoothing",
+        "layer_decay",
+        "seed",
+    )
+    lines = ["| | |", "| --- | --- |"]
+    lines += [f"| {name.replace('_', ' ')} | {getattr(config, name)} |" for name in names]
+    if config.lora.rank:
+        lines.append(f"| LoRA | rank {config.lora.rank}, alpha {config.lora.alpha:g}, merged |")
+    if "step" in result.get("best", {}):
+        lines.append(f"| updates of the exported model | {result['best']['step']:,} |")
+    return lines

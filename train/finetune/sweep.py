@@ -1,0 +1,87 @@
+"""A grid of fine-tuning runs in one process: one model, one set of data, one compilation.
+
+Every run has a folder of its own below the sweep's, and is resumed like any other; what is finished
+is not done again, so that a grid may also grow.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+
+from modernbert_jax.errors import UserError
+
+from ..loop import RunStopped
+from ..progress import Progress
+from ..run import together, use_compile_cache
+from . import intermediate, sweep_table
+from .config import FinetuneConfig
+from .grid import Grid
+from .loop import finetune, train
+from .session import Session
+
+
+def sweep(
+    config: FinetuneConfig, grid: Grid, keep_models: Literal["best", "all"] = "best"
+) -> dict[str, Any] | None:
+    """Runs or resumes a grid, and writes its table as `sweep.json`, `.txt` and `.png`.
+
+    Args:
+        config: what all runs share; `output` is the folder of the sweep.
+        grid: what they differ in.
+        keep_models: whether models and checkpoints of all runs stay on disk, or only the model of
+            the best run: of the setting with the best mean, the seed with the best score.
+
+    Returns the table (see `sweep_table.summary`), or None if it was asked to stop before; then a
+    checkpoint of the current run has been saved. A run whose loss cannot be saved counts as one
+    without a score. Raises `UserError` as `finetune` does.
+    """
+    grid.runs(config)  # wrong values are told before anything is read
+    config = intermediate.prepared(config, finetune)
+    if config is None:
+        return None
+    mesh = config.mesh.make()
+    with jax.set_mesh(mesh):
+        use_compile_cache()
+        session = Session.open(config, mesh)
+        if not session.data.validation:
+            raise UserError("a sweep chooses by validation examples; give --validation")
+        return _sweep(session, grid.runs(config), Path(config.output), keep_models == "all")
+
+
+def _sweep(
+    session: Session, runs: Sequence[Sequence[FinetuneConfig]], folder: Path, keep_all: bool
+) -> dict[str, Any] | None:
+    results: list[tuple[FinetuneConfig, Mapping[str, Any]]] = []
+    total, table, progress = sum(map(len, runs)), {}, Progress(0)
+    for of_setting in runs:
+        for run in of_setting:
+            progress.say(f"run {len(results) + 1:,}/{total:,}  {Path(run.output).name}")
+            try:
+                result = train(session, run)
+            except RunStopped as error:  # the others need not suffer from this one's learning rate
+                progress.say(str(error))
+                task = session.data.task
+                result = {"task": task.kind, "metric": task.best_metric, "stopped": str(error)}
+            if result is None:
+                return None
+            results.append((run, result))
+            table = sweep_table.summary(results)
+            if jax.process_index() == 0:
+                sweep_table.write(table, folder)
+        if not keep_all:
+            _remove_all_but(table["best_run"], [run for run, _ in results])
+    if jax.process_index() == 0:
+        sweep_table.draw(table, folder)
+    return table
+
+
+def _remove_all_but(kept: str, runs: Sequence[FinetuneConfig]) -> None:
+    """Leaves of every other run only what it found, and of that one the model as well."""
+    together("finished")
+    for run in runs if jax.process_index() == 0 else ():
+        for name in ("checkpoints", "export"):
+            if (run.output, name) != (kept, "export"):
+                shutil.rmtree(Path(run.output) / name, ignore_errors=True)

@@ -1,0 +1,74 @@
+"""The command that runs a grid."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from modernbert_jax.errors import UserError
+
+from . import presets
+from .config import FinetuneConfig
+from .grid import Grid
+
+
+def sweep(args: Sequence[str], parse: Callable[..., Any]) -> int:
+    """Fine-tunes over a grid: sweep CONFIG --grid.learning-rate A B [--field.path value ...].
+
+    CONFIG and fields are those of `finetune`; `output` is the folder of the sweep. The same command
+    in the same folder goes on, and does nothing twice.
+    """
+    named = bool(args) and not args[0].startswith("-")
+    if not named and not {"-h", "--help"} & set(args):
+        raise UserError(f"sweep needs a CONFIG first: {', '.join(presets.names())}")
+    default = presets.load(args[0] if named else "classification")
+    kind = Annotated[FinetuneConfig, tyro.conf.AvoidSubcommands, tyro.conf.arg(name="")]
+
+    nothing = Grid()
+
+    def arguments(
+        config: kind = default,
+        grid: Grid = nothing,
+        keep_models: Literal["best", "all"] = "best",
+        coordinator: str = "",
+        processes: int = 0,
+        process: int = -1,
+    ) -> dict[str, Any]:
+        """Fine-tunes over a grid in one process, compiled once, and tabulates what came out.
+
+        Writes sweep.json, sweep.txt and sweep.png; the runs lie in runs/.
+
+        Args:
+            config: What all runs share.
+            grid: What they differ in: every combination is run.
+            keep_models: Models and checkpoints that stay: of the best run, or of all.
+            coordinator: host:port of process 0, where no launcher tells: TPU pods, Slurm and Open
+                MPI do.
+            processes: How many processes there are, with coordinator.
+            process: Which one this is, from 0, with coordinator.
+        """
+        return locals()
+
+    given = parse(arguments, "sweep CONFIG", args[named:])
+
+    from ..distributed import Launch
+
+    Launch(**{name: given.pop(name) for name in ("coordinator", "processes", "process")}).join()
+
+    import jax
+
+    from . import sweep as sweeps
+    from . import sweep_table
+
+    table = sweeps.sweep(**given)
+    folder = Path(given["config"].output)
+    if jax.process_index() == 0:
+        if table is None:
+            print(f"{folder}: stopped, checkpoint saved; run the same sweep command to resume")
+        else:
+            print(sweep_table.text(table))
+            print(f"\n{folder}: {table['runs']} runs; tables in {folder}/sweep.*", end="")
+            export = Path(table["best_run"]) / "export"
+            print(f", the best model in {export}" if export.is_dir() else "")
+    return 0

@@ -1,0 +1,154 @@
+"""What the runs of a sweep have found: mean and deviation over seeds, as JSON, text and picture."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modernbert_jax.files import write_bytes, write_json
+
+from .config import FinetuneConfig
+
+NAME = "sweep"
+KEYS = ("learning_rate", "weight_decay", "epochs")
+
+Results = Sequence[tuple[FinetuneConfig, Mapping[str, Any]]]
+"""Runs, and what `loop.train` returned for each."""
+
+
+def score(result: Mapping[str, Any]) -> float:
+    """What runs are compared by: the best value of the task's metric, if there is any."""
+    value = result["best"]["metrics"][result["metric"]] if "best" in result else None
+    return -math.inf if value is None else value
+
+
+def summary(results: Results) -> dict[str, Any]:
+    """The table as a JSON object: settings from the best mean to the worst.
+
+    Each has every metric of the task at the best evaluation and at the last one (and on test data,
+    where there are any) as {"mean", "deviation", "values"}: over seeds, in the order of `seeds`.
+    The deviation is that of a sample, null for a single seed; so is the mean of what is not finite.
+    "best_run" is the folder of the best seed of the best setting.
+    """
+    groups: dict[tuple[float, ...], list[tuple[FinetuneConfig, Mapping[str, Any]]]] = {}
+    for run, result in results:
+        groups.setdefault(tuple(getattr(run, key) for key in KEYS), []).append((run, result))
+    settings = []
+    for setting, members in groups.items():
+        row: dict[str, Any] = dict(zip(KEYS, setting, strict=True))
+        row["seeds"] = [run.seed for run, _ in members]
+        row["runs"] = [run.output for run, _ in members]
+        for when in ("best", "last", "test"):
+            found = [result[when]["metrics"] for _, result in members if when in result]
+            if len(found) == len(members):
+                row[when] = {name: _spread([m.get(name) for m in found]) for name in found[0]}
+        row["best_steps"] = [result.get("best", {}).get("step") for _, result in members]
+        settings.append(row)
+    metric = results[0][1]["metric"]
+    settings.sort(key=lambda row: -_mean(row, metric))
+    candidates = [pair for pair in results if pair[0].output in settings[0]["runs"]]
+    return {
+        "task": results[0][1]["task"],
+        "metric": metric,
+        "runs": len(results),
+        "settings": settings,
+        "best_run": max(candidates, key=lambda pair: score(pair[1]))[0].output,
+    }
+
+
+def _mean(row: Mapping[str, Any], metric: str) -> float:
+    value = row.get("best", {}).get(metric, {}).get("mean")
+    return -math.inf if value is None else value
+
+
+def _spread(values: Sequence[float | None]) -> dict[str, Any]:
+    """Mean and sample deviation."""
+    if any(value is None for value in values):
+        return {"mean": None, "deviation": None, "values": list(values)}
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "deviation": deviation, "values": list(values)}
+
+
+def text(table: Mapping[str, Any]) -> str:
+    """Settings with the metric that chooses, best and last; then every metric of the best one."""
+    metric, settings = table["metric"], table["settings"]
+    header = ["learning rate", "weight decay", "epochs", "seeds", f"{metric}, best", "last"]
+    rows = [
+        [
+            *(f"{row[key]:g}" for key in KEYS),
+            str(len(row["seeds"])),
+            *(cell(row.get(when, {}).get(metric)) for when in ("best", "last")),
+        ]
+        for row in settings
+    ]
+    first = settings[0]
+    columns = [when for when in ("best", "last", "test") if when in first]
+    names = first[columns[0]] if columns else ()
+    every = [[name, *(cell(first[when].get(name)) for when in columns)] for name in names]
+    named = ", ".join(f"{key.replace('_', ' ')} {first[key]:g}" for key in KEYS)
+    return "\n".join([*_aligned([header, *rows]), "", named, *_aligned([["", *columns], *every])])
+
+
+def cell(spread: Mapping[str, Any] | None) -> str:
+    """Mean ± deviation with four decimals."""
+    if spread is None or spread["mean"] is None:
+        return "-"
+    deviation = "" if spread["deviation"] is None else f" ± {spread['deviation']:.4f}"
+    return f"{spread['mean']:.4f}{deviation}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
+
+
+def write(table: Mapping[str, Any], folder: Path) -> None:
+    """Writes `sweep.json` and `sweep.txt`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"{NAME}.json", dict(table))
+    write_bytes(folder / f"{NAME}.txt", (text(table) + "\n").encode())
+
+
+def draw(table: Mapping[str, Any], folder: Path) -> Path:
+    """Draws mean and deviation over learning rates into `sweep.png`; the rest tells lines apart."""
+    from matplotlib.figure import Figure
+
+    metric, lines = table["metric"], {}
+    for row in sorted(table["settings"], key=lambda row: row["learning_rate"]):
+        if _mean(row, metric) > -math.inf:
+            lines.setdefault((row["weight_decay"], row["epochs"]), []).append(row)
+    figure = Figure(figsize=(7, 4.2))
+    figure.set_layout_engine("constrained")
+    axis = figure.subplots()
+    for i, (key, rows) in enumerate(sorted(lines.items())):
+        spreads = [row["best"][metric] for row in rows]
+        # Lines beside one another, so that their bars can be told apart.
+        rates = [row["learning_rate"] * 1.02 ** (i - (len(lines) - 1) / 2) for row in rows]
+        axis.errorbar(
+            rates,
+            [s["mean"] for s in spreads],
+            [s["deviation"] or 0.0 for s in spreads],
+            fmt="o-",
+            capsize=3,
+            linewidth=1.2,
+            markersize=4,
+            label=f"weight decay {key[0]:g}, {key[1]:g} epochs",
+        )
+    axis.set_xscale("log")
+    rates = sorted({row["learning_rate"] for row in table["settings"]})
+    axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    axis.minorticks_off()
+    axis.set_xlabel("learning rate")
+    axis.set_ylabel(f"{metric}, best evaluation")
+    axis.grid(alpha=0.3)
+    if lines:
+        axis.legend(fontsize="small")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    write_bytes(folder / f"{NAME}.png", buffer.getvalue())
+    return folder / f"{NAME}.png"

@@ -1,0 +1,44 @@
+"""What each fine-tuning task makes of records, and of a model's outputs. No jax in here.
+
+records = read(["train.jsonl"])
+task = TASKS["classification"](columns=("question", "passage")).with_labels(records)
+examples = task.examples(records, tokenizer)
+task.metrics(examples, outputs)
+"""
+
+from .choice import Choice
+from .classification import Classification
+from .example import IGNORED, Example
+from .multilabel import MultiLabel
+from .questions import Questions
+from .read import read
+from .records import Record, Records
+from .regression import Regression
+from .split import balanced_weights, positive_weights, split
+from .task import Outputs, Task
+from .tokens import Tokens
+
+__all__ = [
+    "IGNORED",
+    "TASKS",
+    "Choice",
+    "Classification",
+    "Example",
+    "MultiLabel",
+    "Outputs",
+    "Questions",
+    "Record",
+    "Records",
+    "Regression",
+    "Task",
+    "Tokens",
+    "balanced_weights",
+    "positive_weights",
+    "read",
+    "split",
+]
+
+TASKS: dict[str, type[Task]] = {
+    task.kind: task for task in (Classification, MultiLabel, Regression, Tokens, Questions, Choice)
+}
+"""The tasks by their names on the command line."""

@@ -1,0 +1,109 @@
+"""Parquet and Arrow files and saved datasets as records, with the label names they declare."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from modernbert_jax.errors import UserError
+from modernbert_jax.files import read_json
+
+from ..sources import Source, fetched
+
+Names = dict[str, tuple[str, ...]]
+Rows = Iterator[tuple[int, dict[str, Any]]]
+
+
+def file(path: str, kind: str) -> tuple[Rows, Names]:
+    """Rows of one file, here or behind a URL; `kind` is .parquet or .arrow (a file or a stream)."""
+    batches = _parquet if kind == ".parquet" else _arrow
+    source = Source(path=path, bytes=0, format="unread")
+    with fetched(source) as local:
+        found = list(_guarded(batches, local, ""))
+    names = _declared(found[0].schema.metadata) if found else {}
+    return _rows(iter(found)), names
+
+
+def folder(path: Path) -> tuple[Rows, Names]:
+    """Rows of a folder that `Dataset.save_to_disk` wrote."""
+    state = read_json(path / "state.json")
+    if state.get("_indices_data_files"):
+        raise UserError("has its rows in another order; save it again after flatten_indices()")
+    entries = state.get("_data_files")
+    files = [e.get("filename") for e in entries] if isinstance(entries, list) else []
+    if not files or any(not isinstance(f, str) or Path(f).name != f for f in files):
+        raise UserError("state.json: _data_files must name the files of the folder")
+    info = read_json(path / "dataset_info.json") if (path / "dataset_info.json").exists() else {}
+    rows = _rows(batch for f in files for batch in _guarded(_arrow, path / f, f"{f}: "))
+    return rows, label_names(info.get("features"))
+
+
+def label_names(features: Any) -> Names:
+    """The names of every column of class labels, or of lists of them."""
+    found = {}
+    for column, feature in features.items() if isinstance(features, Mapping) else ():
+        while True:
+            if isinstance(feature, list) and len(feature) == 1:
+                feature = feature[0]
+            elif isinstance(feature, Mapping) and "feature" in feature:
+                feature = feature["feature"]
+            else:
+                break
+        if isinstance(feature, Mapping) and feature.get("_type") == "ClassLabel":
+            names = feature.get("names")
+            if isinstance(names, list) and all(isinstance(n, str) for n in names):
+                found[column] = tuple(names)
+    return found
+
+
+def _declared(metadata: Mapping[bytes, bytes] | None) -> Names:
+    """Label names from what `datasets` notes in a schema."""
+    try:
+        noted = json.loads((metadata or {}).get(b"huggingface", b"{}"))
+        return label_names(noted["info"]["features"])
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def _guarded(batches, path: Path, name: str) -> Iterator[Any]:
+    import pyarrow
+
+    try:
+        yield from batches(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = (str(error).splitlines() or ["unknown"])[0]
+        raise UserError(f"{name}damaged or unreadable ({reason})") from None
+
+
+def _parquet(path: Path) -> Iterator[Any]:
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path) as opened:
+        for batch in opened.iter_batches():
+            yield batch.replace_schema_metadata(opened.schema_arrow.metadata)
+
+
+def _arrow(path: Path) -> Iterator[Any]:
+    import pyarrow
+
+    with pyarrow.OSFile(str(path)) as opened:
+        try:
+            reader = pyarrow.ipc.open_file(opened)
+        except pyarrow.ArrowInvalid:
+            opened.seek(0)
+            yield from pyarrow.ipc.open_stream(opened)
+            return
+        for i in range(reader.num_record_batches):
+            yield reader.get_batch(i)
+
+
+def _rows(batches: Iterator[Any]) -> Rows:
+    number = 0
+    for batch in batches:
+        try:
+            values = batch.to_pylist()
+        except UnicodeDecodeError:
+            raise UserError(f"not UTF-8 in one of the rows behind {number:,}") from None
+        for row in values:
+            number += 1
+            yield number, row

@@ -1,0 +1,126 @@
+"""Multiple choice: which continuation, answer or option fits."""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from modernbert_jax.errors import UserError
+from modernbert_jax.tokenizer import Tokenizer
+
+from . import labels
+from .example import Example
+from .labels import Index
+from .records import Record, Records
+from .scores import share
+from .task import Outputs, Task, softmax, targets
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choice(Task):
+    """One of several options, each paired with the context in a sequence of its own.
+
+    Records may differ in the number of options. Targets are int, the right option's place.
+    """
+
+    kind = "choice"
+    head = "multiple_choice"
+    default_metric = "accuracy"
+
+    context: str = "question"
+    """Column of the text that all options share, or a template such as "{sent1} {sent2}"."""
+    options: tuple[str, ...] = ("choices",)
+    """The column of a list of options; or a column or template for each one."""
+    label_column: str = "label"
+    """Column of the right option: its number, from 0, or its name in `labels`."""
+    labels: tuple[str, ...] = ()
+    """Names of the options, such as A, B, C and D; none count from 0."""
+
+    def __post_init__(self):
+        labels.check(self.labels, 2)
+        if not self.options:
+            raise UserError("options is empty; name the column of a list, or one for each option")
+        super().__post_init__()
+
+    @property
+    def outputs(self) -> int:
+        return 1
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return ("accuracy",)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.context, *self.options)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return (self.label_column,)
+
+    def with_labels(self, records: Records) -> "Choice":
+        declared = () if self.labels else records.names.get(self.label_column, ())
+        return dataclasses.replace(self, labels=declared) if declared else self
+
+    @cached_property
+    def _index(self) -> Index:
+        return Index(self.labels)
+
+    def stratum(self, record: Record) -> str:
+        return labels.name(record.need(self.label_column))
+
+    def parse(self, record: Record, labelled: bool) -> Any:
+        context = record.text(self.context)
+        if len(self.options) == 1 and "{" not in self.options[0]:
+            options = record.list(self.options[0])
+        else:
+            options = [record.text(option) for option in self.options]
+        bad = [o for o in options if not isinstance(o, str) or not o.strip()]
+        if bad or len(options) < 2:
+            what = f"an option that is {bad[0]!r}" if bad else f"{len(options)} options"
+            raise UserError(f"has {what}; it needs two texts or more")
+        return context, options, self._target(record, len(options)) if labelled else None
+
+    def _target(self, record: Record, options: int) -> int:
+        value = record.need(self.label_column)
+        names = self.labels or tuple(map(str, range(options)))
+        target = (self._index if self.labels else Index(names))[value]
+        if target >= options:
+            raise UserError(f"label {value!r} stands for option {target}, but there are {options}")
+        return target
+
+    def encode(
+        self, ids: Sequence[str], places: Sequence[str], parsed: Sequence[Any], tokenizer: Tokenizer
+    ) -> list[Example]:
+        pairs = [(context, option) for context, options, _ in parsed for option in options]
+        tokens = iter(tokenizer.encode_pairs(pairs, max_length=self.max_length))
+        return [
+            Example(
+                id=i,
+                sequences=tuple(np.array(next(tokens), np.int32) for _ in options),
+                target=target,
+            )
+            for i, (_, options, target) in zip(ids, parsed, strict=True)
+        ]
+
+    def metrics(self, examples: Sequence[Example], outputs: Outputs) -> dict[str, float]:
+        chosen = [int(scored(logits).argmax()) for logits in outputs]
+        right = sum(a == b for a, b in zip(targets(examples), chosen, strict=True))
+        return {"accuracy": float(share(right, len(chosen)))}
+
+    def predictions(self, examples: Sequence[Example], outputs: Outputs) -> list[dict[str, Any]]:
+        found = []
+        for example, logits in zip(examples, outputs, strict=True):
+            chances = softmax(scored(logits))
+            place = int(chances.argmax())
+            found.append({"id": example.id, "choice": place, "scores": chances.tolist()})
+            if self.labels:
+                found[-1]["label"] = self.labels[place]
+        return found
+
+
+def scored(logits: Sequence[np.ndarray]) -> np.ndarray:
+    """One logit for each option: float32 [options]."""
+    return np.array([np.reshape(x, -1)[0] for x in logits], np.float32)

@@ -1,0 +1,244 @@
+"""Extractive question answering: which stretch of a text answers a question, if any does."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from modernbert_jax import alignment
+from modernbert_jax.errors import UserError
+from modernbert_jax.tokenizer import Tokenizer
+
+from . import spans, squad
+from .example import Example
+from .records import Problems, Record
+from .task import Outputs, Task, softmax, targets
+
+
+class Answer(NamedTuple):
+    """A right answer and where it begins in the text."""
+
+    text: str
+    start: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Passage:
+    """What decoding needs of a record."""
+
+    context: str
+    answers: tuple[Answer, ...] | None
+    spans: tuple[np.ndarray, ...] = ()
+    """int32 [tokens, 2] for each window: the characters of each token, -1 outside the text."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Questions(Task):
+    """A question and the text that answers it, long ones in windows that overlap.
+
+    Targets are a tuple with the first and last token of the first answer for each sequence; (0, 0),
+    which is [CLS], where the window does not hold it.
+    """
+
+    kind = "questions"
+    head = "question_answering"
+    level = "token"
+    default_metric = "f1"
+
+    question_column: str = "question"
+    """Column of the question."""
+    context_column: str = "context"
+    """Column of the text."""
+    answers_column: str = "answers"
+    """Column of the answers, {"text": [...], "answer_start": [...]} or a list of objects."""
+    no_answer: bool = False
+    """Whether texts may hold no answer, as in SQuAD 2.0."""
+    max_length: int = 384
+    """The longest window in tokens, with the question and special tokens."""
+    stride: int = 128
+    """Tokens of the text that windows share."""
+    n_best: int = 20
+    """Answers among which probability is shared, and which predictions have."""
+    max_answer_length: int = 30
+    """The longest answer in tokens."""
+    no_answer_threshold: float = 0.0
+    """There is no answer where the logits say so by more than this over the best one."""
+
+    def __post_init__(self):
+        for name in ("n_best", "max_answer_length"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        if not 0 <= self.stride < self.max_length:
+            raise UserError(
+                f"stride is {self.stride}; it must lie between 0 and max_length, {self.max_length}"
+            )
+        super().__post_init__()
+
+    @property
+    def outputs(self) -> int:
+        return 2
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return ("start", "end")
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.question_column, self.context_column)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return (self.answers_column,)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return squad.names(self.no_answer)
+
+    def stratum(self, record: Record) -> str:
+        return "answerable" if _texts(record, self.answers_column) else "unanswerable"
+
+    # --- from records to examples ---------------------------------------------------------------
+
+    def parse(self, record: Record, labelled: bool) -> tuple[str, Passage]:
+        question = record.text(self.question_column).lstrip()
+        context = record.text(self.context_column)
+        if not labelled:
+            return question, Passage(context, None)
+        answers = tuple(_texts(record, self.answers_column))
+        if not answers and not self.no_answer:
+            raise UserError("has no answer; if that is meant so, set no_answer")
+        for text, start in answers:
+            there = context[max(start, 0) : start + len(text)]
+            if start < 0 or there != text:
+                raise UserError(
+                    f"answer {text!r} does not stand at character {start}, where {there!r} does"
+                )
+        return question, Passage(context, answers)
+
+    def encode(
+        self, ids: Sequence[str], places: Sequence[str], parsed: Sequence[Any], tokenizer: Tokenizer
+    ) -> list[Example]:
+        pairs = [(question, passage.context) for question, passage in parsed]
+        windowed = alignment.windows(tokenizer, pairs, self.max_length, self.stride)
+        problems, found = Problems(), []
+        for i, place, (_, passage), windows in zip(ids, places, parsed, windowed, strict=True):
+            if not windows:
+                problems.add(
+                    f"{place}: the question leaves no room for {self.stride + 1} tokens of the text"
+                    f" within max_length {self.max_length}; shorten it, or raise max_length"
+                )
+                continue
+            target = None
+            if passage.answers is not None:
+                target = tuple(_target(w.spans, passage.answers) for w in windows)
+            source = dataclasses.replace(passage, spans=tuple(w.spans for w in windows))
+            sequences = tuple(w.ids for w in windows)
+            found.append(Example(id=i, sequences=sequences, target=target, source=source))
+        problems.check()
+        return found
+
+    # --- from outputs to metrics ----------------------------------------------------------------
+
+    def metrics(self, examples: Sequence[Example], outputs: Outputs) -> dict[str, float]:
+        answered = self._answered(examples, outputs)
+        return squad.metrics(answered, self.no_answer_threshold, self.no_answer)
+
+    def tuned(self, examples: Sequence[Example], outputs: Outputs) -> "Questions":
+        """With the threshold of the best F1."""
+        if not self.no_answer:
+            return self
+        _, threshold = squad.Scores(self._answered(examples, outputs), squad.f1).best()
+        return dataclasses.replace(self, no_answer_threshold=threshold)
+
+    def _answered(self, examples: Sequence[Example], outputs: Outputs) -> list[squad.Answered]:
+        targets(examples)
+        found = []
+        for example, logits in zip(examples, outputs, strict=True):
+            candidates, null = self._candidates(example, logits)
+            best = candidates[0] if candidates else spans.Candidate(0, 0, -np.inf)
+            gold = [answer.text for answer in example.source.answers]
+            text = example.source.context[best.start : best.stop]
+            found.append(squad.Answered(text, gold, null - best.score))
+        return found
+
+    def _candidates(
+        self, example: Example, logits: Sequence[np.ndarray]
+    ) -> tuple[list[spans.Candidate], float]:
+        """The best answers, and the score of none; -inf where there must be one."""
+        source = example.source
+        found = spans.best(
+            logits, source.spans, source.context, self.n_best, self.max_answer_length
+        )
+        return found, spans.null_score(logits) if self.no_answer else -np.inf
+
+    def predictions(self, examples: Sequence[Example], outputs: Outputs) -> list[dict[str, Any]]:
+        return [
+            self._predicted(example, *self._candidates(example, logits))
+            for example, logits in zip(examples, outputs, strict=True)
+        ]
+
+    def _predicted(
+        self, example: Example, candidates: Sequence[spans.Candidate], null: float
+    ) -> dict[str, Any]:
+        ranked = [spans.Candidate(*c) for c in candidates]
+        if self.no_answer or not ranked:
+            ranked.append(spans.Candidate(0, 0, null))
+        known = np.array([c.score for c in ranked])
+        chances = softmax(known) if np.isfinite(known).any() else np.ones(len(known))
+        listed = [
+            {
+                "text": example.source.context[c.start : c.stop],
+                "start": c.start,
+                "end": c.stop,
+                "score": float(p),
+            }
+            for c, p in zip(ranked, chances, strict=True)
+        ]
+        silent = not candidates
+        found: dict[str, Any] = {"id": example.id}
+        if self.no_answer and candidates:
+            found["no_answer_score"] = float(null - candidates[0].score)
+            silent = found["no_answer_score"] > self.no_answer_threshold
+        chosen = listed[-1] if silent else listed[0]
+        answer = {"answer": chosen["text"], **{k: chosen[k] for k in ("start", "end", "score")}}
+        listed.sort(key=lambda candidate: -candidate["score"])
+        return {**found, **answer, "candidates": listed}
+
+
+def _target(borders: np.ndarray, answers: Sequence[Answer]) -> tuple[int, int]:
+    """The first and the last token of the first answer, or (0, 0)."""
+    inside = np.flatnonzero(borders[:, 0] >= 0)
+    if not answers or not inside.size:
+        return 0, 0
+    start, stop = answers[0].start, answers[0].start + len(answers[0].text)
+    starts, stops = borders[inside].T
+    if starts[0] > start or stops[-1] < stop:
+        return 0, 0
+    # A character may be several tokens; all of them belong to the answer.
+    first = np.searchsorted(stops, start, "right")
+    last = np.searchsorted(starts, stop, "left") - 1
+    return int(inside[first]), int(inside[last])
+
+
+def _texts(record: Record, column: str) -> list[Answer]:
+    """The record's answers; none where it is said to be impossible. Raises `UserError`."""
+    value = record.get(column)
+    if value is None or record.get("is_impossible") is True:
+        return []
+    if isinstance(value, Mapping):
+        texts, starts = value.get("text"), value.get("answer_start")
+        if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+            raise UserError(f"{column!r} must hold lists text and answer_start, equally long")
+        value = [{"text": t, "answer_start": s} for t, s in zip(texts, starts, strict=True)]
+    found = []
+    for answer in value if isinstance(value, list) else [value]:
+        text, start = (
+            (answer.get("text"), answer.get("answer_start"))
+            if isinstance(answer, Mapping)
+            else (None, None)
+        )
+        if not isinstance(text, str) or type(start) is not int or not text.strip():
+            raise UserError(f"{column!r} has {answer!r}; it must have a text and its answer_start")
+        found.append(Answer(text, start))
+    return found

@@ -1,0 +1,186 @@
+"""Reading labelled records: JSON lines, CSV, Parquet, Arrow, and folders of `datasets`."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from modernbert_jax.errors import UserError
+from modernbert_jax.files import read_json
+
+from ..sources import Source, fetched
+from ..sources.document import decoded
+from ..sources.find import matches
+from ..sources.text import CUT_OFF, lines_of
+from . import arrow, tables
+from .records import Problems, Record, Records
+
+Rows = Iterator[tuple[int, Any]]
+"""Line numbers, and what stands there: values by column, or why there are none (`UserError`)."""
+
+
+def read(paths: Sequence[str | Path]) -> Records:
+    """All records of files, in the given order.
+
+    `.jsonl`, `.csv` and `.tsv` (each also `.gz` and `.zst`), `.json` (a list of objects, JSON
+    lines, or SQuAD's nesting), `.conll` (words and tags in columns), `.parquet`, `.arrow`, and
+    folders that `Dataset.save_to_disk` wrote. Where a file declares the names of a column's
+    numbers (`ClassLabel`), values are the names.
+
+    Args:
+        paths: files, folders, globs of these, or URLs of files that fsspec reads.
+
+    Raises:
+        UserError: a path that matches nothing, or one line with the first few damaged records.
+    """
+    problems, records = Problems(), []
+    names: dict[str, tuple[str, ...]] = {}
+    for path in _files(paths):
+        count = len(records)
+        with problems.at(path):
+            rows, declared = _open(path)
+            for column, found in declared.items():
+                if names.setdefault(column, found) != found:
+                    raise UserError(
+                        f"declares labels of {column!r} that differ from those of another file"
+                    )
+            for number, values in rows:
+                place = f"{path}:{number}"
+                with problems.at(place):
+                    if isinstance(values, UserError):
+                        raise values
+                    records.append(Record(place, _named(values, declared)))
+            if len(records) == count:
+                problems.check()
+                raise UserError("holds no records")
+    problems.check()
+    return Records(records, names)
+
+
+def _files(paths: Sequence[str | Path]) -> Iterator[str]:
+    if isinstance(paths, str | Path):
+        paths = [paths]
+    for pattern in map(str, paths):
+        found = sorted(matches(pattern))
+        if not found:
+            raise UserError(f"{pattern}: no such file")
+        for path, folder in found:
+            if folder:
+                _check_folder(path)
+            yield path
+
+
+def _check_folder(path: str) -> None:
+    inside = {p.name for p in Path(path).iterdir()} if Path(path).is_dir() else set()
+    if "dataset_dict.json" in inside:
+        splits = read_json(Path(path) / "dataset_dict.json").get("splits", [])
+        listed = ", ".join(f"{path}/{split}" for split in splits)
+        raise UserError(f"{path}: holds several splits; name one of them: {listed}")
+    if "state.json" not in inside:
+        raise UserError(
+            f"{path}: is a folder, but none of a saved dataset; name the files in it: {path}/*"
+        )
+
+
+def _open(path: str) -> tuple[Rows, Mapping[str, tuple[str, ...]]]:
+    """Rows, and the label names that the file declares by column."""
+    if Path(path).is_dir():
+        return arrow.folder(Path(path))
+    ending = Path(path).suffix if Path(path).suffix in (".gz", ".zst") else ""
+    kind = Path(path.removesuffix(ending)).suffix
+    if kind in (".parquet", ".arrow") and not ending:
+        return arrow.file(path, kind)
+    if kind not in _LINES:
+        known = ", ".join((*_LINES, ".parquet", ".arrow"))
+        raise UserError(f"{Path(path).suffix or 'no ending'} is not read; known: {known}")
+    return _LINES[kind](_lines(path, ending)), {}
+
+
+def _lines(path: str, ending: str) -> Iterator[tuple[int, str | UserError]]:
+    """Numbered lines with their line ends; a bad one is told and does not stop the others."""
+    source = Source(path=path, bytes=0, format="unread")
+    try:
+        with fetched(source) as local, lines_of(local, ending) as lines:
+            for number, line in enumerate(lines, start=1):
+                found = decoded(line)
+                yield number, found if isinstance(found, str) else UserError(found.reason)
+    except CUT_OFF as error:
+        raise UserError(f"damaged or unreadable ({error})") from None
+    except OSError as error:
+        raise UserError(f"damaged or unreadable ({error.strerror or error})") from None
+
+
+def _json_lines(lines: Iterator[tuple[int, str | UserError]]) -> Rows:
+    for number, line in lines:
+        if isinstance(line, UserError):
+            yield number, line
+        elif line.strip():
+            yield number, _object(line)
+
+
+def _object(line: str) -> dict[str, Any] | UserError:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return UserError(f"not JSON ({error})")
+    return value if isinstance(value, dict) else UserError("not a JSON object")
+
+
+def _json(lines: Iterator[tuple[int, str | UserError]]) -> Rows:
+    """One document; or JSON lines, which this ending often stands for."""
+    found = list(lines)
+    for _, line in found:
+        if isinstance(line, UserError):
+            raise line
+    text = "".join(line for _, line in found)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if sum(bool(line.strip()) for _, line in found) > 1 and text.lstrip().startswith("{"):
+            yield from _json_lines(iter(found))
+            return
+        raise UserError(f"not JSON ({error})") from None
+    if isinstance(value, dict):
+        value = list(_squad(value["data"])) if isinstance(value.get("data"), list) else [value]
+    if not isinstance(value, list):
+        raise UserError("holds neither a list of records nor JSON lines")
+    for number, row in enumerate(value, start=1):
+        yield number, row if isinstance(row, dict) else UserError("not a JSON object")
+
+
+def _squad(articles: list[Any]) -> Iterator[Any]:
+    """SQuAD's articles, paragraphs and questions as records; a plain list under "data" as it is."""
+    for article in articles:
+        if not isinstance(article, dict) or not isinstance(article.get("paragraphs"), list):
+            yield article
+            continue
+        for paragraph in article["paragraphs"]:
+            for question in paragraph.get("qas", []):
+                yield {"context": paragraph.get("context"), **question}
+
+
+_LINES = {
+    ".jsonl": _json_lines,
+    ".json": _json,
+    ".csv": tables.comma_separated,
+    ".tsv": tables.tab_separated,
+    ".conll": tables.conll,
+}
+
+
+def _named(values: Mapping[str, Any], declared: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    return {
+        column: _name(value, declared[column]) if column in declared else value
+        for column, value in values.items()
+    }
+
+
+def _name(value: Any, names: tuple[str, ...]) -> Any:
+    """Names for numbers; -1 stands for no label."""
+    if isinstance(value, list):
+        return [_name(v, names) for v in value]
+    if not isinstance(value, int) or value == -1:
+        return None if value == -1 else value
+    if not 0 <= value < len(names):
+        raise UserError(f"label {value} is none of the {len(names)} that the file declares")
+    return names[value]

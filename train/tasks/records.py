@@ -1,0 +1,154 @@
+"""Records: what a line or row of a file holds, where it stands, and what is wrong with it."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from modernbert_jax.errors import UserError
+
+SHOWN = 5
+"""Problems that a message names; of the others it gives the number."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A line or row, with values by column."""
+
+    place: str
+    """As "FILE:LINE"; rows of Parquet and Arrow are counted from 1."""
+    values: Mapping[str, Any]
+
+    def get(self, column: str) -> Any:
+        """The value, or None. Dots lead into objects: "answers.text"."""
+        if column in self.values:
+            return self.values[column]
+        value: Any = self.values
+        for key in column.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    def need(self, column: str) -> Any:
+        """The value. Raises `UserError` naming the columns that there are."""
+        value = self.get(column)
+        if value is None and column in self.values:
+            raise UserError(f"{column!r} is empty")
+        if value is None:
+            raise UserError(f"has no {column!r}; it has {', '.join(self.values) or 'nothing'}")
+        return value
+
+    def text(self, source: str, allow_empty: bool = False) -> str:
+        """The text of a column, or of a template such as "{question} {answer}"."""
+        if "{" not in source:
+            return self._text(source, allow_empty)
+        parts = string.Formatter().parse(source)
+        return "".join(
+            before + ("" if column is None else self._text(column, allow_empty))
+            for before, column, _, _ in parts
+        )
+
+    def _text(self, column: str, allow_empty: bool) -> str:
+        value = self.get(column) if allow_empty else self.need(column)
+        if value is None:
+            return ""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            value = str(value)
+        if not isinstance(value, str):
+            raise UserError(f"{column!r} is {_short(value)}; it must be text")
+        if not allow_empty and not value.strip():
+            raise UserError(f"{column!r} is empty")
+        return value
+
+    def number(self, column: str) -> float:
+        """A finite number, which may be written as text."""
+        value = self.need(column)
+        with contextlib.suppress(ValueError, OverflowError):
+            plain = isinstance(value, int | float | str) and not isinstance(value, bool)
+            if plain and math.isfinite(number := float(value)):
+                return number
+        raise UserError(f"{column!r} is {_short(value)}; it must be a finite number")
+
+    def list(self, column: str) -> list[Any]:
+        """A list; text (as in CSV) may hold one as JSON, or words between spaces."""
+        value = self.need(column)
+        if isinstance(value, str):
+            try:
+                value = json.loads(value) if value.lstrip().startswith("[") else value.split()
+            except ValueError:
+                value = value.split()
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{column!r} is {_short(value)}; it must be a list")
+        return [*value]
+
+
+class Records(Sequence[Record]):
+    """All records of some files, in order."""
+
+    def __init__(self, records: Sequence[Record], names: Mapping[str, Sequence[str]] | None = None):
+        """From records and the label names that their files declare, by column.
+
+        Values of such columns are names already, not numbers.
+        """
+        self._records = list(records)
+        self.names = {column: tuple(found) for column, found in (names or {}).items()}
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return Records(self._records[index], self.names)
+        return self._records[index]
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+
+class Problems:
+    """Collects what is wrong with records, so that all of it is said at once."""
+
+    def __init__(self):
+        self._lines: list[str] = []
+
+    def add(self, line: str) -> None:
+        """Notes one; `line` begins with the place."""
+        self._lines.append(line)
+
+    @contextlib.contextmanager
+    def at(self, place: str) -> Iterator[None]:
+        """Notes a `UserError` of the block instead of raising it."""
+        try:
+            yield
+        except UserError as error:
+            self.add(f"{place}: {error}")
+
+    def check(self) -> None:
+        """Raises `UserError` with the first few and how many more there are."""
+        if not self._lines:
+            return
+        more = len(self._lines) - SHOWN
+        rest = [f"and {more:,} more"] if more > 0 else []
+        raise UserError("; ".join(self._lines[:SHOWN] + rest))
+
+
+def columns_of(source: str) -> list[str]:
+    """The columns of a template such as "{question} {answer}", or of a plain name: itself.
+
+    Raises:
+        UserError: a template with anything but columns in its braces.
+    """
+    if "{" not in source:
+        return [source]
+    try:
+        parts = [part[1:] for part in string.Formatter().parse(source) if part[1] is not None]
+    except ValueError as error:
+        raise UserError(f"template {source!r}: {error}") from None
+    found = [column for column, *_ in parts]
+    if any(how or conversion for _, how, conversion in parts) or not all(found):
+        raise UserError(f"template {source!r}: braces must hold the name of a column and no more")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."

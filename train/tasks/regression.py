@@ -1,0 +1,53 @@
+"""A number for a text or a pair of texts."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import scores
+from .example import Example
+from .records import Record
+from .task import Outputs, targets
+from .text_task import TextTask, stacked
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Regression(TextTask):
+    """One number. Targets are float."""
+
+    kind = "regression"
+    problem_type = "regression"
+    default_metric = "spearman"
+
+    @property
+    def outputs(self) -> int:
+        return 1
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return ("score",)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return ("pearson", "spearman", "mean_squared_error", "mean_absolute_error")
+
+    def target(self, record: Record) -> float:
+        return record.number(self.label_column)
+
+    def metrics(self, examples: Sequence[Example], outputs: Outputs) -> dict[str, float]:
+        actual = np.array(targets(examples), np.float64)
+        predicted = stacked(outputs)[:, 0].astype(np.float64)
+        return {
+            "pearson": scores.pearson(actual, predicted),
+            "spearman": scores.spearman(actual, predicted),
+            "mean_squared_error": float(np.square(actual - predicted).mean()),
+            "mean_absolute_error": float(np.abs(actual - predicted).mean()),
+        }
+
+    def predictions(self, examples: Sequence[Example], outputs: Outputs) -> list[dict[str, Any]]:
+        return [
+            {"id": example.id, "score": float(logits[0])}
+            for example, (logits,) in zip(examples, outputs, strict=True)
+        ]
