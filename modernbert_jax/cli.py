@@ -6,14 +6,13 @@ import importlib
 import inspect
 import io
 import json
-import logging
 import os
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import tyro
 
@@ -197,148 +196,6 @@ def data(
     _print_json(found) if json else data_report.show(found)
 
 
-def pretrain(args: Sequence[str]) -> int:
-    """Pretrains a model, or goes on with it: pretrain CONFIG [--field.path value ...].
-
-    CONFIG is the name of a preset, a Python file with config(), or a run's config.json. Any field
-    can be changed behind it. The same command in the same folder resumes.
-    """
-    default, kind, args = _configuration("pretrain", args)
-
-    def arguments(
-        config: kind = default,
-        dry_run: bool = False,
-        plot: Path | None = None,
-        json: bool = False,
-        hardware: str = "h100",
-        devices: int = 8,
-        mfu: float = 0.4,
-        profile_steps: str = "",
-        coordinator: str = "",
-        processes: int = 0,
-        process: int = -1,
-    ) -> dict[str, Any]:
-        """Pretrains a model, or goes on with it; the same command in the same folder resumes.
-
-        Args:
-            config: The run.
-            dry_run: Print what the run would do, and draw its schedule; needs no data.
-            plot: PNG that a dry run draws. By default plan.png in the run's folder.
-            json: Print the dry run as JSON.
-            hardware: What a dry run counts hours for: h100, a100, v5e, v5p, v6e, ...
-            devices: How many of them.
-            mfu: Share of their peak FLOPs that goes into the model's products.
-            profile_steps: A:B traces steps A to B into the folder profile/ of the run.
-            coordinator: host:port of process 0, where no launcher tells: TPU pods, Slurm and Open
-                MPI do.
-            processes: How many processes there are, with coordinator.
-            process: Which one this is, from 0, with coordinator.
-        """
-        return locals()
-
-    given = _parse(arguments, "pretrain CONFIG", args)
-    config = given["config"]
-    if given["dry_run"]:
-        return _dry_run(given)
-
-    import jax
-
-    from modernbert_jax.train.distributed import Launch
-
-    Launch(**{name: given[name] for name in ("coordinator", "processes", "process")}).join()
-
-    from modernbert_jax.train import loop
-    from modernbert_jax.train.profile import Profiler
-
-    profiled = Profiler.parse(given["profile_steps"]) if given["profile_steps"] else None
-    with _choices_shown():
-        finished = loop.pretrain(config, profiled)
-    if jax.process_index():
-        return 0
-    if finished:
-        print(f"{config.output}: finished; the model lies in {Path(config.output) / 'export'}")
-    return _stopped_or_done(finished, "pretrain", config.output)
-
-
-def plan(args: Sequence[str]) -> int:
-    """Compiles the training step for a machine that is not there: plan CONFIG --topology NAME.
-
-    CONFIG is the name of a preset, a Python file with config(), or a run's config.json. Any field
-    can be changed behind it.
-    """
-    default, kind, args = _configuration("plan", args)
-
-    def arguments(
-        config: kind = default,
-        topology: str = "",
-        stage: tuple[str, ...] = (),
-        mfu: float = 0.4,
-        only: Literal["configured", "suggested"] | None = None,
-        json: bool = False,
-    ) -> dict[str, Any]:
-        """Compiles the real training step for a machine that is not there.
-
-        Shows bytes per device, what devices send each other, FLOPs and time, whether it fits, and
-        what would be better. Compiling takes minutes for each stage. The exit code is 1 where a
-        stage does not fit.
-
-        Args:
-            config: The run.
-            topology: v5e:16x16, v5p:4x4x8, v5e-256, v5p-128, ... (needs the tpu extra), or h100:8,
-                h100:4x8 for 4 hosts, a100:8, b200:8, l4:4 (need the cuda12 extra).
-            stage: Names of stages; all by default.
-            mfu: Share of the devices' peak FLOPs that times are given for.
-            only: Compile the configuration as it stands, or look for the best one, instead of both.
-            json: Print JSON.
-        """
-        return locals()
-
-    given = _parse(arguments, "plan CONFIG", args)
-    if not given["topology"]:
-        raise UserError("plan needs a --topology, such as v5e:16x16, v5p-128 or h100:8")
-
-    from modernbert_jax.train.plan import facts as planner
-    from modernbert_jax.train.plan import show, topology
-
-    with topology.absent_devices():
-        facts = planner.plan(
-            given["config"],
-            topology.topology(given["topology"]),
-            stages=given["stage"],
-            mfu=given["mfu"],
-            which=given["only"] or "both",
-            say=lambda line: print(line, file=sys.stderr, flush=True),
-        )
-    _print_json(facts) if given["json"] else show.show(facts)
-    return 0 if facts["fits"] else 1
-
-
-def _configuration(command: str, args: Sequence[str]) -> tuple[Any, Any, Sequence[str]]:
-    """The CONFIG that comes first, its type for tyro, and the other arguments."""
-    from modernbert_jax.train import presets
-    from modernbert_jax.train.config import PretrainConfig
-
-    named = bool(args) and not args[0].startswith("-")
-    if not named and not {"-h", "--help"} & set(args):
-        raise UserError(f"{command} needs a CONFIG first; presets: {', '.join(presets.names())}")
-    default = presets.load(args[0] if named else "nano")
-    kind = Annotated[PretrainConfig, tyro.conf.AvoidSubcommands, tyro.conf.arg(name="")]
-    return default, kind, args[named:]
-
-
-def _dry_run(given: dict[str, Any]) -> int:
-    from modernbert_jax.train import dry_run, run
-
-    config = given["config"]
-    facts = dry_run.plan(config, given["hardware"], given["devices"], given["mfu"])
-    picture = dry_run.draw(config, given["plot"] or Path(config.output) / run.PLAN)
-    if given["json"]:
-        _print_json(facts | {"plot": str(picture)})
-    else:
-        print(f"{dry_run.text(config, facts)}\nschedule drawn in {picture}")
-    return 0
-
-
 def average(checkpoints: Positional[tuple[Path, ...]], output: Path, format: Format = "hf") -> None:
     """Writes the mean of checkpoints of one architecture, a model soup.
 
@@ -408,8 +265,10 @@ COMMANDS: dict[str, Callable[..., int | None] | Elsewhere] = {
     "tokenizer train": tokenizer_train,
     "prepare": prepare,
     "data": data,
-    "plan": plan,
-    "pretrain": pretrain,
+    "plan": Elsewhere(
+        "command", "plan", "Compiles the training step for a machine that is not there.", True
+    ),
+    "pretrain": Elsewhere("command", "pretrain", "Pretrains a model, or goes on with it.", True),
     "finetune": Elsewhere(
         "finetune.command", "finetune", "Fine-tunes a model, or goes on with it.", True
     ),
@@ -476,8 +335,6 @@ def _run(args: list[str]) -> int:
     if name not in COMMANDS:
         raise UserError(f"no command {name!r}; {did_you_mean(name, COMMANDS)}")
     command = COMMANDS[name]
-    if name in ("plan", "pretrain"):
-        return command(args[1:])
     if isinstance(command, Elsewhere):
         if command.own_arguments:
             return command.load()(args[words:], _parse) or 0
@@ -550,25 +407,6 @@ def _warnings_in_lines() -> Iterator[None]:
         finally:
             for message in dict.fromkeys(str(w.message) for w in caught):
                 print(f"warning: {' '.join(message.split())}", file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _choices_shown() -> Iterator[None]:
-    """Says on stderr, from process 0 alone, how attention is computed as that is decided."""
-    import jax
-
-    log, handler = logging.getLogger("modernbert_jax.attention"), logging.StreamHandler()
-    before = log.level, log.propagate
-    if jax.process_index() == 0:
-        log.addHandler(handler)
-        log.setLevel(logging.INFO)
-        log.propagate = False  # libraries give the root a handler that would say it again
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(before[0])
-        log.propagate = before[1]
 
 
 def _stopped_or_done(finished: bool, command: str, output: Any) -> int:

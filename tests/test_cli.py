@@ -7,6 +7,7 @@ import corpus
 import pytest
 
 from modernbert_jax import cli
+from modernbert_jax.train import command
 
 
 def run(capsys, *args) -> tuple[int, str, str]:
@@ -40,7 +41,7 @@ def test_overview_version_and_help(capsys):
     ("args", "said"),
     [
         (["quikstart"], "did you mean 'quickstart'?"),
-        (["pretrain"], "needs a CONFIG first; presets:"),
+        (["pretrain"], "needs a CONFIG first: base"),
         (["pretrain", "nanno"], "did you mean 'nano'?"),
         (["pretrain", "nano", "--model.hiden-size", "64"], "did you mean --model.hidden-size?"),
         (["pretrain", "nano", "--seed", "x"], "--seed"),
@@ -123,7 +124,7 @@ def test_tokenizer_and_prepare(capsys, tmp_path):
 
 def test_choices_of_attention_are_shown_as_plain_lines_while_training(capsys):
     log = logging.getLogger("modernbert_jax.attention.choice")
-    with cli._choices_shown():
+    with command.choices_shown():
         log.info("attention over documents: %s", "xla_range")
     log.info("not shown")
     assert capsys.readouterr().err == "attention over documents: xla_range\n"

@@ -3,10 +3,12 @@
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from modernbert_jax import configs
 from modernbert_jax.errors import UserError, did_you_mean
@@ -57,3 +59,22 @@ def load(
     if not isinstance(made, kind):
         raise UserError(f"{source}: has no function config() that returns a {kind.__name__}")
     return made
+
+
+def first(
+    command: str,
+    args: Sequence[str],
+    load: Callable[[str], Any] = load,
+    names: Callable[[], list[str]] = names,
+    otherwise: str = "nano",
+) -> tuple[Any, Any, Sequence[str]]:
+    """The configuration that a command is given first, its type for tyro, and what follows.
+
+    A call for help may leave it out; then it is `otherwise`. Raises `UserError`.
+    """
+    named = bool(args) and not args[0].startswith("-")
+    if not named and not {"-h", "--help"} & set(args):
+        raise UserError(f"{command} needs a CONFIG first: {', '.join(names())}")
+    config = load(args[0] if named else otherwise)
+    kind = Annotated[type(config), tyro.conf.AvoidSubcommands, tyro.conf.arg(name="")]
+    return config, kind, args[named:]

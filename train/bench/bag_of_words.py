@@ -27,12 +27,11 @@ def metrics(config: FinetuneConfig, data: Data) -> dict[str, float]:
 
 
 def _classes(config: FinetuneConfig, data: Data) -> list[list[np.ndarray]]:
-    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
 
     train, validation = _features(config, data)
-    model = LogisticRegressionCV(
-        Cs=PENALTIES, cv=FOLDS, max_iter=1000, scoring="accuracy", use_legacy_attributes=False
-    )
+    model = GridSearchCV(LogisticRegression(max_iter=1000), {"C": PENALTIES}, cv=FOLDS)
     model.fit(train, [example.target for example in data.train])
     scores = np.full((len(data.validation), data.task.outputs), -np.inf, np.float32)
     scores[:, model.classes_] = model.predict_log_proba(validation)

@@ -5,12 +5,10 @@ import json as json_module
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import tyro
 from tyro.conf import Positional
 
-from modernbert_jax.errors import UserError
 from modernbert_jax.files import write_json
 
 from . import Options, rows, run
@@ -86,13 +84,8 @@ def kernels(
 def finetune(args: Sequence[str], parse: Callable[..., Any]) -> int:
     """Compares fine-tuning with its peers: bench finetune CONFIG [--field.path value ...]."""
     from ..finetune import presets
-    from ..finetune.config import FinetuneConfig
 
-    named = bool(args) and not args[0].startswith("-")
-    if not named and not {"-h", "--help"} & set(args):
-        raise UserError(f"bench finetune needs a CONFIG first: {', '.join(presets.names())}")
-    default = presets.load(args[0] if named else "classification")
-    kind = Annotated[FinetuneConfig, tyro.conf.AvoidSubcommands, tyro.conf.arg(name="")]
+    default, kind, args = presets.first("bench finetune", args)
 
     def arguments(
         config: kind = default,
@@ -112,7 +105,7 @@ def finetune(args: Sequence[str], parse: Callable[..., Any]) -> int:
         """
         return locals()
 
-    given = parse(arguments, "bench finetune CONFIG", args[named:])
+    given = parse(arguments, "bench finetune CONFIG", args)
     from . import finetune as suite
 
     config, turns = given["config"], []

@@ -11,24 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import transformers
 
 EVALUATION_BATCH = 64
 IGNORED = -100
 
 MODELS = {
-    "sequence_classification": transformers.ModernBertForSequenceClassification,
-    "token_classification": transformers.ModernBertForTokenClassification,
+    "sequence_classification": "ModernBertForSequenceClassification",
+    "token_classification": "ModernBertForTokenClassification",
 }
 
 
 def main(folder: Path) -> None:
     """Trains as the job says."""
+    import torch
+    import transformers
+
     job = json.loads((folder / "job.json").read_text())
     torch.set_num_threads(job["threads"])
     transformers.set_seed(job["seed"])
-    model = MODELS[job["head"]].from_pretrained(
+    model = getattr(transformers, MODELS[job["head"]]).from_pretrained(
         folder / "model",
         num_labels=job["labels"],
         problem_type=job["problem_type"],
@@ -71,36 +72,41 @@ def main(folder: Path) -> None:
     (folder / "told.json").write_text(json.dumps({"seconds": seconds}))
 
 
-def collated(items: list[dict[str, Any]], pad: int, head: str) -> dict[str, torch.Tensor]:
+def collated(items: list[dict[str, Any]], pad: int, head: str) -> dict[str, Any]:
     """A batch padded to its longest sequence."""
+    import torch
+
     ids, mask = padded([item["input_ids"] for item in items], pad)
     if head == "token_classification":
         labels, _ = padded([item["labels"] for item in items], IGNORED)
     else:
-        labels = torch.tensor([item["labels"] for item in items])
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        labels = np.array([item["labels"] for item in items])
+        labels = labels.astype(np.float32 if labels.dtype.kind == "f" else np.int64)
+    arrays = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    return {name: torch.from_numpy(x) for name, x in arrays.items()}
 
 
-def padded(lists: list[list[int]], value: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Equally long rows, and where they are real."""
-    length = max(map(len, lists))
-    rows = torch.full((len(lists), length), value)
-    mask = torch.zeros((len(lists), length), dtype=torch.long)
-    for row, real, items in zip(rows, mask, lists, strict=True):
-        row[: len(items)], real[: len(items)] = torch.tensor(items), 1
-    return rows, mask
+def padded(lists: list[list[int]], value: int) -> tuple[np.ndarray, np.ndarray]:
+    """Equally long rows, and where they are real; int64 [rows, length]."""
+    lengths = np.array([len(items) for items in lists])
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    rows = np.full(mask.shape, value, np.int64)
+    rows[mask] = np.concatenate(lists)
+    return rows, mask.astype(np.int64)
 
 
-@torch.no_grad()
 def logits(model: Any, sequences: list[list[int]], pad: int) -> list[np.ndarray]:
     """Of every sequence in order, [labels] or [tokens, labels]."""
+    import torch
+
     model.eval()
     found: list[Any] = [None] * len(sequences)
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
     for start in range(0, len(order), EVALUATION_BATCH):
         chosen = order[start : start + EVALUATION_BATCH]
-        ids, mask = padded([sequences[i] for i in chosen], pad)
-        said = model(input_ids=ids, attention_mask=mask).logits.numpy()
+        ids, mask = (torch.from_numpy(x) for x in padded([sequences[i] for i in chosen], pad))
+        with torch.no_grad():
+            said = model(input_ids=ids, attention_mask=mask).logits.numpy()
         for i, x in zip(chosen, said, strict=True):
             found[i] = x[: len(sequences[i])] if x.ndim == 2 else x
     return found

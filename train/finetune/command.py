@@ -3,12 +3,9 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import tyro
-
-from modernbert_jax.errors import UserError
-
+from ..command import choices_shown
 from . import presets
 from .config import FinetuneConfig
 
@@ -21,11 +18,7 @@ def finetune(args: Sequence[str], parse: Callable[..., Any]) -> int:
     CONFIG is a kind of task, the name of a preset, a Python file with config(), or a run's
     config.json. Any field can be changed behind it. The same command in the same folder resumes.
     """
-    named = bool(args) and not args[0].startswith("-")
-    if not named and not {"-h", "--help"} & set(args):
-        raise UserError(f"finetune needs a CONFIG first: {', '.join(presets.names())}")
-    default = presets.load(args[0] if named else "classification")
-    kind = Annotated[FinetuneConfig, tyro.conf.AvoidSubcommands, tyro.conf.arg(name="")]
+    default, kind, args = presets.first("finetune", args)
 
     def arguments(
         config: kind = default,
@@ -44,7 +37,7 @@ def finetune(args: Sequence[str], parse: Callable[..., Any]) -> int:
         """
         return locals()
 
-    given = parse(arguments, "finetune CONFIG", args[named:])
+    given = parse(arguments, "finetune CONFIG", args)
     config = given.pop("config")
 
     from ..distributed import Launch
@@ -55,7 +48,8 @@ def finetune(args: Sequence[str], parse: Callable[..., Any]) -> int:
 
     from . import loop
 
-    result = loop.finetune(config)
+    with choices_shown():
+        result = loop.finetune(config)
     if jax.process_index() == 0:
         _say(config, result)
     return 0

@@ -1,5 +1,6 @@
 """Adapters on disk as PEFT has them: `adapter_config.json` and `adapter_model.safetensors`."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,9 @@ def load(folder: str | Path, rows: Rows) -> tuple[Adapters, Any]:
     """
     folder = Path(folder)
     lora = _lora(folder / CONFIG, files.read_json(folder / CONFIG))
+    # PEFT lists names that a classifier may have in any architecture; tensors are compared below.
+    known = (w for w in lora.whole if any(Lora(whole=(w,)).is_whole(name) for name in rows))
+    lora = dataclasses.replace(lora, whole=tuple(known))
     adapters = Adapters.of(lora, rows)
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"{folder / WEIGHTS}: no such file")

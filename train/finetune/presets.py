@@ -1,5 +1,8 @@
 """Where a fine-tuning run's configuration comes from: a task, a recipe, a file, or another run."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from modernbert_jax.configs import finetune as configs
 from modernbert_jax.errors import UserError, did_you_mean
 
@@ -26,3 +29,8 @@ def load(source: str) -> FinetuneConfig:
     if not source.endswith((".py", ".json")):
         raise UserError(f"no preset is named {source!r}; {did_you_mean(source, names())}")
     return presets.load(source, FinetuneConfig, configs, from_json)
+
+
+def first(command: str, args: Sequence[str]) -> tuple[FinetuneConfig, Any, Sequence[str]]:
+    """`modernbert_jax.train.presets.first` for configurations of fine-tuning."""
+    return presets.first(command, args, load, names, "classification")

@@ -2,14 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import tyro
-
-from modernbert_jax.errors import UserError
+from typing import Any, Literal
 
 from . import presets
-from .config import FinetuneConfig
 from .grid import Grid
 
 
@@ -19,11 +14,7 @@ def sweep(args: Sequence[str], parse: Callable[..., Any]) -> int:
     CONFIG and fields are those of `finetune`; `output` is the folder of the sweep. The same command
     in the same folder goes on, and does nothing twice.
     """
-    named = bool(args) and not args[0].startswith("-")
-    if not named and not {"-h", "--help"} & set(args):
-        raise UserError(f"sweep needs a CONFIG first: {', '.join(presets.names())}")
-    default = presets.load(args[0] if named else "classification")
-    kind = Annotated[FinetuneConfig, tyro.conf.AvoidSubcommands, tyro.conf.arg(name="")]
+    default, kind, args = presets.first("sweep", args)
 
     nothing = Grid()
 
@@ -50,7 +41,7 @@ def sweep(args: Sequence[str], parse: Callable[..., Any]) -> int:
         """
         return locals()
 
-    given = parse(arguments, "sweep CONFIG", args[named:])
+    given = parse(arguments, "sweep CONFIG", args)
 
     from ..distributed import Launch
 
