@@ -1,8 +1,5 @@
 """The encode suite: sides in processes of their own that have to agree."""
 
-import io
-import types
-
 import numpy as np
 import pytest
 import tiny
@@ -44,9 +41,9 @@ def test_a_disagreement_is_an_error(monkeypatch):
 
 
 def test_no_turn_begins_after_long_ones(tmp_path, monkeypatch):
-    worker = types.SimpleNamespace(stdin=io.StringIO())
-    monkeypatch.setattr(encode, "_worker", lambda *_: encode.contextlib.nullcontext(worker))
-    monkeypatch.setattr(encode, "_answer", lambda *_: {"seconds": 1.0})
+    monkeypatch.setattr(encode, "worker", lambda *_: encode.contextlib.nullcontext())
+    for name in ("answer", "again"):
+        monkeypatch.setattr(encode, name, lambda *_: {"seconds": 1.0})
     monkeypatch.setattr(encode.np, "load", lambda path: np.zeros(1))
 
     def turns():

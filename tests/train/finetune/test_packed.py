@@ -105,7 +105,15 @@ def expected_loss(task, examples, said, weights):
     return np.sum(losses) / np.sum(counts)
 
 
-@pytest.mark.parametrize("kind", labelled.RECORDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind
+        if kind in ("classification", "tokens", "choice")
+        else pytest.param(kind, marks=pytest.mark.slow)
+        for kind in labelled.RECORDS
+    ],
+)
 def test_packed_equals_alone(kind, tokenizer):
     task, examples = examples_of(kind, tokenizer)
     learner, params = learner_of(task)

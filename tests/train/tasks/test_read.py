@@ -199,7 +199,11 @@ def test_bad_lines_are_told_together(tmp_path):
         ("a.json", "[1]", "a.json:1: not a JSON object"),
         ("a.json", "{", "a.json: not JSON"),
         ("a.conll", "EU B-ORG\nrejects\n", "a.conll:1: line 2 has a word without a tag"),
-        ("a.jsonl.gz", gzip.compress(jsonl(ROWS), mtime=0)[:-12], "a.jsonl.gz: damaged or unreadable"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(jsonl(ROWS), mtime=0)[:-12],
+            "a.jsonl.gz: damaged or unreadable",
+        ),
         ("a.jsonl.zst", zstandard.compress(jsonl(ROWS))[:-9], "a.jsonl.zst: damaged or unreadable"),
         ("a.parquet", "PAR1", "a.parquet: damaged or unreadable"),
         ("a.arrow", "ARROW1", "a.arrow: damaged or unreadable"),
