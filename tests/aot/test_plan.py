@@ -50,7 +50,8 @@ def test_a_plan(machine, devices, kernel):
     # The compiler finds what was counted, within a factor: models this small are all overhead.
     assert 1 / 3 < choice["peak_bytes"] / choice["guessed_bytes"] < 3
     sent = {(c["kind"], tuple(c["axes"])) for c in choice["collectives"]}
-    assert ("all-gather", ("fsdp",)) in sent and ("all-reduce", ("data",)) in sent
+    assert ("all-gather", ("fsdp",)) in sent
+    assert any(kind == "all-reduce" and "data" in axes for kind, axes in sent), sent
     assert "all-to-all" not in {kind for kind, _ in sent}, sent
     # Each of the other six layers' gathers runs once a group and microbatch, at least forward.
     gathers = next(c for c in choice["collectives"] if c["kind"] == "all-gather")

@@ -140,11 +140,12 @@ def test_other_processes_and_other_meshes_go_on(place, config, whole, before, af
         first.reach(9)
         first.all[-1].send_signal(signal.SIGTERM)
         assert first.wait() == [0] * before, first.output()
-    assert 9 <= first.reached() < 24
+    stopped = first.reached()
+    assert 9 <= stopped < 24
     config = dataclasses.replace(config, mesh=MeshShape(**mesh))
     with Processes(config, folder, count=after) as second:
         assert second.wait() == [0] * after, second.output()
-    assert f"resuming at step {first.reached()}" in second.output()
+    assert f"resuming at step {stopped}" in second.output()
     close(folder, whole)
 
 
