@@ -117,10 +117,26 @@ def ours(window, implementation):
     return layer, (x, x, x, x, ranges)
 
 
-def splash(window, kind):
-    """jax's kernel as it comes: a mask known in advance, and segment ids."""
+def both_passes(kernel, segment_ids):
+    """A layer of a kernel that takes segment ids, and the shapes of its arguments."""
     import jax
     import jax.numpy as jnp
+
+    x = jax.ShapeDtypeStruct((1, HEADS, LENGTH, HEAD_DIM), jnp.bfloat16)
+    segments = jax.ShapeDtypeStruct((1, LENGTH), jnp.int32)
+
+    def layer(q, k, v, cotangent, segments):
+        def out(q, k, v):
+            return jax.vmap(kernel)(q, k, v, segment_ids(segments, segments))
+
+        value, pull = jax.vjp(out, q, k, v)
+        return value, pull(cotangent)
+
+    return layer, (x, x, x, x, segments)
+
+
+def splash(window, kind):
+    """jax's kernel as it comes: a mask known in advance, and segment ids."""
     from jax.experimental.pallas.ops.tpu import splash_attention as sa
 
     shape = LENGTH, LENGTH
@@ -136,23 +152,11 @@ def splash(window, kind):
     kernel = sa.make_splash_mha(
         sa.MultiHeadMask([mask] * HEADS), block_sizes=sizes, head_shards=1, q_seq_shards=1
     )
-    x = jax.ShapeDtypeStruct((1, HEADS, LENGTH, HEAD_DIM), jnp.bfloat16)
-    segments = jax.ShapeDtypeStruct((1, LENGTH), jnp.int32)
-
-    def layer(q, k, v, cotangent, segments):
-        def out(q, k, v):
-            return jax.vmap(kernel)(q, k, v, sa.SegmentIds(segments, segments))
-
-        value, pull = jax.vjp(out, q, k, v)
-        return value, pull(cotangent)
-
-    return layer, (x, x, x, x, segments)
+    return both_passes(kernel, sa.SegmentIds)
 
 
 def tokamax(window, kind):
     """Its kernel, with the mask and blocks of jax's, and the least memory for the sum of dq."""
-    import jax
-    import jax.numpy as jnp
     from tokamax._src.ops.experimental.tpu.splash_attention import splash_attention_kernel as sa
     from tokamax._src.ops.experimental.tpu.splash_attention import splash_attention_mask as masks
 
@@ -167,17 +171,7 @@ def tokamax(window, kind):
         dq_reduction_steps=3,
     )
     kernel = sa.make_splash_mha(mask, config=config, q_seq_shards=1)
-    x = jax.ShapeDtypeStruct((1, HEADS, LENGTH, HEAD_DIM), jnp.bfloat16)
-    segments = jax.ShapeDtypeStruct((1, LENGTH), jnp.int32)
-
-    def layer(q, k, v, cotangent, segments):
-        def out(q, k, v):
-            return jax.vmap(kernel)(q, k, v, sa.SegmentIds(segments, segments))
-
-        value, pull = jax.vjp(out, q, k, v)
-        return value, pull(cotangent)
-
-    return layer, (x, x, x, x, segments)
+    return both_passes(kernel, sa.SegmentIds)
 
 
 LAYERS = {

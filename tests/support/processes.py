@@ -15,6 +15,18 @@ from modernbert_jax.train.metrics import read_rows
 PROGRAM = "import sys; from modernbert_jax.cli import main; sys.exit(main())"
 
 
+def train_on(devices: int, meshes: dict[str, dict], script: Path, folder: Path) -> None:
+    """Has a script train on meshes of pretended devices, which it finds in `meshes.json`."""
+    (folder / "meshes.json").write_text(json.dumps(meshes))
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    subprocess.run(
+        [sys.executable, script, folder],
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        check=True,
+        timeout=1800,
+    )
+
+
 class Processes:
     """`pretrain` in `count` processes of `devices` pretended devices each, in a folder.
 

@@ -1,13 +1,10 @@
 """Runs on meshes: the curve and the model are those of one device, whatever the mesh."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
+import processes
 import pytest
 
 from modernbert_jax import convert
@@ -23,35 +20,26 @@ MORE_MESHES = {
     "all": {"data": 1, "fsdp": 2, "context": 2, "tensor": 2},
 }
 
-
-def train(folder: Path, devices: int, meshes: dict) -> None:
-    (folder / "meshes.json").write_text(json.dumps(meshes))
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    subprocess.run(
-        [sys.executable, Path(__file__).with_name("on_mesh.py"), folder],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        check=True,
-        timeout=1800,
-    )
+SCRIPT = Path(__file__).with_name("on_mesh.py")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Where runs lie; that of one device is there."""
     folder = tmp_path_factory.mktemp("meshes")
-    train(folder, 1, {"single": {}})
+    processes.train_on(1, {"single": {}}, SCRIPT, folder)
     return folder
 
 
 def test_the_run_does_not_depend_on_the_mesh(folder):
-    train(folder, 8, MESHES)
+    processes.train_on(8, MESHES, SCRIPT, folder)
     for name in MESHES:
         same_run(folder / name, folder / "single")
 
 
 @pytest.mark.slow
 def test_nor_on_any_other(folder):
-    train(folder, 8, MORE_MESHES)
+    processes.train_on(8, MORE_MESHES, SCRIPT, folder)
     for name in MORE_MESHES:
         same_run(folder / name, folder / "single")
 

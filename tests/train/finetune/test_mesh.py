@@ -1,13 +1,10 @@
 """Fine-tuning on meshes: curve, scores and model are those of one device, whatever the mesh."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
+import processes
 import pytest
 
 from modernbert_jax import convert
@@ -20,18 +17,13 @@ MORE_MESHES = {
     "eight": (8, {"data": 2, "fsdp": 2, "tensor": 2}),
 }
 
+SCRIPT = Path(__file__).with_name("on_mesh.py")
+
 
 def train(folder: Path, meshes: dict) -> None:
     for devices in sorted({n for n, _ in meshes.values()}):
         chosen = {name: shape for name, (n, shape) in meshes.items() if n == devices}
-        (folder / "meshes.json").write_text(json.dumps(chosen))
-        flags = f"--xla_force_host_platform_device_count={devices}"
-        subprocess.run(
-            [sys.executable, Path(__file__).with_name("on_mesh.py"), folder],
-            env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-            check=True,
-            timeout=1800,
-        )
+        processes.train_on(devices, chosen, SCRIPT, folder)
 
 
 @pytest.fixture(scope="module")
