@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from modernbert_jax import files
-from modernbert_jax.errors import UserError
+from modernbert_jax.errors import UserError, first_line
 
 from . import huggingface, lazy, names
 from .checkpoint import Checkpoint, Layout, loaded
@@ -135,7 +135,7 @@ def _readable(directory: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # of many kinds; the files are as written, but not by this program
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(f"{directory}: not readable as parameters ({reason})") from error
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from modernbert_jax import checksums
 from modernbert_jax.config import ModernBertConfig
-from modernbert_jax.errors import UserError
+from modernbert_jax.errors import UserError, first_line
 from modernbert_jax.tokenizer import FILES
 
 from . import names
@@ -60,7 +60,7 @@ def read(directory: Path) -> Checkpoint:
     except UserError:
         raise
     except Exception as error:  # of many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(f"{directory}: not readable as a run's checkpoint ({reason})") from error
     folder = directory.parent.parent / "tokenizer"
     return Checkpoint(

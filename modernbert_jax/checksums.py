@@ -25,7 +25,7 @@ def write(folder: Path) -> None:
             {
                 name: {"bytes": path.stat().st_size, "sha256": found}
                 for (name, path), found in zip(
-                    files.items(), pool.map(_sha256, files.values()), strict=True
+                    files.items(), pool.map(sha256, files.values()), strict=True
                 )
             },
         )
@@ -49,9 +49,9 @@ def damage(folder: Path, largest: float = math.inf) -> str | None:
             return f"{name} is missing"
         if files[name].stat().st_size != size:
             return f"{name} has {files[name].stat().st_size:,} bytes instead of {size:,}"
-    wanted = {name: sha256 for name, (size, sha256) in noted.items() if size <= largest}
+    wanted = {name: digest for name, (size, digest) in noted.items() if size <= largest}
     with ThreadPoolExecutor() as pool:
-        found = pool.map(_sha256, (files[name] for name in wanted))
+        found = pool.map(sha256, (files[name] for name in wanted))
         for name, hashed in zip(wanted, found, strict=True):
             if hashed != wanted[name]:
                 return f"{name} does not hold what was written"
@@ -65,6 +65,7 @@ def _files(folder: Path) -> dict[str, Path]:
     return {name: path for name, path in named.items() if name != FILE}
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+def sha256(path: str | Path) -> str:
+    """Of a file's content, in hex."""
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

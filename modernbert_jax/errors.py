@@ -9,6 +9,11 @@ class UserError(ValueError):
     """The user's input is wrong. The message is one line that names the thing and the remedy."""
 
 
+def first_line(error: BaseException) -> str:
+    """What another library says of an error, without the pages that may follow; or its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Ends a message about an unknown name with the nearest known one, or with all of them."""
     known = sorted(known)

@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from modernbert_jax.errors import UserError
+from modernbert_jax.errors import UserError, first_line
 
 PATTERNS = (
     "*.json",
@@ -71,7 +71,7 @@ def download(name: str, revision: str | None = None) -> Path:
     except errors.LocalEntryNotFoundError:
         reason = f"{at} is not in the cache, and the hub cannot be reached or HF_HUB_OFFLINE is set"
     except Exception as error:  # the hub, its HTTP client and the disk each have their own kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
     raise UserError(
         f"{name}: no such directory, and not to be had from the Hugging Face hub ({reason})"
     )

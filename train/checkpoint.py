@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from modernbert_jax import checksums
-from modernbert_jax.errors import UserError
+from modernbert_jax.errors import UserError, first_line
 
 from .step import TrainState
 
@@ -232,4 +232,4 @@ def _reason(error: BaseException) -> str:
         return error.strerror
     if code := re.search(r"os_error_code='(\d+)'", str(error)):
         return os.strerror(int(code[1]))
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return first_line(error)[:200]

@@ -11,13 +11,13 @@ the order in which their rows count.
 """
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from modernbert_jax import checksums
 from modernbert_jax.errors import UserError
 from modernbert_jax.files import read_json
 
@@ -205,16 +205,10 @@ def check(folder: str | Path, shard: Shard, *, content: bool = True) -> None:
             raise UserError(
                 f"{path}: damaged: has {path.stat().st_size:,} bytes, not {shard.bytes:,}{again}"
             )
-        if content and sha256(path) != shard.sha256:
+        if content and checksums.sha256(path) != shard.sha256:
             raise UserError(f"{path}: damaged: its checksum is not the manifest's{again}")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}){again}") from None
-
-
-def sha256(path: str | Path) -> str:
-    """Of a file's content, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def histogram(lengths: np.ndarray) -> dict[str, int]:

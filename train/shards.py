@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from modernbert_jax import checksums
 from modernbert_jax.errors import UserError
 from modernbert_jax.packing import pack
 from modernbert_jax.tokenizer import FILES, Tokenizer
@@ -120,7 +121,7 @@ class Reading:
                 return
             if piece.start == 0:
                 with contextlib.suppress(OSError):  # reading tells what is wrong
-                    facts["sha256"] = manifest.sha256(path)
+                    facts["sha256"] = checksums.sha256(path)
             for document in documents(piece, path, self._unit.field, on_error, skipped):
                 if not isinstance(document, str):
                     self._check(piece, document)
@@ -219,7 +220,7 @@ def _write_rows(
     with store.writing(file) as path:
         count = write_records(path, records())
         shard = manifest.Shard(
-            file=file, rows=count, bytes=path.stat().st_size, sha256=manifest.sha256(path)
+            file=file, rows=count, bytes=path.stat().st_size, sha256=checksums.sha256(path)
         )
     return {
         "samples": len(samples),

@@ -6,6 +6,7 @@ from pathlib import Path
 import corpus
 import numpy as np
 
+from modernbert_jax import checksums
 from modernbert_jax.files import write_json
 from modernbert_jax.packing import pack
 from modernbert_jax.train import manifest as manifests
@@ -80,7 +81,7 @@ def _rows(folder, stem, length, count, files, rng) -> manifests.PackedRows:
         records = [row_record([documents[i] for i in rows[r]], np.dtype(np.uint16)) for r in part]
         write_records(folder / name, records)
         size = (folder / name).stat().st_size
-        digest = manifests.sha256(folder / name)
+        digest = checksums.sha256(folder / name)
         shards.append(manifests.Shard(file=name, rows=len(part), bytes=size, sha256=digest))
     tokens = sum(map(len, documents))
     return manifests.PackedRows(

@@ -30,7 +30,7 @@ def test_sides_take_turns_and_agree():
 
 def test_a_disagreement_is_an_error(monkeypatch):
     monkeypatch.setattr(encode, "peer_installed", lambda: True)
-    monkeypatch.setattr(encode, "_write_random", lambda *_: None)
+    monkeypatch.setattr(encode, "write_random", lambda *_: None)
     monkeypatch.setattr(encode, "answer", lambda *_: {})
     hidden = {"ours.npy": np.zeros((2, 3)), "peer.npy": np.full((2, 3), 1e-3)}
     monkeypatch.setattr(encode.np, "load", lambda path: hidden[path.name])
@@ -56,7 +56,7 @@ def test_no_turn_begins_after_long_ones(tmp_path, monkeypatch):
 
 
 def test_a_worker_that_dies_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(encode, "_write_random", lambda *_: None)
+    monkeypatch.setattr(encode, "write_random", lambda *_: None)
     with pytest.raises(RuntimeError, match="the process of ours ended with exit code 1"):
         next(encode.compare(tiny.config(), {"one": ([2], ())}, repeats=1))
 

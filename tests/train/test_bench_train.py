@@ -38,6 +38,6 @@ def test_sides_take_turns_and_agree():
 def test_a_disagreement_is_an_error(monkeypatch):
     ready = {"ours": {"loss": 2.0, "grad_norm": 1.0}, "peer": {"loss": 2.0, "grad_norm": 1.01}}
     monkeypatch.setattr(train, "take_turns", lambda *_: (ready, {}))
-    monkeypatch.setattr(train, "_write_random", lambda *_: None)
+    monkeypatch.setattr(train, "write_random", lambda *_: None)
     with pytest.raises(RuntimeError, match=r"grad_norm of peer differs from ours by 1\.0e-02"):
         next(train.compare("two", tiny.config(), train.workloads(1).popitem()[1], repeats=1))

@@ -18,6 +18,7 @@ import numpy as np
 
 from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig
+from modernbert_jax.heads import MaskedLM
 from modernbert_jax.model import Encoder
 
 from . import Measurement, Options
@@ -72,7 +73,7 @@ def compare(
     there = peer_installed()
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
-        _write_random(config, model)
+        write_random(Encoder(config), "none", model)
         for name, (lengths, peers) in given.items():
             rng = np.random.default_rng(len(lengths))
             documents = [rng.integers(0, config.vocab_size, n).tolist() for n in lengths]
@@ -99,10 +100,11 @@ def compare(
                 )
 
 
-def _write_random(config: ModernBertConfig, path: Path) -> None:
+def write_random(module: Encoder | MaskedLM, head: str, path: Path) -> None:
+    """Writes a checkpoint of a module with random weights."""
     nothing = np.zeros((1, 64), np.int32)
-    params = jax.jit(Encoder(config).init)(jax.random.key(0), nothing, nothing, nothing)["params"]
-    convert.save(convert.Checkpoint(config=config, params=params, head="none"), path)
+    params = jax.jit(module.init)(jax.random.key(0), nothing, nothing, nothing)["params"]
+    convert.save(convert.Checkpoint(config=module.config, params=params, head=head), path)
 
 
 def _take_turns(

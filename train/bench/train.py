@@ -12,15 +12,13 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.heads import MaskedLM
 
 from . import Measurement, Options
-from .encode import peer_installed
+from .encode import peer_installed, write_random
 from .turns import take_turns
 
 TOLERANCE = 1e-4
@@ -79,7 +77,7 @@ def compare(
     peers = tuple(PEERS) if peer_installed() else ()
     with tempfile.TemporaryDirectory() as folder:
         model, work = Path(folder) / "model", Path(folder) / "work.npz"
-        _write_random(config, model)
+        write_random(MaskedLM(config), "masked_lm", model)
         _write_work(config, workload, work)
         ready, turns = take_turns(WORKER, (model, work), ("ours", *peers), repeats)
         for side, found in ready.items():
@@ -97,12 +95,6 @@ def compare(
                     peer=best.get(peer),
                     peer_name=PEERS.get(peer, ""),
                 )
-
-
-def _write_random(config: ModernBertConfig, path: Path) -> None:
-    nothing = np.zeros((1, 64), np.int32)
-    params = jax.jit(MaskedLM(config).init)(jax.random.key(0), nothing, nothing, nothing)["params"]
-    convert.save(convert.Checkpoint(config=config, params=params, head="masked_lm"), path)
 
 
 def _write_work(config: ModernBertConfig, workload: Workload, path: Path) -> None:

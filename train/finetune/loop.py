@@ -55,18 +55,19 @@ def train(session: Session, config: FinetuneConfig) -> dict[str, Any] | None:
     run.claim(start)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(Stop())
+        batches = session.batches(config.seed)
+        progress = stack.enter_context(Progress(batches.updates(config.epochs)))
         folder = run.folder / "checkpoints"
-        checkpoints = stack.enter_context(Checkpoints(folder, config.keep))
+        checkpoints = stack.enter_context(Checkpoints(folder, config.keep, say=progress.say))
         state, fixed = session.initial(start.params, config.seed)
         meter = Meter()
-        if checkpoints.latest() is not None:
-            state, saved = checkpoints.restore(session.shapes(start.params)[0])
+        restored = checkpoints.restore(session.shapes(start.params)[0])
+        if restored is not None:
+            state, saved = restored
             meter = Meter(saved["tokens"], saved["seconds"])
         shared = config.wandb_project and jax.process_index() == 0
         boards = [Board(run.folder, config)] if shared else []
         writer = stack.enter_context(MetricWriter(run.folder, int(state.step), boards))
-        batches = session.batches(config.seed)
-        progress = stack.enter_context(Progress(batches.updates(config.epochs)))
         if state.step:
             progress.say(f"{run.folder}: resuming at update {int(state.step):,}")
         elif start.new:

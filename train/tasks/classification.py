@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from modernbert_jax.errors import UserError
 
 from . import labels, scores
 from .example import Example
-from .labels import Index
+from .labels import Labelled
 from .records import Problems, Record, Records
 from .task import Outputs, softmax, targets
 from .text_task import TextTask, stacked
@@ -21,7 +20,7 @@ _OF_GROUPS = ("f1a", "exact_match", "multirc")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Classification(TextTask):
+class Classification(Labelled, TextTask):
     """One of several labels. Targets are int, the label's place in `labels`."""
 
     kind = "classification"
@@ -46,24 +45,12 @@ class Classification(TextTask):
         return (*super().answers, *([self.group_column] if self.group_column else []))
 
     @property
-    def outputs(self) -> int:
-        return len(self.labels)
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        return self.labels
-
-    @property
     def metric_names(self) -> tuple[str, ...]:
         two = _OF_TWO if len(self.labels) in (0, 2) else ()
         return (*scores.LABEL_METRICS, *two, *(_OF_GROUPS if self.group_column else ()))
 
     def with_labels(self, records: Records) -> "Classification":
         return self if self.labels else dataclasses.replace(self, labels=found(self, records))
-
-    @cached_property
-    def _index(self) -> Index:
-        return Index(self.labels)
 
     def target(self, record: Record) -> int:
         return self._index[record.need(self.label_column)]

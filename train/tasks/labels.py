@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from modernbert_jax.errors import UserError
@@ -61,6 +62,24 @@ class Index(Mapping[str, int]):
 
     def __len__(self):
         return len(self._places)
+
+
+class Labelled:
+    """A task whose outputs are its labels, one each. Comes before `Task` among a class's bases."""
+
+    labels: tuple[str, ...]
+
+    @property
+    def outputs(self) -> int:
+        return len(self.labels)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return self.labels
+
+    @cached_property
+    def _index(self) -> Index:
+        return Index(self.labels)
 
 
 def listing(names: Sequence[str], most: int = 12) -> str:

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,14 @@ from modernbert_jax.errors import UserError
 from . import labels, scores
 from .classification import found
 from .example import Example
-from .labels import Index
+from .labels import Labelled
 from .records import Record, Records
 from .task import Outputs, sigmoid, targets
 from .text_task import TextTask, stacked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MultiLabel(TextTask):
+class MultiLabel(Labelled, TextTask):
     """Every label by itself, there or not. Targets are float32 [K] of ones and zeros."""
 
     kind = "multilabel"
@@ -46,14 +45,6 @@ class MultiLabel(TextTask):
         super().__post_init__()
 
     @property
-    def outputs(self) -> int:
-        return len(self.labels)
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        return self.labels
-
-    @property
     def metric_names(self) -> tuple[str, ...]:
         averages = [n for n in scores.LABEL_METRICS if n.endswith(("macro", "micro", "weighted"))]
         return (*averages, "exact_match", "hamming_loss")
@@ -62,10 +53,6 @@ class MultiLabel(TextTask):
         if self.labels:
             return self
         return dataclasses.replace(self, labels=found(self, records, many=True))
-
-    @cached_property
-    def _index(self) -> Index:
-        return Index(self.labels)
 
     def target(self, record: Record) -> np.ndarray:
         values = record.list(self.label_column)

@@ -13,13 +13,13 @@ from modernbert_jax.tokenizer import Tokenizer
 
 from . import entities, labels, schemes, scores, tagged, windows
 from .example import IGNORED, Example
-from .labels import Index
+from .labels import Labelled
 from .records import Problems, Record, Records
 from .task import Outputs, Task, softmax
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Tokens(Task):
+class Tokens(Labelled, Task):
     """A label for each word, learned and read at its first token.
 
     Records hold words and tags; or a text, which is split as the tokenizer does, and entities as
@@ -65,14 +65,6 @@ class Tokens(Task):
         return "accuracy" if self.scheme == "none" else "f1"
 
     @property
-    def outputs(self) -> int:
-        return len(self.labels)
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        return self.labels
-
-    @property
     def inputs(self) -> tuple[str, ...]:
         return ()  # one of two columns, and which one is up to each record
 
@@ -82,10 +74,6 @@ class Tokens(Task):
             return scores.LABEL_METRICS
         types = sorted({tag.type for tag in self._tags.values()} - {""})
         return (*entities.PLAIN, *entities.STRICT, *(f"f1_{kind}" for kind in types))
-
-    @cached_property
-    def _index(self) -> Index:
-        return Index(self.labels)
 
     @cached_property
     def _tags(self) -> dict[str, schemes.Tag]:
