@@ -31,7 +31,9 @@ def quickstart(output: Path = Path("quickstart")) -> int:
         output: Folder for everything that is made.
     """
     from modernbert_jax.train import quickstart
+    from modernbert_jax.train.host_memory import keep_freed
 
+    keep_freed()
     return _stopped_or_done(quickstart.quickstart(output), "quickstart", output)
 
 

@@ -15,6 +15,7 @@ from flax import linen as nn
 from modernbert_jax.attention import KeyRanges, attention, key_ranges
 from modernbert_jax.config import LayerKind, ModernBertConfig, Runtime, block_name
 from modernbert_jax.initializers import Role, truncated_normal
+from modernbert_jax.residual import stream
 from modernbert_jax.rope import RopeTable, rope_table
 from modernbert_jax.sharding import constrain
 
@@ -155,9 +156,11 @@ class Block(nn.Module):
     def __call__(self, x, contexts: KindContext, deterministic: bool):
         c, r = self.config, self.runtime
         x = constrain(x, "rows", "tokens", None)
+        x = stream(x)
         normed = x if self.first else norm(c, "attn_norm")(x)
         ranges, table = contexts[self.kind]
         x = x + Attention(c, r, self.kind, name="attn")(normed, ranges, table, deterministic)
+        x = stream(x)
         return x + GatedLinearUnit(c, r, name="mlp")(norm(c, "mlp_norm")(x), deterministic)
 
 

@@ -1,12 +1,13 @@
 """Rotary embedding: its properties, and frequencies stored from transformers."""
 
 import cases
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from modernbert_jax.config import ModernBertConfig, RopeScaling
-from modernbert_jax.rope import inverse_frequencies, rope_table, rotate
+from modernbert_jax.rope import inverse_frequencies, rope_table, rotate, rotate_by_products
 
 
 def rotated(x, positions, theta=10_000.0, scaling=None):
@@ -48,6 +49,18 @@ def test_the_dtype_of_the_tensor_is_kept_and_the_rotation_is_float32():
     assert got.dtype == jnp.bfloat16
     want = rotate(half.astype(jnp.float32), table).astype(jnp.bfloat16)
     np.testing.assert_array_equal(np.asarray(got, np.float32), np.asarray(want, np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("head_dim", [32, 64, 128])
+def test_products_with_a_permutation_rotate_as_well(dtype, head_dim):
+    rng = np.random.default_rng(0)
+    x, g = jnp.asarray(rng.standard_normal((2, 3, 40, 2, head_dim)), dtype)
+    table = rope_table(jnp.asarray(rng.integers(0, 8192, (3, 40))), 10_000.0, head_dim)
+    found, want = (jax.vjp(lambda x: f(x, table), x) for f in (rotate_by_products, rotate))  # noqa: B023
+    for a, b in ((found[0], want[0]), (found[1](g)[0], want[1](g)[0])):
+        assert a.dtype == dtype
+        np.testing.assert_array_equal(np.asarray(a, np.float32), np.asarray(b, np.float32))
 
 
 def test_far_positions_are_exact_to_the_rounding_of_the_angle():

@@ -60,7 +60,9 @@ def pretrain(args: Sequence[str], parse: Callable[..., Any]) -> int:
     import jax
 
     from .distributed import Launch
+    from .host_memory import keep_freed
 
+    keep_freed()
     Launch(**{name: given[name] for name in ("coordinator", "processes", "process")}).join()
 
     from . import loop

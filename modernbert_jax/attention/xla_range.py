@@ -22,9 +22,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from modernbert_jax import rope
 from modernbert_jax.attention.choice import Call
-from modernbert_jax.attention.platform import precision
+from modernbert_jax.attention.platform import device, precision
 from modernbert_jax.attention.ranges import UNIT, KeyRanges
+from modernbert_jax.rope import RopeTable
 
 BLOCK = 128
 """Queries in a block. Windows, and the backward pass with its five products, take `UNIT`."""
@@ -38,6 +40,12 @@ _MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
 
 def refuses(call: Call) -> None:
     """Nothing: this is what every other implementation falls back on."""
+
+
+def rotate(x: jax.Array, table: RopeTable) -> jax.Array:
+    """`rope.rotate` of `x` [B, T, N, H], in the form that the platform computes faster."""
+    on_cpu = device()[0] == "cpu"
+    return rope.rotate_by_products(x, table) if on_cpu else rope.rotate(x, table)
 
 
 def attention(

@@ -106,8 +106,10 @@ def finetune(args: Sequence[str], parse: Callable[..., Any]) -> int:
         return locals()
 
     given = parse(arguments, "bench finetune CONFIG", args)
+    from ..host_memory import keep_freed
     from . import finetune as suite
 
+    keep_freed()
     config, turns = given["config"], []
     for turn in suite.compare(config, given["seeds"], given["sides"]):
         score = turn.metrics[config.task.best_metric]

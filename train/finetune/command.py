@@ -41,7 +41,9 @@ def finetune(args: Sequence[str], parse: Callable[..., Any]) -> int:
     config = given.pop("config")
 
     from ..distributed import Launch
+    from ..host_memory import keep_freed
 
+    keep_freed()
     Launch(**given).join()
 
     import jax

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from jax.sharding import Mesh
 
+from modernbert_jax.attention.platform import device
 from modernbert_jax.errors import UserError
 from modernbert_jax.packing import pack
 from modernbert_jax.sharding import RULES
@@ -29,8 +30,12 @@ _SAMPLES = 16
 _SAMPLE_EXAMPLES = 4096
 """Examples in one of them at most."""
 
-_OVERHEAD = 192
-"""What a microbatch costs beside its tokens, in tokens: adding up gradients, starting programs."""
+_OVERHEAD = {"cpu": 48}
+"""What a microbatch costs beside its tokens, in tokens, by platform: adding up gradients, starting
+programs. Measured on CPU; elsewhere reading the weights and adding gradients alone are worth some
+hundred tokens, and launching the kernels of a base model as much again."""
+
+_OVERHEAD_ELSEWHERE = 1024
 
 Lengths = Sequence[Sequence[int]]
 """Of each example's sequences, in tokens."""
@@ -66,8 +71,8 @@ def choose(
 ) -> Shape:
     """The shape in which batches of so many examples leave the least empty.
 
-    It follows from the lengths alone, not from a seed: batches are laid out on trial. All meshes
-    that divide it evenly get the same, and so the same dropout.
+    It follows from the lengths and the platform, not from a seed: batches are laid out on trial.
+    All meshes that divide it evenly get the same, and so the same dropout.
 
     Args:
         lengths: of all examples.
@@ -102,6 +107,7 @@ def _best(
     pieces: tuple[int, int],
 ) -> Shape:
     """The shape in which the trials cost least, for rows and tokens that divide into pieces."""
+    overhead = _OVERHEAD.get(device()[0], _OVERHEAD_ELSEWHERE)
     found: list[tuple[bool, float, Shape]] = []
     for length in _row_lengths(max(max(of_one) for of_one in lengths), pieces[1]):
         laid_out = [pack(trial, length) for trial in trials]
@@ -111,7 +117,7 @@ def _best(
         for rows in _row_counts(max(counts), width, pieces[0]):
             used = sum(-(-count // rows) for count in counts)
             shape = Shape(rows=rows, length=length, documents=documents)
-            found.append((shape.tokens > most_tokens, used * (shape.tokens + _OVERHEAD), shape))
+            found.append((shape.tokens > most_tokens, used * (shape.tokens + overhead), shape))
     # A row, or an example, may need more than all that should be in memory.
     return min(found, key=lambda entry: (entry[0], entry[0] * entry[2].tokens, entry[1]))[2]
 

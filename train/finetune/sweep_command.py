@@ -44,7 +44,9 @@ def sweep(args: Sequence[str], parse: Callable[..., Any]) -> int:
     given = parse(arguments, "sweep CONFIG", args)
 
     from ..distributed import Launch
+    from ..host_memory import keep_freed
 
+    keep_freed()
     Launch(**{name: given.pop(name) for name in ("coordinator", "processes", "process")}).join()
 
     import jax
