@@ -1,7 +1,6 @@
 """Many processes as one program: how they are told of each other, and that they train alike."""
 
 import dataclasses
-import os
 import signal
 from pathlib import Path
 
@@ -60,12 +59,8 @@ def test_launchers_are_known_by_their_environment(monkeypatch, environment, name
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """Where runs lie. Programs are compiled once for all of them."""
-    place = tmp_path_factory.mktemp("runs")
-    before = os.environ.get("XDG_CACHE_HOME")
-    os.environ["XDG_CACHE_HOME"] = str(place / "cache")
-    yield place
-    os.environ.pop("XDG_CACHE_HOME") if before is None else os.environ.update(XDG_CACHE_HOME=before)
+    """Where runs lie."""
+    return tmp_path_factory.mktemp("runs")
 
 
 def small(folder: Path, steps: int, **options):

@@ -13,7 +13,6 @@ from modernbert_jax.train import quickstart
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """The quickstart on the tests' corpus and configuration."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     config = corpus.run_config(tmp_path, tmp_path)
     monkeypatch.setattr(nano, "config", lambda: config)
     monkeypatch.setattr(quickstart, "standard_library", corpus.texts)
