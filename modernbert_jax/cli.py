@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 import tyro
 
 from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.host_memory import keep_freed, keep_freed_on_cpu
 
 Positional = tyro.conf.Positional
 Format = Literal["hf", "jax", "flexbert", "sentence-transformers", "pylate"]
@@ -31,9 +32,8 @@ def quickstart(output: Path = Path("quickstart")) -> int:
         output: Folder for everything that is made.
     """
     from modernbert_jax.train import quickstart
-    from modernbert_jax.train.host_memory import keep_freed
 
-    keep_freed()
+    keep_freed_on_cpu()
     return _stopped_or_done(quickstart.quickstart(output), "quickstart", output)
 
 
@@ -55,6 +55,7 @@ def convert(
     from modernbert_jax import convert
     from modernbert_jax.convert import progress
 
+    keep_freed()
     with _warnings_in_lines(), progress.drawn() as draw:
         done = convert.convert(src, dst, format=format, dtype=dtype, progress=draw)
     print(done)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.host_memory import keep_freed_on_cpu
 
 from . import presets
 
@@ -60,9 +61,8 @@ def pretrain(args: Sequence[str], parse: Callable[..., Any]) -> int:
     import jax
 
     from .distributed import Launch
-    from .host_memory import keep_freed
 
-    keep_freed()
+    keep_freed_on_cpu()
     Launch(**{name: given[name] for name in ("coordinator", "processes", "process")}).join()
 
     from . import loop

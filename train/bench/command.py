@@ -10,6 +10,7 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from modernbert_jax.files import write_json
+from modernbert_jax.host_memory import keep_freed_on_cpu
 
 from . import Options, rows, run
 
@@ -106,10 +107,9 @@ def finetune(args: Sequence[str], parse: Callable[..., Any]) -> int:
         return locals()
 
     given = parse(arguments, "bench finetune CONFIG", args)
-    from ..host_memory import keep_freed
     from . import finetune as suite
 
-    keep_freed()
+    keep_freed_on_cpu()
     config, turns = given["config"], []
     for turn in suite.compare(config, given["seeds"], given["sides"]):
         score = turn.metrics[config.task.best_metric]

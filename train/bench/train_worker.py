@@ -31,11 +31,11 @@ def ours(directory: str, work: Work) -> tuple[dict[str, float], Turn]:
 
     from modernbert_jax import convert, packing
     from modernbert_jax.heads import MaskedLM
+    from modernbert_jax.host_memory import keep_freed_on_cpu
     from modernbert_jax.train import loss, step
     from modernbert_jax.train.config import PretrainConfig, Stage
-    from modernbert_jax.train.host_memory import keep_freed
 
-    keep_freed()
+    keep_freed_on_cpu()
     checkpoint = convert.load(directory)
     rows, capacity, count = (int(work[name]) for name in ("rows", "capacity", "steps"))
     tokens = rows * capacity * 1000

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from modernbert_jax.host_memory import keep_freed_on_cpu
+
 from ..command import choices_shown
 from . import presets
 from .config import FinetuneConfig
@@ -41,9 +43,8 @@ def finetune(args: Sequence[str], parse: Callable[..., Any]) -> int:
     config = given.pop("config")
 
     from ..distributed import Launch
-    from ..host_memory import keep_freed
 
-    keep_freed()
+    keep_freed_on_cpu()
     Launch(**given).join()
 
     import jax

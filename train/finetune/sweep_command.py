@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from modernbert_jax.host_memory import keep_freed_on_cpu
+
 from . import presets
 from .grid import Grid
 
@@ -44,9 +46,8 @@ def sweep(args: Sequence[str], parse: Callable[..., Any]) -> int:
     given = parse(arguments, "sweep CONFIG", args)
 
     from ..distributed import Launch
-    from ..host_memory import keep_freed
 
-    keep_freed()
+    keep_freed_on_cpu()
     Launch(**{name: given.pop(name) for name in ("coordinator", "processes", "process")}).join()
 
     import jax

@@ -7,7 +7,7 @@ import pytest
 FAULTS = """
 import resource, sys, threading
 import numpy as np
-from modernbert_jax.train.host_memory import keep_freed
+from modernbert_jax.host_memory import keep_freed_on_cpu
 
 def step():
     np.ones(25_000_000, np.float32)
@@ -20,7 +20,7 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 if sys.argv[1] == "keep":
-    keep_freed()
+    keep_freed_on_cpu()
 faults()
 print(faults() * resource.getpagesize())
 """
