@@ -25,7 +25,9 @@ Hidden = Callable[[Documents], list[np.ndarray]]
 def ours(directory: str) -> Hidden:
     """Packed rows, by `ModernBert.hidden`."""
     from modernbert_jax import ModernBert
+    from modernbert_jax.host_memory import keep_freed_on_cpu
 
+    keep_freed_on_cpu()
     return ModernBert.from_pretrained(directory).hidden
 
 

@@ -95,6 +95,7 @@ def evaluate(
     """
     from . import evaluation
 
+    keep_freed_on_cpu()
     found = evaluation.evaluate(model, data, task, option, output, batch_tokens, dtype)
     print(json.dumps(found, indent=2))
 
@@ -124,5 +125,6 @@ def predict(
     """
     from . import evaluation
 
+    keep_freed_on_cpu()
     count = evaluation.predict(model, data, output, task, option, batch_tokens, dtype)
     print(f"{output}: {count:,} predictions")
