@@ -89,7 +89,7 @@ clean:
 	touch $@
 
 .venv-parity/bench: .venv-parity/installed
-	.venv-parity/bin/python $(PIP) datasets==5.2.0 numba
+	.venv-parity/bin/python $(PIP) datasets==5.2.0 numba accelerate
 	touch $@
 
 # PyLate without its dependencies: its index, which is not used, wants another torch.

@@ -32,7 +32,11 @@ BLOCK = 128
 """Queries in a block. Windows, and the backward pass with its five products, take `UNIT`."""
 
 VISIT = 256
-"""Tokens that are visited at a time, at most. Both were measured on CPU: see docs/attention.md."""
+"""Tokens that are visited at a time, at most. All three were measured on CPU: see
+docs/attention.md."""
+
+BACKWARD_VISIT = 128
+"""The same for the backward pass, which keeps more scores alive."""
 
 _MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
 """Finite, so that a visit in which a query sees nothing gives no NaN."""
@@ -128,7 +132,8 @@ def _rows_forward(q, k, v, seen, seen_by, sizes):
 
 def _rows_backward(sizes, residuals, d_out):
     def row(arrays):
-        return _backward(*arrays, UNIT, sizes.visit(UNIT, d_out.shape[2]))
+        visit = min(BACKWARD_VISIT, sizes.visit(UNIT, d_out.shape[2]))
+        return _backward(*arrays, UNIT, visit)
 
     dq, dk, dv = lax.map(row, (*residuals, d_out))
     return dq, dk, dv, None, None

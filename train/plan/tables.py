@@ -113,5 +113,26 @@ def table(found: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def summary(found: list[dict[str, Any]]) -> list[str]:
+    """A short table of Markdown: memory of a device and hours, for each stage and machine."""
+    machines = {f["machine"]: f["memory_bytes"] for f in found}
+    heads = [f"{name}, of {limit / 1e9:.0f} GB" for name, limit in machines.items()]
+    rows: dict[str, dict[str, str]] = {}
+    for f in found:
+        (stage,) = f["stages"]
+        best = stage["suggested"]
+        memory = f"{best['peak_bytes'] / 1e9:.1f} GB" if best else "does not fit"
+        of_machine = rows.setdefault(f"{f['config']}, {stage['name']}", {})
+        of_machine[f["machine"]] = f"{memory}, {stage['hours']:,.0f} h"
+    return [
+        f"| stage | {' | '.join(heads)} |",
+        "|" + " --- |" * (1 + len(heads)),
+        *(
+            f"| {name} | {' | '.join(cells.get(machine, '–') for machine in machines)} |"
+            for name, cells in rows.items()
+        ),
+    ]
+
+
 if __name__ == "__main__":
     main()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import pytest
@@ -174,3 +175,11 @@ def test_the_tables_of_the_documentation(linear, monkeypatch, tmp_path):
     assert "## cpu:1" in page and all(f"| nano | {stage} | 1 device |" in page for stage in stages)
     tables.main(given)
     assert len(linear) == calls  # nothing is compiled twice
+
+
+def test_the_readme_shows_the_plans_that_were_compiled():
+    top = Path(__file__).parents[3]
+    found = json.loads((top / "docs" / "plans.json").read_text())
+    readme = (top / "README.md").read_text()
+    assert "\n".join(tables.summary(found)) in readme
+    assert (top / "docs" / "plans.md").read_text() == tables.page(found)
