@@ -156,11 +156,13 @@ class Block(nn.Module):
     def __call__(self, x, contexts: KindContext, deterministic: bool):
         c, r = self.config, self.runtime
         x = constrain(x, "rows", "tokens", None)
-        x = stream(x)
+        # Other implementations have derivatives that `stream` has not.
+        keep = stream if r.attention_of(self.kind) in ("auto", "xla_range") else lambda x: x
+        x = keep(x)
         normed = x if self.first else norm(c, "attn_norm")(x)
         ranges, table = contexts[self.kind]
         x = x + Attention(c, r, self.kind, name="attn")(normed, ranges, table, deterministic)
-        x = stream(x)
+        x = keep(x)
         return x + GatedLinearUnit(c, r, name="mlp")(norm(c, "mlp_norm")(x), deterministic)
 
 

@@ -16,26 +16,24 @@ from jax import lax
 from modernbert_jax.attention.platform import device
 
 
-@jax.custom_vjp
 def stream(x: jax.Array) -> jax.Array:
-    """x [B, T, D] itself; its gradient is computed once and held in memory."""
+    """x [B, T, D] itself; on CPU its gradient is computed once and held in memory.
+
+    There it has first-order reverse derivatives only, as `xla_range` has.
+    """
+    on_one_cpu = device()[0] == "cpu" and jax.sharding.get_abstract_mesh().size <= 1
+    return _held_in_reverse(x) if on_one_cpu else x
+
+
+@jax.custom_vjp
+def _held_in_reverse(x: jax.Array) -> jax.Array:
     return x
 
 
-def _forward(x: jax.Array) -> tuple[jax.Array, None]:
-    return x, None
-
-
 def _backward(_: None, gradient: jax.Array) -> tuple[jax.Array]:
-    return (_held(gradient),)
-
-
-stream.defvjp(_forward, _backward)
-
-
-def _held(x: jax.Array) -> jax.Array:
-    if device()[0] != "cpu" or jax.sharding.get_abstract_mesh().size > 1:
-        return x
     # No turn, or one that changes nothing; the compiler can know neither.
-    turns = jnp.isnan(x.ravel()[0]).astype(jnp.int32)
-    return lax.fori_loop(0, turns, lambda i, x: jnp.where(i > 0, -x, x), x)
+    turns = jnp.isnan(gradient.ravel()[0]).astype(jnp.int32)
+    return (lax.fori_loop(0, turns, lambda i, g: jnp.where(i > 0, -g, g), gradient),)
+
+
+_held_in_reverse.defvjp(lambda x: (x, None), _backward)

@@ -328,3 +328,17 @@ def test_initial_values_do_not_depend_on_the_batch(changes):
         for rows in (ROWS, tiny.rows([[3]], 7))
     ]
     chex.assert_trees_all_equal_shapes_and_dtypes(*shapes)
+
+
+def test_plain_attention_leaves_forward_derivatives():
+    module = encoder(tiny.config(), sliding_attention="two_block")
+    params = parameters(module)
+    tangents = jax.tree.map(lambda p: 1e-2 * p, params)
+
+    def loss(params):
+        return (module.apply({"params": params}, *ROWS) ** 3).sum()
+
+    found = jax.jit(lambda p, t: jax.jvp(loss, (p,), (t,))[1])(params, tangents)
+    grads = jax.jit(jax.grad(loss))(params)
+    products = jax.tree.map(lambda g, t: (g * t).sum(), grads, tangents)
+    assert float(found) == pytest.approx(float(sum(jax.tree.leaves(products))), rel=1e-4)
