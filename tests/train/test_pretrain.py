@@ -190,7 +190,9 @@ def test_killed_again_and_again_it_ends_the_same(whole, place, command):
     assert convert.verify(folder / "export", whole / "export", tolerance=0.0).equal
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_asked_to_stop_it_saves_and_goes_on(whole, place, command, number):
     name = f"asked-{number.name}"
     process = command(name)

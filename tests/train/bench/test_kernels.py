@@ -11,6 +11,7 @@ from modernbert_jax.train.bench import kernels
 from modernbert_jax.train.bench.kernels import Case, Shape, Time
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_tuning_file_that_the_choice_reads(tmp_path, monkeypatch, capsys):
     path = tmp_path / "tuning.json"
     small = ["--length", "128", "--tokens", "128", "--heads", "1", "--head-dim", "32"]
