@@ -68,7 +68,8 @@ def attention(
         q: [B, T, N, H].
         k, v: [B, S, N, H].
         block_q: queries in a block, a multiple of 64; 64 under a window and else 128 if not given.
-        block_k: tokens in a visit; fewer are taken where a window or a short row needs no more.
+        block_k: tokens in a visit; fewer where a window or a short row needs no more, and in
+            the backward pass.
     """
     length = q.shape[1]
     block_q = block_q or (BLOCK if window is None else UNIT)

@@ -30,12 +30,12 @@ _SAMPLES = 16
 _SAMPLE_EXAMPLES = 4096
 """Examples in one of them at most."""
 
-_OVERHEAD = {"cpu": 48}
-"""What a microbatch costs beside its tokens, in tokens, by platform: adding up gradients, starting
-programs. Measured on CPU; elsewhere reading the weights and adding gradients alone are worth some
-hundred tokens, and launching the kernels of a base model as much again."""
+_OVERHEAD_ON_CPU = 48
+"""What a microbatch costs beside its tokens, in tokens: adding up gradients, starting programs."""
 
-_OVERHEAD_ELSEWHERE = 1024
+_OVERHEAD = 1024
+"""The same elsewhere, an estimate: reading weights and adding gradients are worth some hundred
+tokens, and launching the kernels of a base model as much again."""
 
 Lengths = Sequence[Sequence[int]]
 """Of each example's sequences, in tokens."""
@@ -107,7 +107,7 @@ def _best(
     pieces: tuple[int, int],
 ) -> Shape:
     """The shape in which the trials cost least, for rows and tokens that divide into pieces."""
-    overhead = _OVERHEAD.get(device()[0], _OVERHEAD_ELSEWHERE)
+    overhead = _OVERHEAD_ON_CPU if device()[0] == "cpu" else _OVERHEAD
     found: list[tuple[bool, float, Shape]] = []
     for length in _row_lengths(max(max(of_one) for of_one in lengths), pieces[1]):
         laid_out = [pack(trial, length) for trial in trials]
