@@ -66,46 +66,96 @@ def _of_the_head(params: Any) -> Any:
     return {**params, "encoder": {"embeddings": params["encoder"]["embeddings"]}}
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _sums(module: MaskedLM, params: Any, hidden: jax.Array, labels: jax.Array) -> Sums:
-    """Sums over the predicted positions of some rows, in pieces."""
-    hidden, labels = _predicted_first(hidden, labels)
+    """Sums over the predicted positions of some rows, in pieces.
 
-    @jax.checkpoint
-    def piece(hidden, labels):
-        logits = module.apply({"params": params}, hidden, method="logits")
-        predicted = labels != IGNORE
-        # Not a gather: a vocabulary that is divided among devices stays divided.
-        is_target = jnp.arange(logits.shape[-1]) == labels[..., None]
-        losses = jax.nn.logsumexp(logits, axis=-1) - jnp.where(is_target, logits, 0.0).sum(-1)
-        return Sums(
-            jnp.where(predicted, losses, 0.0).sum(),
-            predicted.sum(dtype=jnp.float32),
-            (predicted & (logits.argmax(-1) == labels)).sum(dtype=jnp.float32),
-        )
+    Where a gradient is asked for, that of a piece is made while its logits are at hand, as in Liger
+    Kernel (Hsu et al. 2024): they are computed once, and the backward pass only scales.
+    """
+    order = _predicted_first(labels)
+    pieces = _cut(hidden, order, 0), _cut(labels, order, IGNORE)
 
-    zero = Sums(*(jnp.zeros([], jnp.float32) for _ in Sums._fields))
+    def add(i, total):
+        return _added(total, _piece(module, params, *_at(pieces, i)))
 
-    def add(total, chunk):
-        found = lax.cond((chunk[1] != IGNORE).any(), piece, lambda *_: zero, *chunk)
-        return jax.tree.map(jnp.add, total, found), None
-
-    return lax.scan(add, zero, (hidden, labels))[0]
+    return lax.fori_loop(0, _used(labels), add, _zero())
 
 
-def _predicted_first(hidden: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Sorts each row's predicted positions to its front and cuts it: [chunks, B, T/chunks, ...].
+def _sums_forward(module: MaskedLM, params: Any, hidden: jax.Array, labels: jax.Array):
+    order = _predicted_first(labels)
+    hidden, put_back = jax.vjp(lambda x: _cut(x, order, 0), hidden)
+    pieces = hidden, _cut(labels, order, IGNORE)
+
+    def add(i, carry):
+        total, of_params, of_hidden = carry
+        chosen, expected = _at(pieces, i)
+
+        def loss(params, chosen):
+            found = _piece(module, params, chosen, expected)
+            return found.loss, found
+
+        grads, found = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, chosen)
+        of_hidden = lax.dynamic_update_index_in_dim(of_hidden, grads[1], i, 0)
+        return _added(total, found), _added(of_params, grads[0]), of_hidden
+
+    nothing = jax.tree.map(jnp.zeros_like, (params, hidden))
+    total, of_params, of_hidden = lax.fori_loop(0, _used(labels), add, (_zero(), *nothing))
+    return total, (of_params, *put_back(of_hidden))
+
+
+def _sums_backward(_: MaskedLM, grads: Any, d_sums: Sums):
+    return *jax.tree.map(lambda g: g * d_sums.loss, grads), None
+
+
+_sums.defvjp(_sums_forward, _sums_backward)
+
+
+def _piece(module: MaskedLM, params: Any, hidden: jax.Array, labels: jax.Array) -> Sums:
+    logits = module.apply({"params": params}, hidden, method="logits")
+    predicted = labels != IGNORE
+    # Not a gather: a vocabulary that is divided among devices stays divided.
+    is_target = jnp.arange(logits.shape[-1]) == labels[..., None]
+    losses = jax.nn.logsumexp(logits, axis=-1) - jnp.where(is_target, logits, 0.0).sum(-1)
+    return Sums(
+        jnp.where(predicted, losses, 0.0).sum(),
+        predicted.sum(dtype=jnp.float32),
+        (predicted & (logits.argmax(-1) == labels)).sum(dtype=jnp.float32),
+    )
+
+
+def _predicted_first(labels: jax.Array) -> jax.Array:
+    """An order [B, T] of each row's positions in which those to predict come first.
 
     Rows keep to themselves, so that a batch split over devices stays split.
     """
-    rows, length = labels.shape
-    order = jnp.argsort(labels == IGNORE, axis=1, stable=True)
+    return jnp.argsort(labels == IGNORE, axis=1, stable=True)
+
+
+def _cut(x: jax.Array, order: jax.Array, fill: int) -> jax.Array:
+    """x [B, T, ...] in an order, cut into pieces [CHUNKS, B, T / CHUNKS, ...]."""
+    rows, length = order.shape
     size = -(-length // CHUNKS)
-    pad = size * CHUNKS - length
+    x = jnp.take_along_axis(x, jnp.expand_dims(order, (*range(2, x.ndim),)), axis=1)
+    padding = ((0, 0), (0, size * CHUNKS - length), *((0, 0),) * (x.ndim - 2))
+    x = jnp.pad(x, padding, constant_values=fill)
+    return x.reshape(rows, CHUNKS, size, *x.shape[2:]).swapaxes(0, 1)
 
-    def cut(x, fill):
-        padding = ((0, 0), (0, pad), *((0, 0),) * (x.ndim - 2))
-        x = jnp.pad(x, padding, constant_values=fill)
-        return x.reshape(rows, CHUNKS, size, *x.shape[2:]).swapaxes(0, 1)
 
-    hidden = jnp.take_along_axis(hidden, order[..., None], axis=1)
-    return cut(hidden, 0), cut(jnp.take_along_axis(labels, order, axis=1), IGNORE)
+def _used(labels: jax.Array) -> jax.Array:
+    """How many pieces have anything to predict: the first ones."""
+    size = -(-labels.shape[1] // CHUNKS)
+    most = (labels != IGNORE).sum(1, dtype=jnp.int32).max()
+    return -(-most // size)
+
+
+def _at(pieces: Any, i: jax.Array) -> Any:
+    return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, i, keepdims=False), pieces)
+
+
+def _added(a: Any, b: Any) -> Any:
+    return jax.tree.map(jnp.add, a, b)
+
+
+def _zero() -> Sums:
+    return Sums(*(jnp.zeros([], jnp.float32) for _ in Sums._fields))

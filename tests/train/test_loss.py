@@ -13,7 +13,7 @@ from modernbert_jax.train.loss import CHUNKS, masked_lm_loss, masked_lm_sums
 
 @pytest.fixture(scope="module")
 def case():
-    config = tiny.config()
+    config = tiny.config(num_hidden_layers=1)
     module = MaskedLM(config)
     batch = tiny.rows([[30, 11], [5, 3, 20]], 45)
     params = module.init(jax.random.key(0), *batch)["params"]
