@@ -11,7 +11,8 @@ import functools
 import math
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,15 @@ PARAMS = "params"
 VERSION = 1
 _RUN = 2**28
 """Bytes that are read at once, unless a single array has more."""
+_SMALL = 2**20
+"""Bytes of a file up to which its checksum is compared before anything is read."""
 
 
 def read(directory: Path) -> Checkpoint:
     """The checkpoint in a directory, its arrays lazy.
+
+    Checksums of large files are compared while arrays are read: the last of them is not given out
+    before.
 
     Raises `UserError` that lists what is wrong.
     """
@@ -54,10 +60,12 @@ def read(directory: Path) -> Checkpoint:
         )
     except (KeyError, TypeError, UserError) as error:
         raise UserError(f"{directory / MARKER}: damaged ({error})") from None
-    if problems := _compare(directory / PARAMS, marker.get("files")):
-        raise UserError(f"{directory / PARAMS}: incomplete or damaged: {'; '.join(problems)}")
+    expected = marker.get("files")
+    if not isinstance(expected, dict) or not expected:
+        raise _damaged(directory / PARAMS, [f"{MARKER} lists no files"])
+    _compare(directory / PARAMS, expected, _SMALL)
     rows = checkpoint.rows(layout.prefix)
-    return dataclasses.replace(checkpoint, params=_read_params(directory / PARAMS, rows))
+    return dataclasses.replace(checkpoint, params=_read_params(directory / PARAMS, rows, expected))
 
 
 def write(checkpoint: Checkpoint, directory: Path) -> None:
@@ -86,10 +94,14 @@ def write(checkpoint: Checkpoint, directory: Path) -> None:
         (directory / name).write_bytes(content)
 
 
-def _checksums(directory: Path) -> dict[str, list[int]]:
-    """Size and CRC-32 of every file below a directory, by its path there."""
-    paths = sorted(path for path in directory.rglob("*") if path.is_file())
-    return {p.relative_to(directory).as_posix(): [p.stat().st_size, _crc(p)] for p in paths}
+def _checksums(directory: Path, largest: float = math.inf) -> dict[str, list[int]]:
+    """Size of every file below a directory, by its path there, and CRC-32 of those not larger."""
+    found = {}
+    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+        size = path.stat().st_size
+        crc = [_crc(path)] if size <= largest else []
+        found[path.relative_to(directory).as_posix()] = [size, *crc]
+    return found
 
 
 def _crc(path: Path) -> int:
@@ -98,21 +110,26 @@ def _crc(path: Path) -> int:
         return functools.reduce(lambda crc, block: zlib.crc32(block, crc), blocks, 0)
 
 
-def _compare(directory: Path, expected: Any) -> list[str]:
-    """What of the files that the marker lists is not there as it was written."""
-    if not isinstance(expected, dict) or not expected:
-        return [f"{MARKER} lists no files"]
-    found = _checksums(directory)
+def _compare(directory: Path, expected: Mapping[str, Any], largest: float = math.inf) -> None:
+    """Raises `UserError` with the files that are not as the marker says."""
+    found = _checksums(directory, largest)
     problems = []
     for name, facts in expected.items():
         if name not in found:
             problems.append(f"{name} is missing")
-        elif found[name] != facts:
+        elif not isinstance(facts, list) or found[name] != facts[: len(found[name])]:
             problems.append(f"{name} is not as it was written ({found[name][0]} bytes)")
-    return problems
+    if problems:
+        raise _damaged(directory, problems)
 
 
-def _read_params(directory: Path, rows: dict[str, names.Row]) -> names.Params:
+def _damaged(directory: Path, problems: list[str]) -> UserError:
+    return UserError(f"{directory}: incomplete or damaged: {'; '.join(problems)}")
+
+
+def _read_params(
+    directory: Path, rows: dict[str, names.Row], expected: Mapping[str, Any]
+) -> names.Params:
     """Names and shapes are compared here; every array is read when it is used."""
     from orbax.checkpoint import v1 as ocp
 
@@ -121,7 +138,8 @@ def _read_params(directory: Path, rows: dict[str, names.Row]) -> names.Params:
         described = ocp.metadata(directory).metadata
         names.check_params(described, rows, directory)
     leaves = names.flatten(described)
-    runs = _Runs(directory, leaves, [*dict.fromkeys(row.path for row in rows.values())])
+    order = [*dict.fromkeys(row.path for row in rows.values())]
+    runs = _Runs(directory, leaves, order, functools.partial(_compare, directory, expected))
     params: names.Params = {}
     for path, leaf in leaves.items():
         names.put(params, path, lazy.Lazy(leaf.shape, leaf.dtype, functools.partial(runs, path)))
@@ -145,7 +163,14 @@ class _Runs:
     Orbax takes a while for every call, and a stack is asked for layer by layer.
     """
 
-    def __init__(self, directory: Path, leaves: Mapping[tuple[str, ...], Any], order: list):
+    def __init__(
+        self,
+        directory: Path,
+        leaves: Mapping[tuple[str, ...], Any],
+        order: list[tuple[str, ...]],
+        check: Callable[[], None],
+    ):
+        """`check` runs beside the reading, and the last run is given out when it has passed."""
         self._directory, self._leaves = directory, leaves
         self._runs: list[list[tuple[str, ...]]] = []
         room = 0
@@ -157,11 +182,27 @@ class _Runs:
             self._runs[-1].append(path)
             room -= size
         self._held: dict[tuple[str, ...], np.ndarray] = {}
+        self._unread = {*order}
+        self._check = check
+        self._checking: Future | None = None
 
     def __call__(self, path: tuple[str, ...]) -> np.ndarray:
         if path not in self._held:
+            if self._checking is None:
+                thread = ThreadPoolExecutor(1)
+                self._checking = thread.submit(self._check)
+                thread.shutdown(wait=False)
             self._held = {}  # before the next ones are read
-            self._held = self._read(next(run for run in self._runs if path in run))
+            run = next(run for run in self._runs if path in run)
+            try:
+                found = self._read(run)
+            except UserError:
+                self._checking.result()  # knows more, if files are damaged
+                raise
+            self._unread.difference_update(run)
+            if not self._unread:
+                self._checking.result()
+            self._held = found
         return self._held[path]
 
     def _read(self, run: list[tuple[str, ...]]) -> dict[tuple[str, ...], np.ndarray]:

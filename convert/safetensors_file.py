@@ -8,6 +8,7 @@ those that it would write, byte for byte.
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def reader(
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray | lazy.Lazy]) -> None:
-    """Writes a file; of what is lazy, one tensor or stack is in memory at a time."""
+    """Writes a file; a lazy tensor, or stack, is read while the one before it is written."""
     order = [*_FLOATS.values()]
     entries: dict[str, Any] = {"__metadata__": METADATA}
     end = 0
@@ -73,11 +74,19 @@ def write(path: Path, tensors: Mapping[str, np.ndarray | lazy.Lazy]) -> None:
         entries[name] = {"dtype": code, "shape": list(x.shape), "data_offsets": span}
     header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     header += b" " * (-len(header) % 8)
-    with path.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
+    with path.open("wb") as file, ThreadPoolExecutor(1) as thread:
+
+        def put(offset: int, data: bytes | memoryview) -> None:
+            file.seek(offset)
+            file.write(data)
+
+        writing = thread.submit(put, 0, len(header).to_bytes(8, "little") + header)
         for name in lazy.by_origin(tensors):
-            file.seek(8 + len(header) + entries[name]["data_offsets"][0])
-            file.write(as_bytes(tensors[name]))
+            data = as_bytes(tensors[name])
+            writing.result()
+            offset = 8 + len(header) + entries[name]["data_offsets"][0]
+            writing = thread.submit(put, offset, data)
+        writing.result()
         file.truncate(8 + len(header) + end)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from modernbert_jax import convert
-from modernbert_jax.convert import names
+from modernbert_jax.convert import names, native
 from modernbert_jax.errors import UserError
 
 
@@ -84,10 +84,15 @@ DAMAGE = {
 }
 
 
+@pytest.mark.parametrize("small", [native._SMALL, 0], ids=["small files", "large files"])
 @pytest.mark.parametrize(("spoil", "message"), DAMAGE.values(), ids=DAMAGE)
-def test_damage(directory, spoil, message, capfd):
+def test_damage(directory, spoil, message, small, capfd, monkeypatch, tmp_path):
+    """Found before anything is read, or before the last array is given out."""
+    monkeypatch.setattr(native, "_SMALL", small)
+    monkeypatch.setattr(native, "_RUN", 4096)
     spoil(directory)
     with pytest.raises(UserError, match=message) as error:
-        convert.load(directory)
+        convert.convert(directory, tmp_path / "converted", "hf")
+    assert not (tmp_path / "converted").exists()
     assert "\n" not in str(error.value)
     assert "Traceback" not in capfd.readouterr().err
