@@ -45,12 +45,12 @@ def prepared(folder: Path, lengths=(64, 128), vocab_size: int = 320, **options) 
 
 
 def run_config(folder: Path, data: Path, **changes) -> PretrainConfig:
-    """Two stages, 24 steps, a model of 16 thousand parameters. Batches grow from one row to two."""
+    """Two stages, 24 steps, a model of 2 layers of 32. Batches grow from one row to two."""
     model = ModernBertConfig(
         vocab_size=320,
         hidden_size=32,
         intermediate_size=48,
-        num_hidden_layers=4,
+        num_hidden_layers=2,
         num_attention_heads=2,
         local_attention=16,
         bos_token_id=316,

@@ -1,5 +1,6 @@
 """Trains the same little run on meshes of eight pretended devices; run by `test_mesh.py`."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -20,7 +21,8 @@ def main(folder: Path) -> None:
     for name, shape in json.loads((folder / "meshes.json").read_text()).items():
         made = MeshShape(**shape)
         config = corpus.run_config(folder, data, output=str(folder / name))
-        config = corpus.even_config(config, rows=16, mesh=made)
+        model = dataclasses.replace(config.model, num_hidden_layers=4)  # one group is scanned
+        config = corpus.even_config(config, rows=16, mesh=made, model=model)
         jax.clear_caches()
         assert loop.pretrain(config)
 
