@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from modernbert_jax.attention.platform import device
+from modernbert_jax.sharding import on_each_device
 
 
 def stream(x: jax.Array) -> jax.Array:
@@ -21,8 +22,7 @@ def stream(x: jax.Array) -> jax.Array:
 
     There it has first-order reverse derivatives only, as `xla_range` has.
     """
-    on_one_cpu = device()[0] == "cpu" and jax.sharding.get_abstract_mesh().size <= 1
-    return _held_in_reverse(x) if on_one_cpu else x
+    return _held_in_reverse(x) if device()[0] == "cpu" else x
 
 
 @jax.custom_vjp
@@ -31,9 +31,13 @@ def _held_in_reverse(x: jax.Array) -> jax.Array:
 
 
 def _backward(_: None, gradient: jax.Array) -> tuple[jax.Array]:
+    return (on_each_device(_held, gradient),)
+
+
+def _held(x: jax.Array) -> jax.Array:
     # No turn, or one that changes nothing; the compiler can know neither.
-    turns = jnp.isnan(gradient.ravel()[0]).astype(jnp.int32)
-    return (lax.fori_loop(0, turns, lambda i, g: jnp.where(i > 0, -g, g), gradient),)
+    turns = jnp.isnan(x.ravel()[0]).astype(jnp.int32)
+    return lax.fori_loop(0, turns, lambda i, g: jnp.where(i > 0, -g, g), x)
 
 
 _held_in_reverse.defvjp(lambda x: (x, None), _backward)

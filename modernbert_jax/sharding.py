@@ -161,26 +161,49 @@ def rows_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, RULES.spec("rows", "tokens"))
 
 
+def free_axes() -> dict[str, int]:
+    """Axes of the mesh that is set, with their sizes, but those that a `shard_map` has taken."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return {
+        axis: size
+        for axis, kind, size in zip(mesh.axis_names, mesh.axis_types, mesh.axis_sizes, strict=True)
+        if kind != AxisType.Manual
+    }
+
+
 def constrain(x: jax.Array, *kinds: str | None) -> jax.Array:
     """Says how the dimensions of `x` lie on the mesh that is set; nothing without one.
 
     A dimension that its axes do not divide evenly lies whole on every device, and axes that a
     surrounding `shard_map` has taken are left out.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    sizes = {
-        axis: size
-        for axis, kind, size in zip(mesh.axis_names, mesh.axis_types, mesh.axis_sizes, strict=True)
-        if kind != AxisType.Manual
-    }
-    if not sizes:
+    if not free_axes():
         return x
-    spec = []
-    for axes, size in zip(RULES.spec(*kinds), x.shape, strict=True):
+    return jax.lax.with_sharding_constraint(x, _even(x.shape, kinds))
+
+
+def on_each_device(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """`function(x)` of hidden states [B, T, D], on each device's own rows and tokens.
+
+    For what treats elements alone: nothing is exchanged.
+    """
+    if math.prod(free_axes().values()) == 1:
+        return function(x)
+    own = _even(x.shape, ("rows", "tokens", None))
+    call = jax.shard_map(
+        function, in_specs=own, out_specs=own, axis_names={*free_axes()}, check_vma=False
+    )
+    return call(x)
+
+
+def _even(shape: Sequence[int], kinds: Sequence[str | None]) -> P:
+    """How dimensions of these kinds are cut where that goes without a rest."""
+    sizes, spec = free_axes(), []
+    for axes, size in zip(RULES.spec(*kinds), shape, strict=True):
         free = tuple(axis for axis in _tuple(axes) if axis in sizes)
         even = size % math.prod(sizes[axis] for axis in free) == 0
         spec.append(free if free and even else None)
-    return jax.lax.with_sharding_constraint(x, P(*spec))
+    return P(*spec)
 
 
 def over_rows(function: Callable[..., Any]) -> Callable[..., Any]:

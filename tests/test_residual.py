@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -37,3 +39,23 @@ def test_stream_and_its_gradient_are_the_identity(entry):
     out, back = jax.vjp(jax.jit(stream), x)
     np.testing.assert_array_equal(out, x)
     np.testing.assert_array_equal(jax.jit(back)(x)[0], x)
+
+
+def test_on_two_devices_nothing_is_exchanged():
+    """`Launch` makes a CPU pose as two; each holds the gradient of its own rows."""
+    program = """
+import jax, numpy as np
+from modernbert_jax.residual import stream
+from modernbert_jax.sharding import MeshShape, rows_sharding
+from modernbert_jax.train.distributed import Launch
+Launch(cpu_devices=2).join()
+mesh = MeshShape().make()
+with jax.set_mesh(mesh):
+    x = jax.device_put(np.arange(64.0, dtype=np.float32).reshape(2, 8, 4), rows_sharding(mesh))
+    gradient = jax.jit(lambda x: jax.vjp(stream, x)[1](x)[0]).lower(x).compile()
+    assert np.array_equal(gradient(x), x)
+    text = gradient.as_text()
+print(jax.device_count(), "while" in text, any(s in text for s in ("all-", "collective")))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["2", "True", "False"], done.stderr

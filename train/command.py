@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.host_memory import keep_freed_on_cpu
 
 from . import presets
 
@@ -34,6 +33,7 @@ def pretrain(args: Sequence[str], parse: Callable[..., Any]) -> int:
         coordinator: str = "",
         processes: int = 0,
         process: int = -1,
+        cpu_devices: int = 1,
     ) -> dict[str, Any]:
         """Pretrains a model, or goes on with it; the same command in the same folder resumes.
 
@@ -50,6 +50,8 @@ def pretrain(args: Sequence[str], parse: Callable[..., Any]) -> int:
                 MPI do.
             processes: How many processes there are, with coordinator.
             process: Which one this is, from 0, with coordinator.
+            cpu_devices: Devices that a CPU poses as. Small models train faster on one for each
+                core.
         """
         return locals()
 
@@ -62,8 +64,7 @@ def pretrain(args: Sequence[str], parse: Callable[..., Any]) -> int:
 
     from .distributed import Launch
 
-    keep_freed_on_cpu()
-    Launch(**{name: given[name] for name in ("coordinator", "processes", "process")}).join()
+    Launch(**{name: given[name] for name in Launch.OPTIONS}).join()
 
     from . import loop
     from .profile import Profiler

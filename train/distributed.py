@@ -3,10 +3,12 @@
 import dataclasses
 import os
 import re
+from typing import ClassVar
 
 import jax
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.host_memory import keep_freed_on_cpu
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,8 +21,14 @@ class Launch:
     """How many there are, with `coordinator`."""
     process: int = -1
     """Which one this is, from 0, with `coordinator`."""
+    cpu_devices: int = 1
+    """Devices that a CPU poses as, where there is no accelerator."""
+
+    OPTIONS: ClassVar[tuple[str, ...]] = ("coordinator", "processes", "process", "cpu_devices")
 
     def __post_init__(self):
+        if self.cpu_devices < 1:
+            raise UserError(f"--cpu-devices is {self.cpu_devices}; it must be 1 or more")
         given = (bool(self.coordinator), self.processes > 0, self.process >= 0)
         if any(given) and not all(given):
             raise UserError("--coordinator, --processes and --process belong together; pass all")
@@ -32,11 +40,16 @@ class Launch:
             )
 
     def join(self) -> None:
-        """Joins the other processes if there are any. Must come before the first use of jax.
+        """Joins the other processes if there are any, and makes the most of a CPU.
+
+        Must come before the first use of jax.
 
         TPU pods, Slurm and Open MPI are recognised by their environment; elsewhere the three
         options are needed.
         """
+        keep_freed_on_cpu()
+        if self.cpu_devices > 1:
+            jax.config.update("jax_num_cpu_devices", self.cpu_devices)
         if jax.distributed.is_initialized():
             return
         if self.coordinator:

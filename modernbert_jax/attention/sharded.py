@@ -8,11 +8,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.sharding import RULES
+from modernbert_jax.sharding import RULES, free_axes
 
 
 class Shards(NamedTuple):
@@ -29,7 +28,7 @@ def shards(shape: tuple[int, ...]) -> Shards:
     Raises:
         UserError: a dimension does not divide evenly.
     """
-    sizes = _free_axes()
+    sizes = free_axes()
     found = Shards(*(_pieces(sizes, getattr(RULES, what)) for what in Shards._fields))
     for what, number, pieces in zip(Shards._fields, shape, found, strict=False):
         if number % pieces:
@@ -48,7 +47,7 @@ def over_mesh(function: Callable, q, k, v, ranges, rope) -> jax.Array:
     [B, T, N, 64] is padded to 128 lanes, and one that a compiler keeps is a copy. Axes of the mesh
     that are for none of the dimensions must compute the same.
     """
-    sizes = _free_axes()
+    sizes = free_axes()
     if math.prod(sizes.values()) == 1:
         return function(q, k, v, ranges, rope)
     head_dim = q.shape[-1]
@@ -78,16 +77,6 @@ def over_mesh(function: Callable, q, k, v, ranges, rope) -> jax.Array:
         check_vma=False,
     )(flat(q), flat(k), flat(v), ranges, rope)
     return out.reshape(q.shape)
-
-
-def _free_axes() -> dict[str, int]:
-    """Axes of the mesh with their sizes, but those that a caller's shard_map has taken."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return {
-        name: size
-        for name, kind, size in zip(mesh.axis_names, mesh.axis_types, mesh.axis_sizes, strict=True)
-        if kind != AxisType.Manual
-    }
 
 
 def _pieces(sizes: dict[str, int], axes: tuple[str, ...]) -> int:

@@ -23,6 +23,7 @@ from modernbert_jax.train.metrics import read_rows
         ({"processes": 2, "process": 0}, "belong together"),
         ({"coordinator": "host", "processes": 2, "process": 0}, "must be host:port"),
         ({"coordinator": "host:1", "processes": 2, "process": 2}, "count from 0"),
+        ({"cpu_devices": 0}, "--cpu-devices is 0; it must be 1 or more"),
     ],
 )
 def test_options_that_cannot_be(given, said):

@@ -45,6 +45,8 @@ class Workload(NamedTuple):
     """In a batch of the peer's, padded to the longest."""
     steps: int
     """In a turn."""
+    devices: int = 1
+    """That the CPU poses as for us, as `pretrain --cpu-devices` has it."""
 
 
 def measure(options: Options) -> Iterator[Measurement]:
@@ -53,20 +55,23 @@ def measure(options: Options) -> Iterator[Measurement]:
     Raises:
         RuntimeError: the sides disagree.
     """
-    for preset, steps in (("nano", 8), ("ettin-17m", 4), ("base", 1)):
+    for preset, steps, devices in (("nano", 8, 2), ("ettin-17m", 4, 1), ("base", 1, 1)):
         config = ModernBertConfig.preset(preset)
-        for name, workload in workloads(steps).items():
+        for name, workload in workloads(steps, devices).items():
             yield from compare(f"{preset}, {name}", config, workload, options.repeats)
 
 
-def workloads(steps: int) -> dict[str, Workload]:
+def workloads(steps: int, devices: int = 1) -> dict[str, Workload]:
     """By name. Every stretch of 16 of the mixed lengths has short and long ones alike."""
+    rows = -(-3 // devices) * devices
     middles = (np.arange(256) + 0.5) / 256
     mixed = np.exp([np.log(120) + 0.8 * NormalDist().inv_cdf(q) for q in middles])
     mixed = mixed.clip(16, 512).astype(int).reshape(16, 16).T.ravel().tolist()
     return {
-        "documents of 16 to 512 tokens": Workload(mixed, 3, 1024, 16, steps),
-        "full rows of 1,024 tokens": Workload([1024] * 3 * steps, 3, 1024, 3, steps),
+        "documents of 16 to 512 tokens": Workload(mixed, rows, 1024, 16, steps, devices),
+        "full rows of 1,024 tokens": Workload(
+            [1024] * rows * steps, rows, 1024, rows, steps, devices
+        ),
     }
 
 

@@ -1,6 +1,7 @@
 """One side of the `train` suite, in a process of its own: `python -P train_worker.py SIDE ...`."""
 
 import json
+import math
 import os
 import sys
 import time
@@ -32,10 +33,12 @@ def ours(directory: str, work: Work) -> tuple[dict[str, float], Turn]:
     from modernbert_jax import convert, packing
     from modernbert_jax.heads import MaskedLM
     from modernbert_jax.host_memory import keep_freed_on_cpu
+    from modernbert_jax.sharding import rows_sharding
     from modernbert_jax.train import loss, step
     from modernbert_jax.train.config import PretrainConfig, Stage
 
     keep_freed_on_cpu()
+    jax.config.update("jax_num_cpu_devices", int(work["devices"]))
     checkpoint = convert.load(directory)
     rows, capacity, count = (int(work[name]) for name in ("rows", "capacity", "steps"))
     tokens = rows * capacity * 1000
@@ -43,6 +46,7 @@ def ours(directory: str, work: Work) -> tuple[dict[str, float], Turn]:
     config = PretrainConfig(model=checkpoint.config, stages=(stage,))
     jax.set_mesh(config.mesh.make())
     vocabulary = checkpoint.config.vocab_size
+    place = rows_sharding(jax.sharding.get_mesh())
     mask = step.MaskRule(MASK_ID, vocabulary, special_ids=tuple(range(SPECIAL)))
     state = step.init_state(config, jax.tree.map(jax.numpy.asarray, checkpoint.params))
     module = MaskedLM(config.model, config.runtime)
@@ -63,7 +67,7 @@ def ours(directory: str, work: Work) -> tuple[dict[str, float], Turn]:
     lengths = [[len(texts[i]) for i in row] for row in packed]
     whole = packing.layout(ids, lengths, capacity, 0)
     batches = [
-        packing.Rows(*(jax.numpy.asarray(x[i * rows : (i + 1) * rows]) for x in whole))
+        packing.Rows(*(jax.device_put(x[i * rows : (i + 1) * rows], place) for x in whole))
         for i in range(count)
     ]
     step_fn = step.train_step(config, stage, 0, mask).lower(state, batches[0]).compile()
@@ -91,8 +95,9 @@ def peer(directory: str, work: Work, sparse: bool = False) -> tuple[dict[str, fl
     loss = model(input_ids=inputs, labels=labels).loss
     loss.backward()
     grads = [p.grad for p in model.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(grads)
-    agreed = {"loss": float(loss.detach()), "grad_norm": float(norm)}
+    # Not torch's own total norm, whose float32 sum over the embeddings is off by 3e-4.
+    norm = math.sqrt(sum(g.double().square().sum() for g in grads))
+    agreed = {"loss": float(loss.detach()), "grad_norm": norm}
     model.zero_grad()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-5, fused=True)
     size, count = int(work["documents"]), int(work["steps"])

@@ -27,6 +27,7 @@ def finetune(args: Sequence[str], parse: Callable[..., Any]) -> int:
         coordinator: str = "",
         processes: int = 0,
         process: int = -1,
+        cpu_devices: int = 1,
     ) -> dict[str, Any]:
         """Fine-tunes a model, or goes on with it; the same command in the same folder resumes.
 
@@ -36,6 +37,8 @@ def finetune(args: Sequence[str], parse: Callable[..., Any]) -> int:
                 MPI do.
             processes: How many processes there are, with coordinator.
             process: Which one this is, from 0, with coordinator.
+            cpu_devices: Devices that a CPU poses as. Small models train faster on one for each
+                core.
         """
         return locals()
 
@@ -44,7 +47,6 @@ def finetune(args: Sequence[str], parse: Callable[..., Any]) -> int:
 
     from ..distributed import Launch
 
-    keep_freed_on_cpu()
     Launch(**given).join()
 
     import jax

@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from modernbert_jax.host_memory import keep_freed_on_cpu
-
 from . import presets
 from .grid import Grid
 
@@ -27,6 +25,7 @@ def sweep(args: Sequence[str], parse: Callable[..., Any]) -> int:
         coordinator: str = "",
         processes: int = 0,
         process: int = -1,
+        cpu_devices: int = 1,
     ) -> dict[str, Any]:
         """Fine-tunes over a grid in one process, compiled once, and tabulates what came out.
 
@@ -40,6 +39,8 @@ def sweep(args: Sequence[str], parse: Callable[..., Any]) -> int:
                 MPI do.
             processes: How many processes there are, with coordinator.
             process: Which one this is, from 0, with coordinator.
+            cpu_devices: Devices that a CPU poses as. Small models train faster on one for each
+                core.
         """
         return locals()
 
@@ -47,8 +48,7 @@ def sweep(args: Sequence[str], parse: Callable[..., Any]) -> int:
 
     from ..distributed import Launch
 
-    keep_freed_on_cpu()
-    Launch(**{name: given.pop(name) for name in ("coordinator", "processes", "process")}).join()
+    Launch(**{name: given.pop(name) for name in Launch.OPTIONS}).join()
 
     import jax
 
