@@ -158,7 +158,7 @@ def _readable(directory: Path) -> Iterator[None]:
 
 
 class _Runs:
-    """Reads arrays in runs of `_RUN` bytes and keeps the last run.
+    """Reads arrays in runs of `_RUN` bytes, keeps the last run and reads the next one ahead.
 
     Orbax takes a while for every call, and a stack is asked for layer by layer.
     """
@@ -182,28 +182,34 @@ class _Runs:
             self._runs[-1].append(path)
             room -= size
         self._held: dict[tuple[str, ...], np.ndarray] = {}
-        self._unread = {*order}
+        self._left = set(range(len(self._runs)))
         self._check = check
         self._checking: Future | None = None
+        self._threads = ThreadPoolExecutor(2)
+        self._reading: dict[int, Future] = {}
 
     def __call__(self, path: tuple[str, ...]) -> np.ndarray:
         if path not in self._held:
-            if self._checking is None:
-                thread = ThreadPoolExecutor(1)
-                self._checking = thread.submit(self._check)
-                thread.shutdown(wait=False)
             self._held = {}  # before the next ones are read
-            run = next(run for run in self._runs if path in run)
-            try:
-                found = self._read(run)
-            except UserError:
-                self._checking.result()  # knows more, if files are damaged
-                raise
-            self._unread.difference_update(run)
-            if not self._unread:
-                self._checking.result()
-            self._held = found
+            self._held = self._take(next(i for i, run in enumerate(self._runs) if path in run))
         return self._held[path]
+
+    def _take(self, i: int) -> dict[tuple[str, ...], np.ndarray]:
+        if self._checking is None:
+            self._checking = self._threads.submit(self._check)
+        try:
+            found = (self._reading.get(i) or self._start(i)).result()
+        except UserError:
+            self._checking.result()  # knows more, if files are damaged
+            raise
+        self._left.discard(i)
+        if not self._left:
+            self._checking.result()
+        self._reading = {i + 1: self._start(i + 1)} if i + 1 in self._left else {}
+        return {path: lazy.heard("/".join(path), x) for path, x in found.items()}
+
+    def _start(self, i: int) -> Future:
+        return self._threads.submit(self._read, self._runs[i])
 
     def _read(self, run: list[tuple[str, ...]]) -> dict[tuple[str, ...], np.ndarray]:
         from orbax.checkpoint import v1 as ocp
@@ -213,4 +219,4 @@ class _Runs:
             names.put(wanted, path, leaf if path in run else ocp.PLACEHOLDER)
         with _readable(self._directory):
             found = ocp.load(self._directory, wanted)
-            return {path: lazy.heard("/".join(path), names.leaf(found, path)) for path in run}
+            return {path: names.leaf(found, path) for path in run}
