@@ -71,7 +71,8 @@ def _sums(module: MaskedLM, params: Any, hidden: jax.Array, labels: jax.Array) -
     """Sums over the predicted positions of some rows, in pieces.
 
     Where a gradient is asked for, that of a piece is made while its logits are at hand, as in Liger
-    Kernel (Hsu et al. 2024): they are computed once, and the backward pass only scales.
+    Kernel (Hsu et al. 2024): they are computed once, and the backward pass only scales. First-order
+    reverse differentiation only.
     """
     order = _predicted_first(labels)
     pieces = _cut(hidden, order, 0), _cut(labels, order, IGNORE)

@@ -38,6 +38,7 @@ def test_words_tell_what_the_data_hide_in_words(place, kind):
     assert turn.side == "words" and turn.metrics[config.task.best_metric] > 0.9
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_it_shows(place, capsys, tmp_path):
     files = [f"--{n}={place / f}" for n, f in (("train", "regression.jsonl"), ("model", "base"))]
     files += ["--validation", str(place / "regression-dev.jsonl"), "--task.max-length", "64"]
