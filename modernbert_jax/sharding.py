@@ -187,13 +187,13 @@ def on_each_device(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> 
 
     For what treats elements alone: nothing is exchanged.
     """
-    if math.prod(free_axes().values()) == 1:
+    sizes = free_axes()
+    if math.prod(sizes.values()) == 1:
         return function(x)
     own = _even(x.shape, ("rows", "tokens", None))
-    call = jax.shard_map(
-        function, in_specs=own, out_specs=own, axis_names={*free_axes()}, check_vma=False
-    )
-    return call(x)
+    return jax.shard_map(
+        function, in_specs=own, out_specs=own, axis_names=set(sizes), check_vma=False
+    )(x)
 
 
 def _even(shape: Sequence[int], kinds: Sequence[str | None]) -> P:
@@ -213,14 +213,9 @@ def over_rows(function: Callable[..., Any]) -> Callable[..., Any]:
     left to the compiler, a loop exchanges it every time round. `arrays` are [B, T, ...], results a
     tree of sums over rows and tokens. Without a mesh it is `function` itself.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    taken = [
-        a
-        for a, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
-        if kind == AxisType.Manual
-    ]
-    wanted = RULES.rows + RULES.tokens
-    axes = tuple(a for a in wanted if a in mesh.axis_names and mesh.shape[a] > 1)
+    sizes = free_axes()
+    taken = len(sizes) < len(jax.sharding.get_abstract_mesh().axis_names)
+    axes = tuple(a for a in RULES.rows + RULES.tokens if sizes.get(a, 1) > 1)
     if not axes or taken:
         return function
 

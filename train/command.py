@@ -64,7 +64,7 @@ def pretrain(args: Sequence[str], parse: Callable[..., Any]) -> int:
 
     from .distributed import Launch
 
-    Launch(**{name: given[name] for name in Launch.OPTIONS}).join()
+    Launch.taken_from(given).join()
 
     from . import loop
     from .profile import Profiler

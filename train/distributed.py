@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import re
-from typing import ClassVar
+from typing import Any
 
 import jax
 
@@ -24,8 +24,6 @@ class Launch:
     cpu_devices: int = 1
     """Devices that a CPU poses as, where there is no accelerator."""
 
-    OPTIONS: ClassVar[tuple[str, ...]] = ("coordinator", "processes", "process", "cpu_devices")
-
     def __post_init__(self):
         if self.cpu_devices < 1:
             raise UserError(f"--cpu-devices is {self.cpu_devices}; it must be 1 or more")
@@ -38,6 +36,11 @@ class Launch:
             raise UserError(
                 f"--process is {self.process} of --processes {self.processes}; they count from 0"
             )
+
+    @classmethod
+    def taken_from(cls, options: dict[str, Any]) -> "Launch":
+        """Of a command's options those that say how it is launched; the others are left there."""
+        return cls(**{field.name: options.pop(field.name) for field in dataclasses.fields(cls)})
 
     def join(self) -> None:
         """Joins the other processes if there are any, and makes the most of a CPU.

@@ -80,7 +80,7 @@ def _sums(module: MaskedLM, params: Any, hidden: jax.Array, labels: jax.Array) -
     def add(i, total):
         return _added(total, _piece(module, params, *_at(pieces, i)))
 
-    return lax.fori_loop(0, _used(labels), add, _zero())
+    return lax.fori_loop(0, _used(pieces[1]), add, _zero())
 
 
 def _sums_forward(module: MaskedLM, params: Any, hidden: jax.Array, labels: jax.Array):
@@ -101,7 +101,7 @@ def _sums_forward(module: MaskedLM, params: Any, hidden: jax.Array, labels: jax.
         return _added(total, found), _added(of_params, grads[0]), of_hidden
 
     nothing = jax.tree.map(jnp.zeros_like, (params, hidden))
-    total, of_params, of_hidden = lax.fori_loop(0, _used(labels), add, (_zero(), *nothing))
+    total, of_params, of_hidden = lax.fori_loop(0, _used(pieces[1]), add, (_zero(), *nothing))
     return total, (of_params, *put_back(of_hidden))
 
 
@@ -143,11 +143,9 @@ def _cut(x: jax.Array, order: jax.Array, fill: int) -> jax.Array:
     return x.reshape(rows, CHUNKS, size, *x.shape[2:]).swapaxes(0, 1)
 
 
-def _used(labels: jax.Array) -> jax.Array:
-    """How many pieces have anything to predict: the first ones."""
-    size = -(-labels.shape[1] // CHUNKS)
-    most = (labels != IGNORE).sum(1, dtype=jnp.int32).max()
-    return -(-most // size)
+def _used(pieces: jax.Array) -> jax.Array:
+    """How many pieces of the labels have anything to predict: the first ones."""
+    return (pieces != IGNORE).any((1, 2)).sum(dtype=jnp.int32)
 
 
 def _at(pieces: Any, i: jax.Array) -> Any:

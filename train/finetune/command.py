@@ -47,7 +47,7 @@ def finetune(args: Sequence[str], parse: Callable[..., Any]) -> int:
 
     from ..distributed import Launch
 
-    Launch(**given).join()
+    Launch.taken_from(given).join()
 
     import jax
 

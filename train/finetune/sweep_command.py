@@ -48,7 +48,7 @@ def sweep(args: Sequence[str], parse: Callable[..., Any]) -> int:
 
     from ..distributed import Launch
 
-    Launch(**{name: given.pop(name) for name in Launch.OPTIONS}).join()
+    Launch.taken_from(given).join()
 
     import jax
 
