@@ -23,12 +23,15 @@ Documents = Sequence[Sequence[int]]
 """Token ids of each."""
 
 
-def batches(documents: Documents, batch_tokens: int) -> Iterator[tuple[Rows, list[list[int]]]]:
+def batches(
+    documents: Documents, batch_tokens: int, pieces: int = 1
+) -> Iterator[tuple[Rows, list[list[int]]]]:
     """Packed batches of few shapes, each with the indices of the documents in its rows.
 
     A document goes into an ordinary row, a longer one into a row of the next power of two, where
     shorter ones fill what it leaves. Batches hold a power of two of rows, hardly any of them empty;
-    documents without tokens are left out.
+    documents without tokens are left out. Where a batch is cut into `pieces`, both `batch_tokens`
+    and the power of two are those of a piece.
     """
     if batch_tokens < 1:
         raise UserError(f"batch_tokens is {batch_tokens}; it must be 1 or more")
@@ -43,7 +46,7 @@ def batches(documents: Documents, batch_tokens: int) -> Iterator[tuple[Rows, lis
         left = [i for i in left if i not in taken]
         rows = [r[k : k + ROW_DOCUMENTS] for r in rows for k in range(0, len(r), ROW_DOCUMENTS)]
         while rows:
-            count = _count(len(rows), max(1, batch_tokens // length))
+            count = pieces * _count(-(-len(rows) // pieces), max(1, batch_tokens // length))
             some, rows = rows[:count], rows[count:]
             yield rows_from(documents, some + [[]] * (count - len(some)), length), some
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from modernbert_jax import convert, hub, late_interaction
 from modernbert_jax.attention import check_name
@@ -20,6 +21,7 @@ from modernbert_jax.heads import POOLINGS, CausalLM, Classifier, MaskedLM
 from modernbert_jax.model import Encoder
 from modernbert_jax.pipeline import Pipeline, reranker_activation
 from modernbert_jax.programs import BATCH_TOKENS, Programs
+from modernbert_jax.sharding import tree_shardings
 from modernbert_jax.tokenizer import Tokenizer
 
 
@@ -28,7 +30,7 @@ class ModernBert:
 
     Attributes:
         config: the architecture.
-        params: float32 on the device, in the layout of `Checkpoint.params`.
+        params: float32, on the device or on those of the mesh, as in `Checkpoint.params`.
         tokenizer: None where the checkpoint has none.
         module: `MaskedLM`, `CausalLM`, `Classifier`, or `Encoder` where there is no head.
         pipeline: what follows the model in an embedding model and the like, or None.
@@ -40,18 +42,31 @@ class ModernBert:
     pipeline: Pipeline | None
 
     def __init__(
-        self, checkpoint: convert.Checkpoint, dtype: str = "float32", attention: str = "auto"
+        self,
+        checkpoint: convert.Checkpoint,
+        dtype: str = "float32",
+        attention: str = "auto",
+        mesh: Mesh | None = None,
     ):
-        """Puts a checkpoint to use; `dtype` and `attention` are those of `Runtime`."""
+        """Puts a checkpoint to use; the other arguments are those of `from_pretrained`."""
         check_name(attention)
+        if mesh is not None and mesh.is_multi_process:
+            raise UserError("mesh: it has devices of other processes; give jax.local_devices()")
         runtime = Runtime(dtype=dtype, attention=attention)
         self.config, self.pipeline = checkpoint.config, checkpoint.pipeline
         # One after the other, because what is lazy is in memory only while it is copied.
-        self.params = jax.tree.map(
-            lambda x: jnp.asarray(np.asarray(x), jnp.float32), checkpoint.params
-        )
+        if mesh is None:
+            self.params = jax.tree.map(
+                lambda x: jnp.asarray(np.asarray(x), jnp.float32), checkpoint.params
+            )
+        else:
+            self.params = jax.tree.map(
+                lambda x, where: jax.device_put(np.asarray(x, np.float32), where),
+                checkpoint.params,
+                tree_shardings(checkpoint.params, mesh),
+            )
         self._programs = Programs(
-            self.config, runtime, checkpoint.head, checkpoint.labels, self.pipeline
+            self.config, runtime, checkpoint.head, checkpoint.labels, self.pipeline, mesh
         )
         self.module = self._programs.module
         self._dtypes = jax.tree.map(lambda x: x.dtype, checkpoint.params)
@@ -65,6 +80,7 @@ class ModernBert:
         dtype: str = "float32",
         revision: str | None = None,
         attention: str = "auto",
+        mesh: Mesh | None = None,
     ) -> "ModernBert":
         """From a directory of any readable format, or by its name on the Hugging Face hub.
 
@@ -73,13 +89,16 @@ class ModernBert:
             dtype: "float32" or "bfloat16", of the computation.
             revision: branch, tag or commit on the hub.
             attention: a key of `modernbert_jax.attention.IMPLEMENTATIONS`, or "auto".
+            mesh: devices that share the work, from `sharding.MeshShape(...).make()`: rows are cut
+                over `data` and `fsdp`, tokens of a row over `context`, heads and feed-forward units
+                over `tensor`. By default one device does it all.
 
         Raises:
             UserError: nothing is there, the hub cannot be reached, or the checkpoint is damaged.
         """
         path = hub.locate(path_or_hub_id, revision)
         with lazy.finite(path):
-            return cls(convert.load(path, later=True), dtype, attention)
+            return cls(convert.load(path, later=True), dtype, attention, mesh)
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:

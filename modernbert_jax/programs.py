@@ -1,10 +1,12 @@
 """What a model computes over packed batches, each program compiled once for every shape."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from modernbert_jax.batching import ROW_DOCUMENTS, Documents, batches
 from modernbert_jax.config import ModernBertConfig, Runtime
@@ -12,6 +14,7 @@ from modernbert_jax.heads import CausalLM, Classifier, MaskedLM, document_poolin
 from modernbert_jax.model import Encoder
 from modernbert_jax.packing import Rows, rows_from
 from modernbert_jax.pipeline import Pipeline
+from modernbert_jax.sharding import ROW_AXES, rows_sharding
 
 BATCH_TOKENS = 8192
 """Tokens that are computed at once, unless a single row has more."""
@@ -36,9 +39,12 @@ class Programs:
         head: str,
         labels: int,
         pipeline: Pipeline | None,
+        mesh: Mesh | None = None,
     ):
         """For a head by its name in a checkpoint; `labels` are a classifier's outputs."""
         self.config, self.pipeline, self._labels = config, pipeline, labels
+        self._mesh = mesh
+        self._pieces = math.prod(mesh.shape[axis] for axis in ROW_AXES) if mesh else 1
         self._encoder = Encoder(config, runtime)
         modules = {"none": Encoder, "masked_lm": MaskedLM, "causal_lm": CausalLM}
         if head in modules:
@@ -132,8 +138,8 @@ class Programs:
         **options: Any,
     ) -> np.ndarray:
         vectors = np.zeros((len(documents), width), np.float32)
-        for batch, rows in batches(documents, batch_tokens):
-            found = np.asarray(compute(params, batch, **options))
+        for batch, rows in batches(documents, batch_tokens, self._pieces):
+            found = self._run(compute, params, batch, **options)
             for row, indices in zip(found, rows, strict=False):
                 vectors[indices] = row[: len(indices)]
         return vectors
@@ -154,15 +160,23 @@ class Programs:
         marks = []
         if hiding:
             marks = [np.arange(len(ids)) < n for n, ids in zip(visible, documents, strict=True)]
-        for batch, rows in batches(documents, batch_tokens):
+        for batch, rows in batches(documents, batch_tokens, self._pieces):
             options = {"visible": _marked(marks, rows, batch)} if hiding else {}
-            values = np.asarray(compute(params, batch, **options))
+            values = self._run(compute, params, batch, **options)
             for row, indices in zip(values, rows, strict=False):
                 start = 0
                 for i in indices:
                     results[i][:] = row[start : start + len(documents[i])]
                     start += len(documents[i])
         return results
+
+    def _run(self, compute: Callable, params: Params, rows: Rows, **options: Any) -> np.ndarray:
+        """What `compute` makes of rows, each device with its own where there is a mesh."""
+        if self._mesh is None:
+            return np.asarray(compute(params, rows, **options))
+        with jax.set_mesh(self._mesh):
+            rows = jax.device_put(rows, rows_sharding(self._mesh))
+            return np.asarray(compute(params, rows, **options))
 
 
 def _marked(marks: Sequence[np.ndarray], rows: list[list[int]], batch: Rows) -> np.ndarray:

@@ -25,6 +25,19 @@ def test_shapes_are_few():
     assert all(length in (128, 256, 512, 1024) for _, length in shapes)
 
 
+@pytest.mark.parametrize("pieces", (2, 3, 8))
+def test_pieces_get_the_same_number_of_rows(pieces):
+    given = [[1] * int(n) for n in np.random.default_rng(pieces).integers(1, 600, 100)]
+    seen = []
+    for batch, rows in batching.batches(given, 2048, pieces):
+        count, length = batch.token_ids.shape
+        own = count // pieces
+        assert own * pieces == count and own & (own - 1) == 0
+        assert own * length <= 2048 and len(rows) > count - max(pieces, count / 4)
+        seen += [i for row in rows for i in row]
+    assert sorted(seen) == list(range(100))
+
+
 def test_many_tiny_documents_share_rows():
     given = [[1, 2]] * 1000
     batches = list(batching.batches(given, 1024))

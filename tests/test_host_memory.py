@@ -1,8 +1,11 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from modernbert_jax.host_memory import _commits_strictly
 
 FAULTS = """
 import resource, sys, threading
@@ -40,3 +43,37 @@ def test_freed_memory_is_mapped_once(kept, platforms, mapped_again):
     run = [sys.executable, "-c", script, kept]
     found = subprocess.run(run, capture_output=True, text=True, check=True)
     assert (int(found.stdout) > 90_000_000) == mapped_again
+
+
+def huge_pages_on_request() -> bool:
+    try:
+        modes = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
+    except OSError:
+        return False
+    return "[madvise]" in modes and not _commits_strictly()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it speaks to glibc")
+@pytest.mark.skipif(not huge_pages_on_request(), reason="the kernel gives all or none huge pages")
+def test_buffers_lie_in_huge_pages():
+    script = """
+import re, threading
+import numpy as np
+from modernbert_jax.host_memory import keep_freed
+
+def kilobytes(what):
+    with open("/proc/self/smaps_rollup") as file:
+        return int(re.search(rf"^{what}: +([0-9]+) kB", file.read(), re.M)[1])
+
+keep_freed()
+used = kilobytes("Rss")
+thread = threading.Thread(target=lambda: kept.append(np.ones(50_000_000, np.float32)))
+kept = []
+thread.start()
+thread.join()
+print(used, kilobytes("AnonHugePages"))
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    used, huge = map(int, run.stdout.split())
+    assert used < 200_000, "the addresses asked for count as memory"
+    assert huge > 150_000

@@ -1,5 +1,8 @@
 """`ModernBert`: results that do not depend on what else is in the batch, and clear refusals."""
 
+import subprocess
+import sys
+
 import hf_directory
 import huggingface_hub
 import jax
@@ -216,3 +219,33 @@ def test_the_hub(directory, monkeypatch):
     for path in ("./nothing", "/no/such/directory", "a/b/c"):
         with pytest.raises(UserError, match=r"no such directory$"):
             ModernBert.from_pretrained(path)
+
+
+def test_devices_share_the_work(directory):
+    """On every kind of mesh the same comes out as on one device, and each holds its part."""
+    program = """
+import sys
+import jax, numpy as np
+jax.config.update("jax_num_cpu_devices", 4)
+from modernbert_jax import ModernBert
+from modernbert_jax.sharding import MeshShape
+
+texts = ["hello", "", "a b c d " * 30, "hello world, hello there", "a b"]
+def results(**options):
+    bert = ModernBert.from_pretrained(sys.argv[1], **options)
+    ids = bert.tokenizer.encode(texts)
+    return bert.params, [bert.encode(texts), *bert.hidden(ids), *bert.mlm_logits(ids[:1])]
+
+whole, expected = results()
+size = lambda params: sum(x.addressable_shards[0].data.size for x in jax.tree.leaves(params))
+for sizes in ({}, {"data": 3}, {"data": 2, "tensor": 2}, {"fsdp": 4}, {"context": 2, "tensor": 2}):
+    devices = jax.devices()[:3] if sizes == {"data": 3} else None
+    mesh = MeshShape(**({"data": 1} | sizes if sizes else {})).make(devices)
+    params, found = results(mesh=mesh)
+    error = max(np.abs(a - b).max(initial=0) for a, b in zip(found, expected, strict=True))
+    divided = mesh.shape["fsdp"] * mesh.shape["tensor"]
+    print(error < 2e-5, size(params) < 1.1 * size(whole) / divided)
+"""
+    command = [sys.executable, "-c", program, directory]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.split() == ["True"] * 10, done.stdout + done.stderr

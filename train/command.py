@@ -50,8 +50,7 @@ def pretrain(args: Sequence[str], parse: Callable[..., Any]) -> int:
                 MPI do.
             processes: How many processes there are, with coordinator.
             process: Which one this is, from 0, with coordinator.
-            cpu_devices: Devices that a CPU poses as. Small models train faster on one for each
-                core.
+            cpu_devices: Devices that a CPU poses as; training is faster with one for each core.
         """
         return locals()
 

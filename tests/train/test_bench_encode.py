@@ -5,21 +5,21 @@ import pytest
 import tiny
 
 from modernbert_jax.train.bench import Options, encode, run
-from modernbert_jax.train.bench.encode_worker import SIDES
+from modernbert_jax.train.bench.encode_worker import PEERS
 
 
 def test_workloads_are_what_their_names_say():
     given = encode.workloads()
-    assert given["8 full rows of 512 tokens"][0] == [512] * 8
-    mixed = given["64 documents of 16 to 512 tokens"][0]
+    assert given["8 full rows of 512 tokens"].lengths == [512] * 8
+    mixed = given["64 documents of 16 to 512 tokens"].lengths
     assert len(mixed) == 64 and min(mixed) >= 16 and max(mixed) <= 512
-    assert {peer for _, peers in given.values() for peer in peers} == set(encode.PEERS)
-    assert set(encode.PEERS) < set(SIDES)
+    assert {peer for work in given.values() for peer in work.peers} == set(encode.PEERS)
+    assert set(encode.PEERS) == set(PEERS)
 
 
 def test_sides_take_turns_and_agree():
     """With PyTorch installed, against it; else ours alone."""
-    given = {"a few": ([40, 7, 20], tuple(encode.PEERS))}
+    given = {"a few": encode.Workload([40, 7, 20], tuple(encode.PEERS), axis="tensor")}
     speed, *more, memory, working = encode.compare(tiny.config(), given, repeats=1)
     assert len(more) == (1 if encode.peer_installed() else 0)
     assert speed.unit == "tokens/s" and speed.ours > 0
@@ -37,7 +37,7 @@ def test_a_disagreement_is_an_error(monkeypatch):
     worker = encode.contextlib.nullcontext
     monkeypatch.setattr(encode, "worker", lambda *_: worker())
     with pytest.raises(RuntimeError, match=r"peer differ from ours by 1\.0e-03"):
-        next(encode.compare(tiny.config(), {"two": ([2], ("peer",))}, repeats=1))
+        next(encode.compare(tiny.config(), {"two": encode.Workload([2], ("peer",))}, repeats=1))
 
 
 def test_no_turn_begins_after_long_ones(tmp_path, monkeypatch):
@@ -47,7 +47,7 @@ def test_no_turn_begins_after_long_ones(tmp_path, monkeypatch):
     monkeypatch.setattr(encode.np, "load", lambda path: np.zeros(1))
 
     def turns():
-        found = encode._take_turns(tmp_path, [[1]], ("ours", "peer"), 3, tmp_path)
+        found = encode._take_turns(tmp_path, [[1]], ("ours", "peer"), 3, tmp_path, "data")
         return [len(each) for each in found.values()]
 
     assert turns() == [3, 3]
@@ -58,7 +58,7 @@ def test_no_turn_begins_after_long_ones(tmp_path, monkeypatch):
 def test_a_worker_that_dies_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(encode, "write_random", lambda *_: None)
     with pytest.raises(RuntimeError, match="the process of ours ended with exit code 1"):
-        next(encode.compare(tiny.config(), {"one": ([2], ())}, repeats=1))
+        next(encode.compare(tiny.config(), {"one": encode.Workload([2], ())}, repeats=1))
 
 
 def test_an_unknown_suite_is_named():

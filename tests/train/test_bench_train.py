@@ -11,7 +11,7 @@ from modernbert_jax.train.bench.train_worker import SIDES, documents
 
 def test_workloads_are_what_their_names_say():
     for steps in (1, 8):
-        mixed, full = train.workloads(steps).values()
+        mixed, full = train.workloads(steps, 4, "data").values()
         assert min(mixed.lengths) == 16 and max(mixed.lengths) == 512
         assert len(mixed.lengths) == 256 >= mixed.documents * steps
         assert full.lengths == [1024] * full.rows * steps
@@ -28,7 +28,7 @@ def test_documents_are_cut_where_they_end():
 
 def test_sides_take_turns_and_agree():
     """With PyTorch installed, against it; else ours alone."""
-    work = train.Workload([40, 7, 20, 60, 90, 50], rows=1, capacity=128, documents=2, steps=2)
+    work = train.Workload([90, 100, 80, 70, 7, 20], rows=2, capacity=128, documents=2, steps=2)
     found = list(train.compare("a few", tiny.config(num_hidden_layers=1), work, repeats=1))
     assert {m.unit for m in found} == {"tokens/s", "tokens/CPU s"}
     assert len(found) == 2 * (len(train.PEERS) if peer_installed() else 1)
@@ -40,4 +40,8 @@ def test_a_disagreement_is_an_error(monkeypatch):
     monkeypatch.setattr(train, "take_turns", lambda *_: (ready, {}))
     monkeypatch.setattr(train, "write_random", lambda *_: None)
     with pytest.raises(RuntimeError, match=r"grad_norm of peer differs from ours by 1\.0e-02"):
-        next(train.compare("two", tiny.config(), train.workloads(1).popitem()[1], repeats=1))
+        next(
+            train.compare(
+                "two", tiny.config(), train.workloads(1, 2, "fsdp").popitem()[1], repeats=1
+            )
+        )

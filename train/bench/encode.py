@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -32,6 +33,18 @@ ENOUGH = 60.0
 
 Documents = list[list[int]]
 
+
+class Workload(NamedTuple):
+    """What a turn computes."""
+
+    lengths: list[int]
+    """Of the documents."""
+    peers: tuple[str, ...]
+    """To compare with."""
+    axis: str = "data"
+    """Of the mesh of two devices that the CPU poses as for us."""
+
+
 WORKER = Path(__file__).with_name("encode_worker.py")
 
 PEERS = {
@@ -51,13 +64,13 @@ def measure(options: Options) -> Iterator[Measurement]:
     yield from compare(ModernBertConfig.preset("base"), workloads(), options.repeats)
 
 
-def workloads(seed: int = 0) -> dict[str, tuple[list[int], tuple[str, ...]]]:
-    """Lengths of documents, and the peers to compare with, by name."""
+def workloads(seed: int = 0) -> dict[str, Workload]:
+    """By name. Devices share rows where there are several, and heads in a single long one."""
     mixed = np.random.default_rng(seed).lognormal(np.log(120), 0.8, 64).clip(16, 512)
     return {
-        "8 full rows of 512 tokens": ([512] * 8, ("peer",)),
-        "64 documents of 16 to 512 tokens": (mixed.astype(int).tolist(), tuple(PEERS)),
-        "one document of 8,192 tokens": ([8192], ("peer",)),
+        "8 full rows of 512 tokens": Workload([512] * 8, ("peer",)),
+        "64 documents of 16 to 512 tokens": Workload(mixed.astype(int).tolist(), tuple(PEERS)),
+        "one document of 8,192 tokens": Workload([8192], ("peer",), axis="tensor"),
     }
 
 
@@ -67,18 +80,21 @@ def peer_installed() -> bool:
 
 
 def compare(
-    config: ModernBertConfig, given: dict[str, tuple[list[int], tuple[str, ...]]], repeats: int
+    config: ModernBertConfig, given: dict[str, Workload], repeats: int
 ) -> Iterator[Measurement]:
     """Measures workloads; without a peer where PyTorch or transformers is not installed."""
     there = peer_installed()
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
         write_random(Encoder(config), "none", model)
-        for name, (lengths, peers) in given.items():
+        for name, workload in given.items():
+            lengths = workload.lengths
             rng = np.random.default_rng(len(lengths))
             documents = [rng.integers(0, config.vocab_size, n).tolist() for n in lengths]
-            peers = peers if there else ()
-            turns = _take_turns(model, documents, ("ours", *peers), repeats, Path(folder))
+            peers = workload.peers if there else ()
+            turns = _take_turns(
+                model, documents, ("ours", *peers), repeats, Path(folder), workload.axis
+            )
             speed = {s: sum(lengths) / min(t["seconds"] for t in turns[s]) for s in turns}
             for peer in peers or (None,):
                 told = PEERS.get(peer, "")
@@ -108,7 +124,12 @@ def write_random(module: Encoder | MaskedLM, head: str, path: Path) -> None:
 
 
 def _take_turns(
-    model: Path, documents: Documents, sides: tuple[str, ...], repeats: int, folder: Path
+    model: Path,
+    documents: Documents,
+    sides: tuple[str, ...],
+    repeats: int,
+    folder: Path,
+    axis: str,
 ) -> dict[str, list[dict[str, float]]]:
     """Seconds and gigabytes of every turn, after one each that does not count."""
     file = folder / "documents.json"
@@ -117,7 +138,7 @@ def _take_turns(
         workers, outputs = {}, {}
         for side in sides:
             output = folder / f"{side}.npy"
-            workers[side] = stack.enter_context(worker(WORKER, side, model, file, output))
+            workers[side] = stack.enter_context(worker(WORKER, side, model, file, output, axis))
             answer(side, workers[side])  # one loads and warms up at a time
             outputs[side] = np.load(output)
         for side, states in outputs.items():

@@ -22,13 +22,18 @@ Documents = list[list[int]]
 Hidden = Callable[[Documents], list[np.ndarray]]
 
 
-def ours(directory: str) -> Hidden:
-    """Packed rows, by `ModernBert.hidden`."""
+def ours(directory: str, axis: str) -> Hidden:
+    """Packed rows, by `ModernBert.hidden`, on a mesh of two devices that the CPU poses as."""
+    import jax
+
     from modernbert_jax import ModernBert
     from modernbert_jax.host_memory import keep_freed_on_cpu
+    from modernbert_jax.sharding import MeshShape
 
     keep_freed_on_cpu()
-    return ModernBert.from_pretrained(directory).hidden
+    jax.config.update("jax_num_cpu_devices", THREADS)
+    mesh = MeshShape(**{"data": 1, axis: THREADS}).make()
+    return ModernBert.from_pretrained(directory, mesh=mesh).hidden
 
 
 def peer(directory: str) -> Hidden:
@@ -71,7 +76,7 @@ def peer_sorted(directory: str) -> Hidden:
     return hidden
 
 
-SIDES = {"ours": ours, "peer": peer, "peer_sorted": peer_sorted}
+PEERS = {"peer": peer, "peer_sorted": peer_sorted}
 
 
 def peak() -> float:
@@ -89,11 +94,11 @@ def resident() -> float:
         return peak()
 
 
-def main(side: str, model: str, documents: str, output: str) -> None:
+def main(side: str, model: str, documents: str, output: str, axis: str) -> None:
     """Answers until its input ends."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
-    hidden = SIDES[side](model)
+    hidden = ours(model, axis) if side == "ours" else PEERS[side](model)
     loaded = resident()
     with open(documents) as file:
         given = json.load(file)

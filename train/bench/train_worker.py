@@ -33,17 +33,18 @@ def ours(directory: str, work: Work) -> tuple[dict[str, float], Turn]:
     from modernbert_jax import convert, packing
     from modernbert_jax.heads import MaskedLM
     from modernbert_jax.host_memory import keep_freed_on_cpu
-    from modernbert_jax.sharding import rows_sharding
+    from modernbert_jax.sharding import MeshShape, rows_sharding
     from modernbert_jax.train import loss, step
     from modernbert_jax.train.config import PretrainConfig, Stage
 
     keep_freed_on_cpu()
-    jax.config.update("jax_num_cpu_devices", int(work["devices"]))
+    jax.config.update("jax_num_cpu_devices", THREADS)
     checkpoint = convert.load(directory)
     rows, capacity, count = (int(work[name]) for name in ("rows", "capacity", "steps"))
     tokens = rows * capacity * 1000
     stage = Stage(name="bench", tokens=tokens, length=capacity, rows=rows, peak_learning_rate=1e-4)
-    config = PretrainConfig(model=checkpoint.config, stages=(stage,))
+    mesh = MeshShape(**{"data": 1, str(work["axis"]): THREADS})
+    config = PretrainConfig(model=checkpoint.config, stages=(stage,), mesh=mesh)
     jax.set_mesh(config.mesh.make())
     vocabulary = checkpoint.config.vocab_size
     place = rows_sharding(jax.sharding.get_mesh())

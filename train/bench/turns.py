@@ -32,7 +32,7 @@ def take_turns(
 
 
 @contextlib.contextmanager
-def worker(script: Path, side: str, *arguments: Path) -> Iterator[subprocess.Popen]:
+def worker(script: Path, side: str, *arguments: Path | str) -> Iterator[subprocess.Popen]:
     """The process of a side; it ends with the block."""
     command = [sys.executable, "-P", script, side, *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
