@@ -8,6 +8,7 @@ import contextlib
 import json
 import subprocess
 import sys
+from collections import ChainMap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,20 @@ Answer = dict[str, Any]
 
 
 def take_turns(
-    script: Path, arguments: Sequence[Path], sides: Sequence[str], repeats: int
+    script: Path,
+    arguments: Sequence[Path],
+    sides: Sequence[str],
+    repeats: int,
+    together: bool = True,
 ) -> tuple[dict[str, Answer], dict[str, list[Answer]]]:
-    """First answers, and those of `repeats` turns, by side."""
+    """First answers, and those of `repeats` turns, by side.
+
+    Turns go round `together`, with all sides in memory, or a side ends before the next one begins.
+    """
+    if not together:
+        alone = [take_turns(script, arguments, (side,), repeats) for side in sides]
+        ready, turns = zip(*alone, strict=True)
+        return dict(ChainMap(*ready)), dict(ChainMap(*turns))
     with contextlib.ExitStack() as stack:
         workers, ready = {}, {}
         for side in sides:
