@@ -1,6 +1,5 @@
 """What a model computes over packed batches, each program compiled once for every shape."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from modernbert_jax.heads import CausalLM, Classifier, MaskedLM, document_poolin
 from modernbert_jax.model import Encoder
 from modernbert_jax.packing import Rows, rows_from
 from modernbert_jax.pipeline import Pipeline
-from modernbert_jax.sharding import ROW_AXES, rows_sharding
+from modernbert_jax.sharding import row_pieces, rows_sharding
 
 BATCH_TOKENS = 8192
 """Tokens that are computed at once, unless a single row has more."""
@@ -44,7 +43,7 @@ class Programs:
         """For a head by its name in a checkpoint; `labels` are a classifier's outputs."""
         self.config, self.pipeline, self._labels = config, pipeline, labels
         self._mesh = mesh
-        self._pieces = math.prod(mesh.shape[axis] for axis in ROW_AXES) if mesh else 1
+        self._pieces = row_pieces(mesh.shape) if mesh else 1
         self._encoder = Encoder(config, runtime)
         modules = {"none": Encoder, "masked_lm": MaskedLM, "causal_lm": CausalLM}
         if head in modules:

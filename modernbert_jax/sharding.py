@@ -9,7 +9,7 @@ units and vocabulary are divided among devices.
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -159,6 +159,11 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
 def rows_sharding(mesh: Mesh) -> NamedSharding:
     """Of the arrays [B, T] of a batch: rows over `data` and `fsdp`, tokens over `context`."""
     return NamedSharding(mesh, RULES.spec("rows", "tokens"))
+
+
+def row_pieces(sizes: Mapping[str, int]) -> int:
+    """Into how many pieces a mesh of these axis sizes cuts the rows of a batch."""
+    return math.prod(sizes[axis] for axis in ROW_AXES)
 
 
 def free_axes() -> dict[str, int]:

@@ -58,13 +58,13 @@ def measure(options: Options) -> Iterator[Measurement]:
     Raises:
         RuntimeError: the sides disagree.
     """
-    for preset, steps, rows, axis in (
-        ("nano", 8, 4, "data"),
-        ("ettin-17m", 4, 4, "fsdp"),
-        ("base", 1, 2, "fsdp"),
+    for preset, steps, rows, axis, together in (
+        ("nano", 8, 4, "data", True),
+        ("ettin-17m", 4, 4, "fsdp", True),
+        ("base", 1, 2, "fsdp", False),
     ):
         config = ModernBertConfig.preset(preset)
-        for name, workload in workloads(steps, rows, axis, preset != "base").items():
+        for name, workload in workloads(steps, rows, axis, together).items():
             yield from compare(f"{preset}, {name}", config, workload, options.repeats)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 
 from modernbert_jax.errors import UserError, did_you_mean
-from modernbert_jax.sharding import AXES, MeshShape
+from modernbert_jax.sharding import AXES, MeshShape, row_pieces
 
 from ..config import PretrainConfig, Stage
 from ..metrics import peak_of
@@ -98,7 +98,7 @@ class _Planner:
     def __post_init__(self):
         self.mesh = self.shape.make(self.topology.devices)
         self.sizes = dict(self.mesh.shape)
-        self.pieces = self.sizes["data"] * self.sizes["fsdp"]
+        self.pieces = row_pieces(self.sizes)
         self.activations = Activations(self.config, self.stage, self.mesh)
         self.search = Search(
             microbatch_rows(self.stage, self.pieces),
