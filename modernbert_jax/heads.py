@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from modernbert_jax.config import ModernBertConfig, Runtime
-from modernbert_jax.model import ACTIVATION, Encoder, Linear, norm
+from modernbert_jax.model import ACTIVATION, Dropout, Encoder, Linear, norm
 
 
 class PredictionHead(nn.Module):
@@ -101,22 +101,26 @@ class Classifier(nn.Module):
         c = self.config
         self.encoder = Encoder(c, self.runtime)
         self.head = PredictionHead(c, self.runtime)
-        self.dropout = nn.Dropout(c.classifier_dropout)
+        self.dropout = Dropout(c.classifier_dropout)
         bias, dtype = c.classifier_bias or not c.causal, jnp.dtype(self.runtime.dtype)
         self.classifier = Linear(self.labels, "final", config=c, dtype=dtype, use_bias=bias)
 
-    def __call__(self, token_ids, segment_ids, positions, *, deterministic: bool = True):
+    def __call__(self, token_ids, segment_ids, positions, **options):
         """Logits of every token, float32 [B, T, labels]. Arguments as `Encoder.__call__`."""
-        hidden = self.hidden(token_ids, segment_ids, positions, deterministic=deterministic)
-        return self.logits(hidden, deterministic=deterministic)
+        return self.logits(self.hidden(token_ids, segment_ids, positions, **options), **options)
 
-    def hidden(self, token_ids, segment_ids, positions, *, deterministic: bool = True):
-        """Hidden states after the final norm, float32 [B, T, D]."""
-        return self.encoder(token_ids, segment_ids, positions, deterministic=deterministic)
+    def hidden(self, token_ids, segment_ids, positions, **options):
+        """Hidden states after the final norm, float32 [B, T, D]. As `Encoder.__call__`."""
+        return self.encoder(token_ids, segment_ids, positions, **options)
 
-    def logits(self, x: jax.Array, *, deterministic: bool = True) -> jax.Array:
-        """Head and classifier on tokens or pooled documents [..., D]: float32 [..., labels]."""
-        x = self.dropout(self.head(x), deterministic=deterministic)
+    def logits(
+        self, x: jax.Array, *, dropout_ids: jax.Array | None = None, deterministic: bool = True
+    ) -> jax.Array:
+        """Head and classifier on tokens or pooled documents [..., D]: float32 [..., labels].
+
+        `dropout_ids` [...] are those of the tokens or documents; see `Encoder.__call__`.
+        """
+        x = self.dropout(self.head(x), dropout_ids, deterministic)
         return self.classifier(x).astype(jnp.float32)
 
 

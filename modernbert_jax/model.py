@@ -5,8 +5,9 @@ Documents share a row; `segment_ids` keeps them apart and `positions` restarts i
 result for a document does not depend on its neighbours.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +30,33 @@ ACTIVATION: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": jnp.tanh,
 }
 
-KindContext = dict[LayerKind, tuple[KeyRanges, RopeTable]]
-"""What every layer of a kind needs of the batch, computed once before the first layer."""
+
+class Context(NamedTuple):
+    """What every layer of a kind needs of the batch, computed once before the first layer."""
+
+    ranges: KeyRanges
+    table: RopeTable
+    dropout_ids: jax.Array | None
+
+
+class Dropout(nn.Module):
+    """Zeroes features of x [..., D] at a rate, and scales the others (Srivastava et al. 2014)."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, ids: jax.Array | None, deterministic: bool) -> jax.Array:
+        """With `ids` [...], what a vector loses follows from its id, wherever in x it stands."""
+        if deterministic or not self.rate:
+            return x
+        key, rate = self.make_rng("dropout"), 1 - self.rate
+        if ids is None:
+            kept = jax.random.bernoulli(key, rate, x.shape)
+        else:
+            keys = jax.vmap(functools.partial(jax.random.fold_in, key))(ids.ravel())
+            draw = jax.vmap(lambda key: jax.random.bernoulli(key, rate, x.shape[-1:]))
+            kept = draw(keys).reshape(x.shape)
+        return jnp.where(kept, x / rate, 0)
 
 
 class Linear(nn.Module):
@@ -87,12 +113,14 @@ class Embeddings(nn.Module):
         shape = (c.vocab_size, c.hidden_size)
         self.embedding = self.param("embedding", truncated_normal(c, "in"), shape)
         self.norm = norm(c, "norm")
-        self.dropout = nn.Dropout(c.embedding_dropout)
+        self.dropout = Dropout(c.embedding_dropout)
 
-    def __call__(self, token_ids: jax.Array, deterministic: bool) -> jax.Array:
+    def __call__(
+        self, token_ids: jax.Array, dropout_ids: jax.Array | None, deterministic: bool
+    ) -> jax.Array:
         table = constrain(self.embedding, "vocab", None)
         x = constrain(table[token_ids], "rows", "tokens", None)
-        return self.dropout(self.norm(x), deterministic=deterministic)
+        return self.dropout(self.norm(x), dropout_ids, deterministic)
 
     def decode(self, x: jax.Array) -> jax.Array:
         """Scores of every token for x [..., D]: [..., V], in the dtype of x."""
@@ -108,7 +136,7 @@ class Attention(nn.Module):
     kind: LayerKind
 
     @nn.compact
-    def __call__(self, x, ranges: KeyRanges, table: RopeTable, deterministic: bool):
+    def __call__(self, x, context: Context, deterministic: bool):
         c, dtype = self.config, jnp.dtype(self.runtime.dtype)
         linear = {"config": c, "dtype": dtype, "use_bias": c.attention_bias, "divided": "heads"}
         qkv = Linear(c.hidden_size, "in", parts=3, name="Wqkv", **linear)(x)
@@ -118,13 +146,13 @@ class Attention(nn.Module):
             q,
             k,
             v,
-            ranges,
-            rope=table,
+            context.ranges,
+            rope=context.table,
             window=c.window(self.kind),
             implementation=self.runtime.attention_of(self.kind),
         )
         out = Linear(c.hidden_size, "out", name="Wo", **linear)(out.reshape(x.shape))
-        return nn.Dropout(c.attention_dropout)(out, deterministic=deterministic)
+        return Dropout(c.attention_dropout)(out, context.dropout_ids, deterministic)
 
 
 class GatedLinearUnit(nn.Module):
@@ -134,13 +162,13 @@ class GatedLinearUnit(nn.Module):
     runtime: Runtime
 
     @nn.compact
-    def __call__(self, x, deterministic: bool):
+    def __call__(self, x, context: Context, deterministic: bool):
         c = self.config
         dtype = jnp.dtype(self.runtime.dtype)
         linear = {"config": c, "dtype": dtype, "use_bias": c.mlp_bias, "divided": "mlp"}
         hidden, gate = Linear(c.intermediate_size, "in", parts=2, name="Wi", **linear)(x)
         hidden = ACTIVATION[c.hidden_activation](hidden) * gate
-        hidden = nn.Dropout(c.mlp_dropout)(hidden, deterministic=deterministic)
+        hidden = Dropout(c.mlp_dropout)(hidden, context.dropout_ids, deterministic)
         return Linear(c.hidden_size, "out", name="Wo", **linear)(hidden)
 
 
@@ -153,17 +181,17 @@ class Block(nn.Module):
     first: bool = False
 
     @nn.compact
-    def __call__(self, x, contexts: KindContext, deterministic: bool):
+    def __call__(self, x, contexts: dict[LayerKind, Context], deterministic: bool):
         c, r = self.config, self.runtime
         x = constrain(x, "rows", "tokens", None)
         # Other implementations have derivatives that `stream` has not.
         keep = stream if r.attention_of(self.kind) in ("auto", "xla_range") else lambda x: x
         x = keep(x)
         normed = x if self.first else norm(c, "attn_norm")(x)
-        ranges, table = contexts[self.kind]
-        x = x + Attention(c, r, self.kind, name="attn")(normed, ranges, table, deterministic)
+        context = contexts[self.kind]
+        x = x + Attention(c, r, self.kind, name="attn")(normed, context, deterministic)
         x = keep(x)
-        return x + GatedLinearUnit(c, r, name="mlp")(norm(c, "mlp_norm")(x), deterministic)
+        return x + GatedLinearUnit(c, r, name="mlp")(norm(c, "mlp_norm")(x), context, deterministic)
 
 
 class Group(nn.Module):
@@ -173,7 +201,7 @@ class Group(nn.Module):
     runtime: Runtime
 
     @nn.compact
-    def __call__(self, x, contexts: KindContext, deterministic: bool):
+    def __call__(self, x, contexts: dict[LayerKind, Context], deterministic: bool):
         for j, kind in enumerate(self.config.scan_plan.pattern):
             block = Block(self.config, self.runtime, kind, name=block_name(kind, j))
             x = block(x, contexts, deterministic)
@@ -210,6 +238,7 @@ class Encoder(nn.Module):
         positions: jax.Array,
         *,
         visible: jax.Array | None = None,
+        dropout_ids: jax.Array | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
         """Hidden states after the final norm, float32 [B, T, D].
@@ -220,17 +249,20 @@ class Encoder(nn.Module):
             positions: int32 [B, T], counting from 0 in every document.
             visible: boolean [B, T]; tokens that are not see the others and are seen by none. They
                 must be the last ones of a document. None is all.
+            dropout_ids: integers [B, T]; what a token loses follows from its id and the "dropout"
+                rng, so that it does not depend on how documents are packed. None: from its place.
             deterministic: False drops out, with the "dropout" rng.
         """
         c = self.config
-        contexts: KindContext = {
-            kind: (
+        contexts = {
+            kind: Context(
                 key_ranges(segment_ids, c.window(kind), causal=c.causal, visible=visible),
                 rope_table(positions, c.rope(kind)[0], c.head_dim, c.rope(kind)[1]),
+                dropout_ids,
             )
             for kind in sorted(set(c.layer_kinds))
         }
-        x = self.embeddings(token_ids, deterministic)
+        x = self.embeddings(token_ids, dropout_ids, deterministic)
         x = self.layer_0(x, contexts, deterministic)
         if c.scan_plan.groups:
             x, _ = self.groups(x, contexts, deterministic)

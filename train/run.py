@@ -153,6 +153,7 @@ class Run:
 
     def claim(self) -> None:
         """Writes the resolved configuration and the tokenizer."""
+        together("checked")  # none finds the folder half claimed
         if jax.process_index() == 0:
             self._write_claim()
         together("claimed")

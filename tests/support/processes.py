@@ -7,9 +7,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from modernbert_jax.train.config import PretrainConfig, to_json
+from modernbert_jax.train import config as pretraining
+from modernbert_jax.train.config import PretrainConfig
+from modernbert_jax.train.finetune import config as finetuning
+from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.metrics import read_rows
 
 PROGRAM = "import sys; from modernbert_jax.cli import main; sys.exit(main())"
@@ -28,16 +32,30 @@ def train_on(devices: int, meshes: dict[str, dict], script: Path, folder: Path) 
 
 
 class Processes:
-    """`pretrain` in `count` processes of `devices` pretended devices each, in a folder.
+    """A command in `count` processes of `devices` pretended devices each, in a folder.
 
-    Leaving the block ends what still runs. Output goes to `<folder>.log-<number>`.
+    What is run, `pretrain` or `finetune`, follows from the configuration; `sweep` gives the options
+    of a grid to run it over. Leaving the block ends what still runs. Output goes to
+    `<folder>.log-<number>`.
     """
 
-    def __init__(self, config: PretrainConfig, folder: Path, count: int, devices: int = 1):
+    def __init__(
+        self,
+        config: PretrainConfig | FinetuneConfig,
+        folder: Path,
+        count: int,
+        devices: int = 1,
+        sweep: Sequence[str] = (),
+    ):
         self.folder = folder
         config = dataclasses.replace(config, output=str(folder))
         file = folder.with_suffix(".json")
-        file.write_text(json.dumps(to_json(config)))
+        command = ["pretrain", str(file)]
+        kind = pretraining
+        if isinstance(config, FinetuneConfig):
+            command = ["sweep" if sweep else "finetune", str(file), *sweep]
+            kind = finetuning
+        file.write_text(json.dumps(kind.to_json(config)))
         several = ("--coordinator", f"127.0.0.1:{free_port()}", "--processes", str(count))
         self.logs = [folder.with_suffix(f".log-{i}") for i in range(count)]
         self.all = []
@@ -46,7 +64,7 @@ class Processes:
             with log.open("wb") as output:
                 self.all.append(
                     subprocess.Popen(
-                        [sys.executable, "-c", PROGRAM, "pretrain", str(file), *options],
+                        [sys.executable, "-c", PROGRAM, *command, *options],
                         env=os.environ
                         | {
                             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"
@@ -88,6 +106,13 @@ class Processes:
     def output(self) -> str:
         """What all have said."""
         return "\n".join(f"{log.name}:\n{log.read_text()}" for log in self.logs)
+
+
+def curve(folder: Path) -> list[tuple[float, ...]]:
+    """What a run's metrics say of training and evaluation, row by row."""
+    keys = ("step", "tokens", "loss", "grad_norm", "eval_loss", "score")
+    rows = read_rows(folder / "metrics.jsonl")
+    return [tuple(row[key] for key in keys if key in row) for row in rows]
 
 
 def free_port() -> int:

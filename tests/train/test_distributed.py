@@ -7,13 +7,12 @@ from pathlib import Path
 import corpus
 import numpy as np
 import pytest
-from processes import Processes
+from processes import Processes, curve
 
 from modernbert_jax import UserError, cli, convert
 from modernbert_jax.sharding import MeshShape
 from modernbert_jax.train import distributed
 from modernbert_jax.train.distributed import Launch
-from modernbert_jax.train.metrics import read_rows
 
 
 @pytest.mark.parametrize(
@@ -149,9 +148,3 @@ def close(got: Path, want: Path) -> None:
     """Within the noise of summing in another order."""
     for a, b in zip(curve(got), curve(want), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5)
-
-
-def curve(folder: Path) -> list[tuple[float, ...]]:
-    keys = ("step", "tokens", "loss", "grad_norm", "eval_loss")
-    rows = read_rows(folder / "metrics.jsonl")
-    return [tuple(row[key] for key in keys if key in row) for row in rows]

@@ -26,6 +26,8 @@ class Batch(NamedTuple):
     """[A, B, ...], as the objective has them."""
     weights: np.ndarray
     """float32 [A, B, S] or [A, B, T]."""
+    documents: np.ndarray
+    """int32 [A, B, S]: numbers of the documents, each with its own in all microbatches."""
     used: np.ndarray
     """How many of the microbatches hold anything, int32 []; the first ones."""
 
@@ -35,26 +37,27 @@ def fill(
 ) -> Batch:
     """One microbatch (A = 1) from rows of (example, sequence); targets where there are any."""
     documents = [examples[i].sequences[j] for row in rows for i, j in row]
-    numbers, k = [], 0
+    of_rows, k = [], 0
     for row in rows:
-        numbers.append(list(range(k, k + len(row))))
+        of_rows.append(list(range(k, k + len(row))))
         k += len(row)
-    numbers += [[]] * (shape.rows - len(rows))
-    laid_out = rows_from(documents, numbers, shape.length)
+    of_rows += [[]] * (shape.rows - len(rows))
+    laid_out = rows_from(documents, of_rows, shape.length)
     places = shape.documents if objective.level == "document" else shape.length
     targets = objective.empty(shape.rows, places)
     weights = np.zeros((shape.rows, places), np.float32)
+    numbers = np.zeros((shape.rows, shape.documents), np.int32)
     groups: dict[int, int] = {}
     for b, row in enumerate(rows):
         start = 0
         for s, (i, j) in enumerate(row):
+            numbers[b, s] = i + len(examples) * j
             at = Place(b, s, start, groups.setdefault(i, len(groups)))
             if examples[i].target is not None:
                 objective.put(targets, weights, examples[i].target, j, at)
             start += len(examples[i].sequences[j])
-    arrays = (*laid_out, targets, weights)
-    *laid_out, targets, weights = (x[None] for x in arrays)
-    return Batch(Rows(*laid_out), targets, weights, np.int32(1))
+    batch = Batch(Rows(*laid_out), targets, weights, numbers, np.int32(1))
+    return jax.tree.map(lambda x: x[None] if x.ndim else x, batch)
 
 
 def stack(parts: Sequence[Batch], shape: Shape, objective: Objective) -> Batch:
@@ -137,6 +140,5 @@ def place(batch: Batch, mesh: Mesh) -> Batch:
         return jax.make_array_from_callback(np.shape(x), sharding, lambda at: np.asarray(x)[at])
 
     rows = Rows(*(put(x, None, "rows", "tokens") for x in batch.rows))
-    return Batch(
-        rows, put(batch.targets, None, "rows"), put(batch.weights, None, "rows"), put(batch.used)
-    )
+    of_rows = (put(x, None, "rows") for x in (batch.targets, batch.weights, batch.documents))
+    return Batch(rows, *of_rows, put(batch.used))

@@ -72,7 +72,6 @@ def choose(
     """The shape in which batches of so many examples leave the least empty.
 
     It follows from the lengths and the platform, not from a seed: batches are laid out on trial.
-    All meshes that divide it evenly get the same, and so the same dropout.
 
     Args:
         lengths: of all examples.
@@ -83,9 +82,7 @@ def choose(
     """
     width = max(len(of_one) for of_one in lengths) if coupled else 1
     trials = _trials(lengths, examples)
-    shape = _best(trials, lengths, width, most_tokens, (1, 1))
-    if shape.rows % pieces[0] or shape.length % (8 * pieces[1]):
-        shape = _best(trials, lengths, width, most_tokens, pieces)
+    shape = _best(trials, lengths, width, most_tokens, pieces)
     return dataclasses.replace(shape, microbatches=_most(lengths, examples, shape, coupled))
 
 

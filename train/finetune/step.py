@@ -31,6 +31,9 @@ from .start import in_training
 _ADAPTERS = 2**32 - 2
 """Folded into the key for new adapters; no update is numbered so."""
 
+_APART = 2**16
+"""Between the dropout ids of the first tokens of two documents."""
+
 
 class Best(NamedTuple):
     """The model with the best score so far."""
@@ -132,20 +135,23 @@ class Learner:
             tree_shardings(shapes, mesh),
         )
 
-    def sums(
-        self, params: Any, rows: Rows, targets: jax.Array, weights: jax.Array, key=None
-    ) -> tuple[jax.Array, Sums]:
-        """Logits [B, S, K] or [B, T, K] of a microbatch, and its loss; drops out if given a key."""
+    def sums(self, params: Any, batch: Batch, number: Any, key=None) -> tuple[jax.Array, Sums]:
+        """Logits [B, S, K] or [B, T, K] of a microbatch, and its loss; drops out if given a key.
+
+        What is dropped of a document follows from its number in the batch, wherever it is packed.
+        """
+        rows, targets, weights, documents = jax.tree.map(lambda x: x[number], batch[:4])
         model = self.model if key is None else in_training(self.config, self.model)
         bound = Classifier(model, self.config.runtime, self.outputs).bind(
             {"params": params}, rngs=None if key is None else {"dropout": key}
         )
-        plain = key is None
-        x = bound.hidden(*rows, deterministic=plain)
+        dropout = {"deterministic": key is None, "dropout_ids": _of_tokens(documents, rows)}
+        x = bound.hidden(*rows, **dropout)
         if self.objective.level == "document":
             x = pool(x, rows.segment_ids, self.documents, document_pooling(self.model))
             x = constrain(x, "rows", None, None)
-        logits = bound.logits(x, deterministic=plain)
+            dropout["dropout_ids"] = documents
+        logits = bound.logits(x, **dropout)
         return logits, self.objective.sums(logits, targets, weights, rows.segment_ids)
 
     def train_step(self, state: State) -> TrainStep:
@@ -159,8 +165,7 @@ class Learner:
         """The compiled forward pass of the first microbatch, results whole on every device."""
 
         def forward(trained: Any, fixed: Any, batch: Batch) -> tuple[jax.Array, Sums]:
-            rows, targets, weights = jax.tree.map(lambda x: x[0], batch[:3])
-            return self.sums(self.partition.join(trained, fixed), rows, targets, weights)
+            return self.sums(self.partition.join(trained, fixed), batch, 0)
 
         mesh = jax.sharding.get_mesh()
         return jax.jit(forward, out_shardings=None if mesh.empty else NamedSharding(mesh, P()))
@@ -201,11 +206,11 @@ class Learner:
     def _summed(self, trained: Any, fixed: Any, batch: Batch, key: jax.Array) -> tuple[Sums, Any]:
         """Sums and gradients over the microbatches that are in use."""
 
+        dropout, adapters = jax.random.split(key)
+
         def loss(trained, number):
-            piece = jax.tree.map(lambda x: x[number], batch[:3])
-            dropout, adapters = jax.random.split(jax.random.fold_in(key, number))
             params = self.partition.join(trained, fixed, adapters)
-            _, sums = self.sums(params, *piece, dropout)
+            _, sums = self.sums(params, batch, number, dropout)
             return sums.loss, sums
 
         def add(number, total):
@@ -214,6 +219,12 @@ class Learner:
 
         zero = Sums(jnp.zeros([], jnp.float32), jnp.zeros([], jnp.float32))
         return jax.lax.fori_loop(0, batch.used, add, (zero, optax.tree.zeros_like(trained)))
+
+
+def _of_tokens(documents: jax.Array, rows: Rows) -> jax.Array:
+    """Dropout ids of tokens [B, T] from the numbers of their documents [B, S]."""
+    numbers = jnp.take_along_axis(documents, jnp.maximum(rows.segment_ids - 1, 0), axis=1)
+    return _APART * numbers + rows.positions
 
 
 def _decayed(decay: Any) -> optax.GradientTransformation:

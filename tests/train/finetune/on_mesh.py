@@ -34,7 +34,6 @@ def main(folder: Path) -> None:
             learning_rate=1e-3,
             epochs=2,
             batch_examples=16,
-            attention_dropout=0.0,
             log_every=1,
             mesh=MeshShape(**shape),
         )

@@ -155,6 +155,28 @@ def test_packed_equals_alone(kind, tokenizer):
         np.testing.assert_allclose(a, b, atol=2e-5 * max(np.abs(b).max(), 1e-3))
 
 
+@pytest.mark.parametrize("kind", ["classification", "tokens"])
+def test_dropout_does_not_depend_on_the_layout(kind, tokenizer):
+    """A document loses the same features, whatever it shares its row and its microbatch with."""
+    task, examples = examples_of(kind, tokenizer)
+    learner, params = learner_of(task)
+    rates = dict.fromkeys(("attention", "classifier", "mlp", "embedding"), 0.3)
+    rates = {f"{name}_dropout": rate for name, rate in rates.items()}
+    learner = dataclasses.replace(learner, config=dataclasses.replace(learner.config, **rates))
+    of, lengths = learner.objective, shapes.lengths_of(examples)
+    summed = jax.jit(lambda batch, seed: learner._summed(params, {}, batch, jax.random.key(seed)))
+    packed, single = (
+        batches.stack([batches.fill(examples, rows, SHAPE, of) for rows in layout], SHAPE, of)
+        for layout in (shapes.arrange(lengths, SHAPE), alone(examples, coupled=False))
+    )
+    (sums, grads), (wanted, wanted_grads) = summed(packed, 0), summed(single, 0)
+    loss, other = float(sums.loss), float(summed(packed, 1)[0].loss)
+    assert loss == pytest.approx(float(wanted.loss), rel=1e-5)
+    assert abs(loss - other) > 1e-3 * loss
+    for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(wanted_grads), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5 * max(np.abs(b).max(), 1e-3))
+
+
 def test_an_empty_batch_has_no_nan(tokenizer):
     """Places without documents leave no trace in any gradient."""
     logits = {"document": (2, 4, 3), "token": (2, 16, 2)}

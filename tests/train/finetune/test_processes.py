@@ -1,0 +1,129 @@
+"""Fine-tuning in several processes: the run of one, stopped and killed as pretraining is."""
+
+import dataclasses
+import json
+import signal
+from pathlib import Path
+
+import corpus
+import jax
+import labelled
+import numpy as np
+import pytest
+from processes import Processes, curve
+
+from modernbert_jax import convert
+from modernbert_jax.train.finetune.config import FinetuneConfig
+from modernbert_jax.train.tasks import TASKS
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """Where models, data and runs lie."""
+    return tmp_path_factory.mktemp("finetune")
+
+
+@pytest.fixture(scope="module")
+def config(place) -> FinetuneConfig:
+    """One layer, 16 updates, a checkpoint at every fourth."""
+    labelled.checkpoint(place / "base", corpus.make_tokenizer(), num_hidden_layers=1)
+    labelled.write(place / "train.jsonl", labelled.tokens(64))
+    labelled.write(place / "dev.jsonl", labelled.tokens(24, 1))
+    return FinetuneConfig(
+        task=TASKS["tokens"](max_length=64, stride=16),
+        model=str(place / "base"),
+        train=str(place / "train.jsonl"),
+        validation=str(place / "dev.jsonl"),
+        learning_rate=4e-3,
+        epochs=4,
+        batch_examples=16,
+        log_every=1,
+        save_every=4,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(place, config) -> Path:
+    """The run of two processes that was never stopped."""
+    with Processes(config, place / "whole", count=2) as both:
+        assert both.wait() == [0, 0], both.output()
+    assert "finished; the model lies in" in both.logs[0].read_text()
+    assert "finished" not in both.logs[1].read_text()
+    return place / "whole"
+
+
+def test_two_processes_train_as_one(place, config, whole):
+    with Processes(config, place / "alone", count=1) as one:
+        assert one.wait() == [0], one.output()
+    close(place / "alone", whole)
+
+
+@pytest.mark.slow
+def test_so_do_four_of_two_devices(place, config, whole):
+    with Processes(config, place / "four", count=4, devices=2) as four:
+        assert four.wait() == [0] * 4, four.output()
+    close(place / "four", whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victims", [(0,), (1,), (0, 1)])
+def test_killed_it_ends_and_resumes_bit_for_bit(place, config, whole, victims):
+    folder = place / f"killed-{len(victims)}-{victims[0]}"
+    with Processes(config, folder, count=2) as both:
+        both.reach(6)
+        for victim in victims:
+            both.all[victim].kill()
+        codes = both.wait(150)
+    assert [codes[v] for v in victims] == [-signal.SIGKILL] * len(victims)
+    assert 0 not in codes, both.output()
+    with Processes(config, folder, count=2) as both:
+        assert both.wait() == [0, 0], both.output()
+    assert curve(folder) == curve(whole)
+    assert convert.verify(folder / "export", whole / "export", tolerance=0.0).equal
+
+
+@pytest.mark.slow
+def test_asking_one_process_to_stop_stops_both_and_one_can_go_on(place, config, whole):
+    folder = place / "asked"
+    config = dataclasses.replace(config, epochs=200)
+    with Processes(config, folder, count=2) as both:
+        both.reach(6)
+        both.all[1].send_signal(signal.SIGTERM)
+        assert both.wait() == [0, 0], both.output()
+    assert "stopped, checkpoint saved; run the same" in both.logs[0].read_text()
+    stopped = both.reached()
+    assert 6 <= stopped < 800
+    assert max(int(p.name) for p in (folder / "checkpoints").iterdir()) == stopped
+    with Processes(config, folder, count=1) as one:
+        one.reach(stopped + 2)
+        one.all[0].send_signal(signal.SIGTERM)
+        assert one.wait() == [0], one.output()
+    assert f"resuming at update {stopped}" in one.output()
+
+
+@pytest.mark.slow
+def test_processes_sweep_as_one(place, config):
+    grid = ("--grid.learning-rate", "1e-3", "4e-3", "--grid.seed", "1", "2")
+    config = dataclasses.replace(config, epochs=1)
+    tables = []
+    for count in (1, 2):
+        folder = place / f"sweep-{count}"
+        with Processes(config, folder, count, sweep=grid) as some:
+            assert some.wait() == [0] * count, some.output()
+        tables.append(json.loads((folder / "sweep.json").read_text()))
+        best = Path(tables[-1]["best_run"])
+        assert [p.parent for p in folder.glob("runs/*/export")] == [best]
+    one, two = tables
+    assert Path(one["best_run"]).name == Path(two["best_run"]).name
+    for a, b in zip(one["settings"], two["settings"], strict=True):
+        for name, value in a["best"].items():
+            assert b["best"][name]["mean"] == pytest.approx(value["mean"], rel=1e-4), name
+
+
+def close(got: Path, want: Path) -> None:
+    """The same curve and the same model, within the noise of summing in another order."""
+    for a, b in zip(curve(got), curve(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4)
+    a, b = (convert.load(folder / "export").params for folder in (got, want))
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, atol=2e-3 * np.abs(y).max())
