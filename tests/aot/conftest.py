@@ -25,6 +25,20 @@ else:
     collect_ignore_glob = ["test_*.py"]
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Prints what tests have counted, in whichever process they ran."""
+    reports = (report for of in ("passed", "failed") for report in terminalreporter.getreports(of))
+    counted = [
+        line
+        for report in sorted(reports, key=lambda report: report.nodeid)
+        for name, lines in report.user_properties
+        for line in (lines if name == "counted" else ())
+    ]
+    if counted:
+        terminalreporter.section("counted in compiled programs")
+        terminalreporter.write("\n".join([*counted, ""]))
+
+
 @pytest.fixture(scope="session")
 def devices():
     """All devices of an absent accelerator, by the name of its target."""

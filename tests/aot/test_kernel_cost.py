@@ -146,11 +146,10 @@ def table():
     return rows
 
 
-def test_cost(table, capsys):
-    with capsys.disabled():
-        print(f"\nmillions of cycles, forward and backward: {LENGTH} tokens, {HEADS} heads, v5e")
-        for row, cycles in table.items():
-            print(f"  {row:30s} {cycles / 1e6:7.2f}")
+def test_cost(table, record_property):
+    title = f"millions of cycles, forward and backward: {LENGTH} tokens, {HEADS} heads, v5e"
+    lines = (f"  {row:30s} {cycles / 1e6:7.2f}" for row, cycles in table.items())
+    record_property("counted", [title, *lines])
     sliding, full = (
         min(cycles for row, cycles in table.items() if row.startswith(what) and "splash" in row)
         for what in ("sliding", "any documents")

@@ -126,25 +126,23 @@ def loops(ptx: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def report(capsys, target, what, found):
-    with capsys.disabled():
-        for k in found:
-            print(
-                f"\n{target:5}{what:22}{k.name:14}{k.warps:2} warps {k.registers:4} registers "
-                f"{k.spilled:4} B spilled {k.shared:7,} B shared "
-                f"{k.warps_at_once(target):3} warps at once  loops {k.loops}",
-                end="",
-            )
+def told(target, what, found):
+    return [
+        f"{target:5}{what:22}{k.name:14}{k.warps:2} warps {k.registers:4} registers "
+        f"{k.spilled:4} B spilled {k.shared:7,} B shared "
+        f"{k.warps_at_once(target):3} warps at once  loops {k.loops}"
+        for k in found
+    ]
 
 
 @pytest.mark.parametrize("kind", WINDOWS)
 @pytest.mark.parametrize("target", GPUS)
 def test_the_models_shape_is_compiled_in_linear_memory_without_spills(
-    on_mesh, capsys, target, kind
+    on_mesh, record_property, target, kind
 ):
     short, long = (lowered(on_mesh, target, WINDOWS[kind], n) for n in (1024, 8192))
     found = kernels(long, target)
-    report(capsys, target, kind, found)
+    record_property("counted", told(target, kind, found))
     assert [k.name for k in found] == ["attention_fwd", "attention_dkv", "attention_dq"]
     assert not any(k.spilled for k in found)
     temporary = [x.compile().memory_analysis().temp_size_in_bytes for x in (short, long)]
@@ -163,9 +161,9 @@ def test_the_models_shape_is_compiled_in_linear_memory_without_spills(
     ],
 )
 @pytest.mark.parametrize("target", GPUS)
-def test_other_shapes_do_not_spill_either(on_mesh, capsys, target, kind, head_dim, dtype):
+def test_other_shapes_do_not_spill_either(on_mesh, record_property, target, kind, head_dim, dtype):
     found = kernels(lowered(on_mesh, target, WINDOWS[kind], 1024, head_dim, dtype), target)
-    report(capsys, target, f"{kind}, {head_dim} {dtype}", found)
+    record_property("counted", told(target, f"{kind}, {head_dim} {dtype}", found))
     assert len(found) == 3
     assert not any(k.spilled for k in found)
 
