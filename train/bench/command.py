@@ -10,7 +10,6 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from modernbert_jax.files import write_json
-from modernbert_jax.host_memory import keep_freed_on_cpu
 
 from . import Options, rows, run
 
@@ -92,6 +91,7 @@ def finetune(args: Sequence[str], parse: Callable[..., Any]) -> int:
         config: kind = default,
         seeds: tuple[int, ...] = (0, 1, 2),
         sides: tuple[str, ...] = ("ours", "random", "words", "trainer"),
+        cpu_devices: int = 1,
         json: Path | None = None,
     ) -> dict[str, Any]:
         """Fine-tunes beside transformers' Trainer, random weights and a bag of words.
@@ -102,14 +102,16 @@ def finetune(args: Sequence[str], parse: Callable[..., Any]) -> int:
             config: The run; its --validation is what is compared on.
             seeds: One turn for each. The bag of words has no seed, and takes one turn.
             sides: Of ours, random, words and trainer those to compare.
+            cpu_devices: Devices that a CPU poses as; the Trainer takes all cores anyway.
             json: File to write the numbers to.
         """
         return locals()
 
     given = parse(arguments, "bench finetune CONFIG", args)
+    from ..distributed import Launch
     from . import finetune as suite
 
-    keep_freed_on_cpu()
+    Launch(cpu_devices=given["cpu_devices"]).join()
     config, turns = given["config"], []
     for turn in suite.compare(config, given["seeds"], given["sides"]):
         score = turn.metrics[config.task.best_metric]
