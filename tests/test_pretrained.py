@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 
 import hf_directory
 import huggingface_hub
@@ -225,6 +226,7 @@ def test_devices_share_the_work(directory):
     """On every kind of mesh the same comes out as on one device, and each holds its part."""
     program = """
 import sys
+import types
 import jax, numpy as np
 jax.config.update("jax_num_cpu_devices", 4)
 from modernbert_jax import ModernBert
@@ -249,3 +251,9 @@ for sizes in ({}, {"data": 3}, {"data": 2, "tensor": 2}, {"fsdp": 4}, {"context"
     command = [sys.executable, "-c", program, directory]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout.split() == ["True"] * 10, done.stdout + done.stderr
+
+
+def test_a_mesh_of_several_processes_is_refused(directory):
+    mesh = types.SimpleNamespace(is_multi_process=True)
+    with pytest.raises(UserError, match=r"devices of other processes; give jax\.local_devices"):
+        ModernBert.from_pretrained(directory, mesh=mesh)
