@@ -105,13 +105,19 @@ class Classifier(nn.Module):
         bias, dtype = c.classifier_bias or not c.causal, jnp.dtype(self.runtime.dtype)
         self.classifier = Linear(self.labels, "final", config=c, dtype=dtype, use_bias=bias)
 
-    def __call__(self, token_ids, segment_ids, positions, **options):
+    def __call__(
+        self, token_ids, segment_ids, positions, *, dropout_ids=None, deterministic: bool = True
+    ):
         """Logits of every token, float32 [B, T, labels]. Arguments as `Encoder.__call__`."""
-        return self.logits(self.hidden(token_ids, segment_ids, positions, **options), **options)
+        dropout = {"dropout_ids": dropout_ids, "deterministic": deterministic}
+        return self.logits(self.hidden(token_ids, segment_ids, positions, **dropout), **dropout)
 
-    def hidden(self, token_ids, segment_ids, positions, **options):
+    def hidden(
+        self, token_ids, segment_ids, positions, *, dropout_ids=None, deterministic: bool = True
+    ):
         """Hidden states after the final norm, float32 [B, T, D]. As `Encoder.__call__`."""
-        return self.encoder(token_ids, segment_ids, positions, **options)
+        dropout = {"dropout_ids": dropout_ids, "deterministic": deterministic}
+        return self.encoder(token_ids, segment_ids, positions, **dropout)
 
     def logits(
         self, x: jax.Array, *, dropout_ids: jax.Array | None = None, deterministic: bool = True

@@ -49,14 +49,14 @@ class Dropout(nn.Module):
         """With `ids` [...], what a vector loses follows from its id, wherever in x it stands."""
         if deterministic or not self.rate:
             return x
-        key, rate = self.make_rng("dropout"), 1 - self.rate
+        key, share = self.make_rng("dropout"), 1 - self.rate
         if ids is None:
-            kept = jax.random.bernoulli(key, rate, x.shape)
+            kept = jax.random.bernoulli(key, share, x.shape)
         else:
             keys = jax.vmap(functools.partial(jax.random.fold_in, key))(ids.ravel())
-            draw = jax.vmap(lambda key: jax.random.bernoulli(key, rate, x.shape[-1:]))
+            draw = jax.vmap(lambda key: jax.random.bernoulli(key, share, x.shape[-1:]))
             kept = draw(keys).reshape(x.shape)
-        return jnp.where(kept, x / rate, 0)
+        return jnp.where(kept, x / share, 0)
 
 
 class Linear(nn.Module):
