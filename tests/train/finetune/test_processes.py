@@ -16,6 +16,8 @@ from modernbert_jax import convert
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.tasks import TASKS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
@@ -58,14 +60,12 @@ def test_two_processes_train_as_one(place, config, whole):
     close(place / "alone", whole)
 
 
-@pytest.mark.slow
 def test_so_do_four_of_two_devices(place, config, whole):
     with Processes(config, place / "four", count=4, devices=2) as four:
         assert four.wait() == [0] * 4, four.output()
     close(place / "four", whole)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("victims", [(0,), (1,), (0, 1)])
 def test_killed_it_ends_and_resumes_bit_for_bit(place, config, whole, victims):
     folder = place / f"killed-{len(victims)}-{victims[0]}"
@@ -82,7 +82,6 @@ def test_killed_it_ends_and_resumes_bit_for_bit(place, config, whole, victims):
     assert convert.verify(folder / "export", whole / "export", tolerance=0.0).equal
 
 
-@pytest.mark.slow
 def test_asking_one_process_to_stop_stops_both_and_one_can_go_on(place, config, whole):
     folder = place / "asked"
     config = dataclasses.replace(config, epochs=200)
@@ -101,7 +100,6 @@ def test_asking_one_process_to_stop_stops_both_and_one_can_go_on(place, config, 
     assert f"resuming at update {stopped}" in one.output()
 
 
-@pytest.mark.slow
 def test_processes_sweep_as_one(place, config):
     grid = ("--grid.learning-rate", "1e-3", "4e-3", "--grid.seed", "1", "2")
     config = dataclasses.replace(config, epochs=1)
