@@ -16,6 +16,7 @@ from modernbert_jax import convert, sharding
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError
 from modernbert_jax.files import read_json, whole_directory, write_json
+from modernbert_jax.tokenizer import Tokenizer
 
 from .batch_size import microbatches
 from .config import PretrainConfig, Stage, differences, from_json, to_json
@@ -153,17 +154,7 @@ class Run:
 
     def claim(self) -> None:
         """Writes the resolved configuration and the tokenizer."""
-        together("checked")  # none finds the folder half claimed
-        if jax.process_index() == 0:
-            self._write_claim()
-        together("claimed")
-
-    def _write_claim(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "config.json", to_json(self.config))
-        if not (self.folder / "tokenizer").exists():
-            with whole_directory(self.folder / "tokenizer") as temporary:
-                self.data.tokenizer.save(temporary)
+        claim(self.folder, to_json(self.config), self.data.tokenizer)
 
     def _check_folder(self) -> None:
         """Refuses a folder that holds something else, or a run with another configuration."""
@@ -207,6 +198,18 @@ def together(what: str) -> None:
     """Waits until every process has come this far."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
+
+
+def claim(folder: Path, config: dict[str, Any], tokenizer: Tokenizer) -> None:
+    """Makes a folder that all processes have checked a run's: its configuration and tokenizer."""
+    together("checked")  # none finds the folder half claimed
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", config)
+        if not (folder / "tokenizer").exists():
+            with whole_directory(folder / "tokenizer") as temporary:
+                tokenizer.save(temporary)
+    together("claimed")
 
 
 def use_compile_cache() -> None:

@@ -13,10 +13,10 @@ from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.convert import names
 from modernbert_jax.errors import UserError
-from modernbert_jax.files import read_json, whole_directory, whole_file, write_json
+from modernbert_jax.files import read_json, whole_file, write_json
 
 from ..config import differences
-from ..run import together, whole
+from ..run import claim, together, whole
 from ..tasks import Task
 from . import card, peft
 from .config import FinetuneConfig, task_json, to_json
@@ -63,14 +63,7 @@ class Run:
 
     def claim(self, start: Start) -> None:
         """Writes the resolved configuration and the tokenizer."""
-        together("checked")  # none finds the folder half claimed
-        if jax.process_index() == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(self.folder / "config.json", to_json(self.config))
-            if not (self.folder / "tokenizer").exists():
-                with whole_directory(self.folder / "tokenizer") as temporary:
-                    start.tokenizer.save(temporary)
-        together("claimed")
+        claim(self.folder, to_json(self.config), start.tokenizer)
 
     def metadata(self, session: Session, start: Start) -> dict[str, Any]:
         """What a checkpoint has to know to be a model of its own."""
