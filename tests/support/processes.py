@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -106,6 +107,24 @@ class Processes:
     def output(self) -> str:
         """What all have said."""
         return "\n".join(f"{log.name}:\n{log.read_text()}" for log in self.logs)
+
+
+def kill_and_resume(
+    config: PretrainConfig | FinetuneConfig, folder: Path, at: int, victims: Sequence[int]
+) -> None:
+    """Kills some of two processes behind a step, and lets two others finish.
+
+    Assertions fail if one that is left does not end by itself, or ends as if nothing had happened.
+    """
+    with Processes(config, folder, count=2) as both:
+        both.reach(at)
+        for victim in victims:
+            both.all[victim].kill()
+        codes = both.wait(150)
+    assert [codes[v] for v in victims] == [-signal.SIGKILL] * len(victims)
+    assert 0 not in codes, both.output()
+    with Processes(config, folder, count=2) as both:
+        assert both.wait() == [0, 0], both.output()
 
 
 def curve(folder: Path) -> list[tuple[float, ...]]:

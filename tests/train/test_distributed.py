@@ -7,7 +7,7 @@ from pathlib import Path
 import corpus
 import numpy as np
 import pytest
-from processes import Processes, curve
+from processes import Processes, curve, kill_and_resume
 
 from modernbert_jax import UserError, cli, convert
 from modernbert_jax.sharding import MeshShape
@@ -111,15 +111,7 @@ def test_processes_train_as_one(place, config, whole, count):
 def test_killed_it_ends_and_resumes_bit_for_bit(place, config, whole, victims):
     """Those that are left end by themselves, and say so; nobody hangs."""
     folder = place / f"killed-{len(victims)}-{victims[0]}"
-    with Processes(config, folder, count=2) as both:
-        both.reach(9)
-        for victim in victims:
-            both.all[victim].kill()
-        codes = both.wait(150)
-    assert [codes[v] for v in victims] == [-signal.SIGKILL] * len(victims)
-    assert 0 not in codes, both.output()
-    with Processes(config, folder, count=2) as both:
-        assert both.wait() == [0, 0], both.output()
+    kill_and_resume(config, folder, 9, victims)
     assert curve(folder) == curve(whole)
     assert convert.verify(folder / "export", whole / "export", tolerance=0.0).equal
 

@@ -10,7 +10,7 @@ import jax
 import labelled
 import numpy as np
 import pytest
-from processes import Processes, curve
+from processes import Processes, curve, kill_and_resume
 
 from modernbert_jax import convert
 from modernbert_jax.train.finetune.config import FinetuneConfig
@@ -69,15 +69,7 @@ def test_so_do_four_of_two_devices(place, config, whole):
 @pytest.mark.parametrize("victims", [(0,), (1,), (0, 1)])
 def test_killed_it_ends_and_resumes_bit_for_bit(place, config, whole, victims):
     folder = place / f"killed-{len(victims)}-{victims[0]}"
-    with Processes(config, folder, count=2) as both:
-        both.reach(6)
-        for victim in victims:
-            both.all[victim].kill()
-        codes = both.wait(150)
-    assert [codes[v] for v in victims] == [-signal.SIGKILL] * len(victims)
-    assert 0 not in codes, both.output()
-    with Processes(config, folder, count=2) as both:
-        assert both.wait() == [0, 0], both.output()
+    kill_and_resume(config, folder, 6, victims)
     assert curve(folder) == curve(whole)
     assert convert.verify(folder / "export", whole / "export", tolerance=0.0).equal
 
