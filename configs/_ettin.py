@@ -8,7 +8,7 @@ third of the last two.
 from typing import NamedTuple
 
 from modernbert_jax.config import ModernBertConfig, Runtime
-from modernbert_jax.train.config import PretrainConfig, Stage
+from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
 
 from .base import BILLION
 

@@ -7,7 +7,7 @@ The data need rows of 1,024 and of 8,192 tokens. Batches are those of eight GPUs
 """
 
 from modernbert_jax.config import ModernBertConfig, Runtime
-from modernbert_jax.train.config import PretrainConfig, Stage
+from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
 
 BILLION = 10**9
 

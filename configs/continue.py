@@ -11,7 +11,7 @@ again over the last fifth.
 """
 
 from modernbert_jax.config import ModernBertConfig, Runtime
-from modernbert_jax.train.config import PretrainConfig, Stage
+from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
 
 from .base import BILLION
 

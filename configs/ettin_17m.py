@@ -1,6 +1,6 @@
 """Ettin 17m: modernbert-jax pretrain ettin-17m --data DATA."""
 
-from modernbert_jax.train.config import PretrainConfig
+from modernbert_jax.train.pretrain.config import PretrainConfig
 
 from . import _ettin
 

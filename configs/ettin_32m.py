@@ -1,6 +1,6 @@
 """Ettin 32m: modernbert-jax pretrain ettin-32m --data DATA."""
 
-from modernbert_jax.train.config import PretrainConfig
+from modernbert_jax.train.pretrain.config import PretrainConfig
 
 from . import _ettin
 

@@ -1,6 +1,6 @@
 """Ettin 400m: modernbert-jax pretrain ettin-400m --data DATA."""
 
-from modernbert_jax.train.config import PretrainConfig
+from modernbert_jax.train.pretrain.config import PretrainConfig
 
 from . import _ettin
 

@@ -1,6 +1,6 @@
 """Ettin 68m: modernbert-jax pretrain ettin-68m --data DATA."""
 
-from modernbert_jax.train.config import PretrainConfig
+from modernbert_jax.train.pretrain.config import PretrainConfig
 
 from . import _ettin
 

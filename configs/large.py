@@ -11,7 +11,7 @@ need rows of 1,024 and of 8,192 tokens.
 """
 
 from modernbert_jax.config import ModernBertConfig, Runtime
-from modernbert_jax.train.config import PretrainConfig, Stage
+from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
 
 from . import base
 from .base import BILLION

@@ -10,7 +10,7 @@ with the rotary thetas of the long ones; long rows follow while the learning rat
 """
 
 from modernbert_jax.config import ModernBertConfig, Runtime
-from modernbert_jax.train.config import PretrainConfig, Stage
+from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
 
 from .base import BILLION
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from modernbert_jax.errors import UserError, did_you_mean
-from modernbert_jax.files import whole_directory, whole_file
+from modernbert_jax.io.files import whole_directory, whole_file
 
 from . import flexbert, huggingface, lazy, modules, native, pylate, run, sentence_transformers
 from .average import average

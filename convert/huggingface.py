@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modernbert_jax import files, hf_config
+from modernbert_jax import hf_config
 from modernbert_jax import tokenizer as tokenizers
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError, did_you_mean, together
+from modernbert_jax.io import files
 from modernbert_jax.pipeline import Dense
 
 from . import lazy, modules, names, tensors

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from modernbert_jax import files
 from modernbert_jax.errors import UserError, first_line
+from modernbert_jax.io import files
 
 from . import huggingface, lazy, names
 from .checkpoint import Checkpoint, Layout, loaded

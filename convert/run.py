@@ -9,9 +9,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from modernbert_jax import checksums
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError, first_line
+from modernbert_jax.io import checksums
 from modernbert_jax.tokenizer import FILES
 
 from . import names

@@ -5,8 +5,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from modernbert_jax import files
 from modernbert_jax.errors import UserError
+from modernbert_jax.io import files
 
 from . import lazy, safetensors_file, torch_file
 

@@ -1,6 +1,10 @@
 """ModernBERT for JAX: pretrain, convert and run the modern encoder on TPU, GPU and CPU."""
 
-from importlib.metadata import version
+import importlib
+import pkgutil
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modernbert_jax.config import ModernBertConfig, Runtime
@@ -10,13 +14,41 @@ if TYPE_CHECKING:
     from modernbert_jax.pretrained import ModernBert
 
 __all__ = ["ModernBert", "ModernBertConfig", "Runtime", "UserError", "__version__"]
-__version__ = version("modernbert-jax")
+
+
+def _checkout() -> Path | None:
+    """The root of the checkout that this package is imported from; None where it is installed."""
+    root = Path(__file__).resolve().parents[1]
+    return root if (root / "pyproject.toml").is_file() and (root / "train").is_dir() else None
+
+
+_root = _checkout()
+if _root is not None:
+    # In a checkout convert/, train/ and configs/ stand beside this package, not inside it.
+    __path__ = [*__path__, str(_root)]
+try:
+    __version__ = version("modernbert-jax")
+except PackageNotFoundError:
+    if _root is None:
+        raise
+    __version__ = tomllib.loads((_root / "pyproject.toml").read_text())["project"]["version"]
+
+
+def _submodules() -> set[str]:
+    """Names of the modules and packages directly below this one."""
+    return {module.name for module in pkgutil.iter_modules(__path__)} - {__name__}
 
 
 def __getattr__(name: str):
-    """Imports `ModernBert`, and with it the converters, only when it is asked for."""
+    """Import `ModernBert` or a submodule when it is first asked for."""
     if name == "ModernBert":
         from modernbert_jax.pretrained import ModernBert
 
         return ModernBert
+    if not name.startswith("_") and name in _submodules():
+        return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_submodules()})

@@ -11,16 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from modernbert_jax import convert, hub, late_interaction
+from modernbert_jax import convert, late_interaction
 from modernbert_jax.attention import check_name
-from modernbert_jax.batching import Documents
 from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.convert import lazy
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.heads import POOLINGS, CausalLM, Classifier, MaskedLM
+from modernbert_jax.inference.batching import Documents
+from modernbert_jax.inference.runner import BATCH_TOKENS, Programs
+from modernbert_jax.io import hub
 from modernbert_jax.model import Encoder
 from modernbert_jax.pipeline import Pipeline, reranker_activation
-from modernbert_jax.programs import BATCH_TOKENS, Programs
 from modernbert_jax.sharding import tree_shardings
 from modernbert_jax.tokenizer import Tokenizer
 

@@ -16,16 +16,16 @@ from pathlib import Path
 from modernbert_jax import tokenizer as tokenizers
 from modernbert_jax.configs import nano
 from modernbert_jax.errors import UserError
-from modernbert_jax.files import whole_directory, write_bytes
+from modernbert_jax.io.files import whole_directory, write_bytes
+from modernbert_jax.io.progress import phase
 from modernbert_jax.tokenizer import Tokenizer
 
-from .loop import pretrain
-from .metrics import read_rows
-from .prepare import prepare
-from .progress import phase
-from .report import curves
-from .run import Run
-from .sources import Corpus
+from .corpus.prepare import prepare
+from .corpus.sources import Corpus
+from .engine.metrics import read_rows
+from .pretrain.loop import pretrain
+from .pretrain.run import Run
+from .report.curves import curves
 
 EXAMPLES = (
     "    def __init__([MASK], name):",

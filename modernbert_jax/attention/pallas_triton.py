@@ -24,8 +24,6 @@ from modernbert_jax.attention.choice import Call
 from modernbert_jax.attention.platform import interpreted
 from modernbert_jax.attention.ranges import UNIT, KeyRanges
 from modernbert_jax.attention.triton_kernels import attention_dkv, attention_dq, attention_fwd
-from modernbert_jax.attention.triton_tiles import OPTIONS as OPTIONS
-from modernbert_jax.attention.triton_tiles import SWEEP as SWEEP
 from modernbert_jax.attention.triton_tiles import Tiles, tiles_for, widths
 
 

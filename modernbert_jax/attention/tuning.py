@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.files import read_json
+from modernbert_jax.io.files import read_json
 
 VARIABLE = "MODERNBERT_JAX_TUNING"
 KINDS = ("sliding", "full")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-TARGETS = Path(__file__).parents[2] / "train" / "targets"
+TARGETS = Path(__file__).parents[2] / "train" / "plan" / "targets"
 
 if os.environ.get("MODERNBERT_JAX_AOT") == "1":
     # No cloud metadata to ask, several processes on one libtpu, and no driver of CUDA to look for.

@@ -10,8 +10,8 @@ from modernbert_jax.config import FULL, SLIDING, ModernBertConfig, Runtime
 from modernbert_jax.heads import MaskedLM
 from modernbert_jax.packing import Rows
 from modernbert_jax.sharding import RULES, MeshShape
-from modernbert_jax.train.config import PretrainConfig, Stage
-from modernbert_jax.train.step import MaskRule, state_shapes, train_step
+from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
+from modernbert_jax.train.pretrain.step import MaskRule, state_shapes, train_step
 
 TPUS = ("v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2")
 GPUS = ("a100", "l4", "h100", "b200")

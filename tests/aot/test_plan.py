@@ -7,10 +7,10 @@ import pytest
 from modernbert_jax import UserError
 from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.sharding import MeshShape
-from modernbert_jax.train.config import PretrainConfig, Stage
 from modernbert_jax.train.plan.facts import plan
 from modernbert_jax.train.plan.program import Choice, compile_step
 from modernbert_jax.train.plan.topology import absent_devices, topology
+from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
 
 
 def config(mesh: MeshShape) -> PretrainConfig:

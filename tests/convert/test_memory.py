@@ -10,9 +10,10 @@ import warnings
 import numpy as np
 import pytest
 
-from modernbert_jax import convert, files
+from modernbert_jax import convert
 from modernbert_jax.config import PRESETS
 from modernbert_jax.convert import flexbert, huggingface, lazy, names, tensors, torch_write
+from modernbert_jax.io import files
 
 CONFIG = PRESETS["ettin-1b"]
 MAIN = "import sys; from modernbert_jax import cli; sys.exit(cli.main())"

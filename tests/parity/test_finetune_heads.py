@@ -10,9 +10,9 @@ import transformers
 
 from modernbert_jax import convert
 from modernbert_jax.convert import names
+from modernbert_jax.train.engine.partition import Partition
 from modernbert_jax.train.finetune import batches, run, shapes, start
 from modernbert_jax.train.finetune.config import FinetuneConfig
-from modernbert_jax.train.finetune.partition import Partition
 from modernbert_jax.train.finetune.session import objective
 from modernbert_jax.train.finetune.shapes import Shape
 from modernbert_jax.train.finetune.step import Learner

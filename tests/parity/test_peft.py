@@ -10,9 +10,9 @@ import transformers
 
 from modernbert_jax import convert
 from modernbert_jax.convert import names
-from modernbert_jax.train.finetune import peft
-from modernbert_jax.train.finetune.lora import Lora
-from modernbert_jax.train.finetune.partition import Partition
+from modernbert_jax.train.engine import peft
+from modernbert_jax.train.engine.lora import Lora
+from modernbert_jax.train.engine.partition import Partition
 
 CONFIG = tiny.config(num_hidden_layers=5)
 HEAD, LABELS = "sequence_classification", 3

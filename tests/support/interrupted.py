@@ -18,8 +18,9 @@ import corpus
 
 from modernbert_jax import UserError
 from modernbert_jax.tokenizer import Tokenizer
-from modernbert_jax.train import components, prepare, records
-from modernbert_jax.train.sources import Corpus
+from modernbert_jax.train.corpus import components, prepare
+from modernbert_jax.train.corpus.sources import Corpus
+from modernbert_jax.train.rows import records
 
 components.UNIT_BYTES = 20_000
 prepare.WINDOW_DOCUMENTS = 20

@@ -11,11 +11,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from modernbert_jax.train import config as pretraining
-from modernbert_jax.train.config import PretrainConfig
+from modernbert_jax.train.engine.metrics import read_rows
 from modernbert_jax.train.finetune import config as finetuning
 from modernbert_jax.train.finetune.config import FinetuneConfig
-from modernbert_jax.train.metrics import read_rows
+from modernbert_jax.train.pretrain import config as pretraining
+from modernbert_jax.train.pretrain.config import PretrainConfig
 
 PROGRAM = "import sys; from modernbert_jax.cli import main; sys.exit(main())"
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import corpus
 import numpy as np
 
-from modernbert_jax import checksums
-from modernbert_jax.files import write_json
+from modernbert_jax.io import checksums
+from modernbert_jax.io.files import write_json
 from modernbert_jax.packing import pack
-from modernbert_jax.train import manifest as manifests
-from modernbert_jax.train.records import row_record, write_records
+from modernbert_jax.train.rows import manifest as manifests
+from modernbert_jax.train.rows.records import row_record, write_records
 
 
 def prepared(

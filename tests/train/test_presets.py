@@ -6,7 +6,7 @@ import pytest
 
 from modernbert_jax.config import PRESETS
 from modernbert_jax.train import presets
-from modernbert_jax.train.config import PretrainConfig, from_json, to_json
+from modernbert_jax.train.pretrain.config import PretrainConfig, from_json, to_json
 
 B = 10**9
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from rich.table import Table
 
 from modernbert_jax.errors import UserError, did_you_mean
-
-from ..progress import wide_console
+from modernbert_jax.io.progress import wide_console
 
 SUITES = {
     "data": "modernbert_jax.train.bench.data",

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from modernbert_jax.files import write_json
+from modernbert_jax.io.files import write_json
 
 from . import Options, rows, run
 
@@ -108,7 +108,7 @@ def finetune(args: Sequence[str], parse: Callable[..., Any]) -> int:
         return locals()
 
     given = parse(arguments, "bench finetune CONFIG", args)
-    from ..distributed import Launch
+    from ..engine.distributed import Launch
     from . import finetune as suite
 
     Launch(cpu_devices=given["cpu_devices"]).join()

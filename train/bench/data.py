@@ -15,11 +15,11 @@ from modernbert_jax import tokenizer as tokenizers
 from modernbert_jax.packing import pack
 from modernbert_jax.tokenizer import Tokenizer
 
-from ..data import Prepared
-from ..manifest import DEFAULT
-from ..prepare import prepare
+from ..corpus.prepare import prepare
+from ..corpus.sources import Corpus
 from ..quickstart import standard_library
-from ..sources import Corpus
+from ..rows.data import Prepared
+from ..rows.manifest import DEFAULT
 from . import Measurement, Options, peer
 
 LENGTH = 1024

@@ -27,7 +27,7 @@ def ours(directory: str, axis: str) -> Hidden:
     import jax
 
     from modernbert_jax import ModernBert
-    from modernbert_jax.host_memory import keep_freed_on_cpu
+    from modernbert_jax.io.host_memory import keep_freed_on_cpu
     from modernbert_jax.sharding import MeshShape
 
     keep_freed_on_cpu()

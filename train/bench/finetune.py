@@ -24,12 +24,12 @@ from rich.table import Table
 
 from modernbert_jax import convert
 from modernbert_jax.errors import UserError
+from modernbert_jax.io.progress import wide_console
 
 from ..finetune import start
 from ..finetune.config import FinetuneConfig
 from ..finetune.data import Data
 from ..finetune.loop import finetune
-from ..progress import wide_console
 from . import bag_of_words, number
 
 AS_TRAINER = {

@@ -32,10 +32,12 @@ def ours(directory: str, work: Work) -> tuple[dict[str, float], Turn]:
 
     from modernbert_jax import convert, packing
     from modernbert_jax.heads import MaskedLM
-    from modernbert_jax.host_memory import keep_freed_on_cpu
+    from modernbert_jax.io.host_memory import keep_freed_on_cpu
     from modernbert_jax.sharding import MeshShape, rows_sharding
-    from modernbert_jax.train import loss, step
-    from modernbert_jax.train.config import PretrainConfig, Stage
+
+    from .. import loss
+    from ..pretrain import step
+    from ..pretrain.config import PretrainConfig, Stage
 
     keep_freed_on_cpu()
     jax.config.update("jax_num_cpu_devices", THREADS)

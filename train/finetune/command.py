@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from modernbert_jax.host_memory import keep_freed_on_cpu
+from modernbert_jax.io.host_memory import keep_freed_on_cpu
 
-from ..command import choices_shown
+from ..pretrain.command import choices_shown
 from . import presets
 from .config import FinetuneConfig
 
@@ -44,7 +44,7 @@ def finetune(args: Sequence[str], parse: Callable[..., Any]) -> int:
     given = parse(arguments, "finetune CONFIG", args)
     config = given.pop("config")
 
-    from ..distributed import Launch
+    from ..engine.distributed import Launch
 
     Launch.taken_from(given).join()
 

@@ -9,10 +9,10 @@ from modernbert_jax.config import Runtime
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.sharding import MeshShape
 
-from .. import config as configs
+from ..engine.lora import Lora
+from ..pretrain import config as configs
 from ..tasks import TASKS, Task
 from .intermediate import Intermediate
-from .lora import Lora
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,16 +13,16 @@ import jax.numpy as jnp
 from modernbert_jax import convert
 from modernbert_jax.config import Runtime
 from modernbert_jax.errors import UserError, did_you_mean
-from modernbert_jax.files import read_json
-from modernbert_jax.hub import locate
+from modernbert_jax.io.files import read_json
+from modernbert_jax.io.hub import locate
 from modernbert_jax.sharding import MeshShape
 
-from ..run import use_compile_cache
+from ..engine.partition import Partition
+from ..pretrain.run import use_compile_cache
 from ..tasks import TASKS, Example, Task, read
 from . import shapes
 from .config import FinetuneConfig, task_from_json
 from .infer import Said
-from .partition import Partition
 from .run import TASK, finite, write_lines
 from .session import Predictor, evaluation_shape, objective
 from .step import Learner

@@ -45,7 +45,8 @@ def prepared(
     before = config.intermediate
     if not before.recipe:
         return config
-    from ..progress import Progress
+    from modernbert_jax.io.progress import Progress
+
     from . import presets
     from .run import Run
 

@@ -9,18 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..checkpoint import Checkpoints
-from ..loop import RunStopped
-from ..metrics import MetricWriter
-from ..progress import Progress
-from ..run import use_compile_cache
-from ..stop import Stop
-from ..weights_and_biases import Board
+from modernbert_jax.io.progress import Progress
+
+from ..engine.checkpoint import Checkpoints
+from ..engine.hyperparameters import Hyper
+from ..engine.metrics import MetricWriter
+from ..engine.stop import Stop
+from ..engine.weights_and_biases import Board
+from ..pretrain.loop import RunStopped
+from ..pretrain.run import use_compile_cache
 from . import intermediate
 from .batches import TrainingBatches
 from .config import FinetuneConfig
 from .ending import Ending
-from .hyper import Hyper
 from .meter import Meter, Pending
 from .run import Run
 from .session import Session

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..metrics import peak_memory
+from ..engine.metrics import peak_memory
 from .step import StepMetrics
 
 

@@ -13,12 +13,13 @@ from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.convert import names
 from modernbert_jax.errors import UserError
-from modernbert_jax.files import read_json, whole_file, write_json
+from modernbert_jax.io.files import read_json, whole_file, write_json
 
-from ..config import differences
-from ..run import claim, together, whole
+from ..engine import peft
+from ..pretrain.config import differences
+from ..pretrain.run import claim, together, whole
 from ..tasks import Task
-from . import card, peft
+from . import card
 from .config import FinetuneConfig, task_json, to_json
 from .session import Session
 from .start import Start, labels_json

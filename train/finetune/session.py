@@ -11,17 +11,17 @@ from jax.sharding import Mesh
 
 from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig
+from modernbert_jax.io.progress import phase
 
-from ..progress import phase
+from ..engine.hyperparameters import Hyper
+from ..engine.partition import Partition
 from ..tasks import Example, Task
 from . import batches, infer, objectives, shapes, start
 from .batches import Batch, TrainingBatches
 from .config import FinetuneConfig
 from .data import Data, class_weights
-from .hyper import Hyper
 from .infer import Said
 from .objectives import Objective
-from .partition import Partition
 from .shapes import Shape
 from .start import Start
 from .step import Learner, State, StepMetrics

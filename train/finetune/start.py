@@ -16,7 +16,7 @@ from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.convert import names
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.heads import Classifier
-from modernbert_jax.hub import locate
+from modernbert_jax.io.hub import locate
 from modernbert_jax.tokenizer import Tokenizer
 
 from ..tasks import Task

@@ -19,13 +19,13 @@ from modernbert_jax.heads import Classifier, document_pooling, pool
 from modernbert_jax.packing import Rows
 from modernbert_jax.sharding import constrain, tree_shardings
 
-from ..guard import Guard, judge
+from ..engine.guard import Guard, judge
+from ..engine.hyperparameters import Hyper
+from ..engine.partition import Partition
 from ..optimizer import matrices, stable_adamw
 from .batches import Batch
 from .config import FinetuneConfig
-from .hyper import Hyper
 from .objectives import Objective, Sums
-from .partition import Partition
 from .start import in_training
 
 _ADAPTERS = 2**32 - 2

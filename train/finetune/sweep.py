@@ -12,10 +12,10 @@ from typing import Any, Literal
 import jax
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.io.progress import Progress
 
-from ..loop import RunStopped
-from ..progress import Progress
-from ..run import together, use_compile_cache
+from ..pretrain.loop import RunStopped
+from ..pretrain.run import together, use_compile_cache
 from . import intermediate, sweep_table
 from .config import FinetuneConfig
 from .grid import Grid

@@ -45,7 +45,7 @@ def sweep(args: Sequence[str], parse: Callable[..., Any]) -> int:
 
     given = parse(arguments, "sweep CONFIG", args)
 
-    from ..distributed import Launch
+    from ..engine.distributed import Launch
 
     Launch.taken_from(given).join()
 

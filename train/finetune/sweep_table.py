@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from modernbert_jax.files import write_bytes, write_json
+from modernbert_jax.io.files import write_bytes, write_json
 
 from .config import FinetuneConfig
 

@@ -9,8 +9,8 @@ from jax.sharding import AxisType, Mesh
 
 from modernbert_jax.heads import MaskedLM
 
-from ..config import PretrainConfig, Stage
 from ..loss import masked_lm_sums
+from ..pretrain.config import PretrainConfig, Stage
 
 
 class Activations:

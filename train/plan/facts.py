@@ -10,10 +10,10 @@ import jax
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.sharding import AXES, MeshShape, row_pieces
 
-from ..config import PretrainConfig, Stage
-from ..metrics import peak_of
-from ..run import check_mesh
-from ..step import state_shapes
+from ..engine.metrics import peak_of
+from ..pretrain.config import PretrainConfig, Stage
+from ..pretrain.run import check_mesh
+from ..pretrain.step import state_shapes
 from .activations import Activations
 from .meshes import mesh_for, microbatch_rows, own_rows
 from .program import Choice, Compiled, attention_of, compile_step, local_bytes

@@ -7,9 +7,9 @@ from modernbert_jax.config import FULL, ModernBertConfig
 from modernbert_jax.errors import UserError
 from modernbert_jax.sharding import AXES, RULES, MeshShape
 
-from ..batch_size import microbatches
-from ..config import PretrainConfig, Stage
-from ..run import check_mesh
+from ..pretrain.batch_size import microbatches
+from ..pretrain.config import PretrainConfig, Stage
+from ..pretrain.run import check_mesh
 
 LEAST_TOKENS = 256
 """Of a row on one device: twice the halo that sliding layers exchange with their neighbours."""

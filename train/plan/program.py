@@ -20,8 +20,8 @@ from modernbert_jax.config import FULL, SLIDING
 from modernbert_jax.packing import Rows
 from modernbert_jax.sharding import rows_sharding
 
-from ..config import PretrainConfig, Stage
-from ..step import MaskRule, state_shapes, train_step
+from ..pretrain.config import PretrainConfig, Stage
+from ..pretrain.step import MaskRule, state_shapes, train_step
 from .collectives import Collective, collectives
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from rich import table as rich_table
 from rich.text import Text
 
-from ..progress import wide_console
+from modernbert_jax.io.progress import wide_console
 
 
 def show(facts: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from modernbert_jax.files import write_bytes, write_json
+from modernbert_jax.io.files import write_bytes, write_json
 
 from .. import presets
 from .facts import plan

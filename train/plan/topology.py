@@ -47,7 +47,7 @@ TPUS = {
 GPUS = ("a100", "l4", "h100", "b200")
 """Descriptions in `train/targets`."""
 
-TARGETS = Path(__file__).parents[1] / "targets"
+TARGETS = Path(__file__).with_name("targets")
 
 FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 """Environment variable with the share of a GPU's memory that jax takes for itself."""

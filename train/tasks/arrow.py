@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.files import read_json
+from modernbert_jax.io.files import read_json
 
-from ..sources import Source, fetched
+from ..corpus.sources import Source, fetched
 
 Names = dict[str, tuple[str, ...]]
 Rows = Iterator[tuple[int, dict[str, Any]]]

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.files import read_json
+from modernbert_jax.io.files import read_json
 
-from ..sources import Source, fetched
-from ..sources.document import decoded
-from ..sources.find import matches
-from ..sources.text import CUT_OFF, lines_of
+from ..corpus.sources import Source, fetched
+from ..corpus.sources.document import decoded
+from ..corpus.sources.find import matches
+from ..corpus.sources.text import CUT_OFF, lines_of
 from . import arrow, tables
 from .records import Problems, Record, Records
 

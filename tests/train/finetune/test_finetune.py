@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from modernbert_jax import ModernBert, UserError, cli, convert
-from modernbert_jax.train import report
+from modernbert_jax.train.engine.metrics import read_rows
+from modernbert_jax.train.engine.stop import Stop
 from modernbert_jax.train.finetune import loop
 from modernbert_jax.train.finetune.config import FinetuneConfig, from_json, to_json
 from modernbert_jax.train.finetune.session import Session
 from modernbert_jax.train.finetune.step import Learner
-from modernbert_jax.train.metrics import read_rows
-from modernbert_jax.train.stop import Stop
+from modernbert_jax.train.report.curves import curves as report
 from modernbert_jax.train.tasks import TASKS
 
 MEASURED = {"examples_per_second", "tokens_per_second", "device_memory_bytes"}

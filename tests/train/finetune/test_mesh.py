@@ -8,7 +8,7 @@ import processes
 import pytest
 
 from modernbert_jax import convert
-from modernbert_jax.train.metrics import read_rows
+from modernbert_jax.train.engine.metrics import read_rows
 
 MESHES = {"two": (2, {"data": 2})}
 MORE_MESHES = {

@@ -9,10 +9,10 @@ import labelled
 import numpy as np
 import pytest
 
+from modernbert_jax.train.engine.partition import Partition
 from modernbert_jax.train.finetune import batches, shapes, start
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.finetune.infer import outputs
-from modernbert_jax.train.finetune.partition import Partition
 from modernbert_jax.train.finetune.session import objective
 from modernbert_jax.train.finetune.shapes import Shape
 from modernbert_jax.train.finetune.step import Learner

@@ -15,7 +15,7 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.train.finetune import loop, presets, sweep, sweep_table
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.finetune.grid import Grid
-from modernbert_jax.train.loop import RunStopped
+from modernbert_jax.train.pretrain.loop import RunStopped
 
 _FOUND = {"step": 3, "metrics": {"loss": 0.5, "accuracy": 0.75}}
 MADE = {"task": "classification", "metric": "accuracy", "best": _FOUND, "last": _FOUND}

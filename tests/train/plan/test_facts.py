@@ -11,12 +11,12 @@ import tiny
 from modernbert_jax import UserError, cli
 from modernbert_jax.config import Runtime
 from modernbert_jax.sharding import MeshShape
-from modernbert_jax.train.config import PretrainConfig, Stage
 from modernbert_jax.train.plan import facts as planner
 from modernbert_jax.train.plan import program, show, tables, topology
 from modernbert_jax.train.plan.collectives import Collective
 from modernbert_jax.train.plan.program import Choice, Compiled, Memory
 from modernbert_jax.train.plan.topology import Topology
+from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
 
 
 def config(**changes) -> PretrainConfig:

@@ -11,11 +11,11 @@ from modernbert_jax import UserError
 from modernbert_jax.config import PRESETS
 from modernbert_jax.sharding import MeshShape
 from modernbert_jax.train import presets
-from modernbert_jax.train.batch_size import microbatches
-from modernbert_jax.train.config import PretrainConfig, Stage
 from modernbert_jax.train.plan import meshes
 from modernbert_jax.train.plan.program import Choice, Compiled
 from modernbert_jax.train.plan.search import REMATS, Search
+from modernbert_jax.train.pretrain.batch_size import microbatches
+from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
 
 ROWS = (8, 16, 32, 64, 128, 256, 512)
 A_ROW = {"none": 10, "dots": 4, "full": 1}

@@ -1,0 +1,1 @@
+"""Reading and writing: whole files, checksums, the hub, remote storage, progress, host memory."""

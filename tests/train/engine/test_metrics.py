@@ -1,0 +1,97 @@
+"""What a run writes about itself, and where."""
+
+import json
+import sys
+import time
+import types
+
+import corpus
+import pytest
+
+from modernbert_jax import UserError
+from modernbert_jax.train.engine import weights_and_biases
+from modernbert_jax.train.engine.metrics import Chronometer, MetricWriter, read_rows
+from modernbert_jax.train.engine.profile import Profiler
+
+
+def test_what_is_not_finite_is_null(tmp_path):
+    with MetricWriter(tmp_path, 0) as writer:
+        writer.write({"step": 1, "loss": float("nan"), "grad_norm": float("inf"), "mfu": 0.5})
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    assert rows == [{"step": 1, "loss": None, "grad_norm": None, "mfu": 0.5}]
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_time_is_counted_once():
+    began, chronometer = time.perf_counter(), Chronometer()
+    with chronometer.during("save"):
+        time.sleep(0.02)
+        with chronometer.during("data"):
+            time.sleep(0.03)
+    seconds = chronometer.read()
+    assert seconds["save"] >= 0.02 and seconds["data"] >= 0.03
+    assert sum(seconds.values()) == pytest.approx(time.perf_counter() - began, abs=0.01)
+    resumed = Chronometer()
+    resumed.add(seconds)
+    assert resumed.read()["data"] == seconds["data"]
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    """A module of the name that remembers what it was asked for."""
+    fake = types.ModuleType("wandb")
+    fake.calls, fake.rows = [], []
+
+    class Run:
+        def define_metric(self, name, **how):
+            fake.calls.append((name, how))
+
+        def log(self, row):
+            fake.rows.append(row)
+
+        def finish(self):
+            fake.calls.append("finish")
+
+    def init(**settings):
+        fake.calls.append(settings)
+        return Run()
+
+    fake.init = init
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    return fake
+
+
+def test_weights_and_biases_gets_every_row_and_knows_the_run_again(tmp_path, wandb):
+    config = corpus.run_config(tmp_path, tmp_path / "data", wandb_project="soup")
+    for row in ({"step": 1, "loss": 2.0, "mfu": None}, {"step": 2, "loss": 1.0, "mfu": None}):
+        sinks = [weights_and_biases.Board(tmp_path, config)]
+        with MetricWriter(tmp_path, row["step"] - 1, sinks) as writer:
+            writer.write(row)
+    assert wandb.rows == [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
+    first, second = (call for call in wandb.calls if isinstance(call, dict))
+    assert first == second and first["project"] == "soup" and first["resume"] == "allow"
+    assert first["config"]["seed"] == config.seed and json.dumps(first["config"])
+    assert wandb.calls.count("finish") == 2 and ("*", {"step_metric": "step"}) in wandb.calls
+
+
+def test_weights_and_biases_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    config = corpus.run_config(tmp_path, tmp_path / "data", wandb_project="soup")
+    with pytest.raises(UserError, match=r"install modernbert-jax\[wandb\]"):
+        weights_and_biases.Board(tmp_path, config)
+    assert not list(tmp_path.iterdir())
+
+
+def test_profiler_traces_the_steps_asked_for(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr("jax.profiler.start_trace", lambda folder: calls.append(folder))
+    monkeypatch.setattr("jax.profiler.stop_trace", lambda: calls.append("stop"))
+    with Profiler(tmp_path, Profiler.parse("2:3")) as profiler:
+        for number in range(1, 6):
+            with profiler.step(number):
+                calls.append(number)
+            profiler.after(number, ())
+    assert calls == [1, str(tmp_path), 2, 3, "stop", 4, 5]
+    for wrong in ("3", "3:2", "0:1", "a:b"):
+        with pytest.raises(UserError, match="must be A:B"):
+            Profiler.parse(wrong)

@@ -1,0 +1,125 @@
+"""Configurations as JSON: there and back, and strict on the way."""
+
+import dataclasses
+import json
+import pathlib
+
+import corpus
+import pytest
+
+from modernbert_jax import UserError
+from modernbert_jax.train import presets
+from modernbert_jax.train.pretrain.config import (
+    PretrainConfig,
+    Stage,
+    differences,
+    from_json,
+    to_json,
+)
+
+
+@pytest.fixture
+def config(tmp_path):
+    return corpus.run_config(tmp_path, tmp_path / "data")
+
+
+def test_json_round_trip(config):
+    assert from_json(PretrainConfig, to_json(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda c: c["model"].update(hiden_size=3),
+            "model: unknown key 'hiden_size'; did you mean 'hidden_size'",
+        ),
+        (lambda c: c.update(seed="x"), "config.seed is 'x'; it must be int"),
+        (
+            lambda c: c["stages"][1].update(decay_shape="step"),
+            "config.stages.1.decay_shape is 'step'; it must be 'one_minus_sqrt'",
+        ),
+        (lambda c: c["stages"][0].pop("rows"), "config.stages.0: 'rows' is missing"),
+        (lambda c: c.update(stages=[]), "stages is empty"),
+        (lambda c: c["stages"][0].update(mask_rate=2), "mask_rate is 2.0"),
+        (lambda c: c["model"].update(layer_types=["full"]), "layer_types"),
+    ],
+)
+def test_wrong_json_names_key_and_remedy(config, change, message):
+    value = to_json(config)
+    change(value)
+    with pytest.raises(UserError) as error:
+        from_json(PretrainConfig, value)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_differences_are_dotted(config):
+    a, b = to_json(config), to_json(config)
+    b["model"]["hidden_size"], b["stages"][1]["rows"] = 64, 9
+    assert differences(a, b) == ["model.hidden_size: 32 -> 64", "stages.1.rows: 1 -> 9"]
+
+
+def test_stage_counts_steps_in_tokens():
+    stage = Stage(
+        name="s",
+        tokens=1000,
+        length=10,
+        rows=2,
+        peak_learning_rate=1.0,
+        warmup_tokens=200,
+        decay_tokens=400,
+    )
+    assert stage.steps == 50
+    rate = stage.learning_rate()
+    assert [float(rate(i)) for i in (0, 5, 10, 30)] == pytest.approx([0, 0.5, 1, 1])
+    assert float(rate(50)) == 0 and float(rate(31)) < 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mixture": {"a": -1.0}}, "mixture.a is -1.0; it must be more than 0"),
+        ({"mixture": {"a": 1.0, "b": float("nan")}}, "mixture.b is nan"),
+        ({"mixture": {"a": 0.0}}, "mixture leaves out every component"),
+        ({"epochs": {"a": 0.0}}, "epochs.a is 0.0; it must be more than 0"),
+        ({"epochs": {"a": float("inf")}}, "epochs.a is inf"),
+    ],
+)
+def test_mixtures_that_cannot_be(config, change, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(config.stages[0], **change)
+
+
+def test_a_mixture_survives_json(config):
+    stage = dataclasses.replace(config.stages[0], mixture={"a": 2.0, "b": 0.0}, epochs={"a": 1.5})
+    config = dataclasses.replace(config, stages=(stage,))
+    assert from_json(PretrainConfig, json.loads(json.dumps(to_json(config)))) == config
+    value = to_json(config)
+    del value["stages"][0]["mixture"]  # a run from before there were mixtures
+    assert from_json(PretrainConfig, value).stages[0].mixture == {}
+
+
+def test_presets_load_and_are_sound():
+    assert "nano" in presets.names()
+    for name in presets.names():
+        config = presets.load(name)
+        assert config.starts[-1] == sum(stage.steps for stage in config.stages)
+
+
+def test_python_and_json_files(tmp_path, config):
+    (tmp_path / "mine.json").write_text(json.dumps(to_json(config)))
+    assert presets.load(str(tmp_path / "mine.json")) == config
+    (tmp_path / "mine.py").write_text(
+        "from modernbert_jax.configs import nano\ndef config():\n    return nano.config()\n"
+    )
+    assert presets.load(str(tmp_path / "mine.py")) == presets.load("nano")
+    (tmp_path / "other.py").write_text("x = 1\n")
+    for bad, message in (
+        ("other.py", "has no function config"),
+        ("none.py", "no such file"),
+        ("none.json", "no such file"),
+    ):
+        with pytest.raises(UserError, match=message):
+            presets.load(str(pathlib.Path(tmp_path, bad)))
+    with pytest.raises(UserError, match="did you mean 'nano'"):
+        presets.load("nanno")

@@ -1,0 +1,169 @@
+"""LoRA (Hu et al. 2021): W + alpha / rank * A B, where W stays and only A and B are trained.
+
+An adapter is merged into its matrix inside the step: products stay those of the plain model, and
+what a step computes is what the merged model computes later. Names, initial values and files are
+those of PEFT.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modernbert_jax.convert import names
+from modernbert_jax.errors import UserError, did_you_mean
+
+from . import parameter_selection as tensors
+
+ALL_LINEAR = "all-linear"
+"""A target that stands for every matrix of every layer."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Adapters; with a rank of 0 there are none and the whole model is trained."""
+
+    rank: int = 0
+    alpha: float = 16.0
+    """The adapter's product is multiplied by alpha / rank."""
+    dropout: float = 0.0
+    """Share of the features that adapters do not see in a training step; the same for all tokens
+    of a microbatch, because adapters are merged before the tokens come."""
+    targets: tuple[str, ...] = ("attn.Wqkv", "attn.Wo")
+    """Modules that get an adapter, by the end of their name: `mlp.Wi`, `layers.3.attn.Wo`; or
+    `all-linear`."""
+    init: Literal["kaiming", "normal"] = "kaiming"
+    """Of A: uniform within 1/sqrt(inputs), as PEFT's, or normal with deviation 1/rank. B is 0."""
+    whole: tuple[str, ...] = ("head", "classifier")
+    """Modules that are trained whole, and so without an adapter, by the start of their name, such
+    as `model.layers.21`; PEFT's `modules_to_save`."""
+
+    def __post_init__(self):
+        if self.rank < 0:
+            raise UserError(f"lora.rank is {self.rank}; it must be 1 or more, or 0 for no adapters")
+        if not self.alpha > 0:
+            raise UserError(f"lora.alpha is {self.alpha}; it must be more than 0")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"lora.dropout is {self.dropout}; it must be at least 0 and below 1")
+        if not self.targets:
+            raise UserError(f"lora.targets is empty; name modules, or {ALL_LINEAR}")
+        if self.init not in ("kaiming", "normal"):
+            raise UserError(f"lora.init is {self.init!r}; it must be kaiming or normal")
+
+    def is_whole(self, name: str) -> bool:
+        """Whether a tensor belongs to a module that is trained whole."""
+        return any(_starts(name, module) for module in self.whole)
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapters:
+    """The adapters of a model.
+
+    In the tree that is trained, A [D, rank] and B [rank, E] lie as `lora_A` and `lora_B` where the
+    `kernel` [D, E] would be; with the kernel's axis of parts on B, and its stack on both.
+    """
+
+    lora: Lora
+    places: Mapping[tensors.Path, np.ndarray | None]
+    """Paths of the kernels; the entries of a stack that have adapters, None where there is none."""
+    wholes: Mapping[tensors.Path, np.ndarray | None]
+    """The same of the parameters that are trained whole."""
+
+    @classmethod
+    def of(cls, lora: Lora, rows: tensors.Rows) -> "Adapters":
+        """For the tensors of a model. Raises `UserError` for a target that is no matrix in it."""
+        modules = _modules(rows)
+        chosen = {name for name, module in modules.items() if _is_target(lora, module)}
+        chosen = {name for name in chosen if not lora.is_whole(name)}
+        known = {module.rpartition("layers.")[2].partition(".")[2] for module in modules.values()}
+        for target in lora.targets:
+            hit = any(_ends(module, target) for module in modules.values())
+            if target != ALL_LINEAR and not hit:
+                raise UserError(
+                    f"lora.targets: no matrix is named {target!r}; {did_you_mean(target, known)}"
+                )
+        for module in lora.whole:
+            if not any(_starts(name, module) for name in rows):
+                start = {name.split(".")[0] for name in rows}
+                raise UserError(
+                    f"lora.whole: no tensor's name starts with {module!r};"
+                    f" {did_you_mean(module, start)}"
+                )
+        return cls(lora, _places(rows, chosen.__contains__), _places(rows, lora.is_whole))
+
+    def init(self, key: jax.Array, params: Any) -> Any:
+        """New adapters, float32; the merged model is the old one. Traceable."""
+        found: dict[str, Any] = {}
+        for (path, entries), k in zip(
+            self.places.items(), jax.random.split(key, len(self.places)), strict=True
+        ):
+            *stack, inputs, outputs = names.leaf(params, path).shape
+            groups = () if entries is None else (len(entries),)
+            parts = stack if entries is None else stack[1:]
+            shape = (*groups, inputs, self.lora.rank)
+            if self.lora.init == "kaiming":
+                edge = inputs**-0.5
+                a = jax.random.uniform(k, shape, jnp.float32, -edge, edge)
+            else:
+                a = jax.random.normal(k, shape, jnp.float32) / self.lora.rank
+            names.put(found, (*path[:-1], "lora_A"), a)
+            b = jnp.zeros((*groups, *parts, self.lora.rank, outputs), jnp.float32)
+            names.put(found, (*path[:-1], "lora_B"), b)
+        return found
+
+    def merged(self, params: Any, adapters: Any, key: jax.Array | None = None) -> Any:
+        """The plain parameters W + alpha / rank * A B; traceable and differentiable in both.
+
+        Args:
+            params: with a kernel at every place.
+            adapters: a tree with A and B beside; what else it holds is left alone.
+            key: for dropout; None is none.
+        """
+        out: dict[str, Any] = {}
+        for path, x in names.flatten(params).items():
+            names.put(out, path, x)
+        for number, (path, entries) in enumerate(self.places.items()):
+            a, b = (names.leaf(adapters, (*path[:-1], name)) for name in ("lora_A", "lora_B"))
+            if key is not None and self.lora.dropout:
+                keep = 1 - self.lora.dropout
+                kept = jax.random.bernoulli(jax.random.fold_in(key, number), keep, a[..., :1].shape)
+                a = a * kept / keep
+            kernel = names.leaf(params, path)
+            lacking = kernel.ndim - a.ndim  # the axis of parts, between stack and inputs
+            a = a.reshape(*a.shape[:-2], *(1 for _ in range(lacking)), *a.shape[-2:])
+            delta = (self.lora.alpha / self.lora.rank * (a @ b)).astype(kernel.dtype)
+            whole = entries is None or len(entries) == kernel.shape[0]
+            merged = kernel + delta if whole else jnp.asarray(kernel).at[entries].add(delta)
+            names.put(out, path, merged)
+        return out
+
+
+def _places(
+    rows: tensors.Rows, chosen: Callable[[str], bool]
+) -> dict[tensors.Path, np.ndarray | None]:
+    marks = tensors.by_parameter(rows, chosen)
+    return {p: np.flatnonzero(m) if m.ndim else None for p, m in marks.items() if m.any()}
+
+
+def _modules(rows: tensors.Rows) -> dict[str, str]:
+    """The matrices of the encoder's layers: tensor name -> module name."""
+    return {
+        name: name.removesuffix(".weight")
+        for name, row in rows.items()
+        if ".layers." in f".{name}" and row.transform.transpose
+    }
+
+
+def _is_target(lora: Lora, module: str) -> bool:
+    return ALL_LINEAR in lora.targets or any(_ends(module, target) for target in lora.targets)
+
+
+def _starts(name: str, module: str) -> bool:
+    return f"{name}.".startswith(f"{module}.")
+
+
+def _ends(module: str, target: str) -> bool:
+    return f".{module}".endswith(f".{target}")

@@ -1,0 +1,139 @@
+"""Which parameters are trained: all, those that no rule freezes, or adapters beside fixed ones.
+
+A run trains one tree and leaves another alone; gradients, optimizer and its memory know only the
+first. `split` makes both of a model's parameters, `join` the parameters again, inside the step:
+
+    partition = Partition.of(model, head, labels, freeze=config.freeze, lora=config.lora, ...)
+    trained, fixed = partition.split(params, key)       # fixed: {} where all is trained
+    tx = partition.layerwise(tx, config.layer_decay)    # an optimizer of `trained`
+    loss(partition.join(trained, fixed, dropout_key))   # differentiate in `trained`
+    partition.join(trained, fixed)                      # to evaluate and to export: a plain model
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from modernbert_jax.config import ModernBertConfig
+from modernbert_jax.convert import names
+from modernbert_jax.errors import UserError
+
+from . import parameter_selection as tensors
+from .layerwise_lr import multipliers, scaled
+from .lora import Adapters, Lora
+
+
+@dataclasses.dataclass(frozen=True)
+class Partition:
+    """A model's parameters, divided into those that are trained and those that are not."""
+
+    trained: Mapping[tensors.Path, np.ndarray]
+    """By parameter path: booleans, one for each entry of a stack."""
+    depths: Mapping[tensors.Path, np.ndarray]
+    adapters: Adapters | None = None
+
+    @classmethod
+    def of(
+        cls,
+        model: ModernBertConfig,
+        head: str,
+        labels: int,
+        *,
+        freeze: Sequence[str] = (),
+        freeze_layers: int = 0,
+        lora: Lora | None = None,
+    ) -> "Partition":
+        """The partition of a model with a head, a key of `convert.names.heads`.
+
+        Args:
+            model: the architecture.
+            head: its head.
+            labels: outputs of the classifier.
+            freeze: regular expressions, found in names of tensors such as
+                `model.layers.3.attn.Wqkv.weight`, of what is not trained.
+            freeze_layers: the embeddings and so many first layers are not trained either.
+            lora: adapters; a rank of 0 is none. All but them and `lora.whole` is fixed.
+
+        Raises:
+            UserError: an expression that matches nothing, more layers than there are, nothing
+                left to train, or both frozen tensors and adapters.
+        """
+        rows = names.table(model, head, labels)
+        if not 0 <= freeze_layers <= model.num_hidden_layers:
+            raise UserError(
+                f"freeze_layers is {freeze_layers}; it must be 0 to {model.num_hidden_layers}"
+            )
+        frozen = tensors.matching(rows, freeze, "freeze")
+        if freeze_layers:
+            frozen |= {name for name in rows if tensors.depth(model, name) <= freeze_layers}
+        adapters = Adapters.of(lora, rows) if lora and lora.rank else None
+        if adapters and frozen:
+            raise UserError(
+                "freeze and lora exclude each other: all but adapters is frozen; say what is"
+                " trained with lora.targets and lora.whole"
+            )
+        if adapters:
+            frozen |= {name for name in rows if not lora.is_whole(name)}
+        elif len(frozen) == len(rows):
+            raise UserError("freeze leaves nothing to train; name fewer tensors")
+        return cls(
+            tensors.by_parameter(rows, lambda name: name not in frozen),
+            tensors.by_parameter(rows, lambda name: tensors.depth(model, name)),
+            adapters,
+        )
+
+    def split(self, params: Any, key: jax.Array | None = None) -> tuple[Any, Any]:
+        """The trees that are trained and fixed; new adapters are drawn with `key`. Traceable."""
+        trained, fixed = {}, {}
+        for path, x in self._each(params):
+            mask = self.trained[path]
+            for tree, kept in ((trained, mask), (fixed, ~mask)):
+                if kept.any():
+                    names.put(tree, path, x if kept.all() else x[np.flatnonzero(kept)])
+        if self.adapters:
+            for path, x in names.flatten(self.adapters.init(key, params)).items():
+                names.put(trained, path, x)
+        return trained, fixed
+
+    def join(self, trained: Any, fixed: Any, key: jax.Array | None = None) -> Any:
+        """The model's parameters; adapters are merged, and dropped out with `key`. Traceable."""
+        parts, params = (names.flatten(trained), names.flatten(fixed)), {}
+        for path, mask in self.trained.items():
+            if mask.all() or not mask.any():
+                joined = parts[0 if mask.all() else 1][path]
+            else:
+                order = np.argsort(np.argsort(mask, kind="stable"))
+                joined = jnp.concatenate([parts[1][path], parts[0][path]])
+                joined = joined if (np.diff(order) > 0).all() else joined[order]
+            names.put(params, path, joined)
+        return self.adapters.merged(params, trained, key) if self.adapters else params
+
+    def layerwise(
+        self, tx: optax.GradientTransformation, decay: float
+    ) -> optax.GradientTransformation:
+        """`tx`, whose step is `decay` times smaller with every layer further from the head."""
+        if decay == 1.0:
+            return tx
+        layers = multipliers(self.depths, decay)
+        tree: dict[str, Any] = {}
+        for path, mask in self.trained.items():
+            if mask.any():
+                names.put(tree, path, layers[path][mask] if mask.ndim else layers[path])
+        if self.adapters:
+            for path, of in self.adapters.places.items():
+                for name in ("lora_A", "lora_B"):
+                    kept = layers[path][of] if of is not None else layers[path]
+                    names.put(tree, (*path[:-1], name), kept)
+        return scaled(tx, tree)
+
+    def _each(self, params: Any) -> list[tuple[tensors.Path, Any]]:
+        leaves = names.flatten(params)
+        if leaves.keys() != self.trained.keys():
+            other = leaves.keys() ^ self.trained.keys()
+            raise ValueError(f"parameters differ from the model's: {sorted(other)[:5]}")
+        return list(leaves.items())

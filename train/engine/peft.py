@@ -1,0 +1,184 @@
+"""Adapters on disk as PEFT has them: `adapter_config.json` and `adapter_model.safetensors`."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modernbert_jax.convert import lazy, names, safetensors_file
+from modernbert_jax.errors import UserError
+from modernbert_jax.io import files
+
+from .lora import ALL_LINEAR, Adapters, Lora
+from .parameter_selection import Rows
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+"""PEFT names a module by its place in its own wrapper."""
+
+LAYER_MATRICES = ("attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo")
+DECODER_MATRICES = ("attn.q_proj", "attn.k_proj", "attn.v_proj", *LAYER_MATRICES[1:])
+
+TASKS = {
+    "sequence_classification": "SEQ_CLS",
+    "token_classification": "TOKEN_CLS",
+    "question_answering": "QUESTION_ANS",
+}
+"""PEFT's kinds of task by our heads; it has none for multiple choice."""
+
+
+def save(folder: str | Path, adapters: Adapters, trained: Any, rows: Rows, head: str, base: str):
+    """Writes a folder that `PeftModel.from_pretrained` loads onto the base model.
+
+    Args:
+        folder: to write; it must not hold anything yet.
+        adapters: where they lie.
+        trained: the tree that was trained: numpy arrays of adapters and of the modules trained
+            whole.
+        rows: the names of the model's tensors.
+        head: of the model.
+        base: path or hub name of the model that the adapters belong to.
+    """
+    lora = adapters.lora
+    matrices = LAYER_MATRICES if any("Wqkv" in name for name in rows) else DECODER_MATRICES
+    # What PEFT calls all-linear has the head in it.
+    targets = matrices if ALL_LINEAR in lora.targets else lora.targets
+    if any(lora.is_whole(name) for name in rows if ".layers." in name):
+        # PEFT would put adapters into modules that are trained whole, too.
+        adapted = [name for name, row in rows.items() if _entry(adapters.places, row) is not None]
+        targets = [name.removesuffix(".weight") for name in adapted if name.endswith(".weight")]
+    config = {
+        "peft_type": "LORA",
+        "task_type": TASKS.get(head),
+        "base_model_name_or_path": base,
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "target_modules": list(targets),
+        "modules_to_save": list(lora.whole),
+        "init_lora_weights": True if lora.init == "kaiming" else "gaussian",
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "use_rslora": False,
+        "inference_mode": True,
+    }
+    with files.whole_directory(folder) as temporary:
+        files.write_json(temporary / CONFIG, config)
+        safetensors_file.write(temporary / WEIGHTS, to_tensors(adapters, trained, rows))
+
+
+def to_tensors(adapters: Adapters, trained: Any, rows: Rows) -> dict[str, np.ndarray]:
+    """PEFT's tensors: A [rank, inputs], B [outputs, rank], and those of modules trained whole."""
+    found = {}
+    for name, row in rows.items():
+        if (entry := _entry(adapters.wholes, row)) is not None:
+            array = np.asarray(names.leaf(trained, row.path))[entry]
+            array = array if row.part is None else array[row.part]
+            found[PREFIX + name] = np.ascontiguousarray(row.transform.to_foreign(array))
+        elif (entry := _entry(adapters.places, row)) is not None:
+            a, b = (
+                np.asarray(names.leaf(trained, (*row.path[:-1], leaf)))[entry]
+                for leaf in ("lora_A", "lora_B")
+            )
+            b = b if row.part is None else b[row.part]
+            module = PREFIX + name.removesuffix(".weight")
+            found[f"{module}.lora_A.weight"] = np.ascontiguousarray(a.T)
+            found[f"{module}.lora_B.weight"] = np.ascontiguousarray(row.transform.to_foreign(b))
+    return found
+
+
+def load(folder: str | Path, rows: Rows) -> tuple[Adapters, Any]:
+    """Adapters from a folder that PEFT or `save` wrote: where they lie, and the tree to train.
+
+    Raises:
+        UserError: files that are missing or damaged, another kind of adapter than plain LoRA, or
+            tensors that do not fit the model.
+    """
+    folder = Path(folder)
+    lora = _lora(folder / CONFIG, files.read_json(folder / CONFIG))
+    # PEFT lists names that a classifier may have in any architecture; tensors are compared below.
+    known = (w for w in lora.whole if any(Lora(whole=(w,)).is_whole(name) for name in rows))
+    lora = dataclasses.replace(lora, whole=tuple(known))
+    adapters = Adapters.of(lora, rows)
+    if not (folder / WEIGHTS).is_file():
+        raise UserError(f"{folder / WEIGHTS}: no such file")
+    tensors, problems = safetensors_file.scan(folder / WEIGHTS)
+    if problems:
+        raise UserError(f"{folder}: {'; '.join(problems)}")
+    names.check(
+        {name: x.shape for name, x in tensors.items()}, _shapes(adapters, rows), folder / WEIGHTS
+    )
+    trained: dict[str, Any] = {}
+    stacks: dict[tuple[str, ...], dict[int | None, list[np.ndarray]]] = {}
+    for name, row in rows.items():
+        if _entry(adapters.wholes, row) is not None:
+            array = row.transform.to_ours(_array(tensors, PREFIX + name))
+            stacks.setdefault(row.path, {}).setdefault(row.index, []).append(array)
+        elif _entry(adapters.places, row) is not None:
+            module = PREFIX + name.removesuffix(".weight")
+            a, b = (_array(tensors, f"{module}.lora_{x}.weight") for x in "AB")
+            a, b = a.T, row.transform.to_ours(b)
+            path = (*row.path[:-1], "lora_A")
+            shared = stacks.setdefault(path, {}).setdefault(row.index, [a])[0]
+            if not np.array_equal(shared, a):
+                raise UserError(f"{folder}: {module}.lora_A differs from that of its neighbours")
+            path = (*row.path[:-1], "lora_B")
+            stacks.setdefault(path, {}).setdefault(row.index, []).append(b)
+    for path, entries in stacks.items():
+        joined = {i: np.stack(x) if len(x) > 1 else x[0] for i, x in entries.items()}
+        array = joined[None] if None in joined else np.stack([joined[i] for i in sorted(joined)])
+        names.put(trained, path, np.ascontiguousarray(array))
+    return adapters, trained
+
+
+def _entry(places: Mapping[tuple[str, ...], np.ndarray | None], row: names.Row) -> Any:
+    """A tensor's index in what is trained of its stack, () where it lies alone; None if it is not.
+
+    `places` are those of `Adapters`.
+    """
+    if row.path not in places:
+        return None
+    entries = places[row.path]
+    if entries is None:
+        return ()
+    return int(np.flatnonzero(entries == row.index)[0]) if row.index in entries else None
+
+
+def _shapes(adapters: Adapters, rows: Rows) -> dict[str, tuple[int, ...]]:
+    found = {}
+    for name, row in rows.items():
+        if _entry(adapters.wholes, row) is not None:
+            found[PREFIX + name] = row.shape
+        elif _entry(adapters.places, row) is not None:
+            module, (outputs, inputs) = PREFIX + name.removesuffix(".weight"), row.shape
+            found[f"{module}.lora_A.weight"] = (adapters.lora.rank, inputs)
+            found[f"{module}.lora_B.weight"] = (outputs, adapters.lora.rank)
+    return found
+
+
+def _lora(path: Path, config: dict[str, Any]) -> Lora:
+    """The options of a PEFT configuration, where it is one that we can compute."""
+    if config.get("peft_type") != "LORA":
+        raise UserError(f"{path}: peft_type is {config.get('peft_type')!r}; it must be LORA")
+    for key, plain in {"bias": "none", "use_rslora": False, "use_dora": False}.items():
+        if config.get(key, plain) != plain:
+            raise UserError(f"{path}: {key} is {config[key]!r}; only {plain!r} is supported")
+    for key in ("rank_pattern", "alpha_pattern", "layers_to_transform"):
+        if config.get(key):
+            raise UserError(f"{path}: {key} is not supported")
+    targets, whole = config.get("target_modules"), config.get("modules_to_save") or ()
+    if not isinstance(targets, list) or not isinstance(config.get("r"), int):
+        raise UserError(f"{path}: r and a list of target_modules are needed")
+    return Lora(
+        rank=config["r"],
+        alpha=float(config.get("lora_alpha", 8)),
+        dropout=float(config.get("lora_dropout", 0.0)),
+        targets=tuple(targets),
+        whole=tuple(whole),
+    )
+
+
+def _array(tensors: dict[str, lazy.Lazy], name: str) -> np.ndarray:
+    return np.asarray(tensors[name]).astype(np.float32)

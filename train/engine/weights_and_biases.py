@@ -1,0 +1,48 @@
+"""Metrics for Weights & Biases, with the extra `wandb`."""
+
+import importlib
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from modernbert_jax.errors import UserError
+from modernbert_jax.io.files import write_bytes
+
+from ..pretrain.config import PretrainConfig, to_json
+
+
+class Board:
+    """A run there, which is the same one after a resumption: its name lies in `wandb-id`."""
+
+    def __init__(self, folder: Path, config: PretrainConfig):
+        """Raises `UserError` if the package is not installed."""
+        try:
+            wandb = importlib.import_module("wandb")
+        except ImportError:
+            raise UserError(
+                f"wandb_project is {config.wandb_project!r} and the package wandb is not installed;"
+                " install modernbert-jax[wandb]"
+            ) from None
+        known = folder / "wandb-id"
+        if not known.exists():
+            write_bytes(known, secrets.token_hex(8).encode())
+        self._run = wandb.init(
+            project=config.wandb_project,
+            id=known.read_text(),
+            name=folder.name,
+            dir=str(folder),
+            resume="allow",
+            config=to_json(config),
+        )
+        # Steps that are made again after a kill overwrite nothing there, but come again as points.
+        self._run.define_metric("step")
+        self._run.define_metric("*", step_metric="step")
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """One row of metrics."""
+        self._run.log({k: x for k, x in row.items() if x is not None})
+
+    def close(self) -> None:
+        """Waits until everything has been sent."""
+        self._run.finish()

@@ -1,0 +1,1 @@
+"""Pretraining: objectives, stages, initial weights, commands."""

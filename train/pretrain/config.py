@@ -1,0 +1,283 @@
+"""What a pretraining run is: frozen dataclasses, and their form as JSON."""
+
+import dataclasses
+import functools
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import optax
+
+from modernbert_jax.config import ModernBertConfig, Runtime
+from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.sharding import MeshShape
+
+from .. import schedule
+from .batch_size import Growth
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A stretch of training with one row length, one batch size and one schedule.
+
+    Tokens count a row's whole capacity; packing leaves hardly any of it empty.
+    """
+
+    name: str
+    tokens: int
+    """Length of the stage."""
+    length: int
+    """Tokens in a row."""
+    rows: int
+    """Rows in a batch, over all devices; with a batch-size warm-up, in those behind it."""
+    microbatch_rows: int = 0
+    """Rows, over all devices, whose gradients are in memory at once; 0 is the whole batch. The loss
+    is that of the whole batch all the same."""
+    batch_warmup_tokens: int = 0
+    """Tokens over which batches grow from `batch_warmup_rows` to `rows`, each size for as many
+    steps as any other."""
+    batch_warmup_rows: int = 0
+    """Rows in the first batch; the others have multiples of it."""
+    peak_learning_rate: float
+    warmup_tokens: int = 0
+    decay_tokens: int = 0
+    """At the end of the stage; 0 holds the peak."""
+    decay_shape: Literal["one_minus_sqrt", "linear", "cosine"] = "one_minus_sqrt"
+    final_fraction: float = 0.0
+    """Of the peak, at the end of the decay."""
+    weight_decay: float = 1e-5
+    """Share of a weight that a step at the peak learning rate takes off it."""
+    mask_rate: float = 0.3
+    """Share of the tokens to predict; evaluation has a rate of its own."""
+    legacy_masking: bool = False
+    """Training masks as in ModernBERT's research code: special tokens are hidden and drawn too."""
+    mixture: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Weights of the data's components in tokens; a run notes the manifest's where none are given.
+
+    Components that are not named, or have the weight 0, are left out.
+    """
+    epochs: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Times that components may be read in this stage, where not as often as the manifest says."""
+    global_rope_theta: float | None = None
+    """None is the model's own, as is that of the local layers."""
+    local_rope_theta: float | None = None
+    shuffle_seed: int | None = None
+    """Of the order of rows; None follows from the run's seed and the stage's number."""
+    eval_every: int = 0
+    """Steps between evaluations in this stage; 0 is as often as the run says."""
+    save_every: int = 0
+    """Steps between checkpoints in this stage; 0 is as often as the run says."""
+
+    def __post_init__(self):
+        for name in ("tokens", "length", "rows", "peak_learning_rate"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be more than 0")
+        if not 0 < self.mask_rate < 1:
+            raise UserError(f"mask_rate is {self.mask_rate}; it must lie between 0 and 1")
+        for name, values in (("mixture", self.mixture), ("epochs", self.epochs)):
+            for component, value in values.items():
+                if not 0 <= value < math.inf or (name == "epochs" and not value):
+                    raise UserError(f"{name}.{component} is {value}; it must be more than 0")
+        if self.mixture and not max(self.mixture.values()) > 0:
+            raise UserError("mixture leaves out every component; give one a weight above 0")
+        if self.warmup_tokens + self.decay_tokens > self.tokens:
+            raise UserError(
+                f"warmup_tokens {self.warmup_tokens} and decay_tokens {self.decay_tokens} do not"
+                f" fit into the stage's {self.tokens} tokens"
+            )
+        self._check_batches()
+
+    def _check_batches(self) -> None:
+        for name in ("microbatch_rows", "eval_every", "save_every"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        unit, tokens = self.batch_warmup_rows, self.batch_warmup_tokens
+        if (unit > 0) != (tokens > 0) or min(unit, tokens) < 0:
+            raise UserError(
+                f"batch_warmup_tokens is {tokens} and batch_warmup_rows {unit}; both must be more"
+                " than 0, or both 0"
+            )
+        if unit and self.rows % unit:
+            raise UserError(
+                f"batch_warmup_rows is {unit}; it must divide the {self.rows} rows of a full batch"
+            )
+        if tokens > self.tokens:
+            raise UserError(
+                f"batch_warmup_tokens {tokens} do not fit into the stage's {self.tokens} tokens"
+            )
+
+    @functools.cached_property
+    def batches(self) -> Growth:
+        """The batch size of every step, and the stage's time in rows."""
+        return Growth(
+            self.tokens, self.length, self.rows, self.batch_warmup_rows, self.batch_warmup_tokens
+        )
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in the stage."""
+        return self.batches.steps
+
+    def learning_rate(self) -> optax.Schedule:
+        """The schedule over the stage's own steps. It follows the tokens, whatever the batches."""
+        batches, decay = self.batches, self.decay_tokens / self.length
+        rate = schedule.warmup_stable_decay(
+            self.peak_learning_rate,
+            min(self.warmup_tokens / self.length, batches.rows - min(decay, batches.rows)),
+            batches.rows,
+            min(decay, batches.rows),
+            self.final_fraction,
+            self.decay_shape,
+        )
+        return lambda step: rate(batches.time(step))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """A pretraining run: model, data and stages, one after another in one folder."""
+
+    model: ModernBertConfig
+    stages: tuple[Stage, ...]
+    output: str = "run"
+    """Folder of the run. The same command in the same folder goes on where it stopped."""
+    data: str = "data"
+    """Folder made by `modernbert-jax prepare`, with rows of every stage's length."""
+    data_threads: int = 2
+    """Threads that read ahead. Batches do not depend on them; slow storage may want more."""
+    init_from: str = ""
+    """Checkpoint to start from, in any format, or the name of a model on the hub; none means random
+    weights."""
+    init_model: Literal["given", "adopted", "tiled"] = "given"
+    """How `model` and that of `init_from` go together: the same, taken over from there (but for the
+    vocabulary, which is the data's), or larger and filled with tiles of it."""
+    init_tiling: Literal["middle", "edge", "center"] = "middle"
+    """Where the tiles lie; see `modernbert_jax.train.tiling`."""
+    init_vocabulary: Literal["same", "matched"] = "same"
+    """Whether the data's tokenizer is that of `init_from`, or another one, whose tokens start from
+    the embeddings of the same tokens there."""
+    runtime: Runtime = dataclasses.field(default_factory=Runtime)
+    mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
+    """How the devices share the work. A run may be resumed on another mesh."""
+    attention_dropout: float = 0.1
+    """In training only, after each attention's output projection; not part of the export."""
+    b1: float = 0.9
+    b2: float = 0.98
+    eps: float = 1e-6
+    seed: int = 17
+    log_every: int = 10
+    """Steps between rows of metrics."""
+    save_every: int = 1000
+    """Steps between checkpoints; one is also made at the end of a stage and on a stop."""
+    keep: int = 3
+    """The newest checkpoints, which stay on disk; so do those at the ends of stages."""
+    keep_every: int = 0
+    """Checkpoints at multiples of so many steps stay too; 0 is none of them."""
+    eval_every: int = 1000
+    """Steps between evaluations on the validation rows; also at both ends of every stage."""
+    eval_rows: int = 256
+    """Validation rows used, at most."""
+    eval_mask_rate: float = 0.15
+    spike_deviations: float = 10.0
+    """An update is skipped when its loss is so many standard deviations above the running mean of
+    the stage; 0 accepts any loss that is finite."""
+    skip_limit: int = 20
+    """Updates skipped one after another at which the run stops."""
+    wandb_project: str = ""
+    """Project of Weights & Biases that gets the metrics too; needs the extra `wandb`."""
+
+    def __post_init__(self):
+        if not self.stages:
+            raise UserError("stages is empty; a run needs one or more")
+        for name in ("log_every", "save_every", "keep", "eval_every", "skip_limit", "data_threads"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        for name in ("keep_every", "spike_deviations"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+
+    def stage_model(self, stage: Stage) -> ModernBertConfig:
+        """The architecture with the rotary thetas of a stage."""
+        thetas = {name: getattr(stage, name) for name in ("global_rope_theta", "local_rope_theta")}
+        given = {name: theta for name, theta in thetas.items() if theta is not None}
+        return dataclasses.replace(self.model, **given)
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The step at which each stage starts; one more at the end, the run's last."""
+        starts = [0]
+        for stage in self.stages:
+            starts.append(starts[-1] + stage.steps)
+        return tuple(starts)
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A dataclass as a JSON object, nested ones included."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_json(
+    kind: type, value: Any, where: str = "config", given: Mapping[str, Any] | None = None
+) -> Any:
+    """A dataclass of type `kind` from JSON; strict about names and types.
+
+    Args:
+        kind: the dataclass.
+        value: its fields.
+        where: what errors call it.
+        given: fields that are there already, and so not read from `value`.
+
+    Raises:
+        UserError: an unknown key, with the nearest known one, or a value of the wrong type.
+    """
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where} is {value!r}; it must be an object")
+        hints = typing.get_type_hints(kind)
+        fields = {f.name: f for f in dataclasses.fields(kind)}
+        given = dict(given or {})
+        for key in value:
+            if key not in fields:
+                raise UserError(f"{where}: unknown key {key!r}; {did_you_mean(key, fields)}")
+        for name, field in fields.items():
+            there = name in value or name in given
+            if not there and field.default is field.default_factory is dataclasses.MISSING:
+                raise UserError(f"{where}: {name!r} is missing")
+        read = {k: from_json(hints[k], v, f"{where}.{k}") for k, v in value.items()}
+        return kind(**read, **given)
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(from_json(args[0], v, f"{where}.{i}") for i, v in enumerate(value))
+    if origin is dict and isinstance(value, Mapping):
+        return {k: from_json(args[1], v, f"{where}.{k}") for k, v in value.items()}
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return from_json(next(a for a in args if a is not type(None)), value, where)
+    if origin is Literal and value in args:
+        return value
+    if kind is float and type(value) is int:
+        return float(value)
+    if origin is None and type(value) is kind:
+        return value
+    expected = (
+        " or ".join(map(repr, args)) if origin is Literal else getattr(kind, "__name__", kind)
+    )
+    raise UserError(f"{where} is {value!r}; it must be {expected}")
+
+
+def differences(a: Any, b: Any, where: str = "") -> list[str]:
+    """Dotted keys at which two JSON values differ, each with both values."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        keys = [*a, *(k for k in b if k not in a)]
+        prefix = f"{where}." if where else ""
+        return [d for k in keys for d in differences(a.get(k), b.get(k), f"{prefix}{k}")]
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
+        return [
+            d
+            for i, (x, y) in enumerate(zip(a, b, strict=True))
+            for d in differences(x, y, f"{where}.{i}")
+        ]
+    return [] if a == b else [f"{where}: {a!r} -> {b!r}"]

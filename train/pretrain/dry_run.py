@@ -1,0 +1,201 @@
+"""What a run would do, before it is paid for: tokens, steps, batches, schedule and hours.
+
+All of it follows from the configuration; no data, checkpoint or accelerator is needed.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.io.files import write_bytes
+
+from ..engine.metrics import PEAK_FLOPS
+from .batch_size import microbatches
+from .config import PretrainConfig, Stage
+
+
+def plan(config: PretrainConfig, hardware: str, devices: int, mfu: float) -> dict[str, Any]:
+    """The facts of a run as a JSON object.
+
+    Args:
+        config: the run.
+        hardware: a key of `PEAK_FLOPS`, or the end of one such as h100 or v5e.
+        devices: how many of them.
+        mfu: model FLOPs utilisation, the share of their peak that goes into the model's products.
+
+    FLOPs are those of full rows of one document each, the most that attention can cost; padding
+    and recomputation count for nothing.
+    """
+    name = _hardware(hardware)
+    if devices < 1 or not 0 < mfu <= 1:
+        raise UserError(
+            f"devices is {devices} and mfu {mfu}; they must be 1 or more, and above 0 and up to 1"
+        )
+    speed = devices * PEAK_FLOPS[name] * mfu
+    stages = [
+        _stage(config, stage, start, speed)
+        for stage, start in zip(config.stages, config.starts, strict=False)
+    ]
+    return {
+        "parameters": config.model.parameter_count(),
+        "stages": stages,
+        "steps": config.starts[-1],
+        "tokens": sum(stage["tokens"] for stage in stages),
+        "flops": sum(stage["flops"] for stage in stages),
+        "hours": sum(stage["hours"] for stage in stages),
+        "hardware": name,
+        "devices": devices,
+        "mfu": mfu,
+    }
+
+
+def _stage(config: PretrainConfig, stage: Stage, start: int, speed: float) -> dict[str, Any]:
+    batches, rate, model = stage.batches, stage.learning_rate(), config.stage_model(stage)
+    tokens = batches.rows * stage.length
+    flops = 3.0 * model.flops_per_token(stage.length, stage.mask_rate) * tokens
+    return {
+        "name": stage.name,
+        "tokens": tokens,
+        "steps": batches.steps,
+        "start": start,
+        "length": stage.length,
+        "batches": [
+            {
+                "rows": segment.rows,
+                "microbatches": microbatches(segment.rows, stage.microbatch_rows),
+                "from_step": start + segment.step,
+                "from_token": segment.row * stage.length,
+            }
+            for segment in batches.segments
+        ],
+        "learning_rate": [float(rate(0)), stage.peak_learning_rate, float(rate(batches.steps))],
+        "warmup_tokens": stage.warmup_tokens,
+        "decay_tokens": stage.decay_tokens,
+        "decay_shape": stage.decay_shape,
+        "weight_decay": stage.weight_decay,
+        "mask_rate": stage.mask_rate,
+        "rope_theta": [model.global_rope_theta, model.local_rope_theta],
+        "eval_every": stage.eval_every or config.eval_every,
+        "save_every": stage.save_every or config.save_every,
+        "flops": flops,
+        "hours": flops / speed / 3600,
+    }
+
+
+def text(config: PretrainConfig, facts: dict[str, Any]) -> str:
+    """The plan for people: a column for each stage."""
+    stages = facts["stages"]
+    rows = [[""] + [stage["name"] for stage in stages]]
+    for label, cell in _ROWS.items():
+        rows.append([label, *(cell(stage) for stage in stages)])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
+            ]
+        ).rstrip()
+        for row in rows
+    ]
+    for stage in stages:
+        if len(stage["batches"]) > 1:
+            lines += ["", f"batches of {stage['name']}, from step (and token) on"]
+            for batch in stage["batches"]:
+                rows, each = batch["rows"], batch["rows"] // batch["microbatches"]
+                begins = f"{batch['from_step']:>9,} ({_billions(batch['from_token'])})"
+                lines.append(f"  {begins}  {rows:,} rows in microbatches of {each:,}")
+    origin = f"starts from {config.init_from or 'random weights'}"
+    if config.init_model == "adopted":
+        origin += "; parameters and hours are those of the model above, training takes its own"
+    if config.init_model == "tiled" and config.init_from:
+        origin += f", tiled from the {config.init_tiling}"
+    return "\n".join(
+        [
+            f"{facts['parameters']:,} parameters, {origin}",
+            *lines,
+            "",
+            f"in all {facts['steps']:,} steps, {_billions(facts['tokens'])} tokens,"
+            f" {facts['flops']:.3g} FLOPs: {facts['hours']:,.1f} hours on {facts['devices']:,}"
+            f" x {facts['hardware']} at {facts['mfu']:.0%} MFU",
+        ]
+    )
+
+
+def _billions(tokens: float) -> str:
+    return f"{tokens / 1e9:,.2f} B" if tokens >= 1e9 else f"{tokens / 1e6:,.2f} M"
+
+
+def _batch(stage: dict[str, Any]) -> str:
+    sizes = [f"{batch['rows']:,}" for batch in stage["batches"]]
+    return ", ".join(sizes if len(sizes) < 4 else [sizes[0], "...", sizes[-1]])
+
+
+_ROWS = {
+    "tokens": lambda s: _billions(s["tokens"]),
+    "steps": lambda s: f"{s['steps']:,}",
+    "first step": lambda s: f"{s['start'] + 1:,}",
+    "tokens in a row": lambda s: f"{s['length']:,}",
+    "rows in a batch": _batch,
+    "tokens in a full batch": lambda s: _billions(s["batches"][-1]["rows"] * s["length"]),
+    "microbatches": lambda s: f"{s['batches'][-1]['microbatches']}",
+    "learning rate, first": lambda s: f"{s['learning_rate'][0]:.3g}",
+    "  peak": lambda s: f"{s['learning_rate'][1]:.3g}",
+    "  last": lambda s: f"{s['learning_rate'][2]:.3g}",
+    "  rises over": lambda s: _billions(s["warmup_tokens"]) if s["warmup_tokens"] else "-",
+    "  falls over": lambda s: _billions(s["decay_tokens"]) if s["decay_tokens"] else "-",
+    "  shape of the fall": lambda s: s["decay_shape"] if s["decay_tokens"] else "-",
+    "weight decay": lambda s: f"{s['weight_decay']:.3g}",
+    "tokens masked": lambda s: f"{s['mask_rate']:.0%}",
+    "rotary theta, global": lambda s: f"{s['rope_theta'][0]:,.0f}",
+    "  local": lambda s: f"{s['rope_theta'][1]:,.0f}",
+    "steps between evaluations": lambda s: f"{s['eval_every']:,}",
+    "steps between checkpoints": lambda s: f"{s['save_every']:,}",
+    "FLOPs": lambda s: f"{s['flops']:.3g}",
+    "hours": lambda s: f"{s['hours']:,.1f}",
+}
+
+
+def draw(config: PretrainConfig, path: str | Path) -> Path:
+    """The learning rate and the batch size over tokens, as PNG."""
+    figure = Figure(figsize=(9, 5.2), layout="constrained")
+    rates, sizes = figure.subplots(2, 1, sharex=True)
+    seen = 0.0
+    for i, stage in enumerate(config.stages):
+        batches = stage.batches
+        changes = [s.step for s in batches.segments[1:]]
+        steps = np.unique(
+            np.concatenate([np.linspace(0, batches.steps, 400).astype(int), changes])
+        ).astype(int)
+        rows = np.array([batches.rows_before(int(step)) for step in steps], np.float64)
+        tokens = (seen + rows * stage.length) / 1e9
+        size = [batches.at(int(step)).rows * stage.length / 1e6 for step in steps]
+        rates.plot(tokens, jax.vmap(stage.learning_rate())(steps), color=f"C{i}", label=stage.name)
+        sizes.step(tokens, size, where="post", color=f"C{i}")
+        seen += batches.rows * stage.length
+    for axis, label in ((rates, "learning rate"), (sizes, "million tokens in a batch")):
+        axis.set_ylabel(label)
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+        axis.margins(x=0.01)
+    figure.legend(loc="outside upper center", ncols=len(config.stages))
+    sizes.set_xlabel("billion tokens")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, buffer.getvalue())
+    return path
+
+
+def _hardware(name: str) -> str:
+    ends = {kind.split()[-1].lower(): kind for kind in PEAK_FLOPS}
+    found = {kind.lower(): kind for kind in PEAK_FLOPS} | ends
+    if name.lower() not in found:
+        raise UserError(f"hardware is {name!r}; {did_you_mean(name, sorted(PEAK_FLOPS))}")
+    return found[name.lower()]

@@ -1,0 +1,128 @@
+"""What a run starts from: random weights, a checkpoint, a smaller model, another vocabulary."""
+
+import dataclasses
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modernbert_jax import convert
+from modernbert_jax.config import ModernBertConfig
+from modernbert_jax.errors import UserError
+from modernbert_jax.io.hub import locate
+from modernbert_jax.tokenizer import Tokenizer
+
+from ..tiling import tile
+from . import vocabulary
+from .config import PretrainConfig, differences, to_json
+from .step import init_state, initial_state
+
+
+def adopted(config: PretrainConfig, tokenizer: Tokenizer) -> PretrainConfig:
+    """The configuration with the architecture of `init_from`, where it asks for that.
+
+    A new vocabulary has as many ids as the data's tokenizer, rounded up to a multiple of 64.
+
+    Raises:
+        UserError: nothing to take it from.
+    """
+    if config.init_model != "adopted":
+        return config
+    if not config.init_from:
+        raise UserError("init_model is 'adopted' and init_from is empty; name a checkpoint")
+    model = _checkpoint(config).config
+    if config.init_vocabulary == "matched":
+        model = with_token_ids(
+            dataclasses.replace(
+                model, vocab_size=-(-tokenizer.vocab_size // 64) * 64, pad_token_id=None
+            ),
+            tokenizer,
+        )
+    return dataclasses.replace(config, model=model)
+
+
+def initial_params(config: PretrainConfig, tokenizer: Tokenizer) -> Any | None:
+    """The parameters of `init_from` as the run's model; None where it starts from random ones.
+
+    Raises:
+        UserError: a checkpoint whose architecture or vocabulary does not fit.
+    """
+    if not config.init_from:
+        return None
+    checkpoint = _checkpoint(config)
+    params = jax.tree.map(lambda x: np.asarray(x, np.float32), checkpoint.params)
+    model = checkpoint.config
+    if config.init_vocabulary == "matched":
+        params = _matched(config, checkpoint, params, tokenizer)
+        model = dataclasses.replace(
+            model, vocab_size=config.model.vocab_size, pad_token_id=config.model.pad_token_id
+        )
+    else:
+        _check_vocabulary(config, checkpoint, tokenizer)
+    if config.init_model == "tiled":
+        params = tile(params, model, config.model, config.init_tiling, seed=config.seed)
+    wanted = jax.eval_shape(lambda: initial_state(config).params)
+    if _shapes(wanted) != _shapes(params):
+        found = differences(to_json(config.model), to_json(checkpoint.config))
+        raise UserError(
+            f"{config.init_from}: its parameters do not fit the model: {'; '.join(found)}; pass"
+            " --init-model adopted to train that model instead, or tiled to fill a larger one"
+        )
+    return jax.tree.map(jnp.asarray, params)
+
+
+def with_token_ids(model: ModernBertConfig, tokenizer: Tokenizer) -> ModernBertConfig:
+    """The architecture with the ids of the tokenizer's special tokens."""
+    return dataclasses.replace(
+        model,
+        bos_token_id=tokenizer.cls_id,
+        cls_token_id=tokenizer.cls_id,
+        eos_token_id=tokenizer.sep_id,
+        sep_token_id=tokenizer.sep_id,
+        pad_token_id=tokenizer.pad_id,
+    )
+
+
+def _checkpoint(config: PretrainConfig) -> convert.Checkpoint:
+    checkpoint = convert.load(locate(config.init_from))
+    if checkpoint.head != "masked_lm":
+        raise UserError(f"{config.init_from}: its head is {checkpoint.head}, not masked_lm")
+    return checkpoint
+
+
+def _matched(
+    config: PretrainConfig, checkpoint: convert.Checkpoint, params: Any, tokenizer: Tokenizer
+) -> Any:
+    """Parameters with the tokens of the data."""
+    if checkpoint.tokenizer is None:
+        raise UserError(f"{config.init_from}: has no tokenizer to match the data's tokens with")
+    size = config.model.vocab_size
+    found = vocabulary.match(checkpoint.tokenizer, tokenizer, size)
+    if jax.process_index() == 0:
+        print(f"new vocabulary: {found}", file=sys.stderr, flush=True)
+    model = dataclasses.replace(
+        checkpoint.config, vocab_size=size, pad_token_id=config.model.pad_token_id
+    )
+    fresh = init_state(dataclasses.replace(config, model=model)).params
+    return vocabulary.transfer(params, fresh, found)
+
+
+def _check_vocabulary(
+    config: PretrainConfig, checkpoint: convert.Checkpoint, tokenizer: Tokenizer
+) -> None:
+    """Refuses data whose ids mean something else to the checkpoint."""
+    theirs = checkpoint.tokenizer
+    if theirs is None:
+        return
+    ours, old = (t.backend.get_vocab(with_added_tokens=True) for t in (tokenizer, theirs))
+    if ours != old:
+        raise UserError(
+            f"{config.init_from}: its tokenizer is not that of {config.data}; prepare the data with"
+            f" --tokenizer {config.init_from}, or pass --init-vocabulary matched"
+        )
+
+
+def _shapes(params: Any) -> Any:
+    return jax.tree.map(lambda x: x.shape, params)
