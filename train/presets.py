@@ -13,8 +13,9 @@ import tyro
 from modernbert_jax import configs
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.io.files import read_json
+from modernbert_jax.io.typed_json import from_json
 
-from .pretrain.config import PretrainConfig, from_json
+from .pretrain.config import PretrainConfig
 
 
 def names(package: ModuleType = configs) -> list[str]:

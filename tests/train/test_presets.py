@@ -5,8 +5,9 @@ import importlib
 import pytest
 
 from modernbert_jax.config import PRESETS
+from modernbert_jax.io.typed_json import from_json, to_json
 from modernbert_jax.train import presets
-from modernbert_jax.train.pretrain.config import PretrainConfig, from_json, to_json
+from modernbert_jax.train.pretrain.config import PretrainConfig
 
 B = 10**9
 

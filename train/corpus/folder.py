@@ -10,9 +10,9 @@ from typing import Any
 
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.store import Store, is_remote
+from modernbert_jax.io.typed_json import differences, from_json
 from modernbert_jax.tokenizer import Tokenizer
 
-from ..pretrain.config import differences, from_json
 from ..rows import manifest
 from ..rows.manifest import Component, Manifest, PackedRows, Shard, SourceFile, add
 from .components import Part, Unit

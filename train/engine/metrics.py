@@ -18,23 +18,7 @@ from modernbert_jax.packing import Rows
 
 from ..rows.data import Batch, Batches
 from . import sinks
-
-PEAK_FLOPS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
-    "TPU7x": 1153.5e12,  # of half a chip, which is what jax shows as a device
-    "NVIDIA A100": 312e12,
-    "NVIDIA L4": 121e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-    "NVIDIA B200": 2250e12,
-}
-"""Dense bfloat16 operations per second, from the makers' data sheets, by start of device kind."""
+from .hardware import peak_flops, peak_memory
 
 
 class MetricWriter:
@@ -201,22 +185,3 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
             break
         rows.append(json.loads(line))
     return rows
-
-
-def peak_of(kind: str) -> float | None:
-    """Bfloat16 operations per second of a device of some kind; None where it is not known."""
-    known = [name for name in PEAK_FLOPS if kind.startswith(name)]
-    return PEAK_FLOPS[max(known, key=len)] if known else None
-
-
-def peak_flops() -> float | None:
-    """Bfloat16 operations per second of all devices; None where the kind is not known."""
-    peak = peak_of(jax.devices()[0].device_kind)
-    return peak and peak * jax.device_count()
-
-
-def peak_memory() -> int | None:
-    """The most bytes that any device of this process has held; None where it is not told."""
-    stats = [device.memory_stats() for device in jax.local_devices()]
-    known = [s["peak_bytes_in_use"] for s in stats if s and "peak_bytes_in_use" in s]
-    return max(known, default=None)

@@ -8,8 +8,9 @@ from typing import Any
 
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.files import write_bytes
+from modernbert_jax.io.typed_json import to_json
 
-from ..pretrain.config import PretrainConfig, to_json
+from ..pretrain.config import PretrainConfig
 
 
 class Board:

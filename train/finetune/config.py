@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from modernbert_jax.config import Runtime
 from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.io import typed_json
 from modernbert_jax.sharding import MeshShape
 
 from ..engine.lora import Lora
-from ..pretrain import config as configs
 from ..tasks import TASKS, Task
 from .intermediate import Intermediate
 
@@ -171,12 +171,12 @@ class FinetuneConfig:
 
 def to_json(config: FinetuneConfig) -> dict[str, Any]:
     """A configuration as a JSON object; the task's kind stands in `task.kind`."""
-    return configs.to_json(config) | {"task": task_json(config.task)}
+    return typed_json.to_json(config) | {"task": task_json(config.task)}
 
 
 def task_json(task: Task) -> dict[str, Any]:
     """A task as a JSON object with its `kind`."""
-    return {"kind": task.kind} | configs.to_json(task)
+    return {"kind": task.kind} | typed_json.to_json(task)
 
 
 def from_json(value: Any, where: str = "config") -> FinetuneConfig:
@@ -186,7 +186,7 @@ def from_json(value: Any, where: str = "config") -> FinetuneConfig:
         raise UserError(f"{where}: task.kind is missing; it is one of {', '.join(TASKS)}")
     made = task_from_json(task, f"{where}.task")
     rest = {key: x for key, x in value.items() if key != "task"}
-    return configs.from_json(FinetuneConfig, rest, where, {"task": made})
+    return typed_json.from_json(FinetuneConfig, rest, where, {"task": made})
 
 
 def task_from_json(value: Mapping[str, Any], where: str = "task") -> Task:
@@ -195,4 +195,4 @@ def task_from_json(value: Mapping[str, Any], where: str = "task") -> Task:
     if kind not in TASKS:
         raise UserError(f"{where}.kind is {kind!r}; {did_you_mean(str(kind), TASKS)}")
     options = {key: x for key, x in value.items() if key != "kind"}
-    return configs.from_json(TASKS[kind], options, where)
+    return typed_json.from_json(TASKS[kind], options, where)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..engine.metrics import peak_memory
+from ..engine.hardware import peak_memory
 from .step import StepMetrics
 
 

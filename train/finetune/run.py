@@ -14,9 +14,9 @@ from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.convert import names
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.files import read_json, whole_file, write_json
+from modernbert_jax.io.typed_json import differences
 
 from ..engine import peft
-from ..pretrain.config import differences
 from ..pretrain.run import claim, together, whole
 from ..tasks import Task
 from . import card

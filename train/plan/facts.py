@@ -10,7 +10,7 @@ import jax
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.sharding import AXES, MeshShape, row_pieces
 
-from ..engine.metrics import peak_of
+from ..engine.hardware import peak_of
 from ..pretrain.config import PretrainConfig, Stage
 from ..pretrain.run import check_mesh
 from ..pretrain.step import state_shapes

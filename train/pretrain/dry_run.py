@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.io.files import write_bytes
 
-from ..engine.metrics import PEAK_FLOPS
+from ..engine.hardware import PEAK_FLOPS
 from .batch_size import microbatches
 from .config import PretrainConfig, Stage
 

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from modernbert_jax.io.progress import Progress, phase
+from modernbert_jax.io.typed_json import to_json
 from modernbert_jax.sharding import rows_sharding
 
 from ..engine.checkpoint import Checkpoints
@@ -19,7 +20,7 @@ from ..engine.stop import Stop
 from ..engine.weights_and_biases import Board
 from ..rows.data import Batches, Host, place
 from .batch_size import Segment, microbatches
-from .config import PretrainConfig, Stage, to_json
+from .config import PretrainConfig, Stage
 from .run import Run, use_compile_cache
 from .step import MaskRule, StepMetrics, TrainState, eval_step, init_state, state_shapes, train_step
 

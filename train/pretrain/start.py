@@ -12,11 +12,12 @@ from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.hub import locate
+from modernbert_jax.io.typed_json import differences, to_json
 from modernbert_jax.tokenizer import Tokenizer
 
 from ..tiling import tile
 from . import vocabulary
-from .config import PretrainConfig, differences, to_json
+from .config import PretrainConfig
 from .step import init_state, initial_state
 
 

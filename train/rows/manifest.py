@@ -11,7 +11,6 @@ the order in which their rows count.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +19,7 @@ import numpy as np
 from modernbert_jax.errors import UserError
 from modernbert_jax.io import checksums
 from modernbert_jax.io.files import read_json
+from modernbert_jax.io.typed_json import from_json, to_json
 
 FORMAT = 2
 """Version of the layout and of the records. Another one is refused by name."""
@@ -165,7 +165,7 @@ class Manifest:
 
     def to_json(self) -> dict:
         """The manifest as a JSON object."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        return to_json(self)
 
 
 def read(folder: str | Path) -> Manifest:
@@ -174,8 +174,6 @@ def read(folder: str | Path) -> Manifest:
     Raises:
         UserError: no manifest, a damaged one, or one of another format.
     """
-    from ..pretrain.config import from_json  # here, because it brings jax along
-
     path = Path(folder) / NAME
     if not path.is_file():
         raise UserError(

@@ -8,14 +8,9 @@ import corpus
 import pytest
 
 from modernbert_jax import UserError
+from modernbert_jax.io.typed_json import differences, from_json, to_json
 from modernbert_jax.train import presets
-from modernbert_jax.train.pretrain.config import (
-    PretrainConfig,
-    Stage,
-    differences,
-    from_json,
-    to_json,
-)
+from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ import pytest
 import rows
 
 from modernbert_jax import ModernBert, UserError, cli, convert
+from modernbert_jax.io.typed_json import to_json
 from modernbert_jax.train import presets
 from modernbert_jax.train.engine.metrics import read_rows
 from modernbert_jax.train.pretrain import loop
-from modernbert_jax.train.pretrain.config import to_json
 from modernbert_jax.train.pretrain.run import Run
 
 CURVE = (
