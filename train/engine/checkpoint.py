@@ -20,7 +20,7 @@ from orbax.checkpoint import v1 as ocp
 from modernbert_jax.errors import UserError, first_line
 from modernbert_jax.io import checksums
 
-from ..pretrain.step import TrainState
+from .state import TrainState
 
 ASIDE = ".damaged"
 """Ends the name of a checkpoint that was found damaged; nothing reads it any more."""

@@ -6,6 +6,10 @@ import re
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.host_memory import keep_freed_on_cpu
@@ -75,3 +79,15 @@ def launcher() -> str | None:
     ):
         return "TPU machine"
     return None
+
+
+def together(what: str) -> None:
+    """Wait until every process has come this far."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
+def whole(tree: Any, mesh: Mesh) -> Any:
+    """Gather arrays from all devices, as numpy arrays in every process."""
+    gathered = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, P()))(tree)
+    return jax.tree.map(np.asarray, gathered)

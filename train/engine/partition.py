@@ -1,4 +1,4 @@
-"""Which parameters are trained: all, those that no rule freezes, or adapters beside fixed ones.
+"""The trainable subset of a model: all parameters, those that are not frozen, or adapters.
 
 A run trains one tree and leaves another alone; gradients, optimizer and its memory know only the
 first. `split` makes both of a model's parameters, `join` the parameters again, inside the step:
@@ -11,7 +11,7 @@ first. `split` makes both of a model's parameters, `join` the parameters again, 
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -30,11 +30,15 @@ from .lora import Adapters, Lora
 
 @dataclasses.dataclass(frozen=True)
 class Partition:
-    """A model's parameters, divided into those that are trained and those that are not."""
+    """A model's parameters, divided into those that are trained and those that are not.
 
-    trained: Mapping[tensors.Path, np.ndarray]
-    """By parameter path: booleans, one for each entry of a stack."""
-    depths: Mapping[tensors.Path, np.ndarray]
+    `Partition()` trains all of any model; rates by layer need one that knows the layers.
+    """
+
+    trained: Mapping[tensors.Path, np.ndarray] = dataclasses.field(default_factory=dict)
+    """By parameter path: booleans, one for each entry of a stack; empty trains everything."""
+    depths: Mapping[tensors.Path, np.ndarray] = dataclasses.field(default_factory=dict)
+    """By parameter path: distance from the input, one for each entry of a stack."""
     adapters: Adapters | None = None
 
     @classmethod
@@ -48,15 +52,15 @@ class Partition:
         freeze_layers: int = 0,
         lora: Lora | None = None,
     ) -> "Partition":
-        """The partition of a model with a head, a key of `convert.names.heads`.
+        """Build the partition of a model with a head, a key of `convert.names.heads`.
 
         Args:
             model: the architecture.
             head: its head.
             labels: outputs of the classifier.
-            freeze: regular expressions, found in names of tensors such as
-                `model.layers.3.attn.Wqkv.weight`, of what is not trained.
-            freeze_layers: the embeddings and so many first layers are not trained either.
+            freeze: regular expressions; tensors whose name (`model.layers.3.attn.Wqkv.weight`)
+                contains a match are not trained.
+            freeze_layers: how many first layers are not trained, nor the embeddings; 0 is none.
             lora: adapters; a rank of 0 is none. All but them and `lora.whole` is fixed.
 
         Raises:
@@ -87,8 +91,15 @@ class Partition:
             adapters,
         )
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything is trained, and nothing is put in place of it."""
+        return self.adapters is None and all(mask.all() for mask in self.trained.values())
+
     def split(self, params: Any, key: jax.Array | None = None) -> tuple[Any, Any]:
         """The trees that are trained and fixed; new adapters are drawn with `key`. Traceable."""
+        if self.is_whole:
+            return params, {}
         trained, fixed = {}, {}
         for path, x in self._each(params):
             mask = self.trained[path]
@@ -102,6 +113,8 @@ class Partition:
 
     def join(self, trained: Any, fixed: Any, key: jax.Array | None = None) -> Any:
         """The model's parameters; adapters are merged, and dropped out with `key`. Traceable."""
+        if self.is_whole:
+            return trained
         parts, params = (names.flatten(trained), names.flatten(fixed)), {}
         for path, mask in self.trained.items():
             if mask.all() or not mask.any():
@@ -112,6 +125,10 @@ class Partition:
                 joined = joined if (np.diff(order) > 0).all() else joined[order]
             names.put(params, path, joined)
         return self.adapters.merged(params, trained, key) if self.adapters else params
+
+    def joiner(self, fixed: Any, key: jax.Array | None = None) -> Callable[[Any], Any]:
+        """Return `join` as a function of what is trained alone."""
+        return lambda trained: self.join(trained, fixed, key)
 
     def layerwise(
         self, tx: optax.GradientTransformation, decay: float

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from modernbert_jax.convert import lazy, names, safetensors_file
@@ -67,6 +68,14 @@ def save(folder: str | Path, adapters: Adapters, trained: Any, rows: Rows, head:
     with files.whole_directory(folder) as temporary:
         files.write_json(temporary / CONFIG, config)
         safetensors_file.write(temporary / WEIGHTS, to_tensors(adapters, trained, rows))
+
+
+def export(
+    folder: Path, adapters: Adapters, trained: Any, rows: Rows, head: str, base: str
+) -> None:
+    """Write the adapters of a run, as `save`, from process 0 and unless they are there."""
+    if jax.process_index() == 0 and not folder.exists():
+        save(folder, adapters, trained, rows, head, base)
 
 
 def to_tensors(adapters: Adapters, trained: Any, rows: Rows) -> dict[str, np.ndarray]:

@@ -10,13 +10,13 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.io.files import write_bytes
 from modernbert_jax.io.typed_json import to_json
 
-from ..pretrain.config import PretrainConfig
+from .config import EngineConfig
 
 
 class Board:
     """A run there, which is the same one after a resumption: its name lies in `wandb-id`."""
 
-    def __init__(self, folder: Path, config: PretrainConfig):
+    def __init__(self, folder: Path, config: EngineConfig):
         """Raises `UserError` if the package is not installed."""
         try:
             wandb = importlib.import_module("wandb")

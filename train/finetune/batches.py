@@ -13,17 +13,17 @@ from modernbert_jax.packing import Rows, rows_from
 from modernbert_jax.sharding import RULES
 
 from ..tasks import Example
-from .objectives import Objective, Place
+from .losses import Place, TaskLoss
 from .shapes import Row, Shape, arrange, lengths_of
 
 
-class Batch(NamedTuple):
+class ExampleBatch(NamedTuple):
     """A batch in A microbatches, numpy or jax arrays."""
 
     rows: Rows
     """int32 [A, B, T] each."""
     targets: np.ndarray
-    """[A, B, ...], as the objective has them."""
+    """[A, B, ...], as the loss has them."""
     weights: np.ndarray
     """float32 [A, B, S] or [A, B, T]."""
     documents: np.ndarray
@@ -33,8 +33,8 @@ class Batch(NamedTuple):
 
 
 def fill(
-    examples: Sequence[Example], rows: Sequence[Row], shape: Shape, objective: Objective
-) -> Batch:
+    examples: Sequence[Example], rows: Sequence[Row], shape: Shape, task_loss: TaskLoss
+) -> ExampleBatch:
     """One microbatch (A = 1) from rows of (example, sequence); targets where there are any."""
     documents = [examples[i].sequences[j] for row in rows for i, j in row]
     of_rows, k = [], 0
@@ -43,8 +43,8 @@ def fill(
         k += len(row)
     of_rows += [[]] * (shape.rows - len(rows))
     laid_out = rows_from(documents, of_rows, shape.length)
-    places = shape.documents if objective.level == "document" else shape.length
-    targets = objective.empty(shape.rows, places)
+    places = shape.documents if task_loss.level == "document" else shape.length
+    targets = task_loss.empty(shape.rows, places)
     weights = np.zeros((shape.rows, places), np.float32)
     numbers = np.zeros((shape.rows, shape.documents), np.int32)
     groups: dict[int, int] = {}
@@ -54,15 +54,15 @@ def fill(
             numbers[b, s] = i + len(examples) * j
             at = Place(b, s, start, groups.setdefault(i, len(groups)))
             if examples[i].target is not None:
-                objective.put(targets, weights, examples[i].target, j, at)
+                task_loss.put(targets, weights, examples[i].target, j, at)
             start += len(examples[i].sequences[j])
-    batch = Batch(Rows(*laid_out), targets, weights, numbers, np.int32(1))
+    batch = ExampleBatch(Rows(*laid_out), targets, weights, numbers, np.int32(1))
     return jax.tree.map(lambda x: x[None] if x.ndim else x, batch)
 
 
-def stack(parts: Sequence[Batch], shape: Shape, objective: Objective) -> Batch:
+def stack(parts: Sequence[ExampleBatch], shape: Shape, task_loss: TaskLoss) -> ExampleBatch:
     """A batch of all microbatches that there may be from those in use."""
-    empty = fill([], [], shape, objective)
+    empty = fill([], [], shape, task_loss)
     padded = [*parts, *[empty] * (shape.microbatches - len(parts))]
     batch = jax.tree.map(lambda *x: np.concatenate(x), *(p._replace(used=()) for p in padded))
     return batch._replace(used=np.int32(len(parts)))
@@ -80,11 +80,11 @@ class TrainingBatches:
         size: int,
         seed: int,
         shape: Shape,
-        objective: Objective,
+        task_loss: TaskLoss,
     ):
         """For batches of `size` examples."""
         self._examples, self._size, self._seed = examples, size, seed
-        self.shape, self._objective = shape, objective
+        self.shape, self._task_loss = shape, task_loss
         self._lengths = lengths_of(examples)
 
     @property
@@ -92,17 +92,17 @@ class TrainingBatches:
         """Batches in an epoch."""
         return -(-len(self._examples) // self._size)
 
-    def updates(self, epochs: float) -> int:
+    def steps(self, epochs: float) -> int:
         """Batches in so many epochs."""
         return math.ceil(epochs * self.per_epoch)
 
     def examples_before(self, step: int) -> int:
-        """Examples that were seen before update `step`."""
+        """Examples that were seen before step `step`."""
         epochs, number = divmod(step, self.per_epoch)
         return epochs * len(self._examples) + number * self._size
 
     def members(self, step: int) -> np.ndarray:
-        """The examples of the batch that update `step` (from 0) is made with."""
+        """The examples of the batch of step `step`, counted from 0."""
         epoch, number = divmod(step, self.per_epoch)
         return self._order(epoch)[number * self._size : (number + 1) * self._size]
 
@@ -110,27 +110,27 @@ class TrainingBatches:
     def _order(self, epoch: int) -> np.ndarray:
         return np.random.default_rng((self._seed, epoch)).permutation(len(self._examples))
 
-    def at(self, step: int) -> tuple[Batch, int]:
-        """The batch of update `step`, from 0, and how many examples it has."""
+    def at(self, step: int) -> tuple[ExampleBatch, int]:
+        """The batch of a step, counted from 0, and how many examples it has."""
         chosen = self.members(step)
         lengths = [self._lengths[i] for i in chosen]
         examples = [self._examples[i] for i in chosen]
-        rows = arrange(lengths, self.shape, self._objective.coupled)
+        rows = arrange(lengths, self.shape, self._task_loss.grouped)
         if len(rows) > self.shape.microbatches:
             raise AssertionError(f"{len(rows)} microbatches; there is room for {self.shape}")
-        parts = [fill(examples, of_one, self.shape, self._objective) for of_one in rows]
-        return stack(parts, self.shape, self._objective), len(examples)
+        parts = [fill(examples, of_one, self.shape, self._task_loss) for of_one in rows]
+        return stack(parts, self.shape, self._task_loss), len(examples)
 
 
 def evaluation_batches(
-    examples: Sequence[Example], shape: Shape, objective: Objective
-) -> Iterator[tuple[Batch, list[Row]]]:
+    examples: Sequence[Example], shape: Shape, task_loss: TaskLoss
+) -> Iterator[tuple[ExampleBatch, list[Row]]]:
     """Microbatches of all examples, each with the (example, sequence) of its documents."""
-    for rows in arrange(lengths_of(examples), shape, objective.coupled):
-        yield fill(examples, rows, shape, objective), rows
+    for rows in arrange(lengths_of(examples), shape, task_loss.grouped):
+        yield fill(examples, rows, shape, task_loss), rows
 
 
-def place(batch: Batch, mesh: Mesh) -> Batch:
+def place(batch: ExampleBatch, mesh: Mesh) -> ExampleBatch:
     """A batch, which every process has whole, over the devices of all."""
     if mesh.empty or mesh.size == 1:
         return batch
@@ -141,4 +141,4 @@ def place(batch: Batch, mesh: Mesh) -> Batch:
 
     rows = Rows(*(put(x, None, "rows", "tokens") for x in batch.rows))
     of_rows = (put(x, None, "rows") for x in (batch.targets, batch.weights, batch.documents))
-    return Batch(rows, *of_rows, put(batch.used))
+    return ExampleBatch(rows, *of_rows, put(batch.used))

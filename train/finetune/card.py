@@ -3,13 +3,11 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..tasks import Task
 from .config import FinetuneConfig
-
-if TYPE_CHECKING:
-    from .session import Session
+from .data import Data
 
 NAME = "README.md"
 
@@ -24,7 +22,7 @@ _PIPELINES = {
 """The hub's name of a kind of task."""
 
 
-def text(config: FinetuneConfig, task: Task, session: "Session", result: Mapping[str, Any]) -> str:
+def text(config: FinetuneConfig, task: Task, data: Data, result: Mapping[str, Any]) -> str:
     """The card as Markdown with the hub's header.
 
     `result` has "best", "last" and "test", each with "metrics", where they were measured.
@@ -38,7 +36,7 @@ def text(config: FinetuneConfig, task: Task, session: "Session", result: Mapping
     header |= {"base_model": base} if base else {}
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in header.items()), "---", ""]
     lines += [f"# ModernBERT fine-tuned for {_what(task)}", ""]
-    lines += _facts(config, task, session)
+    lines += _facts(config, task, data)
     lines += ["", "## Results", "", *_table(result), ""]
     lines += ["## Use", "", "With transformers:", "", "```python", *_transformers(task), "```", ""]
     lines += ["With modernbert-jax:", "", "```bash"]
@@ -59,8 +57,7 @@ def _what(task: Task) -> str:
     }[task.kind]
 
 
-def _facts(config: FinetuneConfig, task: Task, session: "Session") -> list[str]:
-    data = session.data
+def _facts(config: FinetuneConfig, task: Task, data: Data) -> list[str]:
     counts = {"training": data.train, "validation": data.validation, "test": data.test}
     told = ", ".join(f"{len(found):,} for {name}" for name, found in counts.items() if found)
     start = Path(config.model)  # of a run, its folder tells more than `export`

@@ -14,13 +14,13 @@ import jax
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.progress import Progress
 
-from ..pretrain.loop import RunStopped
-from ..pretrain.run import together, use_compile_cache
+from .. import engine
+from ..engine.distributed import together
 from . import intermediate, sweep_table
 from .config import FinetuneConfig
 from .grid import Grid
-from .loop import finetune, train
 from .session import Session
+from .training import finetune, train
 
 
 def sweep(
@@ -44,7 +44,7 @@ def sweep(
         return None
     mesh = config.mesh.make()
     with jax.set_mesh(mesh):
-        use_compile_cache()
+        engine.use_compile_cache()
         session = Session.open(config, mesh)
         if not session.data.validation:
             raise UserError("a sweep chooses by validation examples; give --validation")
@@ -61,7 +61,9 @@ def _sweep(
             progress.say(f"run {len(results) + 1:,}/{total:,}  {Path(run.output).name}")
             try:
                 result = train(session, run)
-            except RunStopped as error:  # the others need not suffer from this one's learning rate
+            except (
+                engine.RunStopped
+            ) as error:  # the others need not suffer from this one's learning rate
                 progress.say(str(error))
                 task = session.data.task
                 result = {"task": task.kind, "metric": task.best_metric, "stopped": str(error)}

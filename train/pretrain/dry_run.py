@@ -66,12 +66,12 @@ def _stage(config: PretrainConfig, stage: Stage, start: int, speed: float) -> di
         "length": stage.length,
         "batches": [
             {
-                "rows": segment.rows,
-                "microbatches": microbatches(segment.rows, stage.microbatch_rows),
-                "from_step": start + segment.step,
-                "from_token": segment.row * stage.length,
+                "rows": phase.rows,
+                "microbatches": microbatches(phase.rows, stage.microbatch_rows),
+                "from_step": start + phase.step,
+                "from_token": phase.row * stage.length,
             }
-            for segment in batches.segments
+            for phase in batches.phases
         ],
         "learning_rate": [float(rate(0)), stage.peak_learning_rate, float(rate(batches.steps))],
         "warmup_tokens": stage.warmup_tokens,

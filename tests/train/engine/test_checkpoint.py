@@ -13,7 +13,7 @@ import pytest
 from modernbert_jax import UserError
 from modernbert_jax.train.engine.checkpoint import Checkpoints, SaveFailed
 from modernbert_jax.train.engine.guard import Guard
-from modernbert_jax.train.pretrain.step import TrainState
+from modernbert_jax.train.engine.state import TrainState
 
 
 def state(step: int) -> TrainState:

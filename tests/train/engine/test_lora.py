@@ -19,7 +19,7 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.train.engine import peft
 from modernbert_jax.train.engine.lora import Adapters, Lora
 from modernbert_jax.train.engine.partition import Partition
-from modernbert_jax.train.finetune import loop, presets
+from modernbert_jax.train.finetune import presets, training
 
 CONFIG = tiny.config(num_hidden_layers=8)  # layer 0, two groups of three, a tail of one
 HEAD, LABELS = "sequence_classification", 3
@@ -227,7 +227,7 @@ def test_a_run_with_adapters_leaves_them_and_a_plain_model(tmp_path):
         epochs=2.0,
         batch_examples=16,
     )
-    assert loop.finetune(config)["last"]["step"] == 6
+    assert training.finetune(config)["last"]["step"] == 6
     before, after = convert.load(model), convert.load(tmp_path / "run" / "export")
     rows = after.rows()
     base, merged = (names.to_tensors(c.params, c.rows()) for c in (before, after))

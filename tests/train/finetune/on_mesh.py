@@ -12,7 +12,7 @@ import corpus
 import labelled
 
 from modernbert_jax.sharding import MeshShape
-from modernbert_jax.train.finetune import loop
+from modernbert_jax.train.finetune import training
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.tasks import TASKS
 
@@ -38,7 +38,7 @@ def main(folder: Path) -> None:
             mesh=MeshShape(**shape),
         )
         jax.clear_caches()
-        assert loop.finetune(config) is not None
+        assert training.finetune(config) is not None
 
 
 if __name__ == "__main__":

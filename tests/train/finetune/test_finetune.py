@@ -13,11 +13,11 @@ import pytest
 
 from modernbert_jax import ModernBert, UserError, cli, convert
 from modernbert_jax.train.engine.metrics import read_rows
+from modernbert_jax.train.engine.step import Learner
 from modernbert_jax.train.engine.stop import Stop
-from modernbert_jax.train.finetune import loop
+from modernbert_jax.train.finetune import training
 from modernbert_jax.train.finetune.config import FinetuneConfig, from_json, to_json
 from modernbert_jax.train.finetune.session import Session
-from modernbert_jax.train.finetune.step import Learner
 from modernbert_jax.train.report.curves import curves as report
 from modernbert_jax.train.tasks import TASKS
 
@@ -66,7 +66,7 @@ def session(place):
 @pytest.fixture(scope="module")
 def whole(place, session) -> Path:
     """The folder of a run that was never stopped."""
-    result = loop.train(session, configured(place, "classification"))
+    result = training.train(session, configured(place, "classification"))
     assert result["best"]["metrics"]["accuracy"] > 0.9
     return place / "run-classification"
 
@@ -145,14 +145,14 @@ def test_a_checkpoint_of_the_run_is_a_model(whole, tmp_path):
 
 def test_a_finished_run_is_not_done_again(whole, place, session):
     before = (whole / "metrics.jsonl").read_bytes()
-    result = loop.train(session, configured(place, "classification"))
+    result = training.train(session, configured(place, "classification"))
     assert result == json.loads((whole / "result.json").read_text())
     assert (whole / "metrics.jsonl").read_bytes() == before
 
 
 def test_another_configuration_in_the_folder_is_refused(whole, place, session):
     with pytest.raises(UserError, match=r"epochs: 3 -> 4"):
-        loop.train(session, configured(place, "classification", epochs=4))
+        training.train(session, configured(place, "classification", epochs=4))
 
 
 class Killed(Exception):
@@ -165,9 +165,9 @@ def test_a_killed_run_ends_as_if_it_never_was(whole, place, session, monkeypatch
     config = configured(place, "classification", output=str(tmp_path / "run"))
     monkeypatch.setattr(Stop, "reached", lambda self, step: dies(step == at))
     with pytest.raises(Killed):
-        loop.train(session, config)
+        training.train(session, config)
     monkeypatch.undo()
-    assert loop.train(session, config) is not None
+    assert training.train(session, config) is not None
     same_run(tmp_path / "run", whole)
 
 
@@ -180,11 +180,11 @@ def dies(now: bool) -> bool:
 def test_a_stopped_run_saves_and_goes_on(whole, place, session, monkeypatch, tmp_path):
     config = configured(place, "classification", output=str(tmp_path / "run"))
     monkeypatch.setattr(Stop, "reached", lambda self, step: step == 7)
-    assert loop.train(session, config) is None
+    assert training.train(session, config) is None
     assert (tmp_path / "run" / "checkpoints" / "7").is_dir()
     assert not (tmp_path / "run" / "export").exists()
     monkeypatch.undo()
-    assert loop.train(session, config) is not None
+    assert training.train(session, config) is not None
     same_run(tmp_path / "run", whole)
 
 
@@ -198,12 +198,12 @@ def test_patience_ends_a_run(place, session, tmp_path):
         patience=2,
         min_delta=0.5,
     )
-    result = loop.train(session, config)
+    result = training.train(session, config)
     # The first score is better than none; nothing is better by half.
     assert result["last"]["step"] == 15 and result["best"]["step"] in (5, 10, 15)
     shutil.rmtree(tmp_path / "run")
     last = dataclasses.replace(config, keep_best=False, epochs=1, patience=0)
-    assert loop.train(session, last)["exported"] == "last"
+    assert training.train(session, last)["exported"] == "last"
 
 
 def test_runs_of_a_session_share_one_program(place, session, monkeypatch, tmp_path, whole):
@@ -211,7 +211,7 @@ def test_runs_of_a_session_share_one_program(place, session, monkeypatch, tmp_pa
     monkeypatch.setattr(Learner, "train_step", lambda *_: compiled.append(1))
     config = configured(place, "classification", output=str(tmp_path / "a"))
     changes = {"learning_rate": 1e-4, "weight_decay": 0.1, "epochs": 0.5, "seed": 3, "warmup": 0.5}
-    result = loop.train(session, dataclasses.replace(config, **changes))
+    result = training.train(session, dataclasses.replace(config, **changes))
     assert result["last"]["step"] == 5 and not compiled
 
 
@@ -291,7 +291,7 @@ BEST = {
 def test_every_kind_of_task_is_learned(place, kind, capsys):
     metric, least = BEST[kind]
     config = configured(place, kind, epochs=4 if kind == "tokens" else 10)
-    result = loop.finetune(config)
+    result = training.finetune(config)
     assert result["metric"] == metric and result["best"]["metrics"][metric] > least
     args = ["evaluate", "--model", f"{config.output}/export", "--data", config.validation]
     code, out, _ = run(capsys, *args)

@@ -9,13 +9,12 @@ import labelled
 import numpy as np
 import pytest
 
-from modernbert_jax.train.engine.partition import Partition
-from modernbert_jax.train.finetune import batches, shapes, start
+from modernbert_jax.train.engine.gradients import gradients as engine_gradients
+from modernbert_jax.train.finetune import batches, losses, shapes
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.finetune.infer import outputs
-from modernbert_jax.train.finetune.session import objective
+from modernbert_jax.train.finetune.objective import TaskObjective
 from modernbert_jax.train.finetune.shapes import Shape
-from modernbert_jax.train.finetune.step import Learner
 from modernbert_jax.train.tasks import TASKS, Record, Records
 
 SHAPE = Shape(rows=3, length=128, documents=8, microbatches=13)
@@ -36,22 +35,21 @@ def examples_of(kind, tokenizer, count=9):
     return task, task.examples(records, tokenizer)
 
 
-def learner_of(task, **changes):
+def objective_of(task):
     model = labelled.model(num_hidden_layers=1, classifier_pooling=POOLING.get(task.kind, "mean"))
     config = FinetuneConfig(task=task)
     weights = (0.5, 2.0, 1.5)[: task.outputs] if task.kind in ("classification", "tokens") else ()
-    learner = Learner(
-        config=config,
-        model=model,
-        outputs=task.outputs,
-        objective=objective(task, SHAPE.documents, 0.1 if weights else 0.0, weights),
-        documents=SHAPE.documents,
-        partition=Partition.of(model, task.head, task.outputs),
-    )
-    params = start.initial_params(model, config.runtime, task.outputs, 0)
+    loss = losses.of_task(task, SHAPE.documents, 0.1 if weights else 0.0, weights)
+    objective = TaskObjective(config, model, task.outputs, loss, SHAPE.documents)
+    params = jax.jit(objective.init)(jax.random.key(0))
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda x: x + 0.2 * rng.standard_normal(x.shape, np.float32), params)
-    return dataclasses.replace(learner, **changes), params
+    return objective, params
+
+
+def gradients(objective, params, batch, key):
+    """The sum of losses and its gradients, over all microbatches."""
+    return engine_gradients(objective, lambda p: p, params, objective.microbatches(batch, key))
 
 
 def alone(examples, coupled):
@@ -116,17 +114,15 @@ def expected_loss(task, examples, said, weights):
 )
 def test_packed_equals_alone(kind, tokenizer):
     task, examples = examples_of(kind, tokenizer)
-    learner, params = learner_of(task)
-    of, lengths = learner.objective, shapes.lengths_of(examples)
-    summed = jax.jit(lambda p, batch: learner._summed(p, {}, batch, jax.random.key(0)))
-    forward = learner.forward_step()
-    config = dataclasses.replace(
-        learner.config, attention_dropout=0.0, classifier_dropout=0.0, mlp_dropout=0.0
-    )
-    learner = dataclasses.replace(learner, config=config)
+    objective, params = objective_of(task)
+    still = dataclasses.replace(objective.config, attention_dropout=0.0)
+    objective = dataclasses.replace(objective, config=still)
+    of, lengths = objective.task_loss, shapes.lengths_of(examples)
+    summed = jax.jit(lambda p, batch: gradients(objective, p, batch, jax.random.key(0)))
+    forward = jax.jit(objective.predict)
     layouts = {
-        "packed": shapes.arrange(lengths, SHAPE, of.coupled),
-        "alone": alone(examples, of.coupled),
+        "packed": shapes.arrange(lengths, SHAPE, of.grouped),
+        "alone": alone(examples, of.grouped),
     }
     assert len(layouts["packed"]) < len(layouts["alone"]) <= SHAPE.microbatches
     found = {}
@@ -134,7 +130,7 @@ def test_packed_equals_alone(kind, tokenizer):
         parts = [batches.fill(examples, rows, SHAPE, of) for rows in layout]
         sums, grads = summed(params, batches.stack(parts, SHAPE, of))
         said = outputs(
-            lambda batch: forward(params, {}, batch),
+            lambda batch: forward(params, batch),
             zip(parts, layout, strict=True),
             examples,
             of.level,
@@ -159,12 +155,13 @@ def test_packed_equals_alone(kind, tokenizer):
 def test_dropout_does_not_depend_on_the_layout(kind, tokenizer):
     """A document loses the same features, whatever it shares its row and its microbatch with."""
     task, examples = examples_of(kind, tokenizer)
-    learner, params = learner_of(task)
+    objective, params = objective_of(task)
     rates = dict.fromkeys(("attention", "classifier", "mlp", "embedding"), 0.3)
     rates = {f"{name}_dropout": rate for name, rate in rates.items()}
-    learner = dataclasses.replace(learner, config=dataclasses.replace(learner.config, **rates))
-    of, lengths = learner.objective, shapes.lengths_of(examples)
-    summed = jax.jit(lambda batch, seed: learner._summed(params, {}, batch, jax.random.key(seed)))
+    config = dataclasses.replace(objective.config, **rates)
+    objective = dataclasses.replace(objective, config=config)
+    of, lengths = objective.task_loss, shapes.lengths_of(examples)
+    summed = jax.jit(lambda batch, seed: gradients(objective, params, batch, jax.random.key(seed)))
     packed, single = (
         batches.stack([batches.fill(examples, rows, SHAPE, of) for rows in layout], SHAPE, of)
         for layout in (shapes.arrange(lengths, SHAPE), alone(examples, coupled=False))
@@ -182,7 +179,7 @@ def test_an_empty_batch_has_no_nan(tokenizer):
     logits = {"document": (2, 4, 3), "token": (2, 16, 2)}
     for kind in labelled.RECORDS:
         task, _ = examples_of(kind, tokenizer, 4)
-        of = objective(task, 4)
+        of = losses.of_task(task, 4)
         places = 4 if of.level == "document" else 16
         targets, weights = of.empty(2, places), np.zeros((2, places), np.float32)
         shape = (*logits[of.level][:2], max(task.outputs, 2))
@@ -239,13 +236,13 @@ def test_rows_and_tokens_divide_among_devices():
 
 def test_batches_follow_from_seed_and_step(tokenizer):
     task, examples = examples_of("classification", tokenizer, 20)
-    of, shape = objective(task, 8), Shape(rows=3, length=128, documents=8, microbatches=3)
+    of, shape = losses.of_task(task, 8), Shape(rows=3, length=128, documents=8, microbatches=3)
 
     def made(seed):
         return batches.TrainingBatches(examples, 8, seed, shape, of)
 
     one, other = made(1), made(2)
-    assert one.per_epoch == 3 and one.updates(2.5) == 8
+    assert one.per_epoch == 3 and one.steps(2.5) == 8
     for epoch in range(2):
         seen = np.concatenate([one.members(3 * epoch + k) for k in range(3)])
         assert sorted(seen) == list(range(20))

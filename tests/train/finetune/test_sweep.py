@@ -12,10 +12,10 @@ import pytest
 
 from modernbert_jax import cli
 from modernbert_jax.errors import UserError
-from modernbert_jax.train.finetune import loop, presets, sweep, sweep_table
+from modernbert_jax.train.engine import RunStopped
+from modernbert_jax.train.finetune import presets, sweep, sweep_table, training
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.finetune.grid import Grid
-from modernbert_jax.train.pretrain.loop import RunStopped
 
 _FOUND = {"step": 3, "metrics": {"loss": 0.5, "accuracy": 0.75}}
 MADE = {"task": "classification", "metric": "accuracy", "best": _FOUND, "last": _FOUND}
@@ -56,7 +56,7 @@ class Compiled:
 @pytest.fixture(scope="module")
 def swept(config):
     """The table of a sweep, and what every run compiled."""
-    compiled, counts, train = Compiled(), [], loop.train
+    compiled, counts, train = Compiled(), [], training.train
 
     def counted(*arguments):
         before = compiled.names
@@ -106,7 +106,7 @@ def test_a_run_of_a_sweep_is_the_run_by_itself(config, swept, tmp_path):
         seed=2,
         **{key: row[key] for key in sweep_table.KEYS},
     )
-    alone = loop.finetune(run)
+    alone = training.finetune(run)
     for when in ("best", "last"):
         for name, spread in row[when].items():
             np.testing.assert_allclose(alone[when]["metrics"][name], spread["values"][1], atol=1e-6)

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
 import corpus
 
 from modernbert_jax.sharding import MeshShape
-from modernbert_jax.train.pretrain import loop
+from modernbert_jax.train.pretrain.run import pretrain
 
 
 def main(folder: Path) -> None:
@@ -24,7 +24,7 @@ def main(folder: Path) -> None:
         model = dataclasses.replace(config.model, num_hidden_layers=4)  # one group is scanned
         config = corpus.even_config(config, rows=16, mesh=made, model=model)
         jax.clear_caches()
-        assert loop.pretrain(config)
+        assert pretrain(config)
 
 
 if __name__ == "__main__":

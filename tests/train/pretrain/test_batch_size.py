@@ -1,5 +1,6 @@
 """Growing batches: the research code's sizes, and a schedule that stays exact through them."""
 
+import bisect
 import json
 
 import numpy as np
@@ -7,8 +8,18 @@ import pytest
 from reference import FIXTURES
 
 from modernbert_jax import UserError
-from modernbert_jax.train.pretrain.batch_size import Growth, microbatches, thresholds, units_at
+from modernbert_jax.train.pretrain.batch_size import (
+    BatchSizeSchedule,
+    microbatches,
+    thresholds,
+)
 from modernbert_jax.train.pretrain.config import Stage
+
+
+def units_at(seen: int, first: int, last: int, tokens: int) -> int:
+    """Units in the batch that follows `seen` tokens, in a warm-up of `tokens` tokens."""
+    return first + bisect.bisect_right(thresholds(first, last, tokens), seen)
+
 
 RECORDED = json.loads((FIXTURES / "batch_warmup.json").read_text())
 
@@ -34,7 +45,7 @@ def test_thresholds_of_base():
 )
 def test_every_step_has_the_size_that_its_tokens_ask_for(rows, unit, warmup):
     tokens, length = (1719 * 10**9, 1024) if rows > 100 else (10**6, 64)
-    growth = Growth(tokens, length, rows, unit, warmup)
+    growth = BatchSizeSchedule(tokens, length, rows, unit, warmup)
     last = rows // unit if unit else 1
     row = 0
     for step in range(min(growth.steps, 30_000)):
@@ -44,12 +55,12 @@ def test_every_step_has_the_size_that_its_tokens_ask_for(rows, unit, warmup):
         row += size
     assert abs(growth.rows * length - tokens) <= rows * length / 2
     assert growth.rows_before(growth.steps) == growth.rows
-    counts = [growth.end(s) - s.step for s in growth.segments[:-1]]
+    counts = [growth.end(s) - s.step for s in growth.phases[:-1]]
     assert max(counts, default=0) - min(counts, default=0) <= 1  # each size for as many steps
 
 
 def test_traced_time_is_the_rows_before():
-    growth = Growth(10**6, 64, 6, 2, 40_000)
+    growth = BatchSizeSchedule(10**6, 64, 6, 2, 40_000)
     steps = np.arange(growth.steps + 1)
     assert growth.time(steps).tolist() == [growth.rows_before(int(s)) for s in steps]
 

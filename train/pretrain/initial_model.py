@@ -1,4 +1,4 @@
-"""What a run starts from: random weights, a checkpoint, a smaller model, another vocabulary."""
+"""Initial weights: from a checkpoint, a smaller model, or one with another vocabulary."""
 
 import dataclasses
 import sys
@@ -11,18 +11,27 @@ import numpy as np
 from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError
+from modernbert_jax.heads import MaskedLM
 from modernbert_jax.io.hub import locate
 from modernbert_jax.io.typed_json import differences, to_json
 from modernbert_jax.tokenizer import Tokenizer
 
+from ..engine.objective import draw_params, init_params
 from ..tiling import tile
 from . import vocabulary
 from .config import PretrainConfig
-from .step import init_state, initial_state
+
+INIT = 2**32 - 1
+"""Folded into a run's key for initial values; no step has this number."""
+
+
+def init_key(seed: int) -> jax.Array:
+    """The key of random initial weights in a run with a seed."""
+    return jax.random.fold_in(jax.random.key(seed), INIT)
 
 
 def adopted(config: PretrainConfig, tokenizer: Tokenizer) -> PretrainConfig:
-    """The configuration with the architecture of `init_from`, where it asks for that.
+    """Take the architecture over from `init_from`, where the configuration asks for that.
 
     A new vocabulary has as many ids as the data's tokenizer, rounded up to a multiple of 64.
 
@@ -45,7 +54,7 @@ def adopted(config: PretrainConfig, tokenizer: Tokenizer) -> PretrainConfig:
 
 
 def initial_params(config: PretrainConfig, tokenizer: Tokenizer) -> Any | None:
-    """The parameters of `init_from` as the run's model; None where it starts from random ones.
+    """Load the parameters of `init_from` as the run's model; None without it.
 
     Raises:
         UserError: a checkpoint whose architecture or vocabulary does not fit.
@@ -64,7 +73,8 @@ def initial_params(config: PretrainConfig, tokenizer: Tokenizer) -> Any | None:
         _check_vocabulary(config, checkpoint, tokenizer)
     if config.init_model == "tiled":
         params = tile(params, model, config.model, config.init_tiling, seed=config.seed)
-    wanted = jax.eval_shape(lambda: initial_state(config).params)
+    module = MaskedLM(config.model, config.runtime)
+    wanted = jax.eval_shape(lambda: init_params(module, jax.random.key(0)))
     if _shapes(wanted) != _shapes(params):
         found = differences(to_json(config.model), to_json(checkpoint.config))
         raise UserError(
@@ -75,7 +85,7 @@ def initial_params(config: PretrainConfig, tokenizer: Tokenizer) -> Any | None:
 
 
 def with_token_ids(model: ModernBertConfig, tokenizer: Tokenizer) -> ModernBertConfig:
-    """The architecture with the ids of the tokenizer's special tokens."""
+    """Return the architecture with the ids of the tokenizer's special tokens."""
     return dataclasses.replace(
         model,
         bos_token_id=tokenizer.cls_id,
@@ -96,7 +106,7 @@ def _checkpoint(config: PretrainConfig) -> convert.Checkpoint:
 def _matched(
     config: PretrainConfig, checkpoint: convert.Checkpoint, params: Any, tokenizer: Tokenizer
 ) -> Any:
-    """Parameters with the tokens of the data."""
+    """Transfer parameters to the tokens of the data."""
     if checkpoint.tokenizer is None:
         raise UserError(f"{config.init_from}: has no tokenizer to match the data's tokens with")
     size = config.model.vocab_size
@@ -106,14 +116,14 @@ def _matched(
     model = dataclasses.replace(
         checkpoint.config, vocab_size=size, pad_token_id=config.model.pad_token_id
     )
-    fresh = init_state(dataclasses.replace(config, model=model)).params
+    fresh = draw_params(MaskedLM(model, config.runtime), init_key(config.seed))
     return vocabulary.transfer(params, fresh, found)
 
 
 def _check_vocabulary(
     config: PretrainConfig, checkpoint: convert.Checkpoint, tokenizer: Tokenizer
 ) -> None:
-    """Refuses data whose ids mean something else to the checkpoint."""
+    """Raise `UserError` for data whose ids mean something else to the checkpoint."""
     theirs = checkpoint.tokenizer
     if theirs is None:
         return

@@ -1,24 +1,21 @@
-"""What fine-tuning starts from: an encoder, its head, and a classifier that may have to be new."""
+"""Initial model of fine-tuning: an encoder, its head, and a classifier that may be new."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from modernbert_jax import convert
-from modernbert_jax.config import ModernBertConfig, Runtime
+from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.convert import names
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.heads import Classifier
 from modernbert_jax.io.hub import locate
 from modernbert_jax.tokenizer import Tokenizer
 
+from ..engine.objective import draw_params
 from ..tasks import Task
 from .config import FinetuneConfig
 
@@ -26,8 +23,8 @@ _OURS = ("id2label", "label2id", "num_labels", "problem_type", "task")
 """Keys of `config.json` that say what a classifier's outputs mean."""
 
 
-class Start(NamedTuple):
-    """A model that is about to learn a task."""
+class InitialModel(NamedTuple):
+    """A model before it learns a task."""
 
     config: ModernBertConfig
     """As it will be exported."""
@@ -61,7 +58,7 @@ def load(config: FinetuneConfig) -> convert.Checkpoint:
     return checkpoint
 
 
-def begin(config: FinetuneConfig, checkpoint: convert.Checkpoint, task: Task) -> Start:
+def begin(config: FinetuneConfig, checkpoint: convert.Checkpoint, task: Task) -> InitialModel:
     """A classifier for the task, with all that the checkpoint has of it.
 
     Head and encoder are taken over; so is the classifier of a checkpoint that was fine-tuned for
@@ -70,7 +67,8 @@ def begin(config: FinetuneConfig, checkpoint: convert.Checkpoint, task: Task) ->
     model = of_task(config, checkpoint.config)
     rows = names.table(model, task.head, task.outputs)
     shapes = names.shapes(rows)
-    fresh = initial_params(model, config.runtime, task.outputs, config.seed)
+    module = Classifier(model, config.runtime, task.outputs)
+    fresh = draw_params(module, jax.random.key(config.seed))
     have = _usable(checkpoint, task) if config.init == "checkpoint" else {}
     params: dict[str, Any] = {}
     for path, leaf in names.flatten(fresh).items():
@@ -82,7 +80,7 @@ def begin(config: FinetuneConfig, checkpoint: convert.Checkpoint, task: Task) ->
     extra = {k: v for k, v in checkpoint.extra.items() if k not in _OURS}
     # Modules of an embedding model would be stale: only what belongs to the tokenizer goes along.
     files = {k: v for k, v in checkpoint.files.items() if k in convert.huggingface.CARRIED}
-    return Start(model, params, checkpoint.tokenizer, files, extra, new)
+    return InitialModel(model, params, checkpoint.tokenizer, files, extra, new)
 
 
 def of_task(config: FinetuneConfig, model: ModernBertConfig) -> ModernBertConfig:
@@ -91,29 +89,6 @@ def of_task(config: FinetuneConfig, model: ModernBertConfig) -> ModernBertConfig
     return dataclasses.replace(
         model, classifier_pooling=pooling, classifier_dropout=config.classifier_dropout
     )
-
-
-def in_training(config: FinetuneConfig, model: ModernBertConfig) -> ModernBertConfig:
-    """The architecture with the dropout of the run."""
-    rates = ("attention_dropout", "embedding_dropout", "mlp_dropout", "classifier_dropout")
-    return dataclasses.replace(model, **{name: getattr(config, name) for name in rates})
-
-
-def initial_params(model: ModernBertConfig, runtime: Runtime, labels: int, seed: int) -> Any:
-    """Random parameters of a classifier, numpy; compiled once for all seeds."""
-    make = _initialiser(model, runtime, labels, jax.sharding.get_mesh())
-    return jax.tree.map(np.asarray, make(np.uint32(seed)))
-
-
-@functools.lru_cache(maxsize=4)
-def _initialiser(model: ModernBertConfig, runtime: Runtime, labels: int, mesh: Mesh):
-    def init(seed):
-        ids = jnp.zeros((mesh.size, 8 * mesh.size) if not mesh.empty else (1, 8), jnp.int32)
-        module = Classifier(model, runtime, labels)
-        return module.init(jax.random.key(seed), ids, ids, ids)["params"]
-
-    # Whole on every device, so that every process has all of it.
-    return jax.jit(init, out_shardings=None if mesh.empty else NamedSharding(mesh, P()))
 
 
 def labels_json(task: Task) -> dict[str, Any]:

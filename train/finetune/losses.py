@@ -1,8 +1,8 @@
-"""What is minimised: where an example's target lies in packed rows, and its loss there.
+"""The losses of tasks: the place of an example's target in packed rows, and its loss there.
 
-A target lies where the logits that it belongs to lie: at its document's place [B, S], or at its
-token's [B, T]. All losses are sums with a count beside them, so that the mean over a batch does not
-depend on how the batch is packed or cut into microbatches.
+A target has the place of its logits: that of its document [B, S], or of its token [B, T]. All
+losses are sums with a count, so that the mean over a batch does not depend on how the batch is
+packed or divided into microbatches.
 """
 
 import dataclasses
@@ -13,38 +13,33 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..tasks import IGNORED
+from ..engine.objective import Sums
+from ..tasks import IGNORED, Task
 
 _NOTHING = -1e30
 """Logit of what does not count: finite, so that an empty document has no NaN in its gradient."""
 
 
-class Sums(NamedTuple):
-    """Over examples, labelled tokens or windows: divide by `count` once, when all is added up."""
-
-    loss: jax.Array
-    count: jax.Array
-
-
 class Place(NamedTuple):
-    """Where a sequence lies in a microbatch."""
+    """The place of a sequence in a microbatch."""
 
     row: int
+    """Number of the row, from 0."""
     document: int
-    """Its number in the row, from 0."""
+    """Number of the document in the row, from 0."""
     start: int
-    """Its first token in the row."""
+    """First token in the row."""
     group: int
-    """The number of its example in the microbatch, from 0."""
+    """Number of its example in the microbatch, from 0."""
 
 
-class Objective(Protocol):
+class TaskLoss(Protocol):
     """Targets and loss of a kind of task."""
 
     level: Literal["document", "token"]
     """Whether logits are those of pooled documents [B, S, K] or of tokens [B, T, K]."""
-    coupled: bool
-    """Whether the sequences of an example have to be in one microbatch."""
+    grouped: bool
+    """Whether the sequences of an example must be in one microbatch."""
 
     def empty(self, rows: int, places: int) -> np.ndarray:
         """Targets of a microbatch without examples; `places` are documents or tokens of a row."""
@@ -69,7 +64,7 @@ class CrossEntropy:
     """Share of the probability that is spread evenly over all classes."""
     class_weights: tuple[float, ...] = ()
     """The mean is weighted with that of the target; none are all 1."""
-    coupled: ClassVar[bool] = False
+    grouped: ClassVar[bool] = False
 
     def empty(self, rows: int, places: int) -> np.ndarray:
         return np.zeros((rows, places), np.int32)
@@ -102,7 +97,7 @@ class BinaryCrossEntropy:
     positive_weights: tuple[float, ...] = ()
     """Of the yes of each class beside its no; none are all 1."""
     level: ClassVar[str] = "document"
-    coupled: ClassVar[bool] = False
+    grouped: ClassVar[bool] = False
 
     def empty(self, rows: int, places: int) -> np.ndarray:
         return np.zeros((rows, places, self.classes), np.float32)
@@ -122,7 +117,7 @@ class SquaredError:
     """A number."""
 
     level: ClassVar[str] = "document"
-    coupled: ClassVar[bool] = False
+    grouped: ClassVar[bool] = False
 
     def empty(self, rows: int, places: int) -> np.ndarray:
         return np.zeros((rows, places), np.float32)
@@ -141,7 +136,7 @@ class Spans:
     documents: int
     """In a row at most."""
     level: ClassVar[str] = "token"
-    coupled: ClassVar[bool] = False
+    grouped: ClassVar[bool] = False
 
     def empty(self, rows: int, places: int) -> np.ndarray:
         return np.full((rows, self.documents, 2), IGNORED, np.int32)
@@ -165,7 +160,7 @@ class Choices:
     """The right one of an example's sequences, wherever in the microbatch they lie."""
 
     level: ClassVar[str] = "document"
-    coupled: ClassVar[bool] = True
+    grouped: ClassVar[bool] = True
 
     def empty(self, rows: int, places: int) -> np.ndarray:
         # Groups count from 1: 0 is that of places without a document.
@@ -183,3 +178,24 @@ class Choices:
         total = jax.ops.segment_sum(jnp.exp(scores - top), groups, count)[groups]
         losses = jnp.log(jnp.where(right > 0, total, 1.0)) + top - scores
         return Sums(jnp.where(right > 0, losses * right, 0.0).sum(), right.sum())
+
+
+def of_task(
+    task: Task, documents: int, smoothing: float = 0.0, weights: tuple[float, ...] = ()
+) -> TaskLoss:
+    """Build the loss of a task whose rows have at most so many documents.
+
+    Args:
+        task: with its labels.
+        documents: in a row, at most.
+        smoothing: share of the probability that is spread evenly over all classes.
+        weights: of the classes; none are all 1.
+    """
+    return {
+        "classification": lambda: CrossEntropy("document", smoothing, weights),
+        "tokens": lambda: CrossEntropy("token", smoothing, weights),
+        "multilabel": lambda: BinaryCrossEntropy(task.outputs, weights),
+        "regression": SquaredError,
+        "questions": lambda: Spans(documents),
+        "choice": Choices,
+    }[task.kind]()
