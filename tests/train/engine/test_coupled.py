@@ -56,7 +56,8 @@ def whole(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def params():
-    return tiny.randomised(jax.jit(Contrastive(CONFIG).init)(jax.random.key(0)))
+    drawn = jax.jit(Contrastive(CONFIG).init)(jax.random.key(0))
+    return drawn | {"encoder": tiny.randomised(drawn["encoder"])}
 
 
 def test_two_passes_are_one(params):

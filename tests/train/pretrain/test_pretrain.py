@@ -23,6 +23,7 @@ from modernbert_jax import ModernBert, UserError, cli, convert
 from modernbert_jax.io.typed_json import to_json
 from modernbert_jax.train import presets
 from modernbert_jax.train.engine import RunStopped
+from modernbert_jax.train.engine.lora import Lora
 from modernbert_jax.train.engine.metrics import read_rows
 from modernbert_jax.train.engine.program import Program
 from modernbert_jax.train.pretrain.objective import MaskedLMObjective
@@ -496,3 +497,45 @@ def test_report_draws_the_run(whole, tmp_path):
     assert curves(whole, tmp_path / "curves.png").stat().st_size > 10_000
     with pytest.raises(UserError, match=r"no metrics\.jsonl"):
         report([tmp_path])
+
+
+def test_what_fine_tuning_can_do_pretraining_can(whole, place, data, monkeypatch):
+    """Adapters on an encoder, gradient clipping, AdamW, the best model, a stop and a resumption."""
+    config = corpus.run_config(place, data, output=str(place / "adapted"))
+    config = corpus.even_config(
+        config,
+        rows=2,
+        steps=6,
+        init_from=str(whole / "export"),
+        lora=Lora(rank=2, targets=("attn.Wqkv",), whole=("head",)),
+        optimizer="adamw",
+        clip_norm=1.0,
+        keep_best=True,
+        eval_every=2,
+    )
+    with monkeypatch.context() as context:
+        context.setattr(Program, "step", stopping_at(Program.step, 3))
+        assert not pretrain(config)
+    assert pretrain(config)
+    rows = read_rows(place / "adapted" / "metrics.jsonl")
+    evaluations = [row for row in rows if "eval_loss" in row]
+    assert [row["step"] for row in evaluations] == [0, 2, 4, 6]
+    assert all(row["score"] == pytest.approx(-row["eval_loss"], rel=1e-6) for row in evaluations)
+    tuned, base = (convert.load(f / "export").params for f in (place / "adapted", whole))
+    same = jax.tree.map(lambda a, b: np.array_equal(a, b), tuned, base)
+    assert same["encoder"]["embeddings"]["embedding"]
+    assert not same["encoder"]["layer_0"]["attn"]["Wqkv"]["kernel"]
+    assert same["encoder"]["layer_0"]["attn"]["Wo"]["kernel"]
+    assert not same["head"]["dense"]["kernel"]
+    assert (place / "adapted" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_out_of_patience_a_run_ends_early(place, data):
+    config = corpus.run_config(place, data, output=str(place / "impatient"))
+    config = corpus.even_config(
+        config, rows=2, steps=20, patience=2, min_delta=100.0, eval_every=2, keep_best=True
+    )
+    assert pretrain(config)
+    rows = read_rows(place / "impatient" / "metrics.jsonl")
+    assert [row["step"] for row in rows if "eval_loss" in row] == [0, 2, 4]
+    assert pretrain(config)  # it is finished
