@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from modernbert_jax.io.host_memory import _commits_strictly
+from modernbert_jax.io.host_memory import commits_strictly
 
 FAULTS = """
 import resource, sys, threading
@@ -50,7 +50,7 @@ def huge_pages_on_request() -> bool:
         modes = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
     except OSError:
         return False
-    return "[madvise]" in modes and not _commits_strictly()
+    return "[madvise]" in modes and not commits_strictly()
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it speaks to glibc")
