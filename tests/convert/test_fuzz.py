@@ -23,7 +23,10 @@ from hypothesis import strategies as st
 from reference import FIXTURES, GOLDENS
 
 from modernbert_jax import convert
-from modernbert_jax.convert import names, pickles, safetensors_file, torch_file, torch_write
+from modernbert_jax.convert import names
+from modernbert_jax.convert.flexbert import research_file
+from modernbert_jax.convert.huggingface import safetensors_file, weight_files
+from modernbert_jax.convert.torch_files import archives, pickle_names, pickles, writer
 from modernbert_jax.errors import UserError
 
 CONFIG = tiny.config(
@@ -49,7 +52,7 @@ def sound(tmp_path_factory):
         convert.convert(folder / "source", folder / format, format=format)
     shutil.copytree(folder / "hf", folder / "bin")
     (folder / "bin/model.safetensors").unlink()
-    torch_write.write(folder / "bin/pytorch_model.bin", weights)
+    writer.write(folder / "bin/pytorch_model.bin", weights)
     return folder
 
 
@@ -122,13 +125,13 @@ def test_every_key_with_odd_values(sound, tmp_path, value):
     for key in content:
         (tmp_path / "hf/config.json").write_text(json.dumps(content | {key: value}))
         load(tmp_path / "hf", later=True)
-    archive = torch_file.Archive(FIXTURES / "flexbert/tiny_stage1.pt")
+    archive = archives.Archive(FIXTURES / "flexbert/tiny_stage1.pt")
     about = archive.value["state"]["integrations"]["huggingface"]["model"]["config"]
     for key in (content := about["content"]):
         about["content"] = content | {key: value}
         with contextlib.suppress(UserError), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            convert.flexbert._read(archive, tmp_path)
+            research_file.from_archive(archive, tmp_path)
 
 
 @pytest.mark.parametrize("value", [2**40, float("nan"), "x", []])
@@ -180,7 +183,7 @@ def changed_tensors(found, want):
 
 def hit_tensors(file, content, new):
     """The tensors that a changed byte lies in."""
-    entries, start, _ = safetensors_file._header(file)
+    entries, start, _ = safetensors_file.header(file)
     differ = [i - start for i, (a, b) in enumerate(zip(content, new, strict=True)) if a != b]
     spans = {n: e["data_offsets"] for n, e in entries.items()}
     return {n for n, (a, b) in spans.items() if any(a <= i < b for i in differ)}
@@ -234,9 +237,9 @@ def test_json_of_wrong_types(sound, tmp_path, format, file, data):
     shutil.rmtree(path, ignore_errors=True)
     if format == "sharded":
         shutil.copytree(sound / "hf", path)
-        tensors = convert.tensors.read(path)
+        tensors = weight_files.read(path)
         (path / "model.safetensors").unlink()
-        convert.tensors.write(path, tensors, shard_bytes=2000)
+        weight_files.write(path, tensors, shard_bytes=2000)
     else:
         shutil.copytree(sound / format, path)
     content = json.loads((path / file).read_text())
@@ -264,13 +267,13 @@ def test_safetensors_headers_of_wrong_types(sound, tmp_path, data):
 @fuzzed(max_examples=100)
 @given(data=st.data())
 def test_research_configurations_of_wrong_types(data):
-    archive = torch_file.Archive(GOLDENS / "torch/run.pt")
+    archive = archives.Archive(GOLDENS / "torch/run.pt")
     about = archive.value["state"]["integrations"]["huggingface"]
     where = data.draw(st.sampled_from([*places(about)]))
     new = replaced(about, where, data.draw(VALUES | ABSURD))
     archive.value["state"]["integrations"]["huggingface"] = new
     try:
-        convert.flexbert._read(archive, GOLDENS / "torch/run.pt")
+        research_file.from_archive(archive, GOLDENS / "torch/run.pt")
     except UserError as error:
         assert "\n" not in str(error)
 
@@ -280,7 +283,7 @@ def test_research_configurations_of_wrong_types(data):
 def test_damaged_pickles(data):
     """Whatever comes out is made of what the reader makes."""
     made = {dict, list, tuple, str, int, float, bool, bytes, type(None)}
-    made |= {pickles.Inert, pickles.Storage, convert.pickle_names.Tensor}
+    made |= {pickle_names.Inert, pickle_names.Storage, pickle_names.Tensor}
     try:
         found = pickles.read(damaged(data.draw, torch_archive.ONE))
     except UserError as error:

@@ -8,7 +8,8 @@ import pytest
 import tiny
 
 from modernbert_jax import convert
-from modernbert_jax.convert import lazy, names, safetensors_file, tensors
+from modernbert_jax.convert import lazy, names
+from modernbert_jax.convert.huggingface import safetensors_file, weight_files
 from modernbert_jax.errors import UserError
 
 X = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
@@ -138,7 +139,7 @@ def test_a_model_is_never_in_memory_as_a_whole(tmp_path, way):
 
 
 def test_shards_are_written_from_lazy_tensors(tmp_path):
-    tensors.write(tmp_path, {f"t{i}": later(X + i) for i in range(5)}, shard_bytes=200)
-    found = tensors.read(tmp_path)
+    weight_files.write(tmp_path, {f"t{i}": later(X + i) for i in range(5)}, shard_bytes=200)
+    found = weight_files.read(tmp_path)
     assert len([*tmp_path.glob("*.safetensors")]) == 3
     assert all((found[f"t{i}"] == X + i).all() for i in range(5))

@@ -12,7 +12,9 @@ import pytest
 
 from modernbert_jax import convert
 from modernbert_jax.config import PRESETS
-from modernbert_jax.convert import flexbert, huggingface, lazy, names, tensors, torch_write
+from modernbert_jax.convert import flexbert, huggingface, lazy, names
+from modernbert_jax.convert.huggingface import weight_files
+from modernbert_jax.convert.torch_files import writer
 from modernbert_jax.io import files
 
 CONFIG = PRESETS["ettin-1b"]
@@ -46,8 +48,8 @@ def folder(tmp_path_factory):
     )
     for name in ("hf", "bin", "pt"):
         (folder / name).mkdir()
-    tensors.write(folder / "hf", random)
-    torch_write.write(folder / "bin" / tensors.PICKLE, random)
+    weight_files.write(folder / "hf", random)
+    writer.write(folder / "bin" / weight_files.PICKLE, random)
     flexbert.write(checkpoint, folder / "pt")
     for name in ("hf", "bin"):
         files.write_json(folder / name / "config.json", huggingface.config_json(checkpoint))

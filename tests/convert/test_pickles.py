@@ -11,8 +11,10 @@ import pytest
 import torch_archive
 
 from modernbert_jax import cli
-from modernbert_jax.convert import pickles, plain, tensors, torch_file
-from modernbert_jax.convert.pickle_names import Inert
+from modernbert_jax.convert.flexbert import plain
+from modernbert_jax.convert.huggingface import weight_files
+from modernbert_jax.convert.torch_files import archives, pickles
+from modernbert_jax.convert.torch_files.pickle_names import Inert
 from modernbert_jax.errors import UserError
 
 CASES = torch_archive.malicious("CANARY")
@@ -22,9 +24,9 @@ CASES = torch_archive.malicious("CANARY")
 def test_malicious_pickles_are_refused_and_nothing_is_executed(tmp_path, name):
     canary = tmp_path / "canary"
     data = torch_archive.malicious(canary)[name]
-    path = torch_archive.write(tmp_path / tensors.PICKLE, data)
+    path = torch_archive.write(tmp_path / weight_files.PICKLE, data)
     with pytest.raises(UserError) as error:
-        for x in torch_file.state_dict(path).values():
+        for x in archives.state_dict(path).values():
             np.asarray(x)
     assert not canary.exists()
     assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
@@ -96,7 +98,7 @@ def test_every_prefix_is_refused():
 
 
 def test_limits(monkeypatch):
-    monkeypatch.setattr(pickles, "STEPS", 10)
+    monkeypatch.setattr(pickles, "INSTRUCTIONS", 10)
     with pytest.raises(UserError, match="of more than 10 instructions"):
         pickles.read(pickle.dumps([*range(100)], 2))
     monkeypatch.setattr(pickles, "BYTES", 10)
@@ -105,7 +107,7 @@ def test_limits(monkeypatch):
 
 
 def test_plain_copies_end(monkeypatch):
-    monkeypatch.setattr(plain, "_NODES", 10_000)
+    monkeypatch.setattr(plain, "MAX_NODES", 10_000)
     found = [[]]
     for _ in range(100):
         found = [found, found]
