@@ -24,7 +24,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How the tensors were stored in their source, so that they can be stored in the same way."""
+    """Details of how the source stored its tensors, so that they can be stored in the same way."""
 
     prefix: str = names.PREFIX
     """Beginning of the names of the encoder's tensors; empty in some files."""
@@ -48,7 +48,7 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A model in host memory or in its files: config, arrays, and the files beside them."""
+    """A model in host memory or in its files: config, arrays, tokenizer and other small files."""
 
     config: ModernBertConfig
     params: names.Params

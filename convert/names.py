@@ -69,29 +69,29 @@ def table(
             the folder is part of their name.
     """
     outer = () if head == "none" and not projections else ("encoder",)
-    found = {
+    entries = {
         prefix + name: dataclasses.replace(row, path=(*outer, *row.path))
         for name, row in name_rows.encoder(config).items()
     }
     if head in LANGUAGE_MODELS:
-        found |= name_rows.language_model(config)
+        entries |= name_rows.language_model(config)
     elif head != "none":
-        found |= name_rows.classifier(config, labels)
+        entries |= name_rows.classifier(config, labels)
     for layer in projections:
-        found |= name_rows.dense(layer)
-    return found
+        entries |= name_rows.dense(layer)
+    return entries
 
 
 def shapes(rows: Mapping[str, Row]) -> dict[ParameterPath, tuple[int, ...]]:
     """The shape of every parameter by path, as the module's `init` would create it."""
-    found: dict[ParameterPath, tuple[int, ...]] = {}
+    by_path: dict[ParameterPath, tuple[int, ...]] = {}
     for row in rows.values():
         # A transform of a broadcast zero is a view and takes no memory.
         shape = row.transform.to_ours(np.broadcast_to(np.float32(0), row.shape)).shape
         # The last member of a stack determines its height.
         heights = (i + 1 for i in (row.index, row.part) if i is not None)
-        found[row.path] = (*heights, *shape)
-    return found
+        by_path[row.path] = (*heights, *shape)
+    return by_path
 
 
 def to_params(tensors: Mapping[str, lazy.Array], rows: Mapping[str, Row], origin: str) -> Params:

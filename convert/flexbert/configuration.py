@@ -1,7 +1,7 @@
 """Convert the configuration of the research code's FlexBERT from and to `ModernBertConfig`.
 
 FlexBERT is a family of encoders and ModernBERT is one of them. Unsupported switches are refused;
-those that do not change the computation are kept beside the checkpoint.
+those that do not change the computation are kept in `Checkpoint.extra`.
 """
 
 from collections.abc import Callable, Mapping
@@ -48,7 +48,7 @@ _HEAD_FIELDS = {
     "bias": "classifier_bias",
     "dropout": "classifier_dropout",
 }
-"""The same for `head_pred_*` or `head_class_*`, depending on the head."""
+"""Suffixes of `head_pred_*` or `head_class_*`, depending on the head, with our fields."""
 
 _FOREIGN_ACTIVATIONS = {
     ours: research for research, ours in [*switches.ACTIVATIONS.items()][::-1]

@@ -1,4 +1,4 @@
-"""The small files beside `config.json` and the weights, carried byte for byte."""
+"""Small files of a directory, such as the tokenizer's, that are carried byte for byte."""
 
 import re
 from pathlib import Path

@@ -17,7 +17,7 @@ _HEAD_PREFIXES = ("head.", "lm_head.", "decoder.", "classifier.")
 
 
 def read_config(directory: Path) -> tuple[ModernBertConfig, dict[str, Any], str | None]:
-    """Read `config.json`: the architecture, the keys kept beside it, and the declared dtype."""
+    """Read `config.json`: the architecture, all keys without a meaning for it, and the dtype."""
     path = directory / "config.json"
     raw = files.read_json(path)
     try:

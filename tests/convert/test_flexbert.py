@@ -1,4 +1,4 @@
-"""Research checkpoints: to our formats and back without a changed bit, and strange ones refused."""
+"""Research checkpoints: to our formats and back bit for bit; unsupported ones are refused."""
 
 import json
 
@@ -30,9 +30,9 @@ def state(path):
 def model(path):
     """Tensors by research name: bits with dtype and shape, and the keys of their storages."""
     archive = archives.Archive(path)
-    found = archive.tensors(archive.value["state"]["model"])
-    bits = {n: (x.dtype.name, x.shape, np.asarray(x).tobytes()) for n, x in found.items()}
-    return bits, {n: archive.value["state"]["model"][n].storage.key for n in found}
+    tensors = archive.tensors(archive.value["state"]["model"])
+    bits = {n: (x.dtype.name, x.shape, np.asarray(x).tobytes()) for n, x in tensors.items()}
+    return bits, {n: archive.value["state"]["model"][n].storage.key for n in tensors}
 
 
 def about(path):
@@ -43,8 +43,8 @@ def research(path, change=None, tensors=None, kind=None):
     """A new file with the fixture's weights, a changed configuration and other tensors."""
     archive = archives.Archive(FOLDER / "tiny_stage1.pt")
     value = archive.value
-    found = {**archive.tensors(value["state"]["model"]), **(tensors or {})}
-    value["state"]["model"] = {n: x for n, x in found.items() if x is not None}
+    merged = {**archive.tensors(value["state"]["model"]), **(tensors or {})}
+    value["state"]["model"] = {n: x for n, x in merged.items() if x is not None}
     content = value["state"]["integrations"]["huggingface"]["model"]["config"]["content"]
     content |= change or {}
     if kind:
@@ -73,9 +73,9 @@ def test_there_and_back_is_the_same(tmp_path, name, way):
 
 def test_what_composer_looks_for_is_there(tmp_path):
     convert.convert(FOLDER / "tiny_stage1.pt", tmp_path / "x.pt", format="flexbert")
-    found = about(tmp_path / "x.pt")
-    assert {*found} == {"file_extension", "content", "class"}
-    assert found["class"] == "src.bert_layers.model.FlexBertForMaskedLM"
+    described = about(tmp_path / "x.pt")
+    assert {*described} == {"file_extension", "content", "class"}
+    assert described["class"] == "src.bert_layers.model.FlexBertForMaskedLM"
     assert archives.Archive(tmp_path / "x.pt").value["rng"] == []
     assert state(tmp_path / "x.pt")["integrations"]["huggingface"]["tokenizer"] == {}
 
@@ -93,7 +93,7 @@ def test_a_local_theta_of_minus_one_is_the_global_one(tmp_path, none):
 
 
 def test_a_whole_training_state(tmp_path):
-    """Optimizer, clocks and random numbers are passed over; paths among the files are not taken."""
+    """Optimizer, clocks and random numbers are skipped; file names that are paths are ignored."""
     checkpoint = convert.load(RUN)
     assert sorted(checkpoint.files) == ["tokenizer.json", "tokenizer_config.json", "vocab.txt"]
     assert checkpoint.files["vocab.txt"] == b"a\nb"
@@ -152,10 +152,10 @@ def test_hf_to_flexbert_and_back_is_the_same_directory(tmp_path, config, dtype):
 
 
 def without_research(path):
-    """The text of a config.json but for the research configuration that it keeps."""
-    found = json.loads(path.read_text())
-    del found["flexbert"]
-    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+    """The text of a config.json without the research configuration."""
+    content = json.loads(path.read_text())
+    del content["flexbert"]
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 @pytest.mark.parametrize("prefix", ["", "model."])
@@ -182,7 +182,7 @@ def test_heads(tmp_path, head, prefix):
 
 
 def test_a_research_classifier(tmp_path):
-    """Made by the research code alone: the class tells the heads apart, `id2label` the labels."""
+    """A file of the research code: the class implies the head, `id2label` the number of labels."""
     more = {"model.classifier.weight": np.ones((3, 64), np.float32)}
     more |= {"model.classifier.bias": np.ones(3, np.float32)}
     more |= {"model.decoder.weight": None, "model.decoder.bias": None}

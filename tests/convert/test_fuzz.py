@@ -1,10 +1,10 @@
-"""Readers on damaged files: an error that a person can read, or the truth, and never a traceback.
+"""Readers on damaged files: a readable error or the correct result, and never a traceback.
 
-The rule. A byte is changed, cut off or put in anywhere in a sound file, or a value in its JSON.
+A byte is changed, removed or inserted anywhere in a sound file, or a value in its JSON.
 Reading it must end in a `UserError` of one line, or give tensors of the same names, shapes and
 dtypes. Where the format has checksums over the weights (our own, and torch's archives) they must
-be the same bits as well; in safetensors, which have none, only the tensors that the changed byte
-lies in may differ. Configurations have no checksums: another sound value is another sound model.
+be the same bits as well; in safetensors, which have none, only tensors with a changed byte may
+differ. Configurations have no checksums: another sound value is another sound model.
 """
 
 import contextlib
@@ -62,13 +62,13 @@ def truth(path):
 
 
 def weights_file(directory):
-    """The file of a directory that holds most of the weights."""
-    found = (p for p in directory.rglob("*") if p.is_file() and p.suffix != ".json")
-    return max(found, key=lambda p: p.stat().st_size)
+    """The file of a directory with most of the weights."""
+    candidates = (p for p in directory.rglob("*") if p.is_file() and p.suffix != ".json")
+    return max(candidates, key=lambda p: p.stat().st_size)
 
 
 def load(path, later=False):
-    """Parameters by path, or None where they are refused; anything else is a failure."""
+    """Parameters by path, or None if they are refused; anything else is a failure."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -80,7 +80,7 @@ def load(path, later=False):
 
 
 def damaged(draw, content: bytes) -> bytes:
-    """Another content: a byte changed, a piece cut out or put in, or the end cut off."""
+    """The content with a byte changed, a piece removed or inserted, or the end cut off."""
     at = draw(st.integers(0, len(content) - 1))
     kind = draw(st.sampled_from(("flip", "cut", "insert", "end", "zeros")))
     if kind == "flip":
@@ -157,24 +157,24 @@ def test_damaged_weights(sound, tmp_path, format, data):
     content = file.read_bytes()
     new = damaged(data.draw, content)
     file.write_bytes(new)
-    found, want = load(path), truth(sound / format)
-    if found is None:
+    params, want = load(path), truth(sound / format)
+    if params is None:
         return
-    assert [*found] == [*want]
-    for place, x in found.items():
+    assert [*params] == [*want]
+    for place, x in params.items():
         assert (x.shape, x.dtype) == (want[place].shape, want[place].dtype)
         if format != "hf":
             assert x.tobytes() == want[place].tobytes(), place
     if format == "hf":
         assert len(new) == len(content)
-        assert changed_tensors(found, want) <= hit_tensors(file, content, new)
+        assert changed_tensors(params, want) <= hit_tensors(file, content, new)
 
 
-def changed_tensors(found, want):
+def changed_tensors(params, want):
     """The safetensors names of the parameters, or members of stacks, that differ."""
     rows = names.table(CONFIG, "masked_lm")
     trees = [{}, {}]
-    for tree, flat in zip(trees, (found, want), strict=True):
+    for tree, flat in zip(trees, (params, want), strict=True):
         for place, x in flat.items():
             names.put(tree, place, x)
     one, two = (names.to_tensors(tree, rows) for tree in trees)
@@ -182,7 +182,7 @@ def changed_tensors(found, want):
 
 
 def hit_tensors(file, content, new):
-    """The tensors that a changed byte lies in."""
+    """The tensors that contain a changed byte."""
     entries, start, _ = safetensors_file.header(file)
     differ = [i - start for i, (a, b) in enumerate(zip(content, new, strict=True)) if a != b]
     spans = {n: e["data_offsets"] for n, e in entries.items()}
@@ -227,6 +227,7 @@ def replaced(value, path, new):
         ("hf", "config.json"),
         ("jax", "config.json"),
         ("jax", "modernbert_jax.json"),
+        ("jax", "params/checksums.json"),
         ("sharded", "model.safetensors.index.json"),
     ],
 )
@@ -259,9 +260,9 @@ def test_safetensors_headers_of_wrong_types(sound, tmp_path, data):
     raw = json.dumps(replaced(header, where, data.draw(VALUES | ABSURD))).encode()
     file = tmp_path / "model.safetensors"
     file.write_bytes(len(raw).to_bytes(8, "little") + raw + content[8 + length :])
-    found, problems = safetensors_file.scan(file)
+    tensors, problems = safetensors_file.scan(file)
     if not problems:
-        assert all(np.asarray(x).shape == x.shape for x in found.values())
+        assert all(np.asarray(x).shape == x.shape for x in tensors.values())
 
 
 @fuzzed(max_examples=100)
@@ -281,15 +282,15 @@ def test_research_configurations_of_wrong_types(data):
 @fuzzed(max_examples=200)
 @given(data=st.data())
 def test_damaged_pickles(data):
-    """Whatever comes out is made of what the reader makes."""
-    made = {dict, list, tuple, str, int, float, bool, bytes, type(None)}
-    made |= {pickle_names.Inert, pickle_names.Storage, pickle_names.Tensor}
+    """The value has only types that the reader builds."""
+    allowed = {dict, list, tuple, str, int, float, bool, bytes, type(None)}
+    allowed |= {pickle_names.Inert, pickle_names.Storage, pickle_names.Tensor}
     try:
-        found = pickles.read(damaged(data.draw, torch_archive.ONE))
+        value = pickles.read(damaged(data.draw, torch_archive.ONE))
     except UserError as error:
         assert "\n" not in str(error)
         return
-    assert {type(x) for x in walk(found)} <= made
+    assert {type(x) for x in walk(value)} <= allowed
 
 
 def walk(value):

@@ -1,4 +1,4 @@
-"""Hugging Face directories: through `jax` and back without a changed bit, and bad ones refused."""
+"""Hugging Face directories: through `jax` and back bit for bit; invalid ones are refused."""
 
 import json
 import warnings
@@ -31,7 +31,7 @@ def config_of(directory):
 
 
 def there_and_back(directory):
-    """What comes out of the directory's conversion to `jax` and from that to `hf`."""
+    """The directory converted to `jax` and from there to `hf`."""
     convert.convert(directory, directory / "jax")
     convert.convert(directory / "jax", directory / "back")
     return directory / "back"
@@ -176,8 +176,8 @@ def test_cast(tmp_path):
     source = hf_directory.write(tmp_path / "source", dtype="float32")
     summary = convert.convert(source, tmp_path / "half", format="hf", dtype="bfloat16")
     assert summary.endswith("(hf): 55,392 parameters, bfloat16".replace("55,392", _count()))
-    found = weight_files.read(tmp_path / "half")
-    assert {x.dtype for x in found.values()} == {np.dtype(ml_dtypes.bfloat16)}
+    tensors = weight_files.read(tmp_path / "half")
+    assert {x.dtype for x in tensors.values()} == {np.dtype(ml_dtypes.bfloat16)}
     assert config_of(tmp_path / "half")["torch_dtype"] == "bfloat16"
 
 
@@ -265,8 +265,8 @@ def test_bad_directories(tmp_path, spoil, message):
     assert [p.name for p in tmp_path.iterdir()] == ["source"]
 
 
-def test_all_that_is_wrong_is_said_at_once(tmp_path):
-    """In the configuration and in the weights, values and types."""
+def test_all_problems_are_reported_at_once(tmp_path):
+    """Problems of the configuration and the weights, of values and types."""
     source = hf_directory.write(tmp_path / "source")
     change_config(source, hidden_size=-1, norm_eps=0.0, hidden_activation="gulu")
     content = (source / "model.safetensors").read_bytes()

@@ -1,4 +1,4 @@
-"""A model of a billion parameters: what converting it takes, beside a plain copy of the file."""
+"""Memory and time of converting a model of a billion parameters, next to copying its file."""
 
 import os
 import shutil
@@ -39,7 +39,7 @@ def random_tensor(seed, shape):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """4 GB in three formats; 30 GB in all while the tests run."""
+    """4 GB in three formats; takes 30 GB of disk while the tests run."""
     folder = tmp_path_factory.mktemp("large")
     rows = names.table(CONFIG, "masked_lm")
     random = {n: random_tensor(i, row.shape) for i, (n, row) in enumerate(rows.items())}

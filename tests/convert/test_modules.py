@@ -1,4 +1,4 @@
-"""The small files behind the model: what is read, what is refused, what is written anew."""
+"""Files about modules after the model: read, refused, and written in the older layout."""
 
 import json
 import warnings
@@ -127,17 +127,17 @@ def test_a_difference_behind_the_model_is_found(tmp_path):
     (b / "modules.json").write_text(
         json.dumps([m for m in json.loads((b / "modules.json").read_text()) if m["idx"] < 2])
     )
-    found = convert.verify(a, b)
-    assert not found.equal and found.config["steps"][0][-1] == Normalize()
+    result = convert.verify(a, b)
+    assert not result.equal and result.config["steps"][0][-1] == Normalize()
 
 
 def test_a_dense_weight_is_named(tmp_path):
     source = models.write("dense", tmp_path / "a")
     checkpoint = convert.load(source)
     checkpoint.params["dense_0"]["linear"]["kernel"][3, 4] += 0.25
-    found = convert.verify(source, checkpoint)
-    assert not found.equal and found.worst == ("2_Dense/linear.weight", pytest.approx(0.25))
-    assert found.hidden == 0 < found.logits
+    result = convert.verify(source, checkpoint)
+    assert not result.equal and result.worst == ("2_Dense/linear.weight", pytest.approx(0.25))
+    assert result.hidden == 0 < result.logits
 
 
 def test_inspect_says_what_follows(tmp_path):

@@ -1,4 +1,4 @@
-"""The project's own directory: what it holds, and that damage is found before it is read."""
+"""The `jax` format: its files, and damage that is reported before wrong arrays are used."""
 
 import json
 import zlib
@@ -95,7 +95,7 @@ DAMAGE = {
 @pytest.mark.parametrize("small", [native.SMALL_BYTES, 0], ids=["small files", "large files"])
 @pytest.mark.parametrize(("spoil", "message"), DAMAGE.values(), ids=DAMAGE)
 def test_damage(directory, spoil, message, small, capfd, monkeypatch, tmp_path):
-    """Found before anything is read, or before the last array is given out."""
+    """Damage is reported before anything is read, or before the last chunk is returned."""
     monkeypatch.setattr(native, "SMALL_BYTES", small)
     monkeypatch.setattr(native_arrays, "CHUNK_BYTES", 4096)
     spoil(directory)
@@ -123,8 +123,8 @@ def old_directory(directory):
 
 
 def test_version_1_is_read(old_directory, tmp_path):
-    found = convert.verify(tmp_path / "source", old_directory, tolerance=0.0)
-    assert found.equal, found
+    result = convert.verify(tmp_path / "source", old_directory, tolerance=0.0)
+    assert result.equal, result
 
 
 OLD_DAMAGE = {name: DAMAGE[name] for name in ("a file is missing", "truncated", "one bit")} | {

@@ -1,4 +1,4 @@
-"""Pickles: what torch writes is read, and nothing else is so much as looked up."""
+"""Pickles: values that torch writes are read, and no other name is imported."""
 
 import collections
 import datetime
@@ -83,8 +83,8 @@ def test_the_state_of_a_run_is_passed_over():
         "set": {1},
         "after": 1,
     }
-    found = pickles.read(pickle.dumps(state, 2))
-    assert {type(v) for k, v in found.items() if k != "after"} == {Inert} and found["after"] == 1
+    value = pickles.read(pickle.dumps(state, 2))
+    assert {type(v) for k, v in value.items() if k != "after"} == {Inert} and value["after"] == 1
     attributes = b"}X\x01\x00\x00\x00ac__builtin__\nset\n]\x85Rs"
     clock = b"\x80\x02ccomposer.core.time\nTimestamp\n)\x81" + attributes + b"b."
     assert type(pickles.read(clock)) is Inert
@@ -108,16 +108,16 @@ def test_limits(monkeypatch):
 
 def test_plain_copies_end(monkeypatch):
     monkeypatch.setattr(plain, "MAX_NODES", 10_000)
-    found = [[]]
+    nested = [[]]
     for _ in range(100):
-        found = [found, found]
+        nested = [nested, nested]
     with pytest.raises(UserError, match="nested without end"):
-        plain.value(found)
+        plain.value(nested)
     shared = [1]
     for _ in range(40):
         shared = [shared, shared]
     with pytest.raises(UserError, match="nested without end"):
         plain.value(shared)
-    found = {"a": (1, {2: None}), "b": b"x", "c": Inert()}
-    assert plain.value(found) == {"a": [1, {"2": None}], "b": None, "c": None}
-    json.dumps(plain.value(found))
+    nested = {"a": (1, {2: None}), "b": b"x", "c": Inert()}
+    assert plain.value(nested) == {"a": [1, {"2": None}], "b": None, "c": None}
+    json.dumps(plain.value(nested))

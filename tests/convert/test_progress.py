@@ -1,4 +1,4 @@
-"""What the program shows while it converts."""
+"""Progress, warnings and errors of the program during a conversion."""
 
 import hf_directory
 import numpy as np

@@ -1,4 +1,4 @@
-"""Archives of torch without torch: read as torch reads them, and refused where they are odd."""
+"""Archives of torch without torch: read as torch reads them, or refused with a reason."""
 
 import hashlib
 import json
@@ -24,19 +24,21 @@ WRITTEN = json.loads((FOLDER / "digests.json").read_text())
 
 @pytest.mark.parametrize("file", WRITTEN)
 def test_what_torch_wrote(file):
-    found = archives.state_dict(FOLDER / file)
-    assert found.keys() == WRITTEN[file].keys()
+    tensors = archives.state_dict(FOLDER / file)
+    assert tensors.keys() == WRITTEN[file].keys()
     for name, (dtype, shape, digest) in WRITTEN[file].items():
-        x = np.asarray(found[name])
-        assert (found[name].dtype.name, [*found[name].shape]) == (dtype, shape)
+        x = np.asarray(tensors[name])
+        assert (tensors[name].dtype.name, [*tensors[name].shape]) == (dtype, shape)
         assert (x.dtype.name, [*x.shape]) == (dtype, shape)
         assert hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest() == digest
 
 
 def test_tensors_in_one_place_are_known_to_be_equal():
-    found = archives.state_dict(FOLDER / "views.bin")
-    assert found["tied"].key == found["table"].key and lazy.equal(found["tied"], found["table"])
-    assert found["row"].key != found["table"].key
+    tensors = archives.state_dict(FOLDER / "views.bin")
+    assert tensors["tied"].key == tensors["table"].key and lazy.equal(
+        tensors["tied"], tensors["table"]
+    )
+    assert tensors["row"].key != tensors["table"].key
 
 
 def some():
@@ -47,11 +49,11 @@ def some():
 
 def test_what_is_written_is_read(tmp_path):
     writer.write(tmp_path / "x.bin", {**some(), "again": (x := some()["float32"]), "b": x})
-    found = archives.state_dict(tmp_path / "x.bin")
+    tensors = archives.state_dict(tmp_path / "x.bin")
     for name, want in some().items():
-        assert found[name].dtype == want.dtype
-        assert np.asarray(found[name]).tobytes() == want.tobytes()
-    assert found["again"].key == found["b"].key != found["float32"].key
+        assert tensors[name].dtype == want.dtype
+        assert np.asarray(tensors[name]).tobytes() == want.tobytes()
+    assert tensors["again"].key == tensors["b"].key != tensors["float32"].key
 
 
 def test_tensors_are_aligned_and_the_bytes_are_always_the_same(tmp_path):
@@ -85,7 +87,7 @@ def rewritten(path, change):
 
 
 def named(name):
-    """A copy of an entry's facts under another name."""
+    """An entry with another name."""
     return zipfile.ZipInfo(name)
 
 
@@ -101,7 +103,7 @@ def patched(path, at, content):
 
 
 def central(path, number):
-    """Where the central directory's record of an entry begins."""
+    """Offset of the record of an entry in the central directory."""
     data, at = path.read_bytes(), 0
     for _ in range(number + 1):
         at = data.index(b"PK\x01\x02", at + 1)
@@ -243,10 +245,10 @@ def test_a_changed_weight_is_noticed(tmp_path):
     for number in (6, 3):  # the last of a and of b
         at = (tmp_path / "x.bin").read_bytes().index(struct.pack("<d", number - 1))
         patched(tmp_path / "x.bin", at + 1, b"\x01")
-    found = archives.state_dict(tmp_path / "x.bin")
-    np.testing.assert_array_equal(found["c"], [0, 1, 2])
+    tensors = archives.state_dict(tmp_path / "x.bin")
+    np.testing.assert_array_equal(tensors["c"], [0, 1, 2])
     with pytest.raises(UserError, match="the checksums of data/0"):
-        np.asarray(found["a"])
+        np.asarray(tensors["a"])
 
 
 def test_a_changed_weight_beside_the_part_that_is_used_is_noticed(tmp_path):
@@ -266,10 +268,10 @@ def test_checksums_that_torch_was_told_to_leave_out():
 
 def test_a_file_that_shrinks_while_it_is_read(tmp_path):
     path = torch_archive.write(tmp_path / "x.bin")
-    found = archives.state_dict(path)
+    tensors = archives.state_dict(path)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match="ended while it was being read"):
-        np.asarray(found["a"])
+        np.asarray(tensors["a"])
 
 
 def test_shards_of_pickles():

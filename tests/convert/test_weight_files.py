@@ -1,4 +1,4 @@
-"""Safetensors files: whole ones read and written, damaged ones refused with a reason."""
+"""Safetensors files: sound ones are read and written, damaged ones refused with a reason."""
 
 import json
 import struct
@@ -27,11 +27,11 @@ def some():
     }
 
 
-def assert_same(found, want):
-    assert found.keys() == want.keys()
+def assert_same(actual, want):
+    assert actual.keys() == want.keys()
     for name, tensor in want.items():
-        assert found[name].dtype == tensor.dtype
-        assert found[name].tobytes() == tensor.tobytes()
+        assert actual[name].dtype == tensor.dtype
+        assert actual[name].tobytes() == tensor.tobytes()
 
 
 def test_one_file(tmp_path):
