@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from modernbert_jax.convert import lazy, names, safetensors_file
+from modernbert_jax.convert import lazy, names
+from modernbert_jax.convert.huggingface import safetensors_file
 from modernbert_jax.errors import UserError
 from modernbert_jax.io import files
 

@@ -1,9 +1,9 @@
-"""Pickles read as data: a machine for the instructions that torch writes, and for no others.
+"""Read pickles as data: an interpreter for the instructions that torch writes, and no others.
 
-Python's own unpickler imports what a file names and calls it. This one imports nothing. A name in
-a pickle is looked up in `BUILDERS`, which makes tensors and plain containers, or else it is one of
-the harmless names that training states hold, of which nothing is made at all; any other name ends
-the reading. There is no recursion, and every size is checked before anything is made of it.
+Python's own unpickler imports and calls whatever a file names. This one imports nothing. A name in
+a pickle is looked up in `BUILDERS`, which build tensors and plain containers. Harmless names of a
+training state give an `Inert` placeholder; any other name is an error. There is no recursion, and
+every size is checked before memory is allocated.
 """
 
 import struct
@@ -15,29 +15,31 @@ from modernbert_jax.errors import UserError
 from .pickle_names import BUILDERS, HARMLESS, HARMLESS_PACKAGES, Inert, Storage, StorageType
 
 BYTES = 128 * 2**20
-"""The longest pickle; those of models with the largest tokenizers have a few tens of millions."""
+"""Largest pickle in bytes; models with the largest tokenizers have a few tens of millions."""
 
-STEPS = 12_000_000
-"""The most instructions, each of which makes at most one small object."""
+INSTRUCTIONS = 12_000_000
+"""Largest number of instructions, each of which builds at most one small object."""
 
 
 def read(data: bytes) -> Any:
-    """The value of a pickle, of dicts, lists, tuples, strings, numbers and `Tensor`s.
+    """The value of a pickle: dicts, lists, tuples, strings, numbers and `Tensor` descriptions.
 
     Raises:
-        UserError: an instruction or a name that has no place in a checkpoint, or damage.
+        UserError: an instruction or a name that no checkpoint needs, or damage.
     """
     if len(data) > BYTES:
         raise UserError(f"a pickle of {len(data):,} bytes; at most {BYTES:,} are read")
     try:
-        return _Machine(data).run()
+        return _Interpreter(data).run()
     except (IndexError, KeyError, TypeError, ValueError, struct.error) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"a damaged pickle ({type(error).__name__}: {error})") from None
 
 
-class _Machine:
+class _Interpreter:
+    """The stack, the marks and the memo of the pickle protocol."""
+
     def __init__(self, data: bytes):
         self.data, self.at = data, 0
         self.stack: list[Any] = []
@@ -45,17 +47,17 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        for _ in range(STEPS):
+        for _ in range(INSTRUCTIONS):
             code = self.data[self.at]
             self.at += 1
             if code == _STOP:
                 (value,) = self.stack
                 return value
-            step = _STEPS.get(code)
-            if step is None:
-                raise UserError(f"a pickle with instruction {bytes([code])!r}, which is not read")
-            step(self)
-        raise UserError(f"a pickle of more than {STEPS:,} instructions")
+            action = _ACTIONS.get(code)
+            if action is None:
+                raise UserError(f"a pickle with the unsupported instruction {bytes([code])!r}")
+            action(self)
+        raise UserError(f"a pickle of more than {INSTRUCTIONS:,} instructions")
 
     def take(self, count: int) -> bytes:
         if not 0 <= count <= len(self.data) - self.at:
@@ -94,13 +96,13 @@ class _Machine:
     def set_items(self, items: list[Any]) -> None:
         if type(self.stack[-1]) is Inert:
             return
-        found = self.top(dict)
+        target = self.top(dict)
         keys, values = items[::2], items[1::2]
         for key, value in zip(keys, values, strict=True):
-            # Hashing nested tuples can take for ever, and no checkpoint has them as keys.
+            # Hashing nested tuples can take very long, and no checkpoint has them as keys.
             if type(key) not in (str, int, float, bool, type(None)):
                 raise UserError(f"a pickle with a {type(key).__name__} as key")
-            found[key] = value
+            target[key] = value
 
     def append(self, items: list[Any]) -> None:
         if type(self.stack[-1]) is not Inert:
@@ -117,7 +119,7 @@ class _Machine:
         if name in BUILDERS:
             self.stack.append(BUILDERS[name])
         elif name in HARMLESS or name.partition(".")[0] in HARMLESS_PACKAGES:
-            self.stack.append(Inert.made)
+            self.stack.append(Inert.build)
         else:
             raise UserError(
                 f"a pickle that names {ascii(name)[1:-1]}, which no model needs; nothing of it was"
@@ -131,22 +133,22 @@ class _Machine:
         self.stack.append(builder(*arguments))
 
     def build(self) -> None:
-        """Attributes are dropped: containers have none that matter."""
+        """Drop attributes: those of containers do not matter."""
         _, state = self.stack[-1], self.stack.pop()
         if type(self.stack[-1]) not in (dict, Inert) or type(state) not in (dict, tuple, Inert):
             raise UserError(f"a pickle that sets attributes of a {type(self.stack[-1]).__name__}")
 
     def persistent(self) -> None:
-        what, kind, key, _, size = self.stack.pop()
-        if what != "storage" or type(kind) is not StorageType or type(key) is not str:
-            raise UserError("a pickle with a reference to something else than a storage")
+        label, kind, key, _, size = self.stack.pop()
+        if label != "storage" or type(kind) is not StorageType or type(key) is not str:
+            raise UserError("a pickle with a reference to something other than a storage")
         if type(size) is not int or size < 0:
             raise UserError(f"a pickle with a storage of {size!r} elements")
         self.stack.append(Storage(key, kind.dtype, size))
 
 
 _STOP = ord(".")
-_STEPS: dict[int, Callable[[_Machine], Any]] = {
+_ACTIONS: dict[int, Callable[[_Interpreter], Any]] = {
     ord(b"}"): lambda m: m.stack.append({}),
     ord(b"]"): lambda m: m.stack.append([]),
     ord(b")"): lambda m: m.stack.append(()),
@@ -158,7 +160,7 @@ _STEPS: dict[int, Callable[[_Machine], Any]] = {
     ord(b"M"): lambda m: m.stack.append(m.number("<H")),
     ord(b"J"): lambda m: m.stack.append(m.number("<i")),
     ord(b"G"): lambda m: m.stack.append(m.number(">d")),
-    0x8A: _Machine.long,
+    0x8A: _Interpreter.long,
     ord(b"X"): lambda m: m.stack.append(m.take(m.number("<I")).decode()),
     ord(b"t"): lambda m: m.stack.append(tuple(m.since_mark())),
     0x85: lambda m: m.stack.append(m.last(1)),
@@ -172,14 +174,14 @@ _STEPS: dict[int, Callable[[_Machine], Any]] = {
     ord(b"r"): lambda m: m.memo.__setitem__(m.number("<I"), m.stack[-1]),
     ord(b"h"): lambda m: m.stack.append(m.memo[m.number("B")]),
     ord(b"j"): lambda m: m.stack.append(m.memo[m.number("<I")]),
-    ord(b"c"): _Machine.find,
-    ord(b"R"): _Machine.call,
-    0x81: _Machine.call,
-    ord(b"b"): _Machine.build,
-    ord(b"Q"): _Machine.persistent,
+    ord(b"c"): _Interpreter.find,
+    ord(b"R"): _Interpreter.call,
+    0x81: _Interpreter.call,
+    ord(b"b"): _Interpreter.build,
+    ord(b"Q"): _Interpreter.persistent,
     0x80: lambda m: _protocol(m.number("B")),
 }
-"""What torch writes, which is protocol 2."""
+"""Actions of the instructions that torch writes, which are those of protocol 2."""
 
 
 def _protocol(version: int) -> None:

@@ -1,4 +1,4 @@
-"""Archives of torch without torch: read as torch reads them, and refused where they are odd."""
+"""Archives of torch without torch: read as torch reads them, or refused with a reason."""
 
 import hashlib
 import json
@@ -12,7 +12,9 @@ import pytest
 import torch_archive
 from reference import GOLDENS
 
-from modernbert_jax.convert import lazy, pickles, tensors, torch_file, torch_write
+from modernbert_jax.convert import lazy
+from modernbert_jax.convert.huggingface import weight_files
+from modernbert_jax.convert.torch_files import archives, pickles, writer, zip_entries
 from modernbert_jax.errors import UserError
 
 FOLDER = GOLDENS / "torch"
@@ -22,19 +24,21 @@ WRITTEN = json.loads((FOLDER / "digests.json").read_text())
 
 @pytest.mark.parametrize("file", WRITTEN)
 def test_what_torch_wrote(file):
-    found = torch_file.state_dict(FOLDER / file)
-    assert found.keys() == WRITTEN[file].keys()
+    tensors = archives.state_dict(FOLDER / file)
+    assert tensors.keys() == WRITTEN[file].keys()
     for name, (dtype, shape, digest) in WRITTEN[file].items():
-        x = np.asarray(found[name])
-        assert (found[name].dtype.name, [*found[name].shape]) == (dtype, shape)
+        x = np.asarray(tensors[name])
+        assert (tensors[name].dtype.name, [*tensors[name].shape]) == (dtype, shape)
         assert (x.dtype.name, [*x.shape]) == (dtype, shape)
         assert hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest() == digest
 
 
 def test_tensors_in_one_place_are_known_to_be_equal():
-    found = torch_file.state_dict(FOLDER / "views.bin")
-    assert found["tied"].key == found["table"].key and lazy.equal(found["tied"], found["table"])
-    assert found["row"].key != found["table"].key
+    tensors = archives.state_dict(FOLDER / "views.bin")
+    assert tensors["tied"].key == tensors["table"].key and lazy.equal(
+        tensors["tied"], tensors["table"]
+    )
+    assert tensors["row"].key != tensors["table"].key
 
 
 def some():
@@ -44,19 +48,19 @@ def some():
 
 
 def test_what_is_written_is_read(tmp_path):
-    torch_write.write(tmp_path / "x.bin", {**some(), "again": (x := some()["float32"]), "b": x})
-    found = torch_file.state_dict(tmp_path / "x.bin")
+    writer.write(tmp_path / "x.bin", {**some(), "again": (x := some()["float32"]), "b": x})
+    tensors = archives.state_dict(tmp_path / "x.bin")
     for name, want in some().items():
-        assert found[name].dtype == want.dtype
-        assert np.asarray(found[name]).tobytes() == want.tobytes()
-    assert found["again"].key == found["b"].key != found["float32"].key
+        assert tensors[name].dtype == want.dtype
+        assert np.asarray(tensors[name]).tobytes() == want.tobytes()
+    assert tensors["again"].key == tensors["b"].key != tensors["float32"].key
 
 
 def test_tensors_are_aligned_and_the_bytes_are_always_the_same(tmp_path):
     for name in ("one", "two"):
-        torch_write.write(tmp_path / name, some())
+        writer.write(tmp_path / name, some())
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-    entries, problems = torch_file._entries(tmp_path / "one")
+    entries, problems = zip_entries.scan(tmp_path / "one")
     assert not problems
     assert all(e.offset % 64 == 0 for n, e in entries.items() if n.startswith("data/"))
     with zipfile.ZipFile(tmp_path / "one") as archive:
@@ -66,10 +70,10 @@ def test_tensors_are_aligned_and_the_bytes_are_always_the_same(tmp_path):
 def test_plain_values_are_written(tmp_path):
     value = {"a": [1, -1, 255, 2**31, -(2**70), 0.5, None, True, False, "ä", ("x", ())]}
     value |= {"b": {}, "c": [], "d": b"\x00\xff"}
-    torch_write.write(tmp_path / "x.pt", value)
-    assert torch_file.Archive(tmp_path / "x.pt").value == value
-    with pytest.raises(TypeError, match="set has no place"):
-        torch_write.write(tmp_path / "y.pt", {"a": {1}})
+    writer.write(tmp_path / "x.pt", value)
+    assert archives.Archive(tmp_path / "x.pt").value == value
+    with pytest.raises(TypeError, match="a value of type set cannot be written"):
+        writer.write(tmp_path / "y.pt", {"a": {1}})
 
 
 def rewritten(path, change):
@@ -83,7 +87,7 @@ def rewritten(path, change):
 
 
 def named(name):
-    """A copy of an entry's facts under another name."""
+    """An entry with another name."""
     return zipfile.ZipInfo(name)
 
 
@@ -99,7 +103,7 @@ def patched(path, at, content):
 
 
 def central(path, number):
-    """Where the central directory's record of an entry begins."""
+    """Offset of the record of an entry in the central directory."""
     data, at = path.read_bytes(), 0
     for _ in range(number + 1):
         at = data.index(b"PK\x01\x02", at + 1)
@@ -206,72 +210,72 @@ DAMAGE = {
 
 @pytest.mark.parametrize(("make", "message"), DAMAGE.values(), ids=DAMAGE)
 def test_odd_archives(tmp_path, make, message):
-    path = tmp_path / tensors.PICKLE
+    path = tmp_path / weight_files.PICKLE
     make(path)
     with pytest.raises(UserError) as error:
-        torch_file.state_dict(path)
+        archives.state_dict(path)
     assert message in str(error.value) and "\n" not in str(error.value)
-    assert [p.name for p in tmp_path.iterdir()] == [tensors.PICKLE]
+    assert [p.name for p in tmp_path.iterdir()] == [weight_files.PICKLE]
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_an_entry_twice(tmp_path):
     path = torch_archive.write(tmp_path / "x.bin", **{"archive/data.pkl": torch_archive.ONE})
     with pytest.raises(UserError, match=r"entry 'archive/data\.pkl' is there twice"):
-        torch_file.state_dict(path)
+        archives.state_dict(path)
 
 
 def test_all_problems_are_named(tmp_path):
     odd = {"inner.zip": b"PK", "../evil": b"x", "data/x": b"y"}
     path = torch_archive.write(tmp_path / "x.bin", entries=odd)
     with pytest.raises(UserError) as error:
-        torch_file.state_dict(path)
+        archives.state_dict(path)
     assert all(name in str(error.value) for name in odd)
 
 
 def test_an_oversized_pickle_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(pickles, "BYTES", 100)
     with pytest.raises(UserError, match=r"data\.pkl has .* bytes; at most 100 are read"):
-        torch_file.state_dict(torch_archive.write(tmp_path / "x.bin"))
+        archives.state_dict(torch_archive.write(tmp_path / "x.bin"))
 
 
 def test_a_changed_weight_is_noticed(tmp_path):
     value = {"a": np.arange(6.0), "b": np.arange(4.0), "c": np.arange(3.0)}
-    torch_write.write(tmp_path / "x.bin", value)
+    writer.write(tmp_path / "x.bin", value)
     for number in (6, 3):  # the last of a and of b
         at = (tmp_path / "x.bin").read_bytes().index(struct.pack("<d", number - 1))
         patched(tmp_path / "x.bin", at + 1, b"\x01")
-    found = torch_file.state_dict(tmp_path / "x.bin")
-    np.testing.assert_array_equal(found["c"], [0, 1, 2])
+    tensors = archives.state_dict(tmp_path / "x.bin")
+    np.testing.assert_array_equal(tensors["c"], [0, 1, 2])
     with pytest.raises(UserError, match="the checksums of data/0"):
-        np.asarray(found["a"])
+        np.asarray(tensors["a"])
 
 
 def test_a_changed_weight_beside_the_part_that_is_used_is_noticed(tmp_path):
     part = torch_archive.tensor(shape=(2,), stride=(1,), offset=1)
     path = torch_archive.write(tmp_path / "x.bin", part)
-    np.testing.assert_array_equal(torch_file.state_dict(path)["a"], [1, 2])
+    np.testing.assert_array_equal(archives.state_dict(path)["a"], [1, 2])
     patched(path, path.read_bytes().index(struct.pack("<f", 5)), b"\x01")
     with pytest.raises(UserError, match="the checksums of data/0 do not match"):
-        np.asarray(torch_file.state_dict(path)["a"])
+        np.asarray(archives.state_dict(path)["a"])
 
 
 def test_checksums_that_torch_was_told_to_leave_out():
-    entries, _ = torch_file._entries(FOLDER / "unchecked.bin")
+    entries, _ = zip_entries.scan(FOLDER / "unchecked.bin")
     assert {e.crc for e in entries.values()} == {0}
-    assert zlib.crc32(np.asarray(torch_file.state_dict(FOLDER / "unchecked.bin")["a"]).tobytes())
+    assert zlib.crc32(np.asarray(archives.state_dict(FOLDER / "unchecked.bin")["a"]).tobytes())
 
 
 def test_a_file_that_shrinks_while_it_is_read(tmp_path):
     path = torch_archive.write(tmp_path / "x.bin")
-    found = torch_file.state_dict(path)
+    tensors = archives.state_dict(path)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match="ended while it was being read"):
-        np.asarray(found["a"])
+        np.asarray(tensors["a"])
 
 
 def test_shards_of_pickles():
-    shards = tensors.scan(FOLDER / "sharded")
+    shards = weight_files.scan(FOLDER / "sharded")
     assert {n: [x.dtype.name, [*x.shape]] for n, x in shards.items()} == {
         "a": ["float32", [2, 3]],
         "b": ["bfloat16", [4]],
@@ -288,19 +292,19 @@ def test_missing_shards_and_misplaced_tensors(tmp_path):
         "d": "/etc/x.bin",
         "e": "x.safetensors",
     }
-    (tmp_path / tensors.PICKLE_INDEX).write_text(json.dumps({"weight_map": places}))
+    (tmp_path / weight_files.PICKLE_INDEX).write_text(json.dumps({"weight_map": places}))
     with pytest.raises(UserError) as error:
-        tensors.scan(tmp_path)
+        weight_files.scan(tmp_path)
     for part in (
         "one.bin: has no b",
         "two.bin: no such file",
         "'/etc/x.bin', which is not inside",
-        "'x.safetensors', which is no .bin file",
+        "'x.safetensors', which is not a .bin file",
     ):
         assert part in str(error.value)
 
 
 def test_safetensors_come_first(tmp_path):
-    torch_archive.write(tmp_path / tensors.PICKLE)
-    tensors.write(tmp_path, {"b": np.ones(3, np.float32)})
-    assert [*tensors.scan(tmp_path)] == ["b"]
+    torch_archive.write(tmp_path / weight_files.PICKLE)
+    weight_files.write(tmp_path, {"b": np.ones(3, np.float32)})
+    assert [*weight_files.scan(tmp_path)] == ["b"]

@@ -1,4 +1,4 @@
-"""Safetensors files: whole ones read and written, damaged ones refused with a reason."""
+"""Safetensors files: sound ones are read and written, damaged ones refused with a reason."""
 
 import json
 import struct
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from modernbert_jax.convert import tensors
+from modernbert_jax.convert.huggingface import weight_files
 from modernbert_jax.errors import UserError
 
 GOOD = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
@@ -27,23 +27,23 @@ def some():
     }
 
 
-def assert_same(found, want):
-    assert found.keys() == want.keys()
+def assert_same(actual, want):
+    assert actual.keys() == want.keys()
     for name, tensor in want.items():
-        assert found[name].dtype == tensor.dtype
-        assert found[name].tobytes() == tensor.tobytes()
+        assert actual[name].dtype == tensor.dtype
+        assert actual[name].tobytes() == tensor.tobytes()
 
 
 def test_one_file(tmp_path):
-    tensors.write(tmp_path, some())
+    weight_files.write(tmp_path, some())
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
     with safe_open(tmp_path / "model.safetensors", "np") as file:
         assert file.metadata() == {"format": "pt"}
-    assert_same(tensors.read(tmp_path), some())
+    assert_same(weight_files.read(tmp_path), some())
 
 
 def test_shards(tmp_path):
-    tensors.write(tmp_path, some(), shard_bytes=30)
+    weight_files.write(tmp_path, some(), shard_bytes=30)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "model-00001-of-00002.safetensors",
         "model-00002-of-00002.safetensors",
@@ -52,7 +52,7 @@ def test_shards(tmp_path):
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     assert index["metadata"] == {"total_parameters": 15, "total_size": 42}
     assert index["weight_map"]["c"] == "model-00002-of-00002.safetensors"
-    assert_same(tensors.read(tmp_path), some())
+    assert_same(weight_files.read(tmp_path), some())
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_shards(tmp_path):
 def test_damaged_headers(tmp_path, header, data, message):
     write_raw(tmp_path / "model.safetensors", header, data)
     with pytest.raises(UserError) as error:
-        tensors.read(tmp_path)
+        weight_files.read(tmp_path)
     assert message in str(error.value)
     assert "model.safetensors" in str(error.value) and "\n" not in str(error.value)
 
@@ -102,7 +102,7 @@ def test_damaged_headers(tmp_path, header, data, message):
 def test_not_a_whole_file(tmp_path, content, message):
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(UserError) as error:
-        tensors.read(tmp_path)
+        weight_files.read(tmp_path)
     assert message in str(error.value)
 
 
@@ -111,9 +111,9 @@ def test_every_problem_is_named(tmp_path):
     write_raw(tmp_path / "one.safetensors", wrong)
     places = {"a": "one.safetensors", "b": "one.safetensors", "c": "two.safetensors"}
     places |= {"d": "../three.safetensors", "e": "/etc/four.safetensors"}
-    (tmp_path / tensors.INDEX).write_text(json.dumps({"weight_map": places}))
+    (tmp_path / weight_files.INDEX).write_text(json.dumps({"weight_map": places}))
     with pytest.raises(UserError) as error:
-        tensors.read(tmp_path)
+        weight_files.read(tmp_path)
     for part in (
         "two.safetensors: no such file",
         "'../three.safetensors', which is not inside the directory",
@@ -128,12 +128,12 @@ def test_index_and_shards_must_agree(tmp_path):
     write_raw(tmp_path / "one.safetensors", {"a": GOOD})
     write_raw(tmp_path / "two.safetensors", {"a": GOOD})
     places = {"a": "one.safetensors", "b": "two.safetensors"}
-    (tmp_path / tensors.INDEX).write_text(json.dumps({"weight_map": places}))
+    (tmp_path / weight_files.INDEX).write_text(json.dumps({"weight_map": places}))
     with pytest.raises(UserError) as error:
-        tensors.read(tmp_path)
+        weight_files.read(tmp_path)
     for part in (
         "two.safetensors: has no b",
-        f"two.safetensors: a is not in {tensors.INDEX}",
+        f"two.safetensors: a is not in {weight_files.INDEX}",
         "a is in one.safetensors and two.safetensors",
     ):
         assert part in str(error.value)
@@ -143,18 +143,18 @@ def test_index_and_shards_must_agree(tmp_path):
     "content", ["[]", "{}", '{"weight_map": [1]}', '{"weight_map": {"a": 1}}', "{"]
 )
 def test_bad_index(tmp_path, content):
-    (tmp_path / tensors.INDEX).write_text(content)
-    with pytest.raises(UserError, match=tensors.INDEX):
-        tensors.read(tmp_path)
+    (tmp_path / weight_files.INDEX).write_text(content)
+    with pytest.raises(UserError, match=weight_files.INDEX):
+        weight_files.read(tmp_path)
 
 
 def test_no_weights(tmp_path):
     with pytest.raises(UserError, match=r"has neither model\.safetensors nor"):
-        tensors.read(tmp_path)
+        weight_files.read(tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 def test_weights_that_are_no_numbers_are_read_with_a_warning(tmp_path, dtype):
-    tensors.write(tmp_path, {"good": np.ones(2, dtype), "bad": np.array([1, np.nan], dtype)})
+    weight_files.write(tmp_path, {"good": np.ones(2, dtype), "bad": np.array([1, np.nan], dtype)})
     with pytest.warns(UserWarning, match="NaN or infinity in bad$"):
-        assert np.isnan(tensors.read(tmp_path)["bad"][1])
+        assert np.isnan(weight_files.read(tmp_path)["bad"][1])

@@ -1,15 +1,16 @@
-"""Tokenizers within a Composer checkpoint: the content of their files, by the files' stems."""
+"""Tokenizer files inside a Composer checkpoint, where they are stored by stem and suffix."""
 
 import json
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from . import huggingface, plain
+from .. import huggingface
+from . import plain
 
 
 def read(state: Mapping[str, Any]) -> dict[str, bytes]:
-    """The files that a checkpoint's `tokenizer` holds; other names than known ones are left."""
+    """Contents by name of the files in a checkpoint's `tokenizer`; unknown names are skipped."""
     files = {}
     for stem, entry in state.items():
         if not isinstance(entry, Mapping):
@@ -22,7 +23,7 @@ def read(state: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def write(files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, str]]:
-    """What `read` reads, and by name the text of the files that would not come back the same."""
+    """The value that `read` reads, and the text by name of files that it would change."""
     state: dict[str, Any] = {}
     texts: dict[str, str] = {}
     for name, data in files.items():
@@ -35,9 +36,9 @@ def write(files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, str]]:
     return state, texts
 
 
-def texts(found: Any) -> dict[str, bytes]:
-    """The files of `write`'s second part."""
-    pairs = found.items() if isinstance(found, Mapping) else ()
+def from_texts(texts: Any) -> dict[str, bytes]:
+    """Contents by name of the files in the second result of `write`."""
+    pairs = texts.items() if isinstance(texts, Mapping) else ()
     return {
         name: text.encode("latin1", "replace")
         for name, text in pairs
@@ -46,7 +47,7 @@ def texts(found: Any) -> dict[str, bytes]:
 
 
 def _encode(name: str, suffix: Any, content: Any) -> bytes | None:
-    """The bytes of a file, laid out as the libraries write it; None if there are none."""
+    """The bytes of a file as the libraries format it; None if the content is unsupported."""
     if suffix == ".json" and isinstance(content, Mapping | list):
         end = "" if name == "tokenizer.json" else "\n"
         text = json.dumps(plain.value(content), indent=2, ensure_ascii=False) + end
@@ -59,7 +60,7 @@ def _encode(name: str, suffix: Any, content: Any) -> bytes | None:
 
 
 def _decode(suffix: str, data: bytes) -> Any:
-    """What Composer keeps of a file; None where it keeps nothing."""
+    """The value that Composer stores for a file; None if it stores none."""
     try:
         if suffix == ".json":
             return json.loads(data)

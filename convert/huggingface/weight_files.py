@@ -1,4 +1,4 @@
-"""The weights in a directory: safetensors or pickled, in one file or in shards with an index."""
+"""Weights in a directory: safetensors or pickled, in one file or in shards with an index."""
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -8,53 +8,53 @@ import numpy as np
 from modernbert_jax.errors import UserError
 from modernbert_jax.io import files
 
-from . import lazy, safetensors_file, torch_file
+from .. import lazy
+from ..torch_files import archives
+from . import safetensors_file
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
+
 SHARD_BYTES = 5 * 10**9
+"""Default size of a shard in bytes."""
 
 
 def scan(directory: Path) -> dict[str, lazy.Lazy]:
-    """All tensors of the model in a directory by name, to be read when they are used.
-
-    Safetensors are preferred where both kinds are there.
+    """All tensors in a directory by name, lazy; safetensors are preferred to pickled files.
 
     Raises:
-        UserError: no weights, or one message with all that is wrong with their files.
+        UserError: no weights, or one message with all problems of their files.
     """
     shards, index, problems = _shards(directory)
     tensors: dict[str, lazy.Lazy] = {}
     owner: dict[str, str] = {}
     for path, listed in shards.items():
-        found, wrong = _file(path)
+        content, wrong = _scan_file(path)
         problems += wrong
         if listed is not None and not wrong:
-            problems += [f"{path.name}: has no {n}" for n in sorted(listed - found.keys())]
-            problems += [f"{path.name}: {n} is not in {index}" for n in found if n not in listed]
-        problems += [f"{n} is in {owner[n]} and {path.name}" for n in found if n in owner]
-        owner |= dict.fromkeys(found, path.name)
-        tensors |= found
+            problems += [f"{path.name}: has no {n}" for n in sorted(listed - content.keys())]
+            problems += [f"{path.name}: {n} is not in {index}" for n in content if n not in listed]
+        problems += [f"{n} is in {owner[n]} and {path.name}" for n in content if n in owner]
+        owner |= dict.fromkeys(content, path.name)
+        tensors |= content
     if problems:
         raise UserError(f"{directory}: {'; '.join(problems)}")
     return tensors
 
 
 def read(directory: Path) -> dict[str, np.ndarray]:
-    """What `scan` finds, in memory. Warns of weights that are not finite."""
+    """All tensors in a directory by name, in memory. Warns of weights that are not finite."""
     with lazy.finite(directory):
         return {name: np.asarray(x) for name, x in scan(directory).items()}
 
 
 def write(
-    directory: Path,
-    tensors: Mapping[str, np.ndarray | lazy.Lazy],
-    shard_bytes: int = SHARD_BYTES,
+    directory: Path, tensors: Mapping[str, lazy.Array], shard_bytes: int = SHARD_BYTES
 ) -> None:
-    """Writes one safetensors file, or shards of at most `shard_bytes` with their index."""
-    shards: list[dict[str, np.ndarray | lazy.Lazy]] = [{}]
+    """Write one safetensors file, or shards of at most `shard_bytes` with their index."""
+    shards: list[dict[str, lazy.Array]] = [{}]
     room = shard_bytes
     for name, array in tensors.items():
         if array.nbytes > room and shards[-1]:
@@ -65,54 +65,54 @@ def write(
     if len(shards) == 1:
         safetensors_file.write(directory / SINGLE, shards[0])
         return
-    where = {}
+    weight_map: dict[str, str] = {}
     for k, shard in enumerate(shards, start=1):
         file = f"model-{k:05}-of-{len(shards):05}.safetensors"
         safetensors_file.write(directory / file, shard)
-        where |= dict.fromkeys(shard, file)
+        weight_map |= dict.fromkeys(shard, file)
     totals = {
         "total_parameters": sum(x.size for x in tensors.values()),
         "total_size": sum(x.nbytes for x in tensors.values()),
     }
-    files.write_json(directory / INDEX, {"metadata": totals, "weight_map": where})
+    files.write_json(directory / INDEX, {"metadata": totals, "weight_map": weight_map})
 
 
-def _file(path: Path) -> tuple[dict[str, lazy.Lazy], list[str]]:
-    """The tensors of a file, and what is wrong with it."""
+def _scan_file(path: Path) -> tuple[dict[str, lazy.Lazy], list[str]]:
+    """The tensors of a file, and its problems."""
     if path.suffix != ".bin":
         return safetensors_file.scan(path)
     try:
-        return torch_file.state_dict(path), []
+        return archives.state_dict(path), []
     except UserError as error:
         return {}, [str(error).removeprefix(f"{path.parent}/")]
 
 
 def _shards(directory: Path) -> tuple[dict[Path, set[str] | None], str, list[str]]:
-    """The files to read with the tensors that the index lists in each; it; and what is wrong."""
+    """Files to read with the tensors listed for each, the name of the index, and problems."""
     for single, index in ((SINGLE, INDEX), (PICKLE, PICKLE_INDEX)):
         if (directory / single).is_file():
             return {directory / single: None}, index, []
         if (directory / index).is_file():
-            shards, problems = _listed(directory, index)
+            shards, problems = _read_index(directory, index)
             return shards, index, problems
     raise UserError(f"{directory}: has neither {SINGLE} nor {INDEX}, nor {PICKLE}")
 
 
-def _listed(directory: Path, index: str) -> tuple[dict[Path, set[str] | None], list[str]]:
-    where = files.read_json(directory / index).get("weight_map")
-    if not isinstance(where, dict) or not all(isinstance(f, str) for f in where.values()):
+def _read_index(directory: Path, index: str) -> tuple[dict[Path, set[str] | None], list[str]]:
+    weight_map = files.read_json(directory / index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(f, str) for f in weight_map.values()):
         raise UserError(f"{directory / index}: weight_map must map tensor names to file names")
     shards: dict[Path, set[str] | None] = {}
     problems = []
     suffix = Path(index.removesuffix(".index.json")).suffix
-    for file in sorted(set(where.values())):
+    for file in sorted(set(weight_map.values())):
         path = PurePosixPath(file)
         if path.is_absolute() or ".." in path.parts or "\\" in file or not path.parts:
             problems.append(f"{index} names {file!r}, which is not inside the directory")
         elif path.suffix != suffix:
-            problems.append(f"{index} names {file!r}, which is no {suffix} file")
+            problems.append(f"{index} names {file!r}, which is not a {suffix} file")
         elif "\0" in file or not (directory / path).is_file():
             problems.append(f"{file}: no such file, though {index} names it")
         else:
-            shards[directory / path] = {name for name, f in where.items() if f == file}
+            shards[directory / path] = {name for name, f in weight_map.items() if f == file}
     return shards, problems

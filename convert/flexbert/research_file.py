@@ -1,9 +1,8 @@
-"""Checkpoints of the research code, format `flexbert`: Composer's `.pt` files, both ways.
+"""Read and write one of Composer's `.pt` files.
 
-Such a file holds the state of a training run, of which the weights, the configuration and the
-tokenizer are read. What the research code has no place for (other keys of a `config.json`, the
-bytes of tokenizer files) is written beside, where it does not look, and taken up again unless the
-file has been changed since.
+Such a file holds the state of a training run; the weights, the configuration and the tokenizer are
+read. Content without a place in the research code (other keys of a `config.json`, the bytes of
+tokenizer files) is written under a key of our own, and read again unless the file has changed.
 """
 
 import dataclasses
@@ -17,67 +16,64 @@ from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError
 from modernbert_jax.tokenizer import Tokenizer
 
-from . import (
-    flexbert_config,
-    flexbert_switches,
-    flexbert_tokenizer,
-    huggingface,
-    names,
-    plain,
-    torch_file,
-    torch_write,
-)
-from .checkpoint import Checkpoint, Layout, labels
-from .lazy import Lazy
+from .. import huggingface, lazy, names
+from ..checkpoint import Checkpoint, Layout, label_count
+from ..name_rows import TOKEN_TABLE
+from ..torch_files import archives, writer
+from . import configuration, plain, switches, tokenizer_files
 
 SUFFIX = ".pt"
 LATEST = "latest-rank0.pt"
-"""The name under which the research code looks for a checkpoint."""
+"""File name under which the research code looks for a checkpoint."""
 
 KEY = "flexbert"
-"""Where `Checkpoint.extra` keeps the research configuration."""
+"""Key of the research configuration in `Checkpoint.extra`."""
 
 _OWN = "modernbert_jax"
+"""Our own key in the file."""
+
 _COMPOSER = "model."
-"""What Composer puts in front of every name."""
+"""Prefix that Composer adds to every name."""
 
 _CLASSIFIER_KEYS = ("id2label", "label2id", "problem_type", "num_labels")
 _ID_KEYS = tuple(f"{role}_token_id" for role in ("bos", "cls", "eos", "sep", "pad"))
 
 
 def read(path: Path) -> Checkpoint:
-    """The checkpoint in a file, or in a directory with one; its arrays are lazy.
+    """Read the checkpoint in a file, or in a directory with one file, with lazy arrays.
 
-    Raises `UserError` that lists what is wrong.
+    Raises:
+        UserError: all problems of the file.
     """
     path = _file(path)
-    archive = torch_file.Archive(path)
+    archive = archives.Archive(path)
     try:
-        return _read(archive, path)
+        return from_archive(archive, path)
     except UserError as error:
-        said = str(error).removeprefix(f"{path}: ").removeprefix("config.json: ")
-        raise UserError(f"{path}: {said}") from None
+        reason = str(error).removeprefix(f"{path}: ").removeprefix("config.json: ")
+        raise UserError(f"{path}: {reason}") from None
 
 
 def write(checkpoint: Checkpoint, directory: Path) -> None:
-    """Fills an existing, empty directory."""
+    """Fill an existing, empty directory."""
     write_file(checkpoint, directory / LATEST)
 
 
 def write_file(checkpoint: Checkpoint, path: Path) -> None:
-    """Writes a file that Composer, or `torch.load(weights_only=True)`, loads.
+    """Write a file that Composer, or `torch.load(weights_only=True)`, loads.
 
-    Raises `UserError` for what the research code cannot express.
+    Raises:
+        UserError: the research code cannot express the model.
     """
     known = checkpoint.extra.get(KEY)
     known = known if isinstance(known, Mapping) else {}
-    content = flexbert_config.write(checkpoint.config, checkpoint.head, known)
+    content = configuration.write(checkpoint.config, checkpoint.head, known)
     about = {
         "file_extension": ".json",
-        "content": plain.value({**content, **_of(checkpoint.extra, _CLASSIFIER_KEYS)}),
-        "class": flexbert_config.class_path(checkpoint.head),
+        "content": plain.value({**content, **_present(checkpoint.extra, _CLASSIFIER_KEYS)}),
+        "class": configuration.class_path(checkpoint.head),
     }
-    tokenizer, texts = flexbert_tokenizer.write(checkpoint.files)
+    tokenizer, texts = tokenizer_files.write(checkpoint.files)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # transformers does not read this file
         own = {
@@ -87,36 +83,36 @@ def write_file(checkpoint: Checkpoint, path: Path) -> None:
         }
     integrations = {"huggingface": {"model": {"config": about}, "tokenizer": tokenizer}, _OWN: own}
     state = {"model": _state(checkpoint), "integrations": integrations}
-    torch_write.write(path, {"state": {**state, "run_name": path.stem}, "rng": []})
+    writer.write(path, {"state": {**state, "run_name": path.stem}, "rng": []})
 
 
-def _read(archive: torch_file.Archive, path: Path) -> Checkpoint:
+def from_archive(archive: archives.Archive, path: Path) -> Checkpoint:
+    """The checkpoint in an archive that was read from `path`."""
     root = archive.value if isinstance(archive.value, Mapping) else {}
     model = plain.at(root, "state", "model")
     integrations = plain.at(root, "state", "integrations")
     about = plain.at(integrations, "huggingface", "model", "config")
     content = plain.value(plain.at(about, "content"))
     if not model or not content:
-        raise UserError("no checkpoint of Composer: it has no state.model, or no configuration")
+        raise UserError("not a checkpoint of Composer: it has no state.model, or no configuration")
     research = archive.tensors({k: v for k, v in model.items() if not _is_buffer(k)})
     head = _head(research, about.get("class"))
-    files = flexbert_tokenizer.read(plain.at(integrations, "huggingface", "tokenizer"))
-    config = flexbert_config.read(content, head, **_token_ids(content, files))
+    files = tokenizer_files.read(plain.at(integrations, "huggingface", "tokenizer"))
+    config = configuration.read(content, head, **_token_ids(content, files))
     extra: dict[str, Any] = {}
     layout = Layout()
     if own := plain.at(integrations, _OWN):
-        again = _own_config(own, config, head)
-        config, extra, layout = again or (config, extra, layout)
-        files |= flexbert_tokenizer.texts(own.get("files"))
+        config, extra, layout = _own_config(own, config, head) or (config, extra, layout)
+        files |= tokenizer_files.from_texts(own.get("files"))
     extra = {
-        **_of(content, _CLASSIFIER_KEYS if flexbert_switches.classifies(head) else ()),
+        **_present(content, _CLASSIFIER_KEYS if switches.classifies(head) else ()),
         **extra,
         KEY: content,
     }
-    found = {_hf_name(name, layout.prefix): x for name, x in research.items()}
-    config, tied = huggingface.tie(config, head, found, layout.prefix, path)
-    rows = names.table(config, head, labels(head, extra), layout.prefix)
-    stored = {n: x for n, x in found.items() if not (tied and n == huggingface.DECODER)}
+    tensors = {_hf_name(name, layout.prefix): x for name, x in research.items()}
+    config, tied = huggingface.tie(config, head, tensors, layout.prefix, path)
+    rows = names.table(config, head, label_count(head, extra), layout.prefix)
+    stored = {n: x for n, x in tensors.items() if not (tied and n == huggingface.DECODER)}
     params = names.to_params(stored, rows, str(path))
     home = {n: names.leaf(params, row.path).dtype.name for n, row in rows.items()}
     dtypes = {n: x.dtype.name for n, x in stored.items() if x.dtype.name != home[n]}
@@ -133,25 +129,25 @@ def _read(archive: torch_file.Archive, path: Path) -> Checkpoint:
 def _own_config(
     own: Mapping[str, Any], config: ModernBertConfig, head: str
 ) -> tuple[ModernBertConfig, dict[str, Any], Layout] | None:
-    """What this library wrote beside; None where the research configuration says otherwise."""
+    """Content of our own key; None if it contradicts the research configuration."""
     raw = plain.value(plain.at(own, "config"))
     try:
-        found, layout = hf_config.read(raw), Layout(**plain.value(plain.at(own, "layout")))
+        kept, layout = hf_config.read(raw), Layout(**plain.value(plain.at(own, "layout")))
     except (TypeError, UserError) as error:
         raise UserError(f"state.integrations.{_OWN}: damaged ({error})") from None
-    if flexbert_config.write(found, head, {}) != flexbert_config.write(config, head, {}):
+    if configuration.write(kept, head, {}) != configuration.write(config, head, {}):
         return None
-    return found, hf_config.unknown_keys(raw), layout
+    return kept, hf_config.unknown_keys(raw), layout
 
 
-def _state(checkpoint: Checkpoint) -> dict[str, Any]:
+def _state(checkpoint: Checkpoint) -> dict[str, lazy.Array]:
     """The tensors under the names of the research code, in its order."""
     layout, config = checkpoint.layout, checkpoint.config
     rows = names.table(config, checkpoint.head, checkpoint.labels, layout.prefix)
     tensors = names.to_tensors(checkpoint.params, rows)
     bias = {n: tensors.pop(n) for n in ("decoder.bias",) if n in tensors}
     if checkpoint.head == "masked_lm" and config.tie_word_embeddings:
-        tensors[huggingface.DECODER] = tensors[layout.prefix + names.TOKEN_TABLE]
+        tensors[huggingface.DECODER] = tensors[layout.prefix + TOKEN_TABLE]
     return {
         _research_name(n, layout.prefix): x.astype(layout.dtypes.get(n, x.dtype), copy=False)
         for n, x in {**tensors, **bias}.items()
@@ -159,7 +155,7 @@ def _state(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _hf_name(research: str, prefix: str) -> str:
-    """`model.bert.encoder.layers.0` becomes `model.layers.0`, `model.head` is `head`."""
+    """Rename `model.bert.encoder.layers.0` to `model.layers.0` and `model.head` to `head`."""
     name = research.removeprefix(_COMPOSER)
     if not name.startswith("bert."):
         return name
@@ -176,12 +172,12 @@ def _research_name(name: str, prefix: str) -> str:
 
 
 def _is_buffer(name: Any) -> bool:
-    """Rotary tables, which follow from the configuration."""
+    """True for rotary tables, which follow from the configuration."""
     return isinstance(name, str) and name.endswith("inv_freq")
 
 
-def _head(research: Mapping[str, Lazy], kind: Any) -> str:
-    """By the names of the tensors; of two classifiers that look alike, by that of the class."""
+def _head(research: Mapping[str, lazy.Lazy], kind: Any) -> str:
+    """The head that the tensors imply; the class tells apart the two kinds of classifiers."""
     if any(name.startswith(f"{_COMPOSER}lm_head.") for name in research):
         raise UserError("a decoder (it has lm_head); only encoders are read from research files")
     if any(name.startswith(f"{_COMPOSER}classifier.") for name in research):
@@ -194,23 +190,23 @@ def _head(research: Mapping[str, Lazy], kind: Any) -> str:
 
 
 def _token_ids(content: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, int | None]:
-    """The research configuration has those of another model: the tokenizer tells, if it is there.
+    """Ids of special tokens from the tokenizer: the research configuration has other models' ids.
 
-    Without one, a vocabulary of ModernBERT's size is taken for ModernBERT's.
+    Without a tokenizer, a vocabulary of ModernBERT's size counts as ModernBERT's.
     """
     if "tokenizer.json" in files:
-        tokenizer, size = Tokenizer.from_files(files), content.get("vocab_size")
-        ids = dict.fromkeys(_ID_KEYS)
+        tokenizer, size = Tokenizer(files), content.get("vocab_size")
+        ids: dict[str, int | None] = dict.fromkeys(_ID_KEYS)
         for role, keys in (("cls", ("cls", "bos")), ("sep", ("sep", "eos")), ("pad", ("pad",))):
-            found = tokenizer.role_id(role)
-            if found is not None and isinstance(size, int) and found < size:
-                ids |= {f"{key}_token_id": found for key in keys}
+            token_id = tokenizer.role_id(role)
+            if token_id is not None and isinstance(size, int) and token_id < size:
+                ids |= {f"{key}_token_id": token_id for key in keys}
         return ids
     known = content.get("vocab_size") == ModernBertConfig.vocab_size
     return {} if known else dict.fromkeys(_ID_KEYS)
 
 
-def _of(keys: Mapping[str, Any], wanted: tuple[str, ...]) -> dict[str, Any]:
+def _present(keys: Mapping[str, Any], wanted: tuple[str, ...]) -> dict[str, Any]:
     return {key: keys[key] for key in wanted if keys.get(key) is not None}
 
 
@@ -219,9 +215,8 @@ def _file(path: Path) -> Path:
         return path
     if (path / LATEST).is_file():
         return path / LATEST
-    found = sorted(path.glob(f"*{SUFFIX}"))
-    if len(found) != 1:
-        raise UserError(
-            f"{path}: holds {', '.join(p.name for p in found) or 'no .pt file'}; name one of them"
-        )
-    return found[0]
+    candidates = sorted(path.glob(f"*{SUFFIX}"))
+    if len(candidates) != 1:
+        listed = ", ".join(p.name for p in candidates) or "no .pt file"
+        raise UserError(f"{path}: holds {listed}; name one of them")
+    return candidates[0]

@@ -1,4 +1,4 @@
-"""Writes what `torch.load(weights_only=True)` reads: plain values and tensors, without torch."""
+"""Write plain values and tensors for `torch.load(weights_only=True)`, without torch."""
 
 import struct
 import zipfile
@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from . import lazy
-from .safetensors_file import as_bytes
+from .. import array_bytes, lazy
 
 _ROOT = "archive"
 _ALIGNMENT = 64
-"""Of the tensors' bytes within the file, so that torch can map them into memory."""
+"""Alignment in bytes of tensors within the file, so that torch can map them into memory."""
 
 _STORAGES = {
     "float64": "DoubleStorage",
@@ -21,38 +20,40 @@ _STORAGES = {
     "float16": "HalfStorage",
 }
 _LARGE = 2**31 - 1
-"""Bytes from which on zip needs wider fields."""
+"""Largest number of bytes for which zip uses 32-bit fields."""
 
 
 def write(path: Path, value: Any) -> None:
-    """Writes a file.
+    """Write a file, one tensor after the other.
 
     Args:
         path: of the file.
         value: dicts, lists, tuples, strings, bytes, numbers, None, and arrays, which may be lazy.
-            An array that occurs twice is stored once. Tensors of at most one axis and up are
-            written one after the other.
+            An array that occurs twice is stored once.
+
+    Raises:
+        TypeError: a value of another type.
     """
     pickle = _Pickle()
     pickle.put(value)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+    with path.open("wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(_info("data.pkl"), b"\x80\x02" + bytes(pickle.out) + b".")
         archive.writestr(_info("byteorder"), b"little")
         for key in lazy.by_origin(pickle.arrays):
             array = pickle.arrays[key]
             large = array.nbytes > _LARGE
-            info = _aligned(f"data/{key}", archive.fp.tell(), large)
+            info = _aligned(f"data/{key}", stream.tell(), large)
             with archive.open(info, "w", force_zip64=large) as entry:
-                entry.write(as_bytes(array))
+                entry.write(array_bytes.view(array))
         archive.writestr(_info("version"), b"3\n")
 
 
 class _Pickle:
-    """The instructions that make a value, and the arrays that they refer to by key."""
+    """The instructions that build a value, and the arrays that they refer to by key."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.out = bytearray()
-        self.arrays: dict[str, np.ndarray | lazy.Lazy] = {}
+        self.arrays: dict[str, lazy.Array] = {}
         self._keys: dict[int, str] = {}
 
     def put(self, value: Any) -> None:
@@ -86,7 +87,7 @@ class _Pickle:
         elif isinstance(value, np.ndarray | lazy.Lazy):
             self._tensor(value)
         else:
-            raise TypeError(f"{kind.__name__} has no place in a checkpoint")
+            raise TypeError(f"a value of type {kind.__name__} cannot be written")
 
     def _int(self, value: int) -> None:
         if -(2**31) <= value < 2**31:
@@ -109,7 +110,7 @@ class _Pickle:
         self._tuple(*arguments)
         self.out += b"R"
 
-    def _tensor(self, array: np.ndarray | lazy.Lazy) -> None:
+    def _tensor(self, array: lazy.Array) -> None:
         key = self._keys.setdefault(id(array), str(len(self._keys)))
         self.arrays[key] = array
         strides = [1]
@@ -119,24 +120,27 @@ class _Pickle:
         self.out += b"(("
         self.put("storage")
         self._name("torch", _STORAGES[array.dtype.name])
-        for value in (key, "cpu", array.size):
-            self.put(value)
+        for name in (key, "cpu"):
+            self.put(name)
+        self.put(array.size)
         self.out += b"tQ"
-        for value in (0, array.shape, tuple(strides[: len(array.shape)]), False):
-            self.put(value)
+        self.put(0)
+        for sizes in (array.shape, tuple(strides[: len(array.shape)])):
+            self.put(sizes)
+        self.put(False)
         self._call("collections", "OrderedDict")
         self.out += b"tR"
 
 
 def _info(name: str) -> zipfile.ZipInfo:
-    """An entry without a clock, so that the same checkpoint gives the same file."""
+    """An entry without a time stamp, so that equal checkpoints give equal files."""
     return zipfile.ZipInfo(f"{_ROOT}/{name}")
 
 
 def _aligned(name: str, at: int, large: bool) -> zipfile.ZipInfo:
-    """An entry whose bytes begin at a multiple of `_ALIGNMENT`, by a filler in its header."""
+    """An entry whose bytes begin at a multiple of `_ALIGNMENT`, by padding in its header."""
     info = _info(name)
     start = at + 30 + len(info.filename) + 4 + (20 if large else 0)
-    filler = -start % _ALIGNMENT
-    info.extra = struct.pack("<HH", 0x4246, filler) + bytes(filler)
+    padding = -start % _ALIGNMENT
+    info.extra = struct.pack("<HH", 0x4246, padding) + bytes(padding)
     return info

@@ -1,26 +1,26 @@
-"""What a checkpoint is, for people and for programs."""
+"""Describe a checkpoint: as JSON for programs, as tables for people."""
 
 import dataclasses
 import json
 import math
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from modernbert_jax.errors import UserError
 from modernbert_jax.tokenizer import ROLES
 
-from . import names
+from . import formats, names
 from .checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 def inspect(path: str | os.PathLike) -> dict[str, Any]:
     """Facts that fit in JSON: path, format, head, config, parameters, tokenizer, other keys."""
-    from . import detect, load
-
-    checkpoint = load(path, later=True)
+    checkpoint = formats.load(path, later=True)
     return {
         "path": str(path),
-        "format": detect(path),
+        "format": formats.detect(path),
         "head": checkpoint.head,
         "dtype": checkpoint.dtype,
         "parameter_count": checkpoint.count,
@@ -33,8 +33,8 @@ def inspect(path: str | os.PathLike) -> dict[str, Any]:
     }
 
 
-def render(facts: dict[str, Any]):
-    """The facts as a rich renderable."""
+def render(facts: dict[str, Any]) -> "RenderableType":
+    """The facts of `inspect` as tables of rich."""
     from rich.console import Group
     from rich.table import Table
 
@@ -55,7 +55,7 @@ def render(facts: dict[str, Any]):
 
 
 def show(facts: dict[str, Any]) -> None:
-    """Prints the facts for people."""
+    """Print the facts of `inspect` as tables."""
     import rich
 
     rich.print(render(facts))
@@ -74,7 +74,7 @@ def _parameters(checkpoint: Checkpoint) -> list[dict[str, Any]]:
 
 
 def _pipeline(checkpoint: Checkpoint) -> dict[str, Any] | None:
-    """What follows the model, every step with the name of its kind."""
+    """The modules after the model, each with the name of its class; None if there are none."""
     if checkpoint.pipeline is None:
         return None
     facts = dataclasses.asdict(checkpoint.pipeline)
@@ -91,9 +91,13 @@ def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any] | None:
         return None
     facts: dict[str, Any] = {"vocab_size": tokenizer.vocab_size}
     for role in ROLES:
-        try:
-            found = getattr(tokenizer, f"{role}_id")
-        except UserError:
-            found = None
-        facts[role] = None if found is None else {"id": found, "token": tokenizer.token(found)}
+        token_id = tokenizer.role_id(role)
+        facts[role] = (
+            None
+            if token_id is None
+            else {
+                "id": token_id,
+                "token": tokenizer.token(token_id),
+            }
+        )
     return facts

@@ -1,17 +1,17 @@
-"""The configuration of the research code's FlexBERT, and what of it is a ModernBERT.
+"""Convert the configuration of the research code's FlexBERT from and to `ModernBertConfig`.
 
-FlexBERT is a family of encoders and ModernBERT is one of them. A switch that stands where it
-cannot follow is refused; one that changes nothing that is computed is kept beside the checkpoint.
+FlexBERT is a family of encoders and ModernBERT is one of them. Unsupported switches are refused;
+those that do not change the computation are kept in `Checkpoint.extra`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from modernbert_jax import hf_config
 from modernbert_jax.config import FULL, SLIDING, ModernBertConfig
 from modernbert_jax.errors import UserError
 
-from . import flexbert_switches as switches
+from . import switches
 
 CLASSES = {
     "none": "FlexBertModel",
@@ -19,7 +19,7 @@ CLASSES = {
     "sequence_classification": "FlexBertForSequenceClassification",
     "multiple_choice": "FlexBertForMultipleChoice",
 }
-"""The heads that the research code has, and their classes."""
+"""Heads of the research code, with their classes."""
 
 _MODULE = "src.bert_layers.model"
 
@@ -41,14 +41,14 @@ _FIELDS = {
     "init_std": "initializer_range",
     "init_cutoff_factor": "initializer_cutoff_factor",
 }
-"""Research keys that mean what one of our fields means."""
+"""Keys of the research code, with our fields of the same meaning."""
 
 _HEAD_FIELDS = {
     "act": "classifier_activation",
     "bias": "classifier_bias",
     "dropout": "classifier_dropout",
 }
-"""The same for `head_pred_*` and `head_class_*`, of which the head decides."""
+"""Suffixes of `head_pred_*` or `head_class_*`, depending on the head, with our fields."""
 
 _FOREIGN_ACTIVATIONS = {
     ours: research for research, ours in [*switches.ACTIVATIONS.items()][::-1]
@@ -56,6 +56,7 @@ _FOREIGN_ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
     "swish": "silu",
 }
+"""Our activations, with their names in the research code."""
 
 _TRAINED: dict[str, Any] = {
     "attention_layer": "rope",
@@ -89,19 +90,19 @@ _TRAINED: dict[str, Any] = {
     "use_fa2": True,
     "use_sdpa_attn_mask": False,
 }
-"""The switches of ModernBERT's own training, for checkpoints that have never been FlexBERT."""
+"""Switches of ModernBERT's own training, for checkpoints that do not come from FlexBERT."""
 
 
 def read(content: Mapping[str, Any], head: str, **more: Any) -> ModernBertConfig:
-    """The architecture that a research configuration describes.
+    """Read the architecture that a research configuration describes.
 
     Args:
-        content: what a Composer checkpoint keeps of the configuration.
+        content: the configuration in a Composer checkpoint.
         head: a key of `CLASSES`.
-        more: keys of a Hugging Face configuration that the research one has no place for.
+        more: keys of a Hugging Face configuration that the research code does not have.
 
     Raises:
-        UserError: one message with every key that ModernBERT cannot follow.
+        UserError: one message with every key that ModernBERT does not support.
     """
     get = {
         **switches.DEFAULTS,
@@ -111,22 +112,22 @@ def read(content: Mapping[str, Any], head: str, **more: Any) -> ModernBertConfig
     if problems:
         raise UserError("; ".join(problems))
     pick = "class" if switches.classifies(head) else "pred"
-    found = {ours: get(key) for key, ours in _FIELDS.items()}
-    found |= {ours: get(f"head_{pick}_{key}") for key, ours in _HEAD_FIELDS.items()}
+    fields = {ours: get(key) for key, ours in _FIELDS.items()}
+    fields |= {ours: get(f"head_{pick}_{key}") for key, ours in _HEAD_FIELDS.items()}
     for name, key in (("hidden_activation", "hidden_act"), ("classifier_activation", None)):
-        found[name] = switches.ACTIVATIONS[get(key) if key else found[name]]
-    found |= {f"norm_{k}": v for k, v in switches.norm_arguments(content).items()}
-    return hf_config.read({**found, **_attention(get), **more})
+        fields[name] = switches.ACTIVATIONS[get(key) if key else fields[name]]
+    fields |= {f"norm_{k}": v for k, v in switches.norm_arguments(content).items()}
+    return hf_config.read({**fields, **_attention(get), **more})
 
 
 def write(config: ModernBertConfig, head: str, known: Mapping[str, Any]) -> dict[str, Any]:
-    """The research configuration of an architecture.
+    """Write the research configuration of an architecture.
 
     Args:
         config: the architecture.
         head: of the checkpoint.
-        known: a research configuration that it had before, whose other keys stay as they are; or
-            none.
+        known: the research configuration that it was read from, whose other keys are kept; empty
+            if there is none.
 
     Raises:
         UserError: one message with everything that the research code cannot express.
@@ -159,12 +160,12 @@ def write(config: ModernBertConfig, head: str, known: Mapping[str, Any]) -> dict
 
 
 def class_path(head: str) -> str:
-    """The name under which the research code finds the class of a head."""
+    """Import path of the class of a head in the research code."""
     return f"{_MODULE}.{CLASSES[head]}"
 
 
 def _same(known: Mapping[str, Any], config: ModernBertConfig, head: str) -> bool:
-    """Whether a configuration already says all that it can say of this architecture."""
+    """True if a research configuration already describes this architecture."""
     kept = ("bos", "cls", "eos", "sep", "pad")
     more: dict[str, Any] = {
         f"{role}_token_id": getattr(config, f"{role}_token_id") for role in kept
@@ -176,16 +177,16 @@ def _same(known: Mapping[str, Any], config: ModernBertConfig, head: str) -> bool
         return False
 
 
-def _attention(get) -> dict[str, Any]:
-    """Which layers slide, how far, and with which theta."""
+def _attention(get: Callable[[str], Any]) -> dict[str, Any]:
+    """Fields for the kinds of layers, the sliding window, and the local theta."""
     every, window = get("global_attn_every_n_layers"), get("sliding_window")
-    found = {"local_rope_theta": get("local_attn_rotary_emb_base")}
+    fields = {"local_rope_theta": get("local_attn_rotary_emb_base")}
     if window <= 0:
-        return {**found, "global_attn_every_n_layers": 1}
-    found["local_attention"] = window
+        return {**fields, "global_attn_every_n_layers": 1}
+    fields["local_attention"] = window
     if every <= 0:
-        return {**found, "layer_types": [SLIDING] * max(get("num_hidden_layers"), 1)}
-    return {**found, "global_attn_every_n_layers": every}
+        return {**fields, "layer_types": [SLIDING] * max(get("num_hidden_layers"), 1)}
+    return {**fields, "global_attn_every_n_layers": every}
 
 
 def _write_attention(config: ModernBertConfig) -> dict[str, Any]:

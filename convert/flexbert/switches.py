@@ -1,7 +1,7 @@
-"""The switches of the research code's FlexBERT, and those that make it something else.
+"""The switches of the research code's FlexBERT, and the values that ModernBERT supports.
 
 FlexBERT is a family of encoders: layers in parallel or in sequence, several norms, absolute
-positions. A switch that stands where ModernBERT cannot follow is refused by its name.
+positions. Values that ModernBERT does not support are refused by the name of their switch.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "head_class_dropout": 0.0,
     "norm_kwargs": {},
 }
-"""What a key that is missing means, where that is not the only thing that it may mean."""
+"""Defaults of missing keys for which ModernBERT supports several values."""
 
 _ONLY: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "attention_layer": ("base", ("rope",)),
@@ -55,14 +55,14 @@ _ONLY: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "causal_mask": (False, (False,)),
     "is_decoder": (False, (False,)),
 }
-"""What a missing key means, and what ModernBERT can be."""
+"""Default of a missing key, and the values that ModernBERT supports."""
 
 _INITIAL = {
     "initial_attention_layer": "attention_layer",
     "initial_bert_layer": "bert_layer",
     "initial_mlp_layer": "mlp_layer",
 }
-"""Kinds of the first layers, which have to be those of all."""
+"""Switches of the first layers, which must have the values of those of all layers."""
 
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -72,10 +72,11 @@ ACTIVATIONS = {
     "swish": "silu",
     "tanh": "tanh",
 }
+"""Activations by their name in the research code, with our names."""
 
 
 def mistyped(content: Mapping[str, Any]) -> list[str]:
-    """Every key whose value has a type that it cannot have."""
+    """A problem for every key whose value has the wrong type."""
     problems = []
     for key, default in DEFAULTS.items():
         value = content.get(key, default)
@@ -87,12 +88,12 @@ def mistyped(content: Mapping[str, Any]) -> list[str]:
 
 
 def refused(content: Mapping[str, Any], head: str) -> list[str]:
-    """Everything that is no ModernBERT, by name."""
+    """A problem for every switch with a value that ModernBERT does not support."""
     problems = []
 
     def get(key: str, default: Any = None) -> Any:
         value = content.get(key, default)
-        return _plain(value) if isinstance(value, str) else value
+        return _without_padding(value) if isinstance(value, str) else value
 
     for key, (default, allowed) in _ONLY.items():
         if get(key, default) not in allowed or isinstance(get(key, default), float):
@@ -126,13 +127,13 @@ def refused(content: Mapping[str, Any], head: str) -> list[str]:
     return problems
 
 
-def _plain(kind: str) -> str:
-    """A kind of layer without the word that tells how it is computed."""
+def _without_padding(kind: str) -> str:
+    """A kind of layer without the prefix that only selects its implementation."""
     return kind.removeprefix("unpadded_").removeprefix("padded_")
 
 
 def classifies(head: str) -> bool:
-    """Whether a head is one of the research code's pooling heads."""
+    """True for the heads of the research code that pool."""
     return head in ("sequence_classification", "multiple_choice")
 
 
@@ -142,6 +143,6 @@ def _head_width(content: Mapping[str, Any]) -> int:
 
 
 def norm_arguments(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What torch's layer norm takes where nothing is said."""
-    given = content.get("norm_kwargs", {})
-    return {"eps": given.get("eps", 1e-5), "bias": given.get("bias", True)}
+    """Arguments of the layer norms, with torch's defaults for missing ones."""
+    arguments = content.get("norm_kwargs", {})
+    return {"eps": arguments.get("eps", 1e-5), "bias": arguments.get("bias", True)}

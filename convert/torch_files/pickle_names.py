@@ -1,15 +1,15 @@
-"""What a name in a pickle stands for. No name is imported, and most are not known at all."""
+"""Names that a pickle may contain, and what they build. None of them is imported."""
 
 from typing import Any, NamedTuple
 
-import ml_dtypes  # noqa: F401  (makes numpy know bfloat16)
+import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy)
 import numpy as np
 
 from modernbert_jax.errors import UserError
 
 
 class Storage(NamedTuple):
-    """A run of numbers beside the pickle, by the key that names it."""
+    """An array of numbers outside the pickle: its key, dtype and number of elements."""
 
     key: str
     dtype: np.dtype
@@ -17,7 +17,7 @@ class Storage(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A view of a storage, in elements; it lies within."""
+    """A view of a storage, in elements, inside its bounds."""
 
     storage: Storage
     offset: int
@@ -26,22 +26,22 @@ class Tensor(NamedTuple):
 
 
 class Inert:
-    """What stands for an object that is not made."""
+    """Placeholder of an object that is not built."""
 
     @staticmethod
-    def made(*_: Any) -> "Inert":
-        """Whatever would have been called."""
+    def build(*_: Any) -> "Inert":
+        """A placeholder, whatever the arguments."""
         return Inert()
 
 
 class StorageType(NamedTuple):
-    """What a storage is said to be made of."""
+    """Dtype of a storage, as its class in torch declares it."""
 
     dtype: np.dtype
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Tensor:
-    """A tensor's description, once it is known to lie within its storage."""
+    """The description of a tensor, checked to be inside its storage."""
     if type(storage) is not Storage or type(shape) is not tuple or type(stride) is not tuple:
         raise UserError("a pickle with a tensor that has no storage, shape or stride")
     numbers = (offset, *shape, *stride)
@@ -54,7 +54,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Tens
         end, count = end + (n - 1) * step, count * n
     if 0 in shape:
         end = offset - 1
-    # More elements than the storage has would be one number many times over.
+    # More elements than the storage has would repeat numbers without a bound.
     if end >= storage.size or count > storage.size:
         raise UserError(
             f"a pickle with a tensor {list(shape)} beyond its storage of {storage.size} elements"
@@ -64,24 +64,24 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Tens
 
 def _parameter(data: Any, *_: Any) -> Tensor:
     if type(data) is not Tensor:
-        raise UserError("a pickle with a parameter that is no tensor")
+        raise UserError("a pickle with a parameter that is not a tensor")
     return data
 
 
-def _mapping(*arguments: Any) -> dict:
-    """Ordered and default dicts, which are pickled empty and filled afterwards."""
+def _mapping(*_: Any) -> dict[Any, Any]:
+    """An empty dict for ordered and default dicts, which a pickle fills afterwards."""
     return {}
 
 
 def _encoded(text: Any, encoding: Any) -> bytes:
     if type(text) is not str or encoding != "latin1":
-        raise UserError("a pickle that encodes something else than latin1")
+        raise UserError("a pickle that encodes something other than latin1")
     return text.encode("latin1")
 
 
-def _size(sizes: Any = ()) -> tuple:
+def _size(sizes: Any = ()) -> tuple[Any, ...]:
     if type(sizes) is not tuple:
-        raise UserError("a pickle with a size that is no tuple")
+        raise UserError("a pickle with a size that is not a tuple")
     return sizes
 
 
@@ -108,7 +108,7 @@ BUILDERS: dict[str, Any] = {
     "_codecs.encode": _encoded,
     **{f"torch.{name}Storage": StorageType(np.dtype(d)) for name, d in _DTYPES.items()},
 }
-"""Every name of which something is made, and what makes it."""
+"""Every name that builds something, with its builder."""
 
 HARMLESS = {
     "__builtin__.bytearray",
@@ -131,4 +131,4 @@ HARMLESS = {
     *(f"torch.{name}" for name in ("float32", "float16", "bfloat16", "float64", "int64", "bool")),
 }
 HARMLESS_PACKAGES = ("composer", "torchmetrics")
-"""Names of a training run's state: clocks, random numbers, metrics. They are not even imported."""
+"""Packages in the state of a training run. Harmless names give an `Inert` placeholder."""
