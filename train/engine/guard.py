@@ -1,4 +1,4 @@
-"""Skips steps whose loss or gradient is not finite, or whose loss spikes.
+"""Guard that skips steps whose loss or gradient is not finite, or whose loss spikes.
 
 The decision is made inside the compiled step, so the host never waits for it.
 """
