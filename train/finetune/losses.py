@@ -51,7 +51,7 @@ class TaskLoss(Protocol):
     def sums(
         self, logits: jax.Array, targets: jax.Array, weights: jax.Array, segment_ids: jax.Array
     ) -> Sums:
-        """Return the sum of losses of float32 logits, in nats (regression: squares), and the count."""
+        """Return the sum of losses, in nats (regression: squares), and their count; float32."""
 
 
 @dataclasses.dataclass(frozen=True)
