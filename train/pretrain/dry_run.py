@@ -174,7 +174,7 @@ def draw(config: PretrainConfig, path: str | Path) -> Path:
     seen = 0.0
     for i, stage in enumerate(config.stages):
         batches = stage.batches
-        changes = [s.step for s in batches.segments[1:]]
+        changes = [s.step for s in batches.phases[1:]]
         steps = np.unique(
             np.concatenate([np.linspace(0, batches.steps, 400).astype(int), changes])
         ).astype(int)
