@@ -1,4 +1,4 @@
-"""The state of a training run: all that a step reads and replaces, and a checkpoint holds."""
+"""The state of a training run, which a step reads and replaces and a checkpoint holds."""
 
 from typing import Any, NamedTuple
 
@@ -15,18 +15,18 @@ class Best(NamedTuple):
     params: Any
     """Its trained parameters."""
     step: jax.Array
-    """int32; -1 before the first evaluation."""
+    """Its step, int32 scalar; -1 before the first evaluation."""
     score: jax.Array
-    """float32."""
+    """Its score, float32 scalar; -inf before the first evaluation."""
 
     @classmethod
     def before(cls, params: Any) -> "Best":
-        """The best model before the first evaluation: a copy of the initial one. Traceable."""
+        """Return the best model before the first evaluation: a copy of `params`. Traceable."""
         score = jnp.full([], -jnp.inf, jnp.float32)
         return cls(jax.tree.map(jnp.copy, params), jnp.full([], -1, jnp.int32), score)
 
     def replaced(self, params: Any, step: int, score: float) -> "Best":
-        """A new best model, copied; its scalars stay on the devices of the old ones."""
+        """Return a new best model with a copy of `params`; shardings stay the same."""
         numbers = np.int32(step), np.float32(score)
         places = self.step.sharding, self.score.sharding
         copied = jax.tree.map(jnp.copy, params)
@@ -34,16 +34,17 @@ class Best(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """All that a step reads and replaces."""
+    """Everything that a step reads and replaces."""
 
     step: jax.Array
-    """Steps made so far, int32."""
+    """Number of steps so far, int32 scalar."""
     params: Any
     """The trained parameters; see `Partition`."""
     opt_state: Any
+    """State of the optimizer."""
     key: jax.Array
-    """Key data (uint32), from which the randomness of a step follows by `fold_in` of its number."""
+    """Key data of the run, uint32; a step folds its number into it."""
     guard: Guard
-    """Statistics of the loss, and the steps that were skipped."""
+    """Statistics of the loss, and counts of skipped steps."""
     best: Best | None = None
-    """None where the best model is not kept."""
+    """The best model so far; None if it is not kept."""

@@ -1,4 +1,4 @@
-"""Batches of examples, laid out in packed rows of one shape."""
+"""Batches of examples in packed rows of one fixed shape."""
 
 import functools
 import math
@@ -18,24 +18,31 @@ from .shapes import Row, Shape, arrange, lengths_of
 
 
 class ExampleBatch(NamedTuple):
-    """A batch in A microbatches, numpy or jax arrays."""
+    """A batch of A microbatches, each of B rows with T tokens and up to S documents."""
 
     rows: Rows
-    """int32 [A, B, T] each."""
+    """Packed tokens, int32 [A, B, T] each."""
     targets: np.ndarray
-    """[A, B, ...], as the loss has them."""
+    """Targets of the loss, [A, B, ...]; see `TaskLoss.empty`."""
     weights: np.ndarray
-    """float32 [A, B, S] or [A, B, T]."""
+    """Weights of the targets, float32 [A, B, S] or [A, B, T]."""
     documents: np.ndarray
-    """int32 [A, B, S]: numbers of the documents, each with its own in all microbatches."""
+    """Numbers of the documents, int32 [A, B, S], unique in the batch."""
     used: np.ndarray
-    """How many of the microbatches hold anything, int32 []; the first ones."""
+    """Number of microbatches in use, int32 scalar; the others are empty."""
 
 
 def fill(
     examples: Sequence[Example], rows: Sequence[Row], shape: Shape, task_loss: TaskLoss
 ) -> ExampleBatch:
-    """One microbatch (A = 1) from rows of (example, sequence); targets where there are any."""
+    """Build one microbatch (A = 1).
+
+    Args:
+        examples: the examples of the batch; those without a target get weight 0.
+        rows: the contents of each row, as pairs (example, sequence).
+        shape: the fixed shape of microbatches.
+        task_loss: the loss, which lays out the targets.
+    """
     documents = [examples[i].sequences[j] for row in rows for i, j in row]
     of_rows, k = [], 0
     for row in rows:
@@ -61,7 +68,7 @@ def fill(
 
 
 def stack(parts: Sequence[ExampleBatch], shape: Shape, task_loss: TaskLoss) -> ExampleBatch:
-    """A batch of all microbatches that there may be from those in use."""
+    """Combine the microbatches in use into a batch, and fill it up with empty ones."""
     empty = fill([], [], shape, task_loss)
     padded = [*parts, *[empty] * (shape.microbatches - len(parts))]
     batch = jax.tree.map(lambda *x: np.concatenate(x), *(p._replace(used=()) for p in padded))
@@ -69,9 +76,10 @@ def stack(parts: Sequence[ExampleBatch], shape: Shape, task_loss: TaskLoss) -> E
 
 
 class TrainingBatches:
-    """Every epoch is a permutation of all examples, cut into batches; the last one may be smaller.
+    """The batches of a run: each epoch is a permutation of all examples, cut into batches.
 
-    Which examples are in a batch follows from seed and step alone, and so does how they are packed.
+    The last batch of an epoch may be smaller. The examples of a batch and their packing depend only
+    on seed and step.
     """
 
     def __init__(
@@ -82,36 +90,44 @@ class TrainingBatches:
         shape: Shape,
         task_loss: TaskLoss,
     ):
-        """For batches of `size` examples."""
+        """Set up the batches.
+
+        Args:
+            examples: the training examples.
+            size: number of examples in a batch.
+            seed: seed of the order of examples.
+            shape: the fixed shape of microbatches.
+            task_loss: the loss, which lays out the targets.
+        """
         self._examples, self._size, self._seed = examples, size, seed
         self.shape, self._task_loss = shape, task_loss
         self._lengths = lengths_of(examples)
 
     @property
     def per_epoch(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
         return -(-len(self._examples) // self._size)
 
     def steps(self, epochs: float) -> int:
-        """Batches in so many epochs."""
+        """Return the number of steps in a number of epochs, rounded up."""
         return math.ceil(epochs * self.per_epoch)
 
     def examples_before(self, step: int) -> int:
-        """Examples that were seen before step `step`."""
+        """Return the number of examples seen before a step, counted from 0."""
         epochs, number = divmod(step, self.per_epoch)
         return epochs * len(self._examples) + number * self._size
 
     def members(self, step: int) -> np.ndarray:
-        """The examples of the batch of step `step`, counted from 0."""
+        """Return the indices of the examples in the batch of a step, counted from 0."""
         epoch, number = divmod(step, self.per_epoch)
         return self._order(epoch)[number * self._size : (number + 1) * self._size]
 
-    @functools.lru_cache(maxsize=1)  # noqa: B019 (as long as the run)
+    @functools.lru_cache(maxsize=1)  # noqa: B019 (lives as long as the run)
     def _order(self, epoch: int) -> np.ndarray:
         return np.random.default_rng((self._seed, epoch)).permutation(len(self._examples))
 
     def at(self, step: int) -> tuple[ExampleBatch, int]:
-        """The batch of a step, counted from 0, and how many examples it has."""
+        """Return the batch of a step, counted from 0, and its number of examples."""
         chosen = self.members(step)
         lengths = [self._lengths[i] for i in chosen]
         examples = [self._examples[i] for i in chosen]
@@ -125,13 +141,13 @@ class TrainingBatches:
 def evaluation_batches(
     examples: Sequence[Example], shape: Shape, task_loss: TaskLoss
 ) -> Iterator[tuple[ExampleBatch, list[Row]]]:
-    """Microbatches of all examples, each with the (example, sequence) of its documents."""
+    """Yield microbatches of all examples, each with its rows of pairs (example, sequence)."""
     for rows in arrange(lengths_of(examples), shape, task_loss.grouped):
         yield fill(examples, rows, shape, task_loss), rows
 
 
 def place(batch: ExampleBatch, mesh: Mesh) -> ExampleBatch:
-    """A batch, which every process has whole, over the devices of all."""
+    """Shard a batch over the devices of all processes; each process holds the whole batch."""
     if mesh.empty or mesh.size == 1:
         return batch
 

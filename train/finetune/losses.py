@@ -1,8 +1,7 @@
-"""The losses of tasks: the place of an example's target in packed rows, and its loss there.
+"""Losses of tasks, and the layout of their targets in packed rows.
 
-A target has the place of its logits: that of its document [B, S], or of its token [B, T]. All
-losses are sums with a count, so that the mean over a batch does not depend on how the batch is
-packed or divided into microbatches.
+A target is at the position of its logits: that of its document [B, S] or of its token [B, T].
+Losses are sums with a count, so the mean over a batch does not depend on packing or microbatches.
 """
 
 import dataclasses
@@ -17,11 +16,11 @@ from ..engine.objective import Sums
 from ..tasks import IGNORED, Task
 
 _NOTHING = -1e30
-"""Logit of what does not count: finite, so that an empty document has no NaN in its gradient."""
+"""Logit of masked positions; finite, so that empty documents have no NaN in their gradient."""
 
 
 class Place(NamedTuple):
-    """The place of a sequence in a microbatch."""
+    """Position of a sequence in a microbatch."""
 
     row: int
     """Number of the row, from 0."""
@@ -34,36 +33,37 @@ class Place(NamedTuple):
 
 
 class TaskLoss(Protocol):
-    """Targets and loss of a kind of task."""
+    """Protocol of a task's loss."""
 
     level: Literal["document", "token"]
-    """Whether logits are those of pooled documents [B, S, K] or of tokens [B, T, K]."""
+    """Level of the logits: pooled documents [B, S, K] or tokens [B, T, K]."""
     grouped: bool
-    """Whether the sequences of an example must be in one microbatch."""
+    """Whether all sequences of an example must be in one microbatch."""
 
     def empty(self, rows: int, places: int) -> np.ndarray:
-        """Targets of a microbatch without examples; `places` are documents or tokens of a row."""
+        """Return targets of an empty microbatch with `places` documents or tokens per row."""
 
     def put(
         self, targets: np.ndarray, weights: np.ndarray, target: Any, sequence: int, at: Place
     ) -> None:
-        """Writes the target of an example's sequence, and its weight [B, S] or [B, T]."""
+        """Write the target of an example's sequence, and its weight [B, S] or [B, T], in place."""
 
     def sums(
         self, logits: jax.Array, targets: jax.Array, weights: jax.Array, segment_ids: jax.Array
     ) -> Sums:
-        """The loss in nats (squares for regression) of float32 logits."""
+        """Return the sum of losses, in nats (regression: squares), and their count; float32."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CrossEntropy:
-    """One class of K, for documents or tokens; as PyTorch's, with smoothing and class weights."""
+    """Cross-entropy over K classes of documents or tokens, defined as in PyTorch."""
 
     level: Literal["document", "token"] = "document"
+    """Level of the logits: documents or tokens."""
     smoothing: float = 0.0
-    """Share of the probability that is spread evenly over all classes."""
+    """Label smoothing: the share of probability spread evenly over all classes; 0 disables it."""
     class_weights: tuple[float, ...] = ()
-    """The mean is weighted with that of the target; none are all 1."""
+    """Weights of the classes, in the loss and in its mean; empty weighs all equally."""
     grouped: ClassVar[bool] = False
 
     def empty(self, rows: int, places: int) -> np.ndarray:
@@ -91,11 +91,12 @@ class CrossEntropy:
 
 @dataclasses.dataclass(frozen=True)
 class BinaryCrossEntropy:
-    """Any of K classes: the mean of K yes-or-no questions."""
+    """Binary cross-entropy of a multi-label task, averaged over K labels."""
 
     classes: int
+    """Number of labels K."""
     positive_weights: tuple[float, ...] = ()
-    """Of the yes of each class beside its no; none are all 1."""
+    """Weight of positives relative to negatives, per class; empty weighs both equally."""
     level: ClassVar[str] = "document"
     grouped: ClassVar[bool] = False
 
@@ -114,7 +115,7 @@ class BinaryCrossEntropy:
 
 @dataclasses.dataclass(frozen=True)
 class SquaredError:
-    """A number."""
+    """Squared error of a regression."""
 
     level: ClassVar[str] = "document"
     grouped: ClassVar[bool] = False
@@ -131,10 +132,10 @@ class SquaredError:
 
 @dataclasses.dataclass(frozen=True)
 class Spans:
-    """First and last token of an answer, each among all tokens of its window; the mean of both."""
+    """Cross-entropy of an answer's first and last token over its window; the mean of both."""
 
     documents: int
-    """In a row at most."""
+    """Maximum number of documents in a row."""
     level: ClassVar[str] = "token"
     grouped: ClassVar[bool] = False
 
@@ -157,13 +158,13 @@ class Spans:
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """The right one of an example's sequences, wherever in the microbatch they lie."""
+    """Cross-entropy over the sequences of an example, anywhere in the microbatch."""
 
     level: ClassVar[str] = "document"
     grouped: ClassVar[bool] = True
 
     def empty(self, rows: int, places: int) -> np.ndarray:
-        # Groups count from 1: 0 is that of places without a document.
+        # Groups count from 1; 0 marks places without a document.
         return np.zeros((rows, places), np.int32)
 
     def put(self, targets, weights, target, sequence: int, at: Place) -> None:
@@ -183,13 +184,13 @@ class Choices:
 def of_task(
     task: Task, documents: int, smoothing: float = 0.0, weights: tuple[float, ...] = ()
 ) -> TaskLoss:
-    """Build the loss of a task whose rows have at most so many documents.
+    """Build the loss of a task.
 
     Args:
-        task: with its labels.
-        documents: in a row, at most.
-        smoothing: share of the probability that is spread evenly over all classes.
-        weights: of the classes; none are all 1.
+        task: the task, with its labels.
+        documents: maximum number of documents in a row.
+        smoothing: label smoothing; 0 disables it.
+        weights: weights of the classes; empty weighs all equally.
     """
     return {
         "classification": lambda: CrossEntropy("document", smoothing, weights),

@@ -1,4 +1,4 @@
-"""Initial weights: from a checkpoint, a smaller model, or one with another vocabulary."""
+"""Initial weights from a checkpoint, a smaller model, or a model with another vocabulary."""
 
 import dataclasses
 import sys
@@ -22,21 +22,21 @@ from . import vocabulary
 from .config import PretrainConfig
 
 INIT = 2**32 - 1
-"""Folded into a run's key for initial values; no step has this number."""
+"""Number that is folded into the run's key for initial values; no step has it."""
 
 
 def init_key(seed: int) -> jax.Array:
-    """The key of random initial weights in a run with a seed."""
+    """Return the random key of initial weights for the seed of a run."""
     return jax.random.fold_in(jax.random.key(seed), INIT)
 
 
 def adopted(config: PretrainConfig, tokenizer: Tokenizer) -> PretrainConfig:
-    """Take the architecture over from `init_from`, where the configuration asks for that.
+    """Adopt the architecture of `init_from` if `init_model` is "adopted".
 
     A new vocabulary has as many ids as the data's tokenizer, rounded up to a multiple of 64.
 
     Raises:
-        UserError: nothing to take it from.
+        UserError: `init_from` is empty.
     """
     if config.init_model != "adopted":
         return config
@@ -54,7 +54,7 @@ def adopted(config: PretrainConfig, tokenizer: Tokenizer) -> PretrainConfig:
 
 
 def initial_params(config: PretrainConfig, tokenizer: Tokenizer) -> Any | None:
-    """Load the parameters of `init_from` as the run's model; None without it.
+    """Load the parameters of `init_from` for the run's model; None if it is empty.
 
     Raises:
         UserError: a checkpoint whose architecture or vocabulary does not fit.
@@ -76,9 +76,9 @@ def initial_params(config: PretrainConfig, tokenizer: Tokenizer) -> Any | None:
     module = MaskedLM(config.model, config.runtime)
     wanted = jax.eval_shape(lambda: init_params(module, jax.random.key(0)))
     if _shapes(wanted) != _shapes(params):
-        found = differences(to_json(config.model), to_json(checkpoint.config))
+        changes = differences(to_json(config.model), to_json(checkpoint.config))
         raise UserError(
-            f"{config.init_from}: its parameters do not fit the model: {'; '.join(found)}; pass"
+            f"{config.init_from}: its parameters do not fit the model: {'; '.join(changes)}; pass"
             " --init-model adopted to train that model instead, or tiled to fill a larger one"
         )
     return jax.tree.map(jnp.asarray, params)
@@ -106,24 +106,24 @@ def _checkpoint(config: PretrainConfig) -> convert.Checkpoint:
 def _matched(
     config: PretrainConfig, checkpoint: convert.Checkpoint, params: Any, tokenizer: Tokenizer
 ) -> Any:
-    """Transfer parameters to the tokens of the data."""
+    """Transfer parameters to the vocabulary of the data."""
     if checkpoint.tokenizer is None:
         raise UserError(f"{config.init_from}: has no tokenizer to match the data's tokens with")
     size = config.model.vocab_size
-    found = vocabulary.match(checkpoint.tokenizer, tokenizer, size)
+    matched = vocabulary.match(checkpoint.tokenizer, tokenizer, size)
     if jax.process_index() == 0:
-        print(f"new vocabulary: {found}", file=sys.stderr, flush=True)
+        print(f"new vocabulary: {matched}", file=sys.stderr, flush=True)
     model = dataclasses.replace(
         checkpoint.config, vocab_size=size, pad_token_id=config.model.pad_token_id
     )
     fresh = draw_params(MaskedLM(model, config.runtime), init_key(config.seed))
-    return vocabulary.transfer(params, fresh, found)
+    return vocabulary.transfer(params, fresh, matched)
 
 
 def _check_vocabulary(
     config: PretrainConfig, checkpoint: convert.Checkpoint, tokenizer: Tokenizer
 ) -> None:
-    """Raise `UserError` for data whose ids mean something else to the checkpoint."""
+    """Raise `UserError` if the checkpoint's tokenizer is not that of the data."""
     theirs = checkpoint.tokenizer
     if theirs is None:
         return

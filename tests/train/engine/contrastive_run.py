@@ -1,4 +1,4 @@
-"""Trains the contrastive objective in a folder; run by `test_coupled.py` as a program."""
+"""Training of the contrastive objective in a folder; `test_coupled.py` runs it as a program."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from modernbert_jax.train import engine
 
 
 class Dying(Contrastive):
-    """Dies before a step."""
+    """The objective, killing its process before a step."""
 
     dies_at = -1
 
@@ -29,7 +29,7 @@ class Dying(Contrastive):
 
 
 def main(folder: str, devices: int = 1, mesh: dict | None = None, dies_at: int = -1) -> None:
-    """One run of twelve steps, with checkpoints at 5, 10 and 12."""
+    """Run twelve steps, with checkpoints at 5, 10 and 12."""
     jax.config.update("jax_num_cpu_devices", devices)
     Dying.dies_at = dies_at
     config = tiny.config(num_hidden_layers=1, attention_dropout=0.2, embedding_dropout=0.1)

@@ -1,4 +1,4 @@
-"""Packed examples give what each gives alone: logits, loss and gradients, whatever the task."""
+"""Packing: logits, losses and gradients of packed examples equal those of separate ones."""
 
 import dataclasses
 
@@ -48,17 +48,17 @@ def objective_of(task):
 
 
 def gradients(objective, params, batch, key):
-    """The sum of losses and its gradients, over all microbatches."""
+    """Return the sum of losses and its gradients, over all microbatches."""
     return engine_gradients(objective, lambda p: p, params, objective.microbatches(batch, key))
 
 
 def alone(examples, coupled):
-    """Every sequence in a row of its own; an example, or one of its sequences, a microbatch."""
-    found = []
+    """Lay out every sequence in its own row; a microbatch is an example or one of its sequences."""
+    layout = []
     for i, example in enumerate(examples):
         rows = [[(i, j)] for j in range(len(example.sequences))]
-        found += [rows] if coupled else [[row] for row in rows]
-    return found
+        layout += [rows] if coupled else [[row] for row in rows]
+    return layout
 
 
 def log_softmax(x):
@@ -66,8 +66,8 @@ def log_softmax(x):
     return x - x.max(-1, keepdims=True) - np.log(np.exp(x - x.max(-1, keepdims=True)).sum(-1))
 
 
-def expected_loss(task, examples, said, weights):
-    """The definition of each loss, example by example, in float64."""
+def expected_loss(task, examples, predictions, weights):
+    """Compute the loss by its definition, example by example, in float64."""
     losses, counts = [], []
 
     def cross_entropy(logits, target):
@@ -76,7 +76,7 @@ def expected_loss(task, examples, said, weights):
         losses.append((smooth * p * weights).sum())
         counts.append(weights[target])
 
-    for example, logits in zip(examples, said, strict=True):
+    for example, logits in zip(examples, predictions, strict=True):
         y = example.target
         if task.kind == "classification":
             cross_entropy(logits[0], y)
@@ -112,7 +112,7 @@ def expected_loss(task, examples, said, weights):
         for kind in labelled.RECORDS
     ],
 )
-def test_packed_equals_alone(kind, tokenizer):
+def test_packed_examples_equal_separate_ones(kind, tokenizer):
     task, examples = examples_of(kind, tokenizer)
     objective, params = objective_of(task)
     still = dataclasses.replace(objective.config, attention_dropout=0.0)
@@ -125,20 +125,20 @@ def test_packed_equals_alone(kind, tokenizer):
         "alone": alone(examples, of.grouped),
     }
     assert len(layouts["packed"]) < len(layouts["alone"]) <= SHAPE.microbatches
-    found = {}
+    results = {}
     for name, layout in layouts.items():
         parts = [batches.fill(examples, rows, SHAPE, of) for rows in layout]
         sums, grads = summed(params, batches.stack(parts, SHAPE, of))
-        said = outputs(
+        predictions = outputs(
             lambda batch: forward(params, batch),
             zip(parts, layout, strict=True),
             examples,
             of.level,
         )
-        assert said.loss == pytest.approx(float(sums.loss / sums.count), rel=1e-5)
+        assert predictions.loss == pytest.approx(float(sums.loss / sums.count), rel=1e-5)
         grads = jax.tree.map(lambda g, n=sums.count: np.asarray(g / n), grads)
-        found[name] = said, grads
-    (packed, grads), (single, wanted) = found["packed"], found["alone"]
+        results[name] = predictions, grads
+    (packed, grads), (single, wanted) = results["packed"], results["alone"]
     weights = np.array(getattr(of, "class_weights", ()) or (1.0,))
     loss = expected_loss(task, examples, single.outputs, weights)
     assert packed.loss == pytest.approx(loss, rel=1e-5)
@@ -153,7 +153,7 @@ def test_packed_equals_alone(kind, tokenizer):
 
 @pytest.mark.parametrize("kind", ["classification", "tokens"])
 def test_dropout_does_not_depend_on_the_layout(kind, tokenizer):
-    """A document loses the same features, whatever it shares its row and its microbatch with."""
+    """Dropout of a document does not depend on the rest of its row and microbatch."""
     task, examples = examples_of(kind, tokenizer)
     objective, params = objective_of(task)
     rates = dict.fromkeys(("attention", "classifier", "mlp", "embedding"), 0.3)
@@ -175,7 +175,7 @@ def test_dropout_does_not_depend_on_the_layout(kind, tokenizer):
 
 
 def test_an_empty_batch_has_no_nan(tokenizer):
-    """Places without documents leave no trace in any gradient."""
+    """Places without documents do not affect gradients."""
     logits = {"document": (2, 4, 3), "token": (2, 16, 2)}
     for kind in labelled.RECORDS:
         task, _ = examples_of(kind, tokenizer, 4)
@@ -193,7 +193,7 @@ def test_an_empty_batch_has_no_nan(tokenizer):
 
 
 @pytest.mark.parametrize("coupled", [False, True])
-def test_every_sequence_lies_in_one_place(coupled):
+def test_every_sequence_has_one_place(coupled):
     rng = np.random.default_rng(0)
     lengths = [rng.integers(2, 60, rng.integers(1, 4)).tolist() for _ in range(300)]
     shape = shapes.choose(lengths, 32, 512, coupled=coupled)
@@ -210,10 +210,10 @@ def test_every_sequence_lies_in_one_place(coupled):
     if coupled:
         where = [{m for m, rows in enumerate(layout) for row in rows for i, _ in row if i == k}
                  for k in range(300)]  # fmt: skip
-        assert all(len(found) == 1 for found in where)
+        assert all(len(numbers) == 1 for numbers in where)
 
 
-def test_no_batch_exceeds_the_room_that_there_is():
+def test_no_batch_exceeds_the_number_of_microbatches():
     """The bound holds for the longest examples together, and for lengths that pack badly."""
     rng = np.random.default_rng(0)
     for trial in range(30):
@@ -238,10 +238,10 @@ def test_batches_follow_from_seed_and_step(tokenizer):
     task, examples = examples_of("classification", tokenizer, 20)
     of, shape = losses.of_task(task, 8), Shape(rows=3, length=128, documents=8, microbatches=3)
 
-    def made(seed):
+    def of_seed(seed):
         return batches.TrainingBatches(examples, 8, seed, shape, of)
 
-    one, other = made(1), made(2)
+    one, other = of_seed(1), of_seed(2)
     assert one.per_epoch == 3 and one.steps(2.5) == 8
     for epoch in range(2):
         seen = np.concatenate([one.members(3 * epoch + k) for k in range(3)])
@@ -249,6 +249,6 @@ def test_batches_follow_from_seed_and_step(tokenizer):
     assert one.members(5).size == 4 and one.examples_before(5) == 36
     orders = [tuple(b.members(s)) for b in (one, other) for s in (0, 3)]
     assert len(set(orders)) == 4
-    again, _ = made(1).at(4)
+    again, _ = of_seed(1).at(4)
     for a, b in zip(jax.tree.leaves(one.at(4)[0]), jax.tree.leaves(again), strict=True):
         assert np.array_equal(a, b)
