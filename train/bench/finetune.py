@@ -106,7 +106,7 @@ def _trainer(
         "head": data.task.head,
         "labels": data.task.outputs,
         "problem_type": data.task.problem_type,
-        "pooling": start.of_task(config, checkpoint.config).classifier_pooling,
+        "pooling": initial_model.of_task(config, checkpoint.config).classifier_pooling,
         "warmup_steps": round(config.warmup * updates),
         "threads": len(os.sched_getaffinity(0)),
     }

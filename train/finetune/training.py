@@ -21,8 +21,14 @@ from .run import finite
 from .session import Session
 
 
-def finetune(config: FinetuneConfig) -> dict[str, Any] | None:
+def finetune(
+    config: FinetuneConfig, profile_steps: tuple[int, int] | None = None
+) -> dict[str, Any] | None:
     """Run or resume a fine-tuning run, and export the best model at its end.
+
+    Args:
+        config: the run.
+        profile_steps: first and last step that jax's profiler traces into `profile/`.
 
     Returns:
         The result ("best", "last", "test", ...), or None if the run was asked to stop; then a
@@ -38,10 +44,12 @@ def finetune(config: FinetuneConfig) -> dict[str, Any] | None:
     mesh = config.mesh.make()
     with jax.set_mesh(mesh):
         engine.use_compile_cache()
-        return train(Session.open(config, mesh), config)
+        return train(Session.open(config, mesh), config, profile_steps)
 
 
-def train(session: Session, config: FinetuneConfig) -> dict[str, Any] | None:
+def train(
+    session: Session, config: FinetuneConfig, profile_steps: tuple[int, int] | None = None
+) -> dict[str, Any] | None:
     """Run or resume one run of a session, under its mesh; see `finetune`.
 
     `config` may differ from the session's in what `Session` names, and in its folder.
@@ -59,6 +67,7 @@ def train(session: Session, config: FinetuneConfig) -> dict[str, Any] | None:
         config,
         folder,
         lambda: start.params,
+        profile_steps=profile_steps,
         message=f"new parameters: {', '.join(start.new)}" if start.new else "",
     )
     if not outcome.finished:
