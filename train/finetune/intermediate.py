@@ -45,12 +45,12 @@ def prepared(
     before = config.intermediate
     if not before.recipe:
         return config
+    from modernbert_jax import configs
     from modernbert_jax.io.progress import Progress
 
-    from . import presets
     from .run import Run
 
-    first = presets.load(before.recipe)
+    first = configs.load("finetune", before.recipe)
     given = {k: getattr(before, k) for k in ("train", "validation", "output")}
     first = dataclasses.replace(
         first,

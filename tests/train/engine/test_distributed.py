@@ -1,10 +1,14 @@
 """Many processes as one program: how they are told of each other, and that they train alike."""
 
 import dataclasses
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import corpus
+import jax
 import numpy as np
 import pytest
 from processes import Processes, curve, kill_and_resume
@@ -22,7 +26,7 @@ from modernbert_jax.train.engine.distributed import Launch
         ({"processes": 2, "process": 0}, "belong together"),
         ({"coordinator": "host", "processes": 2, "process": 0}, "must be host:port"),
         ({"coordinator": "host:1", "processes": 2, "process": 2}, "count from 0"),
-        ({"cpu_devices": 0}, "--cpu-devices is 0; it must be 1 or more"),
+        ({"cpu_devices": -1}, "--cpu-devices is -1"),
     ],
 )
 def test_options_that_cannot_be(given, said):
@@ -33,6 +37,41 @@ def test_options_that_cannot_be(given, said):
 def test_the_command_refuses_them_in_a_line(capsys):
     assert cli.main(["pretrain", "nano", "--coordinator", "host:1"]) == 2
     assert "belong together" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "devices"),
+    [
+        ({}, {}, 4),
+        ({"cpu_devices": 3}, {}, 3),
+        ({}, {"JAX_NUM_CPU_DEVICES": "5"}, 5),
+        ({}, {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}, 2),
+        ({}, {"OMPI_COMM_WORLD_SIZE": "2"}, 2),
+    ],
+)
+def test_the_cpu_is_exposed_as_virtual_devices(options, environment, devices):
+    """Six cores, and a run that 4 devices can share, of all processes together."""
+    script = (
+        "import jax\nfrom modernbert_jax.train.engine import distributed\n"
+        "distributed.cores = lambda: 6\njax.distributed.initialize = lambda *_: None\n"
+        f"distributed.Launch(**{options}).join(lambda devices, processes: devices == 4)\n"
+        "print(jax.device_count())"
+    )
+    clean = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=clean | {"JAX_PLATFORMS": "cpu"} | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"{devices}\n"
+
+
+def test_a_process_that_has_devices_keeps_them():
+    before = jax.device_count()
+    distributed.CpuDevices().expose()
+    assert jax.device_count() == before
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import labelled
 import numpy as np
 import pytest
 
-from modernbert_jax import cli
+from modernbert_jax import cli, configs
 from modernbert_jax.errors import UserError
-from modernbert_jax.train.finetune import loop, presets, sweep, sweep_table
+from modernbert_jax.train.finetune import loop, sweep, sweep_table
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.finetune.grid import Grid
 from modernbert_jax.train.pretrain.loop import RunStopped
@@ -32,7 +32,7 @@ def config(tmp_path_factory) -> FinetuneConfig:
     train = labelled.write(folder / "train.jsonl", labelled.classification(48, 0))
     validation = labelled.write(folder / "validation.jsonl", labelled.classification(24, 1))
     return dataclasses.replace(
-        presets.load("classification"),
+        configs.load("finetune", "classification"),
         model=str(model),
         train=str(train),
         validation=str(validation),
@@ -169,7 +169,7 @@ def test_a_run_that_cannot_be_saved_leaves_the_others_alone(config, tmp_path, mo
 
 def results(values) -> list:
     """Made-up results of runs: {(rate, seed): (best, last)}."""
-    task, found = presets.load("classification"), []
+    task, found = configs.load("finetune", "classification"), []
     for (rate, seed), (best, last) in values.items():
         run = dataclasses.replace(task, learning_rate=rate, seed=seed, output=f"{rate:g}-{seed}")
         result = {"task": "classification", "metric": "accuracy"}

@@ -19,9 +19,8 @@ import numpy as np
 import pytest
 import rows
 
-from modernbert_jax import ModernBert, UserError, cli, convert
+from modernbert_jax import ModernBert, UserError, cli, configs, convert
 from modernbert_jax.io.typed_json import to_json
-from modernbert_jax.train import presets
 from modernbert_jax.train.engine.metrics import read_rows
 from modernbert_jax.train.pretrain import loop
 from modernbert_jax.train.pretrain.run import Run
@@ -251,7 +250,7 @@ def test_every_stage_notes_its_mixture(place, mixed):
     run.claim()
     assert [s.mixture for s in run.config.stages] == [{"code": 1.0, "prose": w} for w in (1.0, 3.0)]
     assert [s.epochs for s in run.config.stages] == [{"prose": 0.5}] * 2
-    assert presets.load(str(place / "noted" / "config.json")) == run.config
+    assert configs.load("pretrain", str(place / "noted" / "config.json")) == run.config
     assert Run.open(run.config).config == Run.open(config).config == run.config
 
 
