@@ -4,6 +4,7 @@ Every device holds rows of its own and, along the axes `data` and `context` of t
 the weights. So the number is limited by the rows of a microbatch and by the machine's memory.
 """
 
+import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,7 +52,6 @@ def for_finetuning(config: "FinetuneConfig") -> "Fits":
     from modernbert_jax.train.finetune.shapes import ORDINARY_ROW
 
     rows = config.microbatch_tokens // max(ORDINARY_ROW, config.task.max_length)
-    state = _TRAINED * weights_bytes(config.model)
 
     def fits(devices: int, processes: int) -> bool:
         try:
@@ -61,7 +61,9 @@ def for_finetuning(config: "FinetuneConfig") -> "Fits":
         return (
             -1 not in (config.mesh.context, config.mesh.tensor)
             and data * fsdp <= min(rows, config.batch_examples)
-            and _in_memory(state * copies(config.mesh, devices) / processes)
+            and _in_memory(
+                _TRAINED * weights_bytes(config.model) * copies(config.mesh, devices) / processes
+            )
         )
 
     return fits
@@ -71,10 +73,9 @@ def for_inference(model: str, batch_tokens: int) -> "Fits":
     """Limit: as many rows as a batch has when rows are long, and memory."""
     from modernbert_jax.train.finetune.shapes import ORDINARY_ROW
 
-    weights = weights_bytes(model)
-
     def fits(devices: int, processes: int) -> bool:
-        return devices <= batch_tokens // ORDINARY_ROW and _in_memory(weights * devices)
+        rows = batch_tokens // ORDINARY_ROW
+        return devices <= rows and _in_memory(weights_bytes(model) * devices)
 
     return fits
 
@@ -85,6 +86,7 @@ def copies(mesh: "MeshShape", devices: int) -> int:
     return data * context
 
 
+@functools.cache
 def weights_bytes(model: str) -> int:
     """Size of a checkpoint's files, in bytes; a hub model is downloaded. Raises `UserError`."""
     from modernbert_jax.io.hub import locate
