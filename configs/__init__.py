@@ -1,1 +1,98 @@
-"""Presets: Python modules with `config()`, which returns a frozen dataclass."""
+"""Presets, and the one way from a name or a file to a run's configuration.
+
+A module of this package, or of `finetune` below it, holds one preset, the function `config()`, or
+several in `PRESETS`. The configurations are frozen dataclasses of `modernbert_jax.train`.
+"""
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.io import typed_json
+from modernbert_jax.io.files import read_json
+
+Kind = Literal["pretrain", "finetune"]
+"""The commands whose runs are configured."""
+
+
+class Preset(NamedTuple):
+    """A configuration that has a name."""
+
+    summary: str
+    """One line for the user."""
+    config: Callable[[], Any]
+
+
+class _Type(NamedTuple):
+    """The dataclass of a kind of run, and its form in JSON."""
+
+    config: type
+    from_json: Callable[[Any, str], Any]
+
+
+def presets(kind: Kind) -> dict[str, Preset]:
+    """Presets of a kind of run, by name."""
+    name = {"pretrain": __name__, "finetune": f"{__name__}.finetune"}[kind]
+    package = importlib.import_module(name)
+    table: dict[str, Preset] = dict(getattr(package, "PRESETS", {}))
+    for found in pkgutil.iter_modules(package.__path__):
+        if found.ispkg or found.name.startswith("_"):
+            continue
+        module = importlib.import_module(f"{name}.{found.name}")
+        if hasattr(module, "PRESETS"):
+            table |= module.PRESETS
+        else:
+            summary = (module.__doc__ or "").strip().splitlines()[0]
+            table[found.name.replace("_", "-")] = Preset(summary, module.config)
+    return table
+
+
+def load(kind: Kind, source: str) -> Any:
+    """The configuration named by a preset, a `.py` file with `config()`, or a run's `config.json`.
+
+    Args:
+        kind: command that it is for.
+        source: name or path.
+
+    Raises:
+        UserError: there is no such preset or file, or it does not hold such a configuration.
+    """
+    path = Path(source)
+    if path.suffix == ".json":
+        return _type(kind).from_json(read_json(path), source)
+    if path.suffix == ".py":
+        function = getattr(_module(path), "config", None)
+    elif preset := (known := presets(kind)).get(source):
+        function = preset.config
+    else:
+        raise UserError(f"no preset is named {source!r}; {did_you_mean(source, known)}")
+    config = function() if callable(function) else None
+    expected = _type(kind).config
+    if not isinstance(config, expected):
+        raise UserError(f"{source}: has no function config() that returns a {expected.__name__}")
+    return config
+
+
+def _type(kind: Kind) -> _Type:
+    if kind == "finetune":
+        from modernbert_jax.train.finetune.config import FinetuneConfig, from_json
+
+        return _Type(FinetuneConfig, from_json)
+    from modernbert_jax.train.pretrain.config import PretrainConfig
+
+    return _Type(PretrainConfig, lambda x, where: typed_json.from_json(PretrainConfig, x, where))
+
+
+def _module(path: Path) -> Any:
+    """The module in a file of the user's. Raises `UserError`."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None  # a .py file has both
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -3,7 +3,7 @@
 modernbert-jax pretrain base --data DATA
 
 The data need rows of 1,024 and of 8,192 tokens. Batches are those of eight GPUs with 96 rows each
-(12 of the long ones) and six microbatches; they are the same on any other number of devices.
+(12 of the long ones) and six microbatches. They are the same on any number of devices.
 """
 
 from modernbert_jax.config import ModernBertConfig, Runtime
@@ -13,7 +13,7 @@ BILLION = 10**9
 
 
 def config() -> PretrainConfig:
-    """Stage 1, context extension, annealing."""
+    """Pretraining, context extension, annealing."""
     return PretrainConfig(
         model=ModernBertConfig.preset("base"),
         output="base",

@@ -1,13 +1,12 @@
-"""Going on from a released checkpoint on text of one's own domain, in a language that it knows.
+"""Continued pretraining of a released model on your domain, with the model's own tokenizer.
 
 modernbert-jax prepare --tokenizer CHECKPOINT --input 'text/*' --length 8192 --output data
 modernbert-jax pretrain continue --init-from CHECKPOINT --data data --stages.0.tokens 2000000000
 
-CHECKPOINT is a directory of any format, a run's checkpoint, or a name on the hub; the architecture
-is its own. Rows are long, because short documents are packed into them all the same and a model
-that sees only short rows unlearns long ones. The learning rate rises to a third of that of
-ModernBERT's annealing, because the released weights have been annealed already, and is annealed
-again over the last fifth.
+CHECKPOINT is a directory of any format, a run's checkpoint, or a name on the hub. The architecture
+is the checkpoint's. Rows are long: short documents are packed into them as well, and a model that
+sees only short rows unlearns long ones. The released weights are annealed already, so the learning
+rate peaks at a third of ModernBERT's in annealing; it decays over the last fifth.
 """
 
 from modernbert_jax.config import ModernBertConfig, Runtime

@@ -2,12 +2,12 @@
 
 modernbert-jax pretrain large --data DATA
 
-Starts from the end of base's first stage in `base/`, the preset's own folder; name another
-checkpoint with --init-from, or --init-from '' for random weights.
+Starts from the end of base's first stage in `base/`, the output folder of that preset. Choose
+another checkpoint with --init-from, or random weights with --init-from ''.
 
-The first stage has two parts, as it had in the paper: the loss stopped falling at the first
-learning rate after 900 billion tokens, and training went on from there at a tenth of it. The data
-need rows of 1,024 and of 8,192 tokens.
+The first stage has two parts, as in the paper: the loss stopped falling after 900 billion tokens,
+and training continued at a tenth of the learning rate. The data need rows of 1,024 and of 8,192
+tokens.
 """
 
 from modernbert_jax.config import ModernBertConfig, Runtime
@@ -18,7 +18,7 @@ from .base import BILLION
 
 
 def config() -> PretrainConfig:
-    """Stage 1 in two parts, context extension, annealing."""
+    """Pretraining in two parts, context extension, annealing."""
     return PretrainConfig(
         model=ModernBertConfig.preset("large"),
         output="large",

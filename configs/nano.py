@@ -1,4 +1,4 @@
-"""ModernBERT's three stages in miniature: minutes on two CPU cores. The embedded demonstration.
+"""The model of the quickstart: ModernBERT's three stages in four minutes on two CPU cores.
 
 modernbert-jax quickstart
 """
@@ -8,7 +8,7 @@ from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
 
 
 def config() -> PretrainConfig:
-    """About 800 thousand tokens, on the released model's schedule in shape."""
+    """About 800 thousand tokens, on a schedule shaped like the released model's."""
     return PretrainConfig(
         model=ModernBertConfig.preset("nano"),
         attention_dropout=0.0,

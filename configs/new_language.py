@@ -1,12 +1,12 @@
-"""A released model for another language: a new tokenizer, and embeddings that start from the old.
+"""A released model for another language: new tokenizer, embeddings matched to the old ones.
 
 modernbert-jax tokenizer train --input 'text/*' --vocab-size 50368 --output tokenizer
 modernbert-jax prepare --tokenizer tokenizer --input 'text/*' --length 1024 8192 --output data
 modernbert-jax pretrain new-language --init-from CHECKPOINT --data data
 
-The layers are those of CHECKPOINT. Tokens that both vocabularies have keep their embedding, others
-start from the mean of the pieces that they were before. Most of the tokens come in short rows,
-with the rotary thetas of the long ones; long rows follow while the learning rate falls.
+The layers are those of CHECKPOINT. Tokens of both vocabularies keep their embedding; others start
+from the mean of the old tokenizer's pieces. Most tokens are trained in short rows, with the rotary
+thetas of long ones; long rows follow while the learning rate decays.
 """
 
 from modernbert_jax.config import ModernBertConfig, Runtime

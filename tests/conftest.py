@@ -8,16 +8,23 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """All processes of a session share compiled programs, and touch no cache of the user's."""
+    """All processes of a session share compiled programs, and touch no cache of the user's.
+
+    This process has one CPU device, whatever commands run in it: `--cpu-devices 0` leaves alone
+    what is configured.
+    """
     if not hasattr(config, "workerinput"):
         os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
         config.add_cleanup(lambda: shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True))
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", 1)
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def test_on_two_devices_nothing_is_exchanged():
 import jax, numpy as np
 from modernbert_jax.residual import stream
 from modernbert_jax.sharding import MeshShape, rows_sharding
-from modernbert_jax.train.engine.distributed import Launch
+from modernbert_jax.cli.launch import Launch
 Launch(cpu_devices=2).join()
 mesh = MeshShape().make()
 with jax.set_mesh(mesh):

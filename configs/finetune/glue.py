@@ -1,40 +1,42 @@
-"""The nine tasks of GLUE (Wang et al. 2018) as ModernBERT learned them (Warner et al. 2024, 3.1).
+"""The nine tasks of GLUE (Wang et al. 2018) with ModernBERT's settings (Warner et al. 2024, 3.1).
 
-Columns and labels are those of the public data set. Batches have 64 examples; learning rate, weight
-decay and epochs are those that the paper's grid search chose for the base model, and `FOR_LARGE`
-has the large one's. RTE, MRPC and STS-B start from the model of MNLI. What the paper leaves out
-follows the research code: sequences of 256 tokens, a tenth of the updates to warm up, then a linear
-fall to zero, dropout after attention, the first token as the document's vector. WNLI, which the
-paper leaves out too, has the figures of RTE.
+Columns and labels are those of the public data sets. Batches have 64 examples. Learning rate,
+weight decay and epochs are the result of the paper's grid search for the base model; `FOR_LARGE`
+has those of the large model. RTE, MRPC and STS-B start from the model of MNLI. Settings that the
+paper omits follow the research code: sequences of 256 tokens, a warm-up over a tenth of the steps,
+linear decay to zero, dropout after attention, the first token as the document's vector. The paper
+also omits WNLI, which has the hyperparameters of RTE here.
 """
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 from modernbert_jax.config import Runtime
 from modernbert_jax.train.finetune.config import FinetuneConfig, Intermediate
 from modernbert_jax.train.tasks import Classification, Regression, Task
 
+from .. import Preset
+
 LENGTH = 256
-"""Tokens in a sequence."""
+"""Longest sequence, in tokens."""
 
 
-class Figures(NamedTuple):
-    """What the grid search chose."""
+class Hyperparameters(NamedTuple):
+    """Result of the grid search."""
 
     learning_rate: float
     weight_decay: float
     epochs: float
 
 
-class Entry(NamedTuple):
-    """A task with its figures."""
+class Recipe(NamedTuple):
+    """A task with its hyperparameters."""
 
+    summary: str
     task: Task
-    figures: Figures
+    hyperparameters: Hyperparameters
     start: str = ""
-    """The recipe whose model it starts from."""
+    """Name of the recipe whose model it starts from."""
 
 
 def _label(columns: tuple[str, ...], labels: tuple[str, ...], metric: str = "accuracy") -> Task:
@@ -44,57 +46,79 @@ def _label(columns: tuple[str, ...], labels: tuple[str, ...], metric: str = "acc
 _ENTAILMENT = ("entailment", "not_entailment")
 _STS = Regression(columns=("sentence1", "sentence2"), max_length=LENGTH, best_metric="spearman")
 
-GLUE: dict[str, Entry] = {
-    "cola": Entry(
+GLUE: dict[str, Recipe] = {
+    "cola": Recipe(
+        "CoLA: is a sentence acceptable?",
         _label(("sentence",), ("unacceptable", "acceptable"), "matthews_correlation"),
-        Figures(8e-5, 1e-6, 5),
+        Hyperparameters(8e-5, 1e-6, 5),
     ),
-    "sst2": Entry(_label(("sentence",), ("negative", "positive")), Figures(8e-5, 1e-5, 2)),
-    "mrpc": Entry(
+    "sst2": Recipe(
+        "SST-2: sentiment of a movie review.",
+        _label(("sentence",), ("negative", "positive")),
+        Hyperparameters(8e-5, 1e-5, 2),
+    ),
+    "mrpc": Recipe(
+        "MRPC: do two sentences mean the same? Starts from MNLI.",
         _label(("sentence1", "sentence2"), ("not_equivalent", "equivalent")),
-        Figures(5e-5, 5e-6, 10),
+        Hyperparameters(5e-5, 5e-6, 10),
         start="mnli",
     ),
-    "stsb": Entry(_STS, Figures(8e-5, 5e-6, 10), start="mnli"),
-    "qqp": Entry(
+    "stsb": Recipe(
+        "STS-B: similarity of two sentences. Starts from MNLI.",
+        _STS,
+        Hyperparameters(8e-5, 5e-6, 10),
+        start="mnli",
+    ),
+    "qqp": Recipe(
+        "QQP: do two questions mean the same?",
         _label(("question1", "question2"), ("not_duplicate", "duplicate")),
-        Figures(5e-5, 5e-6, 10),
+        Hyperparameters(5e-5, 5e-6, 10),
     ),
-    "mnli": Entry(
+    "mnli": Recipe(
+        "MNLI: does a premise entail a hypothesis?",
         _label(("premise", "hypothesis"), ("entailment", "neutral", "contradiction")),
-        Figures(5e-5, 5e-6, 1),
+        Hyperparameters(5e-5, 5e-6, 1),
     ),
-    "qnli": Entry(_label(("question", "sentence"), _ENTAILMENT), Figures(8e-5, 5e-6, 2)),
-    "rte": Entry(
-        _label(("sentence1", "sentence2"), _ENTAILMENT), Figures(5e-5, 1e-5, 3), start="mnli"
+    "qnli": Recipe(
+        "QNLI: does a sentence answer a question?",
+        _label(("question", "sentence"), _ENTAILMENT),
+        Hyperparameters(8e-5, 5e-6, 2),
     ),
-    "wnli": Entry(
+    "rte": Recipe(
+        "RTE: does one sentence entail another? Starts from MNLI.",
+        _label(("sentence1", "sentence2"), _ENTAILMENT),
+        Hyperparameters(5e-5, 1e-5, 3),
+        start="mnli",
+    ),
+    "wnli": Recipe(
+        "WNLI: what does a pronoun refer to?",
         _label(("sentence1", "sentence2"), ("not_entailment", "entailment")),
-        Figures(5e-5, 1e-5, 3),
+        Hyperparameters(5e-5, 1e-5, 3),
     ),
 }
 
-FOR_LARGE: dict[str, Figures] = {
-    "cola": Figures(3e-5, 8e-6, 5),
-    "sst2": Figures(1e-5, 1e-6, 3),
-    "mrpc": Figures(8e-5, 5e-6, 2),
-    "stsb": Figures(8e-5, 1e-5, 10),
-    "qqp": Figures(5e-5, 5e-6, 2),
-    "mnli": Figures(3e-5, 1e-5, 1),
-    "qnli": Figures(3e-5, 5e-6, 2),
-    "rte": Figures(5e-5, 8e-6, 3),
+FOR_LARGE: dict[str, Hyperparameters] = {
+    "cola": Hyperparameters(3e-5, 8e-6, 5),
+    "sst2": Hyperparameters(1e-5, 1e-6, 3),
+    "mrpc": Hyperparameters(8e-5, 5e-6, 2),
+    "stsb": Hyperparameters(8e-5, 1e-5, 10),
+    "qqp": Hyperparameters(5e-5, 5e-6, 2),
+    "mnli": Hyperparameters(3e-5, 1e-5, 1),
+    "qnli": Hyperparameters(3e-5, 5e-6, 2),
+    "rte": Hyperparameters(5e-5, 8e-6, 3),
 }
 
 
-def recipe(name: str, large: bool = False) -> FinetuneConfig:
-    """The recipe of a key of `GLUE`, with the figures of the base or of the large model.
+def config(name: str, large: bool = False) -> FinetuneConfig:
+    """The configuration of a key of `GLUE`, for the base or the large model.
 
-    MNLI has two validation sets: give the matched one as validation and the mismatched as test.
+    MNLI has two validation sets: pass the matched one as validation, the mismatched one as test.
     """
-    task, figures, start = GLUE[name]
+    recipe = GLUE[name]
     size = "-large" if large else ""
+    start = recipe.start and recipe.start + size
     return FinetuneConfig(
-        task=task,
+        task=recipe.task,
         model=f"answerdotai/ModernBERT-{'large' if large else 'base'}",
         output=name + size,
         batch_examples=64,
@@ -104,12 +128,18 @@ def recipe(name: str, large: bool = False) -> FinetuneConfig:
         warmup=0.1,
         schedule="linear",
         runtime=Runtime(dtype="bfloat16"),
-        intermediate=Intermediate(recipe=start and start + size, output=start and start + size),
-        **(FOR_LARGE[name] if large else figures)._asdict(),
+        intermediate=Intermediate(recipe=start, output=start),
+        **(FOR_LARGE[name] if large else recipe.hyperparameters)._asdict(),
     )
 
 
-RECIPES: dict[str, Callable[[], FinetuneConfig]] = {
-    **{name: functools.partial(recipe, name) for name in GLUE},
-    **{f"{name}-large": functools.partial(recipe, name, large=True) for name in FOR_LARGE},
+PRESETS: dict[str, Preset] = {
+    **{name: Preset(GLUE[name].summary, functools.partial(config, name)) for name in GLUE},
+    **{
+        f"{name}-large": Preset(
+            f"{GLUE[name].summary} For ModernBERT large.",
+            functools.partial(config, name, large=True),
+        )
+        for name in FOR_LARGE
+    },
 }

@@ -61,11 +61,12 @@ def keep_freed_on_cpu() -> None:
     Every step on a CPU needs the same buffers; mapping them again takes a fifth of the time of a
     small model's step.
     """
-    if _has_cpu_alone():
+    if has_only_cpu():
         keep_freed()
 
 
-def _has_cpu_alone() -> bool:
+def has_only_cpu() -> bool:
+    """Whether jax has no accelerator here; it gets no backend by being asked."""
     import jax
 
     config: Any = jax.config  # creates its attributes dynamically

@@ -11,10 +11,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from modernbert_jax.io import typed_json
 from modernbert_jax.train.engine.metrics import read_rows
 from modernbert_jax.train.finetune import config as finetuning
 from modernbert_jax.train.finetune.config import FinetuneConfig
-from modernbert_jax.train.pretrain import config as pretraining
 from modernbert_jax.train.pretrain.config import PretrainConfig
 
 PROGRAM = "import sys; from modernbert_jax.cli import main; sys.exit(main())"
@@ -52,11 +52,11 @@ class Processes:
         config = dataclasses.replace(config, output=str(folder))
         file = folder.with_suffix(".json")
         command = ["pretrain", str(file)]
-        kind = pretraining
+        to_json = typed_json.to_json
         if isinstance(config, FinetuneConfig):
             command = ["sweep" if sweep else "finetune", str(file), *sweep]
-            kind = finetuning
-        file.write_text(json.dumps(kind.to_json(config)))
+            to_json = finetuning.to_json
+        file.write_text(json.dumps(to_json(config)))
         several = ("--coordinator", f"127.0.0.1:{free_port()}", "--processes", str(count))
         self.logs = [folder.with_suffix(f".log-{i}") for i in range(count)]
         self.all = []

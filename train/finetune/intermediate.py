@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from modernbert_jax import configs
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.progress import Progress
 
-from . import presets
 from .config import FinetuneConfig, Intermediate
 from .run import folder_of, read_result
 
@@ -35,7 +35,7 @@ def prepared(
     before = config.intermediate
     if not before.recipe:
         return config
-    first = presets.load(before.recipe)
+    first = configs.load("finetune", before.recipe)
     given = {k: getattr(before, k) for k in ("train", "validation", "output")}
     first = dataclasses.replace(
         first,

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from modernbert_jax import configs
 from modernbert_jax.io.files import write_bytes, write_json
 
-from .. import presets
 from .facts import plan
 from .topology import absent_devices, topology
 
@@ -34,7 +34,7 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _plan(name: str, machine: str, found: list[dict[str, Any]], path: Path) -> None:
-    config, compiled = presets.load(name), {}
+    config, compiled = configs.load("pretrain", name), {}
     for stage in config.stages:
         if any(
             (f["config"], f["machine"], f["stage"]) == (name, machine, stage.name) for f in found

@@ -1,18 +1,22 @@
 """Several processes as one program: how they find each other, and that they train as one."""
 
 import dataclasses
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import corpus
+import jax
 import numpy as np
 import pytest
 from processes import Processes, curve, kill_and_resume
 
 from modernbert_jax import UserError, cli, convert
+from modernbert_jax.cli import launch
+from modernbert_jax.cli.launch import Launch
 from modernbert_jax.sharding import MeshShape
-from modernbert_jax.train.engine import distributed
-from modernbert_jax.train.engine.distributed import Launch
 
 
 @pytest.mark.parametrize(
@@ -22,7 +26,7 @@ from modernbert_jax.train.engine.distributed import Launch
         ({"processes": 2, "process": 0}, "belong together"),
         ({"coordinator": "host", "processes": 2, "process": 0}, "must be host:port"),
         ({"coordinator": "host:1", "processes": 2, "process": 2}, "count from 0"),
-        ({"cpu_devices": 0}, "--cpu-devices is 0; it must be 1 or more"),
+        ({"cpu_devices": -1}, "--cpu-devices is -1"),
     ],
 )
 def test_invalid_options_are_refused(options, message):
@@ -33,6 +37,41 @@ def test_invalid_options_are_refused(options, message):
 def test_the_command_refuses_them_with_one_line(capsys):
     assert cli.main(["pretrain", "nano", "--coordinator", "host:1"]) == 2
     assert "belong together" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "devices"),
+    [
+        ({}, {}, 4),
+        ({"cpu_devices": 3}, {}, 3),
+        ({}, {"JAX_NUM_CPU_DEVICES": "5"}, 5),
+        ({}, {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}, 2),
+        ({}, {"OMPI_COMM_WORLD_SIZE": "2"}, 2),
+    ],
+)
+def test_the_cpu_is_exposed_as_virtual_devices(options, environment, devices):
+    """Six cores, and a run that 4 devices can share, of all processes together."""
+    script = (
+        "import jax\nfrom modernbert_jax.cli import launch\n"
+        "launch.cores = lambda: 6\njax.launch.initialize = lambda *_: None\n"
+        f"launch.Launch(**{options}).join(lambda devices, processes: devices == 4)\n"
+        "print(jax.device_count())"
+    )
+    clean = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=clean | {"JAX_PLATFORMS": "cpu"} | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"{devices}\n"
+
+
+def test_a_process_that_has_devices_keeps_them():
+    before = jax.device_count()
+    launch.CpuDevices().expose()
+    assert jax.device_count() == before
 
 
 @pytest.mark.parametrize(
@@ -51,10 +90,10 @@ def test_launchers_are_recognised_by_their_environment(monkeypatch, environment,
         monkeypatch.delenv(variable, raising=False)
     for variable in ("TPU_WORKER_HOSTNAMES", "MEGASCALE_COORDINATOR_ADDRESS"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(distributed.os.path, "exists", lambda path: False)
+    monkeypatch.setattr(launch.os.path, "exists", lambda path: False)
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
-    assert distributed.launcher() == name
+    assert launch.launcher() == name
 
 
 @pytest.fixture(scope="module")

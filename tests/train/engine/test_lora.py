@@ -13,13 +13,13 @@ import pytest
 import tiny
 from safetensors.numpy import load_file, save_file
 
-from modernbert_jax import convert
+from modernbert_jax import configs, convert
 from modernbert_jax.convert import names
 from modernbert_jax.errors import UserError
 from modernbert_jax.train.engine import peft
 from modernbert_jax.train.engine.lora import Adapters, Lora
 from modernbert_jax.train.engine.partition import Partition
-from modernbert_jax.train.finetune import presets, training
+from modernbert_jax.train.finetune import training
 
 CONFIG = tiny.config(num_hidden_layers=8)  # layer 0, two groups of three, a tail of one
 HEAD, LABELS = "sequence_classification", 3
@@ -220,7 +220,7 @@ def test_a_run_writes_its_adapters_and_a_plain_model(tmp_path):
     model = labelled.checkpoint(tmp_path / "model", corpus.make_tokenizer(), num_hidden_layers=1)
     data = labelled.write(tmp_path / "train.jsonl", labelled.classification(48))
     config = dataclasses.replace(
-        presets.load("classification"),
+        configs.load("finetune", "classification"),
         model=str(model),
         train=str(data),
         output=str(tmp_path / "run"),

@@ -49,7 +49,7 @@ def whole(place, config) -> Path:
     """The run of two processes that was never stopped."""
     with Processes(config, place / "whole", count=2) as both:
         assert both.wait() == [0, 0], both.output()
-    assert "finished; the model" in both.logs[0].read_text()
+    assert "finished; the model is in" in both.logs[0].read_text()
     assert "finished" not in both.logs[1].read_text()
     return place / "whole"
 

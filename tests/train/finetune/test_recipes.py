@@ -6,9 +6,9 @@ import json
 import corpus
 import pytest
 
-from modernbert_jax import cli
+from modernbert_jax import cli, configs
 from modernbert_jax.errors import UserError
-from modernbert_jax.train.finetune import intermediate, presets
+from modernbert_jax.train.finetune import intermediate
 from modernbert_jax.train.finetune.config import from_json, to_json
 from modernbert_jax.train.tasks.records import Record, Records
 
@@ -103,7 +103,7 @@ def rows(text: str) -> list[tuple[str, list[float]]]:
 
 @pytest.mark.parametrize(("name", "figures"), rows(GLUE))
 def test_glue_has_the_figures_of_the_paper(name, figures):
-    base, large = presets.load(name), presets.load(f"{name}-large")
+    base, large = configs.load("finetune", name), configs.load("finetune", f"{name}-large")
     for config, wanted in ((base, figures[:3]), (large, figures[3:])):
         assert [config.learning_rate, config.weight_decay, config.epochs] == wanted
         assert config.batch_examples == 64 and config.task.max_length == 256
@@ -118,7 +118,7 @@ def test_glue_has_the_figures_of_the_paper(name, figures):
 
 @pytest.mark.parametrize(("name", "figures"), rows(SUPERGLUE))
 def test_superglue_has_the_figures_of_the_research_code(name, figures):
-    config = presets.load(name)
+    config = configs.load("finetune", name)
     actual = [config.learning_rate, config.weight_decay, config.batch_examples, config.epochs]
     assert actual == figures
     assert config.intermediate.recipe == ("swag" if name == "copa" else "")
@@ -128,7 +128,7 @@ def test_superglue_has_the_figures_of_the_research_code(name, figures):
 def test_columns_and_labels_are_those_of_the_public_data(name, tokenizer):
     values = RECORDS[name]
     records = Records([Record("file:1", values)], {})
-    task = presets.load(name).task
+    task = configs.load("finetune", name).task
     (example,) = task.with_labels(records).examples(records, tokenizer)
     if name == "boolq":
         assert example.target == 1 and task.labels == ("False", "True")
@@ -145,13 +145,13 @@ def test_best_metrics_are_the_published_ones():
     wanted = {"cola": "matthews_correlation", "stsb": "spearman", "multirc": "multirc"}
     wanted |= {"ner": "f1", "squad": "f1", "squad2": "f1"}
     for name in RECORDS:
-        assert presets.load(name).task.best_metric == wanted.get(name, "accuracy")
+        assert configs.load("finetune", name).task.best_metric == wanted.get(name, "accuracy")
 
 
 def test_every_recipe_survives_json():
-    assert {*RECORDS} <= {*presets.names()}
-    for name in presets.names():
-        config = presets.load(name)
+    assert {*RECORDS} <= {*configs.presets("finetune")}
+    for name in configs.presets("finetune"):
+        config = configs.load("finetune", name)
         assert from_json(to_json(config)) == config
 
 
@@ -165,7 +165,9 @@ def test_a_recipe_starts_from_the_model_of_another(tmp_path, monkeypatch):
         (tmp_path / config.output / "export" / "config.json").write_text("{}")
         return {"best": {}}
 
-    rte = dataclasses.replace(presets.load("rte"), model="m", train="rte.tsv", microbatch_tokens=99)
+    rte = dataclasses.replace(
+        configs.load("finetune", "rte"), model="m", train="rte.tsv", microbatch_tokens=99
+    )
     with pytest.raises(
         UserError, match=r"rte: starts from the model of mnli.*--intermediate.train"
     ):
@@ -174,13 +176,13 @@ def test_a_recipe_starts_from_the_model_of_another(tmp_path, monkeypatch):
     prepared = intermediate.prepared(dataclasses.replace(rte, intermediate=before), finetune)
     (first,) = ran
     assert (first.model, first.train, first.validation) == ("m", "mnli.tsv", "mnli-dev.tsv")
-    assert (first.output, first.task) == ("mnli", presets.load("mnli").task)
+    assert (first.output, first.task) == ("mnli", configs.load("finetune", "mnli").task)
     assert (first.learning_rate, first.epochs) == (5e-5, 1)
     assert prepared.model == "mnli/export" and not prepared.intermediate.recipe
     plain = dataclasses.replace(prepared, model="m", intermediate=rte.intermediate)
     assert plain == rte
     # A finished run is reused by any task, without its data.
-    mrpc = dataclasses.replace(presets.load("mrpc"), train="mrpc.tsv")
+    mrpc = dataclasses.replace(configs.load("finetune", "mrpc"), train="mrpc.tsv")
     assert intermediate.prepared(mrpc, finetune).model == "mnli/export" and len(ran) == 1
     # Nor are its data read again if they are named, unless the configuration differs.
     (tmp_path / "mnli" / "result.json").write_text("{}")

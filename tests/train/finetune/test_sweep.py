@@ -10,10 +10,10 @@ import labelled
 import numpy as np
 import pytest
 
-from modernbert_jax import cli
+from modernbert_jax import cli, configs
 from modernbert_jax.errors import UserError
 from modernbert_jax.train.engine import RunStopped
-from modernbert_jax.train.finetune import presets, sweep, sweep_table, training
+from modernbert_jax.train.finetune import sweep, sweep_table, training
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.finetune.grid import Grid
 
@@ -32,7 +32,7 @@ def config(tmp_path_factory) -> FinetuneConfig:
     train = labelled.write(folder / "train.jsonl", labelled.classification(48, 0))
     validation = labelled.write(folder / "validation.jsonl", labelled.classification(24, 1))
     return dataclasses.replace(
-        presets.load("classification"),
+        configs.load("finetune", "classification"),
         model=str(model),
         train=str(train),
         validation=str(validation),
@@ -169,7 +169,7 @@ def test_a_diverging_run_does_not_stop_the_others(config, tmp_path, monkeypatch,
 
 def results(values) -> list:
     """Make results of runs from {(rate, seed): (best, last)}."""
-    task, pairs = presets.load("classification"), []
+    task, pairs = configs.load("finetune", "classification"), []
     for (rate, seed), (best, last) in values.items():
         run = dataclasses.replace(task, learning_rate=rate, seed=seed, output=f"{rate:g}-{seed}")
         result = {"task": "classification", "metric": "accuracy"}

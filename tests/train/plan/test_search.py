@@ -7,10 +7,9 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modernbert_jax import UserError
+from modernbert_jax import UserError, configs
 from modernbert_jax.config import PRESETS
 from modernbert_jax.sharding import MeshShape
-from modernbert_jax.train import presets
 from modernbert_jax.train.plan import meshes
 from modernbert_jax.train.plan.program import Choice, Compiled
 from modernbert_jax.train.plan.search import REMATS, Search
@@ -91,7 +90,7 @@ def stage(rows=64, length=1024, **more):
 def test_microbatches_are_even_on_all_devices_and_while_batches_grow():
     assert meshes.microbatch_rows(stage(), 16) == [16, 32, 64]
     assert meshes.microbatch_rows(stage(), 3) == []
-    base = presets.load("base")
+    base = configs.load("pretrain", "base")
     for pieces in (8, 64, 256):
         for rows in meshes.microbatch_rows(base.stages[0], pieces):
             for segment in base.stages[0].batches.phases:
@@ -100,13 +99,13 @@ def test_microbatches_are_even_on_all_devices_and_while_batches_grow():
 
 
 def test_the_default_mesh_stays_where_it_divides():
-    config = presets.load("base")
+    config = configs.load("pretrain", "base")
     assert meshes.mesh_for(config, config.stages[0], 256) == MeshShape()
     assert meshes.mesh_for(config, config.stages[1], 64) == MeshShape()
 
 
 def test_another_mesh_is_found_where_rows_are_too_few():
-    base, large = presets.load("base"), presets.load("large")
+    base, large = configs.load("pretrain", "base"), configs.load("pretrain", "large")
     # 576 = 64 x 9 rows of 8,192 tokens.
     assert meshes.mesh_for(base, base.stages[1], 256) == MeshShape(data=64, context=4)
     # 616 = 8 x 77.

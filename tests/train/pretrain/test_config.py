@@ -2,14 +2,12 @@
 
 import dataclasses
 import json
-import pathlib
 
 import corpus
 import pytest
 
 from modernbert_jax import UserError
 from modernbert_jax.io.typed_json import differences, from_json, to_json
-from modernbert_jax.train import presets
 from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
 
 
@@ -92,29 +90,3 @@ def test_a_mixture_survives_json(config):
     value = to_json(config)
     del value["stages"][0]["mixture"]  # a run from a version without mixtures
     assert from_json(PretrainConfig, value).stages[0].mixture == {}
-
-
-def test_presets_load_and_are_consistent():
-    assert "nano" in presets.names()
-    for name in presets.names():
-        config = presets.load(name)
-        assert config.starts[-1] == sum(stage.steps for stage in config.stages)
-
-
-def test_python_and_json_files(tmp_path, config):
-    (tmp_path / "mine.json").write_text(json.dumps(to_json(config)))
-    assert presets.load(str(tmp_path / "mine.json")) == config
-    (tmp_path / "mine.py").write_text(
-        "from modernbert_jax.configs import nano\ndef config():\n    return nano.config()\n"
-    )
-    assert presets.load(str(tmp_path / "mine.py")) == presets.load("nano")
-    (tmp_path / "other.py").write_text("x = 1\n")
-    for bad, message in (
-        ("other.py", "has no function config"),
-        ("none.py", "no such file"),
-        ("none.json", "no such file"),
-    ):
-        with pytest.raises(UserError, match=message):
-            presets.load(str(pathlib.Path(tmp_path, bad)))
-    with pytest.raises(UserError, match="did you mean 'nano'"):
-        presets.load("nanno")

@@ -4,25 +4,24 @@ import json
 
 import pytest
 
-from modernbert_jax import UserError, cli
-from modernbert_jax.train import presets
+from modernbert_jax import UserError, cli, configs
 from modernbert_jax.train.pretrain import dry_run
 
 
 def test_base_and_large_take_the_recorded_hours():
     """On 8 x H100: base 194, 39.9 and 11.5 hours; large 425 for its first stage."""
-    base = dry_run.plan(presets.load("base"), "h100", 8, 0.26)
+    base = dry_run.plan(configs.load("pretrain", "base"), "h100", 8, 0.26)
     hours = [stage["hours"] for stage in base["stages"]]
     assert hours[0] == pytest.approx(194, rel=0.05)
     assert hours[1] == pytest.approx(39.9, rel=0.2) and hours[2] == pytest.approx(11.5, rel=0.3)
-    large = dry_run.plan(presets.load("large"), "NVIDIA H100", 8, 0.33)
+    large = dry_run.plan(configs.load("pretrain", "large"), "NVIDIA H100", 8, 0.33)
     assert sum(s["hours"] for s in large["stages"][:2]) == pytest.approx(425.3, rel=0.05)
-    half = dry_run.plan(presets.load("base"), "h100", 16, 0.26)
+    half = dry_run.plan(configs.load("pretrain", "base"), "h100", 16, 0.26)
     assert half["hours"] == pytest.approx(base["hours"] / 2)
 
 
 def test_steps_are_those_of_the_configurations():
-    facts = dry_run.plan(presets.load("base"), "v5e", 256, 0.4)
+    facts = dry_run.plan(configs.load("pretrain", "base"), "v5e", 256, 0.4)
     steps = [stage["steps"] for stage in facts["stages"]]
     full = 1719e9 / (4608 * 1024)
     assert full < steps[0] < full + 12_000  # smaller batches at first
@@ -40,7 +39,7 @@ def test_steps_are_those_of_the_configurations():
 )
 def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
-        dry_run.plan(presets.load("nano"), *arguments)
+        dry_run.plan(configs.load("pretrain", "nano"), *arguments)
 
 
 def test_the_command_needs_no_data(capsys, tmp_path, monkeypatch):

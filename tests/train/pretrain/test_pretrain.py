@@ -19,9 +19,8 @@ import numpy as np
 import pytest
 import rows
 
-from modernbert_jax import ModernBert, UserError, cli, convert
+from modernbert_jax import ModernBert, UserError, cli, configs, convert
 from modernbert_jax.io.typed_json import to_json
-from modernbert_jax.train import presets
 from modernbert_jax.train.engine import RunStopped
 from modernbert_jax.train.engine.lora import Lora
 from modernbert_jax.train.engine.metrics import read_rows
@@ -249,7 +248,7 @@ def test_every_stage_notes_its_mixture(place, mixed):
     run.folder.claim()
     assert [s.mixture for s in run.config.stages] == [{"code": 1.0, "prose": w} for w in (1.0, 3.0)]
     assert [s.epochs for s in run.config.stages] == [{"prose": 0.5}] * 2
-    assert presets.load(str(place / "noted" / "config.json")) == run.config
+    assert configs.load("pretrain", str(place / "noted" / "config.json")) == run.config
     assert PretrainRun.open(run.config).config == PretrainRun.open(config).config == run.config
 
 

@@ -1,26 +1,32 @@
-"""What the six Ettin encoders (Weller et al. 2025) share, and the figures in which they differ.
+"""The six Ettin encoders (Weller et al. 2025): what they share, and the numbers that differ.
 
-Three stages: 1.7 trillion tokens in rows of 1,024; 250 billion in rows of 7,999 with the learning
-rate falling to half; 50 billion to a fiftieth, with fewer tokens masked. The largest model got a
-third of the last two.
+modernbert-jax pretrain ettin-17m --data DATA
+
+Three stages: 1.7 trillion tokens in rows of 1,024; 250 billion in rows of 7,999, in which the
+learning rate falls to half; 50 billion in which it falls to a fiftieth, with fewer tokens masked.
+The largest model has a third of the last two.
 """
 
+import functools
 from typing import NamedTuple
 
 from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
 
+from . import Preset
 from .base import BILLION
 
 SAVE_TOKENS = 8_500_000_000
-"""Between checkpoints."""
+"""Tokens between checkpoints."""
 
 ROWS = 4608
+"""Rows of a full batch."""
+
 UNIT = 768
-"""Rows of the first batch; the paper's configurations leave it to the hardware."""
+"""Rows of the first batch. The paper's configurations take it from the hardware."""
 
 DEVICES = 4
-"""GPUs of the original runs, on which the microbatches below are counted."""
+"""GPUs of the original runs; the microbatches below are those of one."""
 
 
 class Size(NamedTuple):
@@ -29,15 +35,15 @@ class Size(NamedTuple):
     learning_rate: float
     weight_decay: float
     warmup: int
-    """Of the learning rate, billion tokens."""
+    """Warm-up of the learning rate, in billion tokens."""
     batch_warmup: int
-    """Billion tokens."""
+    """Warm-up of the batch size, in billion tokens."""
     microbatch: tuple[int, int, int]
-    """Rows on one device in each stage."""
+    """Rows of one device in each stage."""
     later: tuple[float, float] = (250.0, 50.0)
-    """Billion tokens of the second and the third stage."""
+    """Lengths of the second and the third stage, in billion tokens."""
     extension_local_theta: float = 160_000.0
-    """In the second stage."""
+    """Rotary theta of the sliding layers in the second stage."""
 
 
 SIZES = {
@@ -50,8 +56,8 @@ SIZES = {
 }
 
 
-def recipe(name: str) -> PretrainConfig:
-    """The three stages of a size: a key of `SIZES`."""
+def config(name: str) -> PretrainConfig:
+    """The three stages of a key of `SIZES`."""
     size = SIZES[name]
     extension, decay = (round(tokens * BILLION) for tokens in size.later)
     first, second, third = (rows * DEVICES for rows in size.microbatch)
@@ -108,3 +114,12 @@ def recipe(name: str) -> PretrainConfig:
         eval_rows=8192,
         keep_every=20_000,
     )
+
+
+PRESETS: dict[str, Preset] = {
+    f"ettin-{name}": Preset(
+        f"Ettin {name} (Weller et al. 2025), in three stages.",
+        functools.partial(config, name),
+    )
+    for name in SIZES
+}

@@ -1,12 +1,10 @@
 """The recipes against the published figures, one table for each."""
 
-import importlib
-
 import pytest
 
+from modernbert_jax import configs
 from modernbert_jax.config import PRESETS
 from modernbert_jax.io.typed_json import from_json, to_json
-from modernbert_jax.train import presets
 from modernbert_jax.train.pretrain.config import PretrainConfig
 
 B = 10**9
@@ -70,7 +68,7 @@ def table(text: str) -> list[tuple]:
 
 
 def test_base():
-    config = presets.load("base")
+    config = configs.load("pretrain", "base")
     assert figures(config) == table(BASE)
     assert config.model == PRESETS["base"] and config.seed == 17 and not config.init_from
     assert (config.b1, config.b2, config.eps) == (0.9, 0.98, 1e-6)
@@ -80,12 +78,12 @@ def test_base():
 
 
 def test_large():
-    config = presets.load("large")
+    config = configs.load("pretrain", "large")
     assert figures(config) == table(LARGE)
     assert config.model == PRESETS["large"] and config.seed == 314
     assert sum(stage.tokens for stage in config.stages[:2]) == 1719 * B
     assert config.init_model == "tiled" and config.init_tiling == "middle"
-    base = presets.load("base")
+    base = configs.load("pretrain", "base")
     assert config.init_from == f"{base.output}/checkpoints/{base.stages[0].steps}"
     assert [s.batches.phases[-1].rows for s in config.stages] == [4928, 4928, 616, 624]
     assert len(config.stages[0].batches.phases) == 11
@@ -97,7 +95,7 @@ def test_ettin(size):
     second, third = (round(t * B) for t in later)
     wide = 1e4 if size == "17m" else 1.6e5
     first = (768, batch_warmup * B, rate, warmup * B, 0, 0, decay, 0.3, 1e4, 1e4, 1801, 21)
-    config = presets.load(f"ettin-{size}")
+    config = configs.load("pretrain", f"ettin-{size}")
     assert figures(config) == [
         ("pretrain", 1700 * B, 1024, 4608, microbatches[0], *first),
         *(
@@ -112,7 +110,10 @@ def test_ettin(size):
 
 
 def test_continue_and_new_language_take_any_checkpoint():
-    domain, language = presets.load("continue"), presets.load("new-language")
+    domain, language = (
+        configs.load("pretrain", "continue"),
+        configs.load("pretrain", "new-language"),
+    )
     for config in (domain, language):
         assert config.init_from and config.init_model == "adopted"
         for stage in config.stages:
@@ -122,10 +123,9 @@ def test_continue_and_new_language_take_any_checkpoint():
 
 
 def test_every_preset_has_a_name_and_survives_json():
-    names = presets.names()
-    assert {"nano", "base", "large", "continue", "new-language", "ettin-1b"} <= {*names}
-    for name in names:
-        config = presets.load(name)
-        assert from_json(PretrainConfig, to_json(config)) == config
-        module = importlib.import_module(f"modernbert_jax.configs.{name.replace('-', '_')}")
-        assert name == "nano" or f"pretrain {name}" in module.__doc__
+    presets = configs.presets("pretrain")
+    assert {"nano", "base", "large", "continue", "new-language", "ettin-1b"} <= {*presets}
+    for name, preset in presets.items():
+        config = configs.load("pretrain", name)
+        assert from_json(PretrainConfig, to_json(config)) == config == preset.config()
+        assert preset.summary.endswith(".")

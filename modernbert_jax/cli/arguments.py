@@ -1,0 +1,121 @@
+"""Words of the command line → the options of a command, checked, with its configuration."""
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import io
+import re
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NoReturn
+
+import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
+
+from modernbert_jax import configs
+from modernbert_jax.errors import UserError
+
+from .registry import Command
+
+
+def parse(name: str, command: Command, words: Sequence[str]) -> Callable[[], int | None]:
+    """The command as a function that is ready to run.
+
+    A call for help prints it and raises `SystemExit`. Raises `UserError` for wrong arguments.
+    """
+    options = command.load()
+    description = inspect.getdoc(options) or ""
+    if command.config is None:
+        return _parse(options, name, words, description).run
+    if not words or words[0].startswith("-"):
+        _explain_config(name, command.config, options, words, description)
+    config = configs.load(command.config, words[0])
+    kind = _flat(type(config), tyro.conf.AvoidSubcommands)
+    fields = [("options", _flat(options)), ("config", kind, dataclasses.field(default=config))]
+    both = dataclasses.make_dataclass("Arguments", fields)
+    parsed = _parse(both, f"{name} {words[0]}", words[1:], description)
+    return functools.partial(parsed.options.run, parsed.config)
+
+
+def _flat(kind: type, *markers: Any) -> Any:
+    """A type whose options have no prefix of their own."""
+    annotated: Any = Annotated
+    return annotated[(kind, *markers, tyro.conf.arg(name=""))]
+
+
+def _explain_config(
+    name: str, kind: configs.Kind, options: type, words: Sequence[str], description: str
+) -> NoReturn:
+    """Print help that lists the presets, and exit; or raise `UserError` if it was not asked for."""
+    presets = configs.presets(kind)
+    if not {"-h", "--help"} & {*words}:
+        raise UserError(f"{name} needs a CONFIG first: {', '.join(presets)}")
+    with contextlib.suppress(SystemExit):
+        _parse(options, f"{name} CONFIG", ["--help"], description)
+    print("\nCONFIG is a Python file with config(), a run's config.json, or one of these presets:")
+    for preset, (summary, _) in presets.items():
+        print(f"  {preset:16}{summary}")
+    print(f"\nmodernbert-jax {name} PRESET --help shows the fields of its configuration.")
+    raise SystemExit(0)
+
+
+def _parse(target: type, name: str, words: Sequence[str], description: str) -> Any:
+    """An instance of a dataclass. Raises `UserError` with what tyro complains of, in one line."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                target,
+                prog=f"modernbert-jax {name}",
+                args=list(words),
+                description=description,
+                registry=_unwrapping_registry(),
+            )
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise UserError(_one_line(complaint.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """The text of a framed complaint, without its title, and its first suggestion if any."""
+    lines = [line.strip("│ ") for line in box.splitlines()]
+    if not box.startswith("╭"):  # without Unicode the title is a line, not part of the frame
+        lines = lines[1:]
+    rules = [i for i, line in enumerate(lines) if line.startswith(("╭", "──", "---"))]
+    text = " ".join(lines[rules[0] + 1 : rules[1]])
+    if "Perhaps you meant:" in lines:
+        text += f"; did you mean {lines[lines.index('Perhaps you meant:') + 1].split()[0]}?"
+    return text
+
+
+def _unwrapping_registry() -> ConstructorRegistry:
+    """tyro's rules for dataclasses, with the help of their fields unwrapped."""
+    registry = ConstructorRegistry()
+    outer: list[Any] = []  # types whose fields are being read: the next rule is tyro's own
+
+    @registry.struct_rule
+    def rule(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if info.type in outer or not dataclasses.is_dataclass(info.type):
+            return None
+        outer.append(info.type)
+        try:
+            spec = registry.get_struct_spec(info)
+        finally:
+            outer.pop()
+        if not isinstance(spec, StructConstructorSpec):
+            return None
+        fields = (
+            dataclasses.replace(field, helptext=functools.partial(_help, field.helptext))
+            for field in spec.fields
+        )
+        return dataclasses.replace(spec, fields=tuple(fields))
+
+    return registry
+
+
+def _help(text: str | Callable[[], str | None] | None) -> str | None:
+    """The help of a field, each paragraph in one line."""
+    text = text() if callable(text) else text
+    paragraphs = re.split(r"\n\s*\n", text.strip()) if text else []
+    return "\n\n".join(" ".join(part.split()) for part in paragraphs) or None

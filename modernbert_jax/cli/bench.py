@@ -1,0 +1,124 @@
+"""The commands that measure speed: bench, bench finetune, bench kernels."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from modernbert_jax.io.files import write_json
+
+from . import devices as device_limits
+from . import output as printing
+from .launch import CpuDevices
+from .options import Flat
+
+if TYPE_CHECKING:
+    from modernbert_jax.train.finetune.config import FinetuneConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Measure speed beside a peer that does the same work in the same run."""
+
+    suites: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SUITE...")]
+    """What to measure: data, encode, train."""
+    input: tuple[str, ...] = ()
+    """Files or globs of text. Without it: the sources of Python's standard library."""
+    tokenizer: Path | None = None
+    """Directory with tokenizer.json. None trains one on the text."""
+    megabytes: float = 12.0
+    """Largest amount of text, in megabytes (10^6 bytes)."""
+    repeats: int = 3
+    """Repetitions of each side, of which the best counts."""
+    json: Path | None = None
+    """JSON file for the numbers."""
+
+    def run(self) -> None:
+        """Measure, and print a table per suite."""
+        from modernbert_jax.train import bench
+
+        options = bench.Options(
+            input=self.input,
+            tokenizer=self.tokenizer,
+            megabytes=self.megabytes,
+            repeats=self.repeats,
+        )
+        results = bench.run(self.suites, options)
+        if self.json is not None:
+            write_json(self.json, list(bench.rows(results)))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Kernels:
+    """Time every implementation of attention on this device, and recommend one."""
+
+    length: tuple[int, ...] = ()
+    """Row lengths in tokens. Without it: 512 to 8192, on a CPU to 1024."""
+    tokens: int | None = None
+    """Tokens per call. None is 16384, on a CPU 1024."""
+    heads: int = 12
+    """Attention heads of a layer."""
+    head_dim: int = 64
+    """Width of a head."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Type of the inputs. None is bfloat16, on a CPU float32."""
+    repeats: int = 7
+    """Timed calls, of which the median counts."""
+    sweep: bool = True
+    """Try block sizes of our kernels first."""
+    output: Path | None = None
+    """Tuning file to write; the environment variable MODERNBERT_JAX_TUNING passes it to other
+    commands. None prints it."""
+
+    def run(self) -> None:
+        """Measure, and print or write the recommendation."""
+        from modernbert_jax.train.bench import kernels
+
+        changes = {"lengths": self.length or None, "tokens": self.tokens, "dtype": self.dtype}
+        shape = dataclasses.replace(
+            kernels.default_shape(),
+            heads=self.heads,
+            head_dim=self.head_dim,
+            **{name: value for name, value in changes.items() if value is not None},
+        )
+        times = kernels.measure(shape, self.repeats, self.sweep, printing.print_to_stderr)
+        kernels.show(times)
+        table = kernels.recommend(times, shape)
+        if self.output is None:
+            printing.print_json(table)
+        else:
+            write_json(self.output, table)
+            print(f"{self.output}: written; use it with MODERNBERT_JAX_TUNING={self.output}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finetune:
+    """Fine-tune beside transformers' Trainer, random weights and a bag of words.
+
+    All sides have the Trainer's settings: AdamW, linear decay, gradient clipping, no dropout. They
+    are compared on the examples of --validation.
+    """
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds, one repetition for each. The bag of words has none, and one repetition."""
+    sides: tuple[str, ...] = ("ours", "random", "words", "trainer")
+    """Sides to compare."""
+    devices: Flat[CpuDevices] = dataclasses.field(default_factory=CpuDevices)
+    json: Path | None = None
+    """JSON file for the numbers."""
+
+    def run(self, config: "FinetuneConfig") -> None:
+        """Train all sides, and print their table."""
+        self.devices.expose(device_limits.for_finetuning(config))
+        from modernbert_jax.train.bench import finetune as suite
+
+        turns, metric = [], config.task.best_metric
+        for turn in suite.compare(config, self.seeds, self.sides):
+            score = f"{metric} {turn.metrics[metric]:.4f}"
+            title = f"{suite.TITLES[turn.side]}, seed {turn.seed}"
+            printing.print_to_stderr(f"{title}: {score}, {turn.seconds:.1f} s")
+            turns.append(turn)
+            if self.json is not None:
+                write_json(self.json, [dataclasses.asdict(t) for t in turns])
+        suite.show(turns, metric)

@@ -1,0 +1,80 @@
+"""The commands that fine-tune: finetune, sweep."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from modernbert_jax.train.finetune.config import FinetuneConfig
+from modernbert_jax.train.finetune.grid import Grid
+
+from . import devices, output
+from .launch import Launch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finetune:
+    """Fine-tune a model on labelled examples.
+
+    Interrupt it at any time, even with `kill -9`; the same command in the same folder resumes. Any
+    field of CONFIG can be changed by an option of its name.
+    """
+
+    profile_steps: str = ""
+    """Steps to profile, as FIRST:LAST, into profile/ in the run's folder."""
+    launch: tyro.conf.OmitArgPrefixes[Launch] = dataclasses.field(default_factory=Launch)
+
+    def run(self, config: FinetuneConfig) -> None:
+        """Train, and print the result."""
+        self.launch.join(devices.for_finetuning(config))
+
+        import jax
+
+        from modernbert_jax.train.engine.profile import Profiler
+        from modernbert_jax.train.finetune import report, training
+
+        profiled = Profiler.parse(self.profile_steps) if self.profile_steps else None
+        with output.attention_choices():
+            result = training.finetune(config, profiled)
+        if jax.process_index():
+            return
+        if result is None:
+            output.print_stopped(config.output, "finetune")
+        else:
+            print(report.text(result))
+            output.print_finished(config.output)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Fine-tune with every combination of a grid in one process, compiled once.
+
+    Writes sweep.json, sweep.txt and sweep.png into --output, and each run into runs/. The same
+    command in the same folder resumes; finished runs are not repeated.
+    """
+
+    grid: Grid = dataclasses.field(default_factory=Grid)
+    """Hyperparameters in which the runs differ. Every combination is one run."""
+    keep_models: Literal["best", "all"] = "best"
+    """Keep models and checkpoints of all runs, or only the model of the best run."""
+    launch: tyro.conf.OmitArgPrefixes[Launch] = dataclasses.field(default_factory=Launch)
+
+    def run(self, config: FinetuneConfig) -> None:
+        """Train all runs, and print their table."""
+        self.launch.join(devices.for_finetuning(config))
+
+        import jax
+
+        from modernbert_jax.train.finetune import sweep, sweep_table
+
+        table = sweep.sweep(config, self.grid, self.keep_models)
+        if jax.process_index():
+            return
+        if table is None:
+            output.print_stopped(Path(config.output), "sweep")
+            return
+        folder, export = Path(config.output), Path(table["best_run"]) / "export"
+        best = f"; the best model is in {export}" if export.is_dir() else ""
+        print(sweep_table.text(table))
+        print(f"\n{folder}: {table['runs']} runs; tables in {folder}/sweep.*{best}")

@@ -1,0 +1,22 @@
+"""Types that the options of several commands share."""
+
+from typing import Annotated, Literal, TypeVar
+
+import tyro
+
+T = TypeVar("T")
+
+Flat = Annotated[T, tyro.conf.arg(name="")]
+"""A nested dataclass whose options have no prefix of their own."""
+
+Format = Literal["hf", "jax", "flexbert", "sentence-transformers", "pylate"]
+"""Formats of checkpoints: a key of `convert.FORMATS`."""
+
+TaskKind = Literal["classification", "multilabel", "regression", "tokens", "questions", "choice"]
+"""Kinds of fine-tuning tasks: a key of `train.tasks.TASKS`."""
+
+OnError = Literal["stop", "skip"]
+"""What an unusable document does to the command."""
+
+Dtype = Literal["float32", "bfloat16"]
+"""Types of the computation."""

@@ -1,0 +1,67 @@
+"""What commands print: JSON, warnings, and how a run ended."""
+
+import contextlib
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON."""
+    print(json.dumps(value, indent=2))
+
+
+def print_to_stderr(line: str) -> None:
+    """Print a line that is not part of the command's result."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def print_skipped(skipped: Mapping[str, int]) -> None:
+    """Print how many documents were skipped, by reason."""
+    for reason, count in skipped.items():
+        print_to_stderr(f"skipped {count:,} documents: {reason}")
+
+
+def print_stopped(output: str | Path, command: str) -> None:
+    """Print that a run was stopped, and how to resume it."""
+    print(f"{output}: stopped, checkpoint saved; run the same {command} command to resume")
+
+
+def print_finished(output: str | Path) -> None:
+    """Print that a run is finished, and where its model is."""
+    print(f"{output}: finished; the model is in {Path(output) / 'export'}")
+
+
+@contextlib.contextmanager
+def warnings_in_lines() -> Iterator[None]:
+    """Print the warnings of the block at its end, one line each on stderr, without code."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        try:
+            yield
+        finally:
+            for message in dict.fromkeys(str(w.message) for w in caught):
+                print_to_stderr(f"warning: {' '.join(message.split())}")
+
+
+@contextlib.contextmanager
+def attention_choices() -> Iterator[None]:
+    """Print on stderr, in process 0, which implementation of attention each layer uses."""
+    import jax
+
+    log, handler = logging.getLogger("modernbert_jax.attention"), logging.StreamHandler()
+    before = log.level, log.propagate
+    if jax.process_index() == 0:
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False  # a handler that a library gave the root would print it twice
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before[0])
+        log.propagate = before[1]

@@ -1,0 +1,71 @@
+"""The command `pretrain`."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from . import devices as device_limits
+from . import output as printing
+from .launch import Launch
+
+if TYPE_CHECKING:
+    from modernbert_jax.train.pretrain.config import PretrainConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pretrain:
+    """Pretrain a model.
+
+    Interrupt it at any time, even with `kill -9`; the same command in the same folder resumes. Any
+    field of CONFIG can be changed by an option of its name.
+    """
+
+    dry_run: bool = False
+    """Print what the run would do, and draw its schedule; needs no data."""
+    plot: Path | None = None
+    """PNG file that --dry-run draws. None is plan.png in the run's folder."""
+    json: bool = False
+    """Print the dry run as JSON."""
+    hardware: str = "h100"
+    """Accelerator for which --dry-run estimates hours: h100, a100, v5e, v5p, v6e, ..."""
+    devices: int = 8
+    """Number of these accelerators."""
+    mfu: float = 0.4
+    """Share of their peak FLOP/s that the model uses, from 0 to 1."""
+    profile_steps: str = ""
+    """Steps to profile, as FIRST:LAST, into profile/ in the run's folder."""
+    launch: tyro.conf.OmitArgPrefixes[Launch] = dataclasses.field(default_factory=Launch)
+
+    def run(self, config: "PretrainConfig") -> None:
+        """Train, or print the dry run."""
+        if self.dry_run:
+            self._plan(config)
+            return
+        self.launch.join(device_limits.for_pretraining(config))
+
+        import jax
+
+        from modernbert_jax.train.engine.profile import Profiler
+        from modernbert_jax.train.pretrain.run import pretrain
+
+        profiled = Profiler.parse(self.profile_steps) if self.profile_steps else None
+        with printing.attention_choices():
+            finished = pretrain(config, profiled)
+        if jax.process_index() == 0:
+            if finished:
+                printing.print_finished(config.output)
+            else:
+                printing.print_stopped(config.output, "pretrain")
+
+    def _plan(self, config: "PretrainConfig") -> None:
+        from modernbert_jax.train.engine.run_folder import PLAN
+        from modernbert_jax.train.pretrain import dry_run
+
+        facts = dry_run.plan(config, self.hardware, self.devices, self.mfu)
+        picture = dry_run.draw(config, self.plot or Path(config.output) / PLAN)
+        if self.json:
+            printing.print_json(facts | {"plot": str(picture)})
+        else:
+            print(f"{dry_run.text(config, facts)}\nschedule drawn in {picture}")

@@ -1,0 +1,58 @@
+"""Arguments: configurations from presets and files, and help that is laid out for a user."""
+
+import re
+
+import pytest
+from program import refused, run
+
+from modernbert_jax.cli import arguments, registry
+from modernbert_jax.cli.launch import Launch
+from modernbert_jax.cli.pretrain import Pretrain
+
+
+@pytest.fixture
+def pretrained(monkeypatch):
+    """What `pretrain` is run with: its options and its configuration."""
+    calls = []
+    monkeypatch.setattr(Pretrain, "run", lambda options, config: calls.append((options, config)))
+    return calls
+
+
+def call(name, *words):
+    assert arguments.parse(name, registry.COMMANDS[name], words)() is None
+
+
+def test_options_fields_and_launch_are_passed_flat(pretrained):
+    several = ("--coordinator", "host:1", "--processes", "2", "--process", "1")
+    changes = ("--stages.0.tokens", "204800", "--model.num-hidden-layers", "7", "--seed", "3")
+    call("pretrain", "nano", "--mfu", "0.5", *changes, *several)
+    ((options, config),) = pretrained
+    assert options == Pretrain(mfu=0.5, launch=Launch(coordinator="host:1", processes=2, process=1))
+    assert (config.stages[0].tokens, config.model.num_hidden_layers, config.seed) == (204800, 7, 3)
+
+
+def test_a_configuration_comes_from_a_file(pretrained, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("from modernbert_jax.configs import nano\nconfig = nano.config\n")
+    call("pretrain", str(file), "--output", "here")
+    assert pretrained[0][1].output == "here"
+
+
+@pytest.mark.parametrize(("command", "preset"), [("pretrain", "nano"), ("finetune", "rte")])
+def test_help_without_config_lists_the_presets(capsys, command, preset):
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0 and re.search(rf"^  {preset} +\w", out, re.MULTILINE)
+    assert "--cpu-devices" in out and "--mesh.data" not in out
+    code, out, _ = run(capsys, command, preset, "--help")
+    assert code == 0 and "--mesh.data" in out and f"modernbert-jax {command} {preset}" in out
+
+
+def test_help_is_wrapped_by_the_terminal_alone(capsys):
+    _, out, _ = run(capsys, "prepare", "--help")
+    text = " ".join(line.strip("│ ") for line in out.splitlines())
+    assert "MDS folders of text or token ids. (default: )" in text
+
+
+def test_complaints_are_one_line_without_unicode(capsys, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    assert "--tolerance" in refused(capsys, "verify", "a", "b", "--tolerance", "x")
