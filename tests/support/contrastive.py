@@ -49,7 +49,8 @@ class Contrastive(engine.Objective):
     def batch(self, step):
         rng = np.random.default_rng((self.seed, step))
         lengths = rng.integers(2, 8, (self.rows, DOCUMENTS))
-        ids = [rng.integers(4, self.config.vocab_size, n.sum()) for n in lengths]
+        words = rng.integers(4, self.config.vocab_size, (self.rows, DOCUMENTS // 2)).repeat(2, 1)
+        ids = [np.repeat(w, n) for w, n in zip(words, lengths, strict=True)]  # a pair, one word
         return packing.Rows(*packing.layout(ids, lengths.tolist(), 64, 0))
 
     def microbatches(self, batch, key):

@@ -153,7 +153,7 @@ def test_a_finished_run_is_not_repeated(whole, place, session):
 
 
 def test_another_configuration_in_the_folder_is_refused(whole, place, session):
-    with pytest.raises(UserError, match=r"epochs: 3 -> 4"):
+    with pytest.raises(UserError, match=r"epochs: 3.0 -> 4"):
         training.train(session, configured(place, "classification", epochs=4))
 
 
