@@ -19,7 +19,7 @@ _COMMON = {
 }
 """Twelve updates."""
 
-_PAIR = {"task.columns": "premise claim"}
+_PAIR = {"task.columns": "premise hypothesis"}
 _SCORE = {"task.columns": "a b", "task.label-column": "score"}
 _WINDOWS = {"task.max-length": 32, "task.stride": 8}
 
@@ -177,6 +177,7 @@ def _intermediate(program: Program) -> dict[str, Any]:
     """A recipe that starts from the model of another recipe, which is run before."""
     options = {
         **_PAIR,
+        "task.labels": "entailment neutral",
         "runtime.dtype": "float32",
         "intermediate.train": "labelled/pairs-train.jsonl",
         "intermediate.validation": "labelled/pairs-validation.jsonl",

@@ -75,7 +75,8 @@ def _classification(rng: np.random.Generator) -> Record:
 def _pairs(rng: np.random.Generator) -> Record:
     labels = rng.integers(2, size=2)
     a, b = (" ".join(_words(rng, (FIRST, SECOND)[i], 3, 12)) for i in labels)
-    return {"premise": a, "claim": b, "label": "same" if labels[0] == labels[1] else "other"}
+    label = "entailment" if labels[0] == labels[1] else "neutral"
+    return {"premise": a, "hypothesis": b, "label": label}
 
 
 def _multilabel(rng: np.random.Generator) -> Record:
