@@ -6,7 +6,7 @@ PIP = -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
 .PHONY: quickstart test test-slow test-kernels lint format parity parity5 parity4 aot plans bench bench-kernels \
-	goldens clean
+	goldens record clean
 
 quickstart: .venv/installed
 	.venv/bin/modernbert-jax quickstart
@@ -65,6 +65,14 @@ goldens: .venv-parity/installed
 	.venv-parity/bin/python tests/goldens/make.py
 	.venv-parity/bin/python tests/goldens/make_models.py
 	.venv-parity/bin/python tests/goldens/make_torch.py
+
+# Records what the program computes on this machine, bit for bit: make record OUTPUT=before, and with
+# another tree's PROGRAM=../other/.venv/bin/modernbert-jax OUTPUT=after. Then compare the two:
+# .venv/bin/python tests/recordings/record.py compare before after
+PROGRAM ?= .venv/bin/modernbert-jax
+OUTPUT ?= recording
+record: .venv/test
+	.venv/bin/python tests/recordings/record.py --program $(PROGRAM) --output $(OUTPUT)
 
 clean:
 	rm -rf .venv .venv-* build *.egg-info .hypothesis .pytest_cache .ruff_cache
