@@ -136,7 +136,10 @@ def _own_config(
     """What this library wrote beside; None where the research configuration says otherwise."""
     raw = plain.value(plain.at(own, "config"))
     try:
-        found, layout = hf_config.read(raw), Layout(**plain.value(plain.at(own, "layout")))
+        found, layout = (
+            ModernBertConfig.from_hf(raw),
+            Layout(**plain.value(plain.at(own, "layout"))),
+        )
     except (TypeError, UserError) as error:
         raise UserError(f"state.integrations.{_OWN}: damaged ({error})") from None
     if flexbert_config.write(found, head, {}) != flexbert_config.write(config, head, {}):

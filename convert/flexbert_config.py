@@ -7,8 +7,8 @@ cannot follow is refused; one that changes nothing that is computed is kept besi
 from collections.abc import Mapping
 from typing import Any
 
-from modernbert_jax import hf_config
-from modernbert_jax.config import FULL, SLIDING, ModernBertConfig
+from modernbert_jax.architecture import FULL, SLIDING
+from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError
 
 from . import flexbert_switches as switches
@@ -116,7 +116,7 @@ def read(content: Mapping[str, Any], head: str, **more: Any) -> ModernBertConfig
     for name, key in (("hidden_activation", "hidden_act"), ("classifier_activation", None)):
         found[name] = switches.ACTIVATIONS[get(key) if key else found[name]]
     found |= {f"norm_{k}": v for k, v in switches.norm_arguments(content).items()}
-    return hf_config.read({**found, **_attention(get), **more})
+    return ModernBertConfig.from_hf({**found, **_attention(get), **more})
 
 
 def write(config: ModernBertConfig, head: str, known: Mapping[str, Any]) -> dict[str, Any]:

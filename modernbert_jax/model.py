@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from modernbert_jax.architecture import LayerKind, block_name
 from modernbert_jax.attention import KeyRanges, attention, key_ranges
-from modernbert_jax.config import LayerKind, ModernBertConfig, Runtime, block_name
+from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.initializers import Role, truncated_normal
 from modernbert_jax.residual import stream
 from modernbert_jax.rope import RopeTable, rope_table

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modernbert_jax.config import RopeScaling
+from modernbert_jax.architecture import RopeScaling
 
 
 class RopeTable(NamedTuple):

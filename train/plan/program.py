@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from modernbert_jax import attention
-from modernbert_jax.config import FULL, SLIDING
+from modernbert_jax.architecture import FULL, SLIDING
 from modernbert_jax.packing import Rows
 from modernbert_jax.sharding import rows_sharding
 
