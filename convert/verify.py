@@ -10,10 +10,9 @@ import jax
 import numpy as np
 
 from modernbert_jax import packing
-from modernbert_jax.config import ModernBertConfig
-from modernbert_jax.heads import Classifier, MaskedLM
-from modernbert_jax.model import Encoder
-from modernbert_jax.pipeline import Pipeline
+from modernbert_jax.config import ModernBertConfig, Runtime
+from modernbert_jax.heads import HEADS
+from modernbert_jax.pipeline import Embedder, Pipeline, embedder_params
 
 from . import names
 from .checkpoint import Checkpoint
@@ -161,13 +160,10 @@ def _program(config: ModernBertConfig, head: str, labels: int, steps: tuple) -> 
 
     def run(params, rows):
         if head == "none":
-            encoder = params.get("encoder", params)
-            hidden = Encoder(config).apply({"params": encoder}, *rows)
-            behind = Pipeline(kind="embedding", steps=steps)
-            return hidden, behind(hidden, rows.segment_ids, 3, params) if steps else None
-        language_model = head in names.LANGUAGE_MODELS
-        module = MaskedLM(config) if language_model else Classifier(config, labels=labels)
-        model = module.bind({"params": params})
+            model = Embedder(config, steps=steps).bind({"params": embedder_params(params)})
+            hidden = model.encoder(*rows)
+            return hidden, model.vectors(hidden, rows.segment_ids, 3) if steps else None
+        model = HEADS[head].build(config, Runtime(), labels).bind({"params": params})
         hidden = model.hidden(*rows)
         return hidden, model.logits(hidden)
 

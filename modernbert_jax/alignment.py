@@ -123,7 +123,7 @@ def _spaced(tokenizer: Tokenizer) -> tuple[tokenizers.Tokenizer, str]:
     return backend, ""
 
 
-def _inside(pre_tokenizer: Any) -> list[dict[str, Any]]:
+def _inside(pre_tokenizer: Any) -> list[Any]:
     """A pre-tokenizer, or those that a sequence of them holds."""
     if not isinstance(pre_tokenizer, Mapping):
         return []

@@ -20,6 +20,9 @@ _TRIES = 64
 """Lengths tried for the first of three."""
 
 
+TokenIds = Sequence[int] | np.ndarray
+
+
 class Rows(NamedTuple):
     """Packed rows, int32 [B, T] each: the inputs of the model."""
 
@@ -39,15 +42,15 @@ def pack(lengths: Sequence[int], capacity: int, seed: int | Sequence[int] = 0) -
     Raises:
         UserError: a length below 1 or above the capacity, naming the document's index.
     """
-    lengths = np.asarray(lengths, dtype=np.int64)
-    wrong = np.flatnonzero((lengths < 1) | (lengths > capacity))
+    sizes = np.asarray(lengths, dtype=np.int64)
+    wrong = np.flatnonzero((sizes < 1) | (sizes > capacity))
     if wrong.size:
         raise UserError(
-            f"document {wrong[0]} has {lengths[wrong[0]]} tokens; a row takes 1 to {capacity}"
+            f"document {wrong[0]} has {sizes[wrong[0]]} tokens; a row takes 1 to {capacity}"
         )
     left = collections.defaultdict(list)  # length -> documents of it, the first one last
-    for index in range(len(lengths) - 1, -1, -1):
-        left[int(lengths[index])].append(index)
+    for index in range(len(sizes) - 1, -1, -1):
+        left[int(sizes[index])].append(index)
     # Sets of lengths as bits: bit n of `have`, and bit capacity - n of `mirrored`. Shifted against
     # one another, they show every pair that fills a room at once.
     have = sum(1 << n for n in left)
@@ -94,11 +97,11 @@ def pack(lengths: Sequence[int], capacity: int, seed: int | Sequence[int] = 0) -
 
 
 def rows_from(
-    documents: Sequence[Sequence[int]], rows: Sequence[Sequence[int]], length: int, pad_id: int = 0
+    documents: Sequence[TokenIds], rows: Sequence[Sequence[int]], length: int, pad_id: int = 0
 ) -> Rows:
-    """Lays out documents (token ids) in rows of `length` tokens, as `pack` assigned them."""
+    """Lay out documents of token ids in rows of `length` tokens, as `pack` assigned them."""
     return layout(
-        [np.concatenate([documents[i] for i in row]) if row else [] for row in rows],
+        [np.concatenate([documents[i] for i in row]) if row else () for row in rows],
         [[len(documents[i]) for i in row] for row in rows],
         length,
         pad_id,
@@ -106,13 +109,13 @@ def rows_from(
 
 
 def layout(
-    tokens: Sequence[Sequence[int]], lengths: Sequence[Sequence[int]], length: int, pad_id: int = 0
+    tokens: Sequence[TokenIds], lengths: Sequence[Sequence[int]], length: int, pad_id: int = 0
 ) -> Rows:
-    """Rows from each row's tokens on end, and the lengths of the documents that they make up."""
+    """Rows from the joined tokens of each, and the lengths of the documents in them."""
     packed = Rows(*(np.zeros((len(tokens), length), np.int32) for _ in Rows._fields))
     packed.token_ids.fill(pad_id)
-    for b, (ids, sizes) in enumerate(zip(tokens, lengths, strict=True)):
-        sizes = np.asarray(sizes, np.int64)
+    for b, (ids, of_row) in enumerate(zip(tokens, lengths, strict=True)):
+        sizes = np.asarray(of_row, np.int64)
         used = int(sizes.sum())
         starts = np.cumsum(sizes) - sizes
         packed.token_ids[b, :used] = ids

@@ -93,7 +93,7 @@ class ShardingRules:
         used = [axis for some in axes for axis in some]
         if len(used) != len(set(used)):
             raise ValueError(f"dimensions {kinds} lie on the same mesh axis twice: {used}")
-        return P(*(some[0] if len(some) == 1 else some or None for some in axes))
+        return P(*(_untuple(some) for some in axes))
 
 
 RULES = ShardingRules()
@@ -114,6 +114,8 @@ PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"decoder/bias", ("vocab",)),
     (r"classifier/kernel", ("embed", None)),
     (r"classifier/bias", (None,)),
+    (r"dense_\d+/(linear|residual)/kernel", ("embed", None)),
+    (r"dense_\d+/linear/bias", (None,)),
 )
 """Endings of parameter paths, and the kinds of their dimensions. Each path matches one row."""
 
@@ -164,6 +166,22 @@ def rows_sharding(mesh: Mesh) -> NamedSharding:
 def row_pieces(sizes: Mapping[str, int]) -> int:
     """Into how many pieces a mesh of these axis sizes cuts the rows of a batch."""
     return math.prod(sizes[axis] for axis in ROW_AXES)
+
+
+def check_mesh(mesh: Mesh, heads: int) -> tuple[int, int]:
+    """Numbers of devices among which a mesh divides rows, and tokens of a row.
+
+    Raises:
+        UserError: the mesh does not divide the attention heads evenly.
+    """
+    sizes = mesh.shape
+    tensor = math.prod(sizes[axis] for axis in RULES.heads)
+    if heads % tensor:
+        raise UserError(
+            f"{heads} attention heads cannot be divided among {tensor} devices (mesh.tensor);"
+            " change it"
+        )
+    return row_pieces(sizes), math.prod(sizes[axis] for axis in RULES.tokens)
 
 
 def free_axes() -> dict[str, int]:
@@ -239,6 +257,10 @@ def over_rows(function: Callable[..., Any]) -> Callable[..., Any]:
         )(params, *arrays)
 
     return call
+
+
+def _untuple(axes: tuple[str, ...]) -> str | tuple[str, ...] | None:
+    return axes[0] if len(axes) == 1 else axes or None
 
 
 def _tuple(axes: str | tuple[str, ...] | None) -> tuple[str, ...]:

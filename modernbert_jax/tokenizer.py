@@ -115,8 +115,8 @@ class Tokenizer:
         """Text of the ids."""
         return self.backend.decode(list(ids), skip_special_tokens=skip_special)
 
-    def token(self, token_id: int) -> str:
-        """The vocabulary's spelling of an id."""
+    def token(self, token_id: int) -> str | None:
+        """The vocabulary's spelling of an id, or None."""
         return self.backend.id_to_token(token_id)
 
     @cached_property

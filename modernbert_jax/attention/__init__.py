@@ -9,7 +9,14 @@ from typing import NamedTuple
 import jax
 
 from modernbert_jax.attention import context
-from modernbert_jax.attention.choice import IMPLEMENTATIONS, Call, Choice, check_name, choose
+from modernbert_jax.attention.choice import (
+    IMPLEMENTATIONS,
+    Call,
+    Choice,
+    check_name,
+    choose,
+    has_forward_mode,
+)
 from modernbert_jax.attention.choice import module_of as _module_of
 from modernbert_jax.attention.platform import capability, device
 from modernbert_jax.attention.ranges import KeyRanges, key_ranges
@@ -25,6 +32,7 @@ __all__ = [
     "check_name",
     "choose",
     "decide",
+    "has_forward_mode",
     "key_ranges",
 ]
 

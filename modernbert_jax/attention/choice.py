@@ -18,7 +18,11 @@ IMPLEMENTATIONS: dict[str, str] = {
     "pallas_tpu": "our TPU kernels: one for sliding windows, one for whole documents",
     "pallas_triton": "our GPU kernel over the key blocks in range",
 }
-"""Name to what it is; the module of the same name computes it."""
+"""Names of implementations, each with a summary; the module of the same name computes it."""
+
+FORWARD_MODE = ("dense", "two_block")
+"""Implementations with forward-mode and higher derivatives. The others, and "auto" which may choose
+any of them, have first-order reverse-mode derivatives only."""
 
 PREFERENCE = {
     "cpu": ("xla_range",),
@@ -82,6 +86,11 @@ def check_name(name: str) -> None:
         raise UserError(f"attention is {name!r}; {did_you_mean(name, ['auto', *IMPLEMENTATIONS])}")
 
 
+def has_forward_mode(name: str) -> bool:
+    """Whether "auto" or an implementation has forward-mode and higher derivatives."""
+    return name in FORWARD_MODE
+
+
 def refusal(name: str, call: Call) -> str | None:
     """Why an implementation cannot compute a call, be it that this jax does not have its parts."""
     try:
@@ -122,7 +131,7 @@ def _automatic(call: Call, tuned: tuning.Entry) -> tuple[str, str]:
             near = did_you_mean(tuned.implementation, IMPLEMENTATIONS)
             raise UserError(f"{_source(call)}: no implementation {tuned.implementation!r}; {near}")
         names, first = (tuned.implementation, *names), "tuned"
-    refused = {}
+    refused: dict[str, str] = {}
     for name in dict.fromkeys(names):
         reason = refusal(name, call)
         if not reason:

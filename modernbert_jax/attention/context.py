@@ -75,10 +75,13 @@ def _with_halo(x: jax.Array, halo: int) -> jax.Array:
 
 def piece_of(ranges: KeyRanges, offset: jax.Array, piece: int) -> KeyRanges:
     """The relation of the `piece` queries from `offset` on, counted from there, with all keys."""
-    own = (lax.dynamic_slice_in_dim(x, offset, piece, axis=1) for x in (ranges.first, ranges.last))
+    first, last = (
+        lax.dynamic_slice_in_dim(x, offset, piece, axis=1) for x in (ranges.first, ranges.last)
+    )
     by_key = ranges.transposed
     return KeyRanges.of(
-        *own,
+        first,
+        last,
         KeyRanges.of(
             jnp.maximum(by_key.first - offset, 0), jnp.minimum(by_key.last - offset, piece - 1)
         ),

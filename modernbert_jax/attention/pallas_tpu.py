@@ -75,9 +75,9 @@ def attention(
     head_dim, own = q.shape[3], q.shape[1] == k.shape[1]
     q_, k_, v_ = (padded(x.reshape(*x.shape[:2], -1)) for x in (q, k, v))
     bounds = jnp.stack([padded(ranges.first, 1), padded(ranges.last, 0)], axis=1)
-    if own and _is_local(window):
-        options = head_dim, halo_of(window), divisor(q_.shape[1], block), interpreted()
-        out = local_attention(q_, k_, v_, bounds, *options)
+    if own and window is not None and _is_local(window):
+        size = divisor(q_.shape[1], block)
+        out = local_attention(q_, k_, v_, bounds, head_dim, halo_of(window), size, interpreted())
     else:
         rows, queries, keys = len(q), q_.shape[1], k_.shape[1]
         # The interpreter has the memory of no TPU.
@@ -88,8 +88,9 @@ def attention(
         bounds = bounds.reshape(rows, 2, queries // step, step).swapaxes(1, 2)
         by_queries = _visits(ranges, sizes.queries, step, queries)
         by_keys = _visits(ranges.transposed, sizes.keys, step, keys)
-        options = head_dim, sizes, interpreted()
-        out = global_attention(q_, k_, v_, bounds, by_queries, by_keys, *options)
+        out = global_attention(
+            q_, k_, v_, bounds, by_queries, by_keys, head_dim, sizes, interpreted()
+        )
     return out[:, : q.shape[1]].reshape(q.shape)
 
 
@@ -97,7 +98,7 @@ def _visits(ranges: KeyRanges, block: int, step: int, length: int) -> Visits:
     """For every block of `length` tokens, of which the ranges may not cover the last."""
     blocks = ranges.blocks(block, step)
     more = ((0, 0), (0, length // block - blocks.start.shape[1]))
-    return Visits(*(jnp.pad(x, more).reshape(-1) for x in (blocks.start, blocks.count)))
+    return Visits(*(jnp.pad(x, more).reshape(-1) for x in (blocks.start, blocks.number)))
 
 
 def rotate(x: jax.Array, table: RopeTable) -> jax.Array:

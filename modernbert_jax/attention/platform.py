@@ -19,11 +19,14 @@ def capability() -> tuple[int, int] | None:
     """Compute capability of jax's default device, if it is what is compiled for and has one."""
     if jax.sharding.get_abstract_mesh().abstract_device is not None:
         return None
-    found = getattr(jax.devices()[0], "compute_capability", None)
-    return tuple(int(n) for n in str(found).split(".")) if found else None
+    version = getattr(jax.devices()[0], "compute_capability", None)
+    if not version:
+        return None
+    major, minor = str(version).split(".")
+    return int(major), int(minor)
 
 
-def precision(dtype) -> jax.lax.Precision | None:
+def precision(dtype: jax.typing.DTypeLike) -> jax.lax.Precision | None:
     """For products of attention: float32 stays float32, where accelerators would round operands.
 
     By default TPUs round them to bfloat16 and GPUs to ten bits.

@@ -28,7 +28,7 @@ class Blocks(NamedTuple):
     """
 
     start: jax.Array
-    count: jax.Array
+    number: jax.Array
     full_first: jax.Array
     full_last: jax.Array
 
@@ -112,7 +112,7 @@ class KeyRanges(NamedTuple):
         start = jnp.minimum(start, stop)
         return Blocks(
             start=start,
-            count=stop - start,
+            number=stop - start,
             full_first=merge(e.highest_first, _NEVER, jnp.max),
             full_last=merge(e.lowest_last, -1, jnp.min),
         )

@@ -67,10 +67,10 @@ def attention(
     block_kv = divisor(padded, block_kv or BLOCK_KV["full" if window is None else "sliding"])
     q = (q.astype(jnp.float32) * head_dim**-0.5).astype(q.dtype)
     run = functools.partial(_row, window=window, block_q=block_q, block_kv=block_kv)
-    heads_first = (jnp.pad(x, ((0, 0), (0, pad), (0, 0), (0, 0))).swapaxes(1, 2) for x in (q, k, v))
+    q, k, v = (jnp.pad(x, ((0, 0), (0, pad), (0, 0), (0, 0))).swapaxes(1, 2) for x in (q, k, v))
     seen = _self_at_least(ranges, pad)
     visits = seen.blocks(block_q, block_kv), seen.blocks(block_kv, block_q)
-    out = jax.vmap(run)(*heads_first, _segments(seen), *((x.start, x.count) for x in visits))
+    out = jax.vmap(run)(q, k, v, _segments(seen), *((x.start, x.number) for x in visits))
     out = out.swapaxes(1, 2)[:, :length]
     return jnp.where(ranges.empty[..., None, None], 0, out)
 

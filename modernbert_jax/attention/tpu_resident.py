@@ -33,7 +33,7 @@ class Visits(NamedTuple):
     """Steps that each block visits, `count` of them from `start` on: int32 [B * blocks] each."""
 
     start: jax.Array
-    count: jax.Array
+    number: jax.Array
 
 
 def vmem_bytes(queries: int, keys: int, dtype: jnp.dtype, buffers: int) -> int:

@@ -113,7 +113,7 @@ def _spans(ranges: KeyRanges, size: int) -> _Spans:
     last = jnp.pad(ranges.last, ((0, 0), (0, tail)), constant_values=0)
     blocks = ranges.blocks(size, 1)
     whole = ((0, 0), (0, first.shape[1] // size - blocks.start.shape[1]))
-    start, stop = (jnp.pad(x, whole) for x in (blocks.start, blocks.start + blocks.count))
+    start, stop = (jnp.pad(x, whole) for x in (blocks.start, blocks.start + blocks.number))
     return _Spans(first, last, start, stop)
 
 

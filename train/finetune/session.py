@@ -20,7 +20,7 @@ from . import batches, infer, objectives, shapes, start
 from .batches import Batch, TrainingBatches
 from .config import FinetuneConfig
 from .data import Data, class_weights
-from .infer import Said
+from .infer import Predictions
 from .objectives import Objective
 from .shapes import Shape
 from .start import Start
@@ -56,7 +56,7 @@ class Predictor:
 
     def __call__(
         self, trained: Any, fixed: Any, examples: Sequence[Example], keep: bool = False
-    ) -> Said:
+    ) -> Predictions:
         """What the model says; `keep` holds the packed examples for the next time."""
         of = self._learner.objective
         packed = self._kept.get(id(examples)) or (
