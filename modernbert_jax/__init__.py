@@ -5,7 +5,7 @@ import pkgutil
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.errors import UserError
@@ -39,7 +39,7 @@ def _submodules() -> set[str]:
     return {module.name for module in pkgutil.iter_modules(__path__)} - {__name__}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str):
     """Import `ModernBert` or a submodule on first access."""
     if name == "ModernBert":
         from modernbert_jax.pretrained import ModernBert

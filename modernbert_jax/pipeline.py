@@ -214,12 +214,18 @@ class Embedder(nn.Module):
             if isinstance(step, Dense):
                 x = next(projections)(x)
             elif isinstance(step, Normalize) and normalize:
-                x /= jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)  # PyTorch's
+                x /= _lengths(x)
             elif isinstance(step, Pooling):
                 left_out = 0 if step.include_prompt else skip
                 pooled = [pool(x, segment_ids, segments, mode, left_out) for mode in step.modes]
                 x = jnp.concatenate(pooled, axis=-1)
         return x
+
+
+def _lengths(x: jax.Array) -> jax.Array:
+    """Lengths of vectors [..., E]: [..., 1]; 1 for zero vectors, whose norm has no gradient."""
+    squares = (x * x).sum(-1, keepdims=True)
+    return jnp.maximum(jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 1e-12)  # as PyTorch
 
 
 def embedder_params(params: Mapping[str, Any]) -> Mapping[str, Any]:
