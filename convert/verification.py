@@ -7,14 +7,19 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from modernbert_jax import packing
-from modernbert_jax.config import ModernBertConfig
-from modernbert_jax.heads import Classifier, MaskedLM
-from modernbert_jax.model import Encoder
-from modernbert_jax.pipeline import Dense, Normalize, Pipeline, Pooling
+from modernbert_jax.config import ModernBertConfig, Runtime
+from modernbert_jax.heads import HEADS
+from modernbert_jax.pipeline import (
+    Dense,
+    Embedder,
+    Normalize,
+    Pipeline,
+    Pooling,
+    embedder_params,
+)
 
 from . import formats, names
 from .checkpoint import Checkpoint
@@ -161,14 +166,10 @@ def _program(
 
     def run(params: names.Params, rows: packing.Rows) -> tuple[Any, Any]:
         if head == "none":
-            encoder = params.get("encoder", params)
-            hidden: Any = Encoder(config).apply({"params": encoder}, *rows)
-            modules = Pipeline(kind="embedding", steps=steps)
-            segment_ids = jnp.asarray(rows.segment_ids)
-            return hidden, modules(hidden, segment_ids, 3, params) if steps else None
-        language_model = head in names.LANGUAGE_MODELS
-        module = MaskedLM(config) if language_model else Classifier(config, labels=labels)
-        model = module.bind({"params": params})
+            model: Any = Embedder(config, steps=steps).bind({"params": embedder_params(params)})
+            hidden = model.encoder(*rows)
+            return hidden, model.vectors(hidden, rows.segment_ids, 3) if steps else None
+        model = HEADS[head].build(config, Runtime(), labels).bind({"params": params})
         hidden = model.hidden(*rows)
         return hidden, model.logits(hidden)
 

@@ -17,14 +17,14 @@ __all__ = ["ModernBert", "ModernBertConfig", "Runtime", "UserError", "__version_
 
 
 def _checkout() -> Path | None:
-    """The root of the checkout that this package is imported from; None where it is installed."""
+    """Root of the checkout from which this package is imported; None where it is installed."""
     root = Path(__file__).resolve().parents[1]
     return root if (root / "pyproject.toml").is_file() and (root / "train").is_dir() else None
 
 
 _root = _checkout()
 if _root is not None:
-    # In a checkout convert/, train/ and configs/ stand beside this package, not inside it.
+    # In a checkout convert/, train/ and configs/ are beside this package, not inside it.
     __path__ = [*__path__, str(_root)]
 try:
     __version__ = version("modernbert-jax")
@@ -40,7 +40,7 @@ def _submodules() -> set[str]:
 
 
 def __getattr__(name: str):
-    """Import `ModernBert` or a submodule when it is first asked for."""
+    """Import `ModernBert` or a submodule on first access."""
     if name == "ModernBert":
         from modernbert_jax.pretrained import ModernBert
 

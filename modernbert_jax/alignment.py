@@ -1,8 +1,7 @@
-"""From tokens back to the words and characters that they came from.
+"""Alignment of tokens with the words and characters of their text.
 
-Byte-level tokenizers write the space before a word into its first token. Words that were split
-beforehand have lost it, and without it every one of them looks like the beginning of a text. So it
-is put back, as transformers does with `add_prefix_space=True`.
+Byte-level tokenizers include the space before a word in its first token. Words of texts that are
+already split lack it, so that it is added, as transformers does with `add_prefix_space=True`.
 """
 
 import functools
@@ -18,44 +17,44 @@ from modernbert_jax.tokenizer import Tokenizer
 
 
 class Pieces(NamedTuple):
-    """A text's tokens, without special ones around them."""
+    """Tokens of a text, without special ones."""
 
     ids: np.ndarray
     """int32 [tokens]."""
     words: np.ndarray
-    """int32 [tokens]: the word that a token is a piece of, never decreasing; -1 is none."""
+    """Number of each token's word, int32 [tokens], not decreasing; -1 is none."""
 
 
 class Window(NamedTuple):
-    """A stretch of the second text of a pair in the template, behind all of the first one."""
+    """A pair in its template: all of the first text, and a part of the second one."""
 
     ids: np.ndarray
     """int32 [tokens]."""
     spans: np.ndarray
-    """int32 [tokens, 2]: first character in the second text and the one behind the last; -1 for
-    tokens of the first text and of the template."""
+    """First character of each token in the second text and the one after its last, int32
+    [tokens, 2]; -1 for tokens of the first text and of the template."""
 
 
 def words(tokenizer: Tokenizer, texts: Sequence[Sequence[str]]) -> list[Pieces]:
-    """Tokens of texts that are given as words. An empty word has none."""
+    """Tokens of texts that are split into words; an empty word has none."""
     backend, prefix = _spaced(tokenizer)
-    given = [[prefix + w if w and not w[0].isspace() else w for w in text] for text in texts]
-    found = backend.encode_batch(given, is_pretokenized=True, add_special_tokens=False)
-    return [Pieces(np.array(e.ids, np.int32), _numbers(e.word_ids)) for e in found]
+    spaced = [[prefix + w if w and not w[0].isspace() else w for w in text] for text in texts]
+    encodings = backend.encode_batch(spaced, is_pretokenized=True, add_special_tokens=False)
+    return [Pieces(np.array(e.ids, np.int32), _numbers(e.word_ids)) for e in encodings]
 
 
 def pieces(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[Pieces, np.ndarray]]:
-    """Tokens of texts as they are, with the words that the tokenizer splits them into.
+    """Tokens of texts, with the words into which the tokenizer splits them.
 
     Returns:
-        The pieces and, int32 [words, 2], the characters of each word, without space around it.
+        The pieces, and the characters of each word without surrounding space, int32 [words, 2].
     """
-    found = []
+    results = []
     encoded = tokenizer.backend.encode_batch(list(texts), add_special_tokens=False)
     for text, e in zip(texts, encoded, strict=True):
         spans = np.array([_trimmed(text, *span) for span in e.offsets], np.int32).reshape(-1, 2)
         numbers, inside = _numbers(e.word_ids), spans[:, 0] < spans[:, 1]
-        # Numbered anew: what is only space is no word, and no piece of one.
+        # Renumber words: pieces that are only space belong to no word.
         old, new = np.unique(numbers[inside], return_inverse=True)
         numbers = np.full(len(numbers), -1, np.int32)
         numbers[inside] = new
@@ -63,18 +62,18 @@ def pieces(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[Pieces, np.
         for word in range(len(old)):
             own = spans[inside][new == word]
             borders[word] = own[:, 0].min(), own[:, 1].max()
-        found.append((Pieces(np.array(e.ids, np.int32), numbers), borders))
-    return found
+        results.append((Pieces(np.array(e.ids, np.int32), numbers), borders))
+    return results
 
 
 def windows(
     tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], max_length: int, stride: int
 ) -> Iterator[list[Window]]:
-    """Pairs in the template; over `max_length` the second text goes into several windows.
+    """Pairs in the template; over `max_length` the second text is divided into several windows.
 
-    Each window has all of the first text, and begins with the last `stride` tokens of the second
-    one in the window before. They are those of transformers' `truncation="only_second"`. There are
-    none where the first text leaves no room for more than `stride` tokens of the second one.
+    Each window has all of the first text, and begins with the last `stride` tokens of the previous
+    window. They are those of transformers' `truncation="only_second"`. A pair has no windows where
+    the first text leaves room for at most `stride` tokens.
     """
     sides = (
         tokenizer.backend.encode_batch([pair[k] for pair in pairs], add_special_tokens=False)
@@ -88,18 +87,18 @@ def windows(
             continue
         second.truncate(max(room, 0), stride=stride)
         whole = tokenizer.backend.post_process(first, second)
-        found = []
+        results = []
         for encoding in (whole, *whole.overflowing):
             ours = np.array([s == 1 for s in encoding.sequence_ids])
             spans = np.array(encoding.offsets, np.int32).reshape(-1, 2)
-            found.append(
+            results.append(
                 Window(np.array(encoding.ids, np.int32), np.where(ours[:, None], spans, -1))
             )
-        yield found
+        yield results
 
 
 def around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """The ids that the template has before and behind a text."""
+    """Ids of the template before and after a text. Raises `UserError` for unusual templates."""
     backend = tokenizer.backend
     whole, alone = backend.encode("a").ids, backend.encode("a", add_special_tokens=False).ids
     for start in range(len(whole) - len(alone) + 1):
@@ -110,7 +109,7 @@ def around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
 
 @functools.lru_cache(maxsize=2)
 def _spaced(tokenizer: Tokenizer) -> tuple[tokenizers.Tokenizer, str]:
-    """A tokenizer that puts a space before words; or the same one, and the space to put there."""
+    """A tokenizer that adds a space before words and ""; or the same one and the space to add."""
     spec = json.loads(tokenizer.files["tokenizer.json"])
     levels = [p for p in _inside(spec.get("pre_tokenizer")) if p.get("type") == "ByteLevel"]
     if not levels:
@@ -123,8 +122,8 @@ def _spaced(tokenizer: Tokenizer) -> tuple[tokenizers.Tokenizer, str]:
     return backend, ""
 
 
-def _inside(pre_tokenizer: Any) -> list[dict[str, Any]]:
-    """A pre-tokenizer, or those that a sequence of them holds."""
+def _inside(pre_tokenizer: Any) -> list[Any]:
+    """A pre-tokenizer, with those in it if it is a sequence."""
     if not isinstance(pre_tokenizer, Mapping):
         return []
     nested = pre_tokenizer.get("pretokenizers", ())
@@ -136,7 +135,7 @@ def _numbers(word_ids: Sequence[int | None]) -> np.ndarray:
 
 
 def _trimmed(text: str, start: int, stop: int) -> tuple[int, int]:
-    """The span without space at its ends; a token has the space before its word, too."""
+    """A span without the space at its ends."""
     while start < stop and text[start].isspace():
         start += 1
     while start < stop and text[stop - 1].isspace():

@@ -1,26 +1,30 @@
-"""What stands on the encoder: heads, and pooling of documents within rows."""
+"""Heads on the encoder, one table of them, and pooling of documents within rows."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from modernbert_jax.config import ModernBertConfig, Runtime
-from modernbert_jax.model import ACTIVATION, Dropout, Encoder, Linear, norm
+from modernbert_jax.initializers import truncated_normal
+from modernbert_jax.model import ACTIVATION, Dropout, Embeddings, Encoder, Linear, norm
 
 
 class PredictionHead(nn.Module):
-    """Dense, activation, norm: in front of the decoder and of every classifier."""
+    """Dense layer, activation and norm, before the decoder and before every classifier."""
 
     config: ModernBertConfig
     runtime: Runtime
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Features of x [..., D], in the same shape."""
         c = self.config
         dense = Linear(
             c.hidden_size,
-            "in",
-            config=c,
+            truncated_normal(c, "in"),
             dtype=jnp.dtype(self.runtime.dtype),
             use_bias=c.classifier_bias,
             name="dense",
@@ -28,13 +32,33 @@ class PredictionHead(nn.Module):
         return norm(c, "norm")(ACTIVATION[c.classifier_activation](dense(x)))
 
 
-class MaskedLM(nn.Module):
-    """The encoder with its masked-language-model head. Calling it gives logits."""
+class Decoder(nn.Module):
+    """Product with the embedding table if tied, else with an own kernel, and a bias."""
+
+    config: ModernBertConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, embeddings: Embeddings) -> jax.Array:
+        """Logits of x [..., D]: float32 [..., V]."""
+        c = self.config
+        if c.tie_word_embeddings:
+            logits = embeddings.decode(x)
+        else:
+            kernel_init = truncated_normal(c, "final")
+            logits = Linear(c.vocab_size, kernel_init, x.dtype, use_bias=False, name="linear")(x)
+        logits = logits.astype(jnp.float32)
+        if c.decoder_bias:
+            logits += self.param("bias", nn.initializers.zeros, (c.vocab_size,))
+        return logits
+
+
+class LanguageModel(nn.Module):
+    """The encoder with a language-model head. Calling it gives logits of every token."""
 
     config: ModernBertConfig
     runtime: Runtime = Runtime()
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.encoder = Encoder(c, self.runtime)
         self.head = PredictionHead(c, self.runtime)
@@ -53,76 +77,94 @@ class MaskedLM(nn.Module):
             self.hidden(token_ids, segment_ids, positions, deterministic=deterministic)
         )
 
-    def hidden(self, token_ids, segment_ids, positions, *, deterministic: bool = True):
+    def hidden(
+        self,
+        token_ids: jax.Array,
+        segment_ids: jax.Array,
+        positions: jax.Array,
+        *,
+        deterministic: bool = True,
+    ) -> jax.Array:
         """Hidden states after the final norm, float32 [B, T, D]."""
         return self.encoder(token_ids, segment_ids, positions, deterministic=deterministic)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """The head on hidden states [..., D]: float32 [..., V]."""
+        """Logits of hidden states [..., D]: float32 [..., V]."""
         x = self.head(hidden).astype(self.runtime.dtype)
         return self.decoder(x, self.encoder.embeddings)
 
 
-class Decoder(nn.Module):
-    """From the head to the vocabulary: by the embedding table if tied, and a bias."""
-
-    config: ModernBertConfig
-
-    @nn.compact
-    def __call__(self, x: jax.Array, embeddings: nn.Module) -> jax.Array:
-        c = self.config
-        if c.tie_word_embeddings:
-            logits = embeddings.decode(x)
-        else:
-            logits = Linear(
-                c.vocab_size, "final", config=c, dtype=x.dtype, use_bias=False, name="linear"
-            )(x)
-        logits = logits.astype(jnp.float32)
-        if c.decoder_bias:
-            logits += self.param("bias", nn.initializers.zeros, (c.vocab_size,))
-        return logits
+class MaskedLM(LanguageModel):
+    """The encoder with a masked-language-model head: logits of a token score that token."""
 
 
-class CausalLM(MaskedLM):
-    """A decoder with its language-model head: logits of a token score the one that follows."""
+class CausalLM(LanguageModel):
+    """A decoder with its language-model head: logits of a token score the next one."""
 
 
 class Classifier(nn.Module):
-    """The encoder with a prediction head and a classifier, which work on tokens or on documents.
+    """The encoder with a prediction head and a classifier, of tokens or of documents.
 
-    Calling it classifies every token; for documents, `pool` what `hidden` gives, then `logits`.
+    Calling it classifies every token. For documents, call `hidden`, `pool` and `logits`.
     """
 
     config: ModernBertConfig
     runtime: Runtime = Runtime()
     labels: int = 2
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.encoder = Encoder(c, self.runtime)
         self.head = PredictionHead(c, self.runtime)
         self.dropout = Dropout(c.classifier_dropout)
-        bias, dtype = c.classifier_bias or not c.causal, jnp.dtype(self.runtime.dtype)
-        self.classifier = Linear(self.labels, "final", config=c, dtype=dtype, use_bias=bias)
+        self.classifier = Linear(
+            self.labels,
+            truncated_normal(c, "final"),
+            dtype=jnp.dtype(self.runtime.dtype),
+            use_bias=c.classifier_bias or not c.causal,
+        )
 
     def __call__(
-        self, token_ids, segment_ids, positions, *, dropout_ids=None, deterministic: bool = True
-    ):
+        self,
+        token_ids: jax.Array,
+        segment_ids: jax.Array,
+        positions: jax.Array,
+        *,
+        dropout_ids: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> jax.Array:
         """Logits of every token, float32 [B, T, labels]. Arguments as `Encoder.__call__`."""
-        dropout = {"dropout_ids": dropout_ids, "deterministic": deterministic}
-        return self.logits(self.hidden(token_ids, segment_ids, positions, **dropout), **dropout)
+        x = self.hidden(
+            token_ids,
+            segment_ids,
+            positions,
+            dropout_ids=dropout_ids,
+            deterministic=deterministic,
+        )
+        return self.logits(x, dropout_ids=dropout_ids, deterministic=deterministic)
 
     def hidden(
-        self, token_ids, segment_ids, positions, *, dropout_ids=None, deterministic: bool = True
-    ):
+        self,
+        token_ids: jax.Array,
+        segment_ids: jax.Array,
+        positions: jax.Array,
+        *,
+        dropout_ids: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> jax.Array:
         """Hidden states after the final norm, float32 [B, T, D]. As `Encoder.__call__`."""
-        dropout = {"dropout_ids": dropout_ids, "deterministic": deterministic}
-        return self.encoder(token_ids, segment_ids, positions, **dropout)
+        return self.encoder(
+            token_ids,
+            segment_ids,
+            positions,
+            dropout_ids=dropout_ids,
+            deterministic=deterministic,
+        )
 
     def logits(
         self, x: jax.Array, *, dropout_ids: jax.Array | None = None, deterministic: bool = True
     ) -> jax.Array:
-        """Head and classifier on tokens or pooled documents [..., D]: float32 [..., labels].
+        """Logits of tokens or pooled documents [..., D]: float32 [..., labels].
 
         `dropout_ids` [...] are those of the tokens or documents; see `Encoder.__call__`.
         """
@@ -130,37 +172,65 @@ class Classifier(nn.Module):
         return self.classifier(x).astype(jnp.float32)
 
 
+class Head(NamedTuple):
+    """A kind of head."""
+
+    build: Callable[[ModernBertConfig, Runtime, int], nn.Module]
+    """The module for an architecture, a runtime and the number of a classifier's outputs."""
+    output: Literal["hidden", "vocabulary", "document", "token", "choice"]
+    """Result of the model: hidden states, scores of the vocabulary at every token, or outputs of a
+    classifier for every document, every token, or every choice of a question."""
+
+
+HEADS: dict[str, Head] = {
+    "none": Head(lambda config, runtime, _: Encoder(config, runtime), "hidden"),
+    "masked_lm": Head(lambda config, runtime, _: MaskedLM(config, runtime), "vocabulary"),
+    "causal_lm": Head(lambda config, runtime, _: CausalLM(config, runtime), "vocabulary"),
+    "sequence_classification": Head(Classifier, "document"),
+    "token_classification": Head(Classifier, "token"),
+    "question_answering": Head(Classifier, "token"),
+    "multiple_choice": Head(Classifier, "choice"),
+}
+"""Heads by their names in a checkpoint."""
+
+
+def encoder_of(params: dict[str, Any]) -> dict[str, Any]:
+    """The encoder's parameters within those of any model."""
+    return params.get("encoder", params)
+
+
 def document_pooling(config: ModernBertConfig) -> str:
-    """How documents are pooled for a classifier: a decoder's last token has seen all others."""
+    """Pooling of documents for a classifier; in a decoder only the last token attends to all."""
     return "lasttoken" if config.causal else config.classifier_pooling
 
 
 POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
-"""The ways of `pool`, by their names in sentence-transformers."""
+"""Ways of pooling, by their names in sentence-transformers."""
 
 
 def pool(
     hidden: jax.Array,
-    segment_ids: jax.Array,
+    segment_ids: jax.typing.ArrayLike,
     segments: int,
     how: str,
     skip: int | jax.Array = 0,
 ) -> jax.Array:
-    """One vector for each document of each row.
+    """Pool the hidden states of each document of each row.
 
     Args:
         hidden: [B, T, D].
         segment_ids: int32 [B, T]; 0 is padding.
         segments: the largest segment id that can occur.
-        how: one of `POOLINGS`: "cls", the document's first token; "max"; "mean"; the sum over the
-            root of the length; the mean with the position, from 1, as weight; the last token.
-        skip: tokens at the start of every document that do not count.
+        how: one of `POOLINGS`: the document's first token; the maximum; the mean; the sum divided
+            by the root of the length; the mean weighted by position, from 1; the last token.
+        skip: number of tokens at the start of every document that are left out.
 
     Returns:
         float32 [B, segments, D]; document s at index s - 1, zeros where there is none.
     """
     if how not in POOLINGS:
         raise ValueError(f"pooling is {how!r}; it must be one of {', '.join(POOLINGS)}")
+    segment_ids = jnp.asarray(segment_ids)
     member = segment_ids[:, None] == jnp.arange(1, segments + 1)[None, :, None]  # [B, S, T]
     place = jnp.cumsum(member, -1)
     member &= place > skip

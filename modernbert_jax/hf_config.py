@@ -1,36 +1,37 @@
-"""`config.json` as Hugging Face writes it: both forms in, one superset out.
+"""Hugging Face's `config.json`: reads the forms of versions 4 and 5, writes a superset of both.
 
 transformers 4 has flat keys (`global_rope_theta`, `global_attn_every_n_layers`, ...); version 5
-has `layer_types` and `rope_parameters`, and drops the flat ones. A file with only the new keys is
-misread by version 4 without a word, so both are always written.
+replaces them by `layer_types` and `rope_parameters`. Version 4 silently misreads files that have
+only the new keys, so both forms are written.
 """
 
 import dataclasses
+import difflib
 import math
 import typing
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from modernbert_jax.config import FULL, SLIDING, LayerKind, ModernBertConfig, RopeScaling
+from modernbert_jax.architecture import FULL, SLIDING, Architecture, LayerKind, RopeScaling
 from modernbert_jax.errors import UserError, did_you_mean
 
 _DERIVED = ("causal", "layer_types", "global_rope_scaling", "local_rope_scaling")
 _PLAIN = {
     name: hint
-    for name, hint in typing.get_type_hints(ModernBertConfig).items()
-    if name in {f.name for f in dataclasses.fields(ModernBertConfig)} and name not in _DERIVED
+    for name, hint in typing.get_type_hints(Architecture).items()
+    if name in {f.name for f in dataclasses.fields(Architecture)} and name not in _DERIVED
 }
-"""The fields that stand in the file under their own names, with their types."""
+"""Types of the fields that have the same name in the file."""
 
 _CLASS_DEFAULTS = {"classifier_pooling": "cls"}
-"""Where a file without the key means something else than our own default does."""
+"""Defaults of absent keys that differ from ours."""
 
 _OLD_DECODER_THETA = 160_000.0
-"""Local theta of a decoder's flat file without it. Version 5, at 10,000, never leaves it out."""
+"""Local theta of a decoder in a flat file without one. Version 5 always writes its own."""
 
 MODEL_TYPES = {False: "modernbert", True: "modernbert-decoder"}
-"""By whether the model is causal."""
+"""Model type by whether the model is causal."""
 
 _CONSTANT = {
     "deterministic_flash_attn": False,
@@ -41,7 +42,7 @@ _CONSTANT = {
     "sparse_prediction": False,
     "transformers_version": "4.48.0",
 }
-"""Keys that say nothing here but that readers elsewhere look for."""
+"""Keys that have no meaning here but that other readers expect."""
 
 _ALIASES = {"layer_norm_eps": "norm_eps"}
 _STRUCTURED = ("model_type", "layer_types", "rope_parameters", "rope_scaling", "sliding_window")
@@ -49,7 +50,8 @@ _REWRITTEN = ("architectures", "dtype", "torch_dtype", "transformers_version")
 KNOWN = {*_PLAIN, *_ALIASES, *_STRUCTURED, *_REWRITTEN}
 
 _INHERIT = (None, 0, -1)
-"""Values of `local_rope_theta` that mean the global one: null in version 4, -1 in research code."""
+"""Values of `local_rope_theta` that stand for the global one: null in version 4, -1 in research
+code."""
 
 _ROPE_KEYS = {
     "linear": ("factor",),
@@ -72,16 +74,17 @@ _LOOKALIKES = {
 }
 
 
-def read(config: Mapping[str, Any]) -> ModernBertConfig:
-    """The architecture that a `config.json` describes; the new form wins over the flat keys.
+def read(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an `Architecture` in a `config.json`; the new form overrides flat keys.
 
-    Raises `UserError` that lists everything wrong with it.
+    Raises:
+        UserError: invalid keys; the message lists all of them.
     """
     causal = _model_type(config) == MODEL_TYPES[True]
     given = {_ALIASES[k]: v for k, v in config.items() if k in _ALIASES}
     given.update({k: v for k, v in config.items() if k in _PLAIN})
     problems = [*_misspelt(config)]
-    fields = {"causal": causal, **_CLASS_DEFAULTS}
+    fields: dict[str, Any] = {"causal": causal, **_CLASS_DEFAULTS}
     if causal and not {"local_rope_theta", "rope_parameters"} & {*config}:
         fields["local_rope_theta"] = _OLD_DECODER_THETA
     for name, value in given.items():
@@ -103,17 +106,17 @@ def read(config: Mapping[str, Any]) -> ModernBertConfig:
     fields |= _rope_fields(config, fields)
     if fields.get("local_rope_theta", given.get("local_rope_theta", 1)) in _INHERIT:
         fields["local_rope_theta"] = fields.get("global_rope_theta", 160_000.0)
-    return ModernBertConfig(**fields)
+    return fields
 
 
 def unknown_keys(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that mean nothing here: kept beside a checkpoint and written back."""
+    """Keys that have no meaning here; checkpoints carry them and write them back."""
     return {k: v for k, v in config.items() if k not in KNOWN}
 
 
-def write(config: ModernBertConfig, keys: Mapping[str, Any]) -> dict[str, Any]:
-    """The superset that transformers 4 and 5 and the readers in other languages agree on."""
-    # Version 5 refuses an integer where it wants a float, so that 10000 has to become 10000.0.
+def write(config: Architecture, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """A `config.json` that transformers 4 and 5 and readers in other languages understand."""
+    # Version 5 refuses integers in float fields: 10000 must become 10000.0.
     flat = {name: _typed(name, getattr(config, name)) for name in _PLAIN}
     scalings = {FULL: config.global_rope_scaling, SLIDING: config.local_rope_scaling}
     written = {
@@ -162,9 +165,7 @@ def _model_type(config: Mapping[str, Any]) -> str:
 
 
 def _misspelt(config: Mapping[str, Any]) -> list[str]:
-    """Unknown keys that all but match a known one which is absent; other unknown keys are kept."""
-    import difflib
-
+    """Problems with unknown keys that resemble an absent known key."""
     absent = sorted(set(_PLAIN) - set(config))
     found = []
     for key in sorted(unknown_keys(config)):
@@ -175,7 +176,11 @@ def _misspelt(config: Mapping[str, Any]) -> list[str]:
 
 
 def _typed(name: str, value: Any) -> Any:
-    """The value in its field's type; an integer passes for a float, nothing else is bent."""
+    """The value in its field's type; only integers are converted, to floats.
+
+    Raises:
+        UserError: a value of another type.
+    """
     allowed = typing.get_args(_PLAIN[name]) or (_PLAIN[name],)
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
         return float(value) if abs(value) < 2**1000 else math.inf
@@ -186,7 +191,7 @@ def _typed(name: str, value: Any) -> Any:
 
 
 def _rope_fields(config: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Thetas and scalings from `rope_parameters` and `rope_scaling`, where the file has them."""
+    """Thetas and scalings of `rope_parameters` and `rope_scaling`, where the file has them."""
     parameters, shared = config.get("rope_parameters") or {}, config.get("rope_scaling") or {}
     if not _nested(parameters) or not {*parameters} <= {FULL, SLIDING}:
         raise UserError(
@@ -201,13 +206,13 @@ def _rope_fields(config: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[s
         if own.get("rope_theta") is not None:
             found[f"{prefix}_rope_theta"] = _typed(f"{prefix}_rope_theta", own["rope_theta"])
         elif "rope_theta" in own and kind == SLIDING:
-            found["local_rope_theta"] = None  # inherits, as the flat key does
+            found["local_rope_theta"] = None  # the global theta, as for the flat key
         found[f"{prefix}_rope_scaling"] = _read_scaling(kind, own, length)
     return found
 
 
 def _nested(value: Any) -> bool:
-    """Whether it maps names to objects, or to null."""
+    """Whether a value maps names to objects or null."""
     return isinstance(value, Mapping) and all(
         v is None or isinstance(v, Mapping) for v in value.values()
     )
@@ -219,13 +224,15 @@ def _read_scaling(kind: LayerKind, rope: Mapping[str, Any], length: int) -> Rope
         return None
     known = {f.name for f in dataclasses.fields(RopeScaling)}
     unknown = {*rope} - known - {"rope_theta", "type"}
-    if unknown and rope_type not in ("dynamic", "longrope"):  # refused as a whole, below
+    if unknown and rope_type not in ("dynamic", "longrope"):  # RopeScaling refuses these
         raise UserError(f"config.json: {kind} rope has keys that are not read: {sorted(unknown)}")
     if rope.get("factor") is None:
         raise UserError(f"config.json: {kind} rope_type {rope_type!r} needs a 'factor'")
     values = {k: v for k, v in rope.items() if k in known and v is not None}
     for key, value in values.items():
-        number = isinstance(value, int | float) and abs(value) < 2**1000  # a JSON int has no end
+        number = (
+            isinstance(value, int | float) and abs(value) < 2**1000
+        )  # JSON integers are unbounded
         if key != "rope_type" and (isinstance(value, bool) or not number):
             raise UserError(f"config.json: {kind} rope's {key} is {value!r}; it must be a number")
     values |= {"rope_type": rope_type, "factor": float(rope["factor"])}

@@ -1,7 +1,7 @@
-"""Late interaction (Khattab and Zaharia 2020): texts as many vectors, compared token by token.
+"""Late interaction (Khattab and Zaharia 2020): texts as token vectors, and their comparison.
 
-Queries and documents differ in their prefix, and queries may be filled up with mask tokens that
-see the text and are not seen by it. All as in PyLate.
+Queries and documents have different prefixes, and queries may be filled up with mask tokens that
+attend to the text but not the reverse. As in PyLate.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from modernbert_jax.tokenizer import Tokenizer
 
 
 class Tokens(NamedTuple):
-    """A text as it goes in."""
+    """Tokens of a query or document."""
 
     ids: list[int]
     visible: int
-    """How many of the first tokens are seen by others."""
+    """Number of the first tokens, to which others attend."""
     counted: np.ndarray
-    """Boolean, one per token: whether its vector is part of the result."""
+    """Boolean [tokens], whether a token's vector is part of the result."""
 
 
 def tokenize(
@@ -32,52 +32,55 @@ def tokenize(
     is_query: bool,
     longest: int,
 ) -> list[Tokens]:
-    """Texts as queries or documents.
+    """Tokens of queries or documents.
 
-    Spaces around a text are cut off. A prefix that is a token of its own comes second, behind the
-    token that begins every text; any other is put in front of the text.
+    Spaces around a text are removed. A prefix that is a token of the vocabulary follows the token
+    that begins every text; any other prefix is joined to the text.
 
     Args:
-        texts: any number.
+        texts: any number of texts.
         tokenizer: of the model.
-        late: how the model treats queries and documents.
-        is_query: which of the two these are.
-        longest: in tokens, where `late` has no length.
+        late: settings of the model.
+        is_query: whether the texts are queries or documents.
+        longest: longest text in tokens, where `late` has no length.
 
     Raises:
-        UserError: queries are to be filled up, and the tokenizer has no token for that.
+        UserError: queries are filled up, and the tokenizer has no token for that.
     """
     prefix = late.query_prefix if is_query else late.document_prefix
     length = (late.query_length if is_query else late.document_length) or longest
     inserted = tokenizer.backend.token_to_id(prefix) if prefix else None
     texts = [text.strip() for text in texts]
     if inserted is None:
-        found = tokenizer.encode([prefix + text for text in texts], max_length=length)
+        ids_of = tokenizer.encode([prefix + text for text in texts], max_length=length)
     else:
-        found = tokenizer.encode(texts, max_length=length - 1)
-        found = [[*ids[:1], inserted, *ids[1:]] for ids in found]
+        ids_of = tokenizer.encode(texts, max_length=length - 1)
+        ids_of = [[*ids[:1], inserted, *ids[1:]] for ids in ids_of]
     if not is_query:
         known = (tokenizer.backend.token_to_id(word) for word in late.skiplist)
         skipped = [i for i in known if i is not None]
-        return [Tokens(ids, len(ids), ~np.isin(ids, skipped)) for ids in found]
+        return [Tokens(ids, len(ids), ~np.isin(ids, skipped)) for ids in ids_of]
     if not late.expand:
-        return [Tokens(ids, len(ids), np.ones(len(ids), bool)) for ids in found]
+        return [Tokens(ids, len(ids), np.ones(len(ids), bool)) for ids in ids_of]
     filler = tokenizer.filler_id
-    filled = [ids + [filler] * (length - len(ids)) for ids in found]
+    filled = [ids + [filler] * (length - len(ids)) for ids in ids_of]
     return [
         Tokens(whole, len(whole if late.attend else ids), np.ones(len(whole), bool))
-        for ids, whole in zip(found, filled, strict=True)
+        for ids, whole in zip(ids_of, filled, strict=True)
     ]
 
 
 def maxsim(queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:
-    """Scores of every query with every document: float32 [queries, documents].
+    """MaxSim of every query with every document: float32 [queries, documents].
 
-    For each vector of the query the best dot product with one of the document's, added up.
+    It is the sum over a query's vectors of the largest dot product with a vector of the document.
 
     Args:
-        queries: [tokens, E] each, of any number of tokens.
-        documents: the same; a document without tokens scores 0.
+        queries: [tokens, E] each, with any number of tokens.
+        documents: the same; the score of a document without tokens is 0.
+
+    Raises:
+        UserError: an array of another number of dimensions.
     """
     for texts in (queries, documents):
         if any(np.ndim(x) != 2 for x in texts):

@@ -1,4 +1,4 @@
-"""Masked-language-model targets, made on the device from a key: the data carry no randomness."""
+"""Masked-language-model targets, drawn on the device from a key."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 IGNORE = -100
-"""The label of a position at which nothing is predicted."""
+"""Label of a position without a prediction."""
 
 
 def mask_tokens(
@@ -23,25 +23,28 @@ def mask_tokens(
     random_share: float = 0.1,
     legacy: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
-    """Hides a share of the tokens, as BERT does (Devlin et al. 2019, section 3.1).
+    """Mask a share of the tokens, as BERT does (Devlin et al. 2019, section 3.1).
 
-    Every token is chosen with probability `rate`. A chosen token becomes `mask_id` with
-    probability `mask_share`, a random ordinary token with probability `random_share`, and stays
-    otherwise; in all three cases it is to be predicted.
+    Every token is chosen with probability `rate`, and is then predicted. It is replaced by
+    `mask_id` with probability `mask_share`, by a random ordinary token with probability
+    `random_share`, and is kept otherwise.
 
     Args:
-        key: what the masks are a function of, e.g. `jax.random.fold_in(key, step)`.
+        key: random key, e.g. `jax.random.fold_in(key, step)`.
         token_ids, segment_ids: int32 [B, T]. Padding (segment 0) is never chosen.
         rate: ModernBERT trains with 0.3 and evaluates with 0.15.
-        special_ids: never chosen, and never drawn as random tokens.
-        unused_ids: never drawn either: ids that only fill up the vocabulary.
-        legacy: True masks as ModernBERT's research code did in training. Special tokens are
-            chosen like any other, random tokens are drawn from all ids up to the largest one in
-            the masked batch, special ones included, and padding, though never predicted, is
-            hidden too.
+        mask_id: id of the mask token.
+        vocab_size: number of ids.
+        special_ids: ids that are never chosen, and never drawn as random tokens.
+        unused_ids: ids that are never drawn, because they only fill up the vocabulary.
+        mask_share: probability that a chosen token is replaced by the mask.
+        random_share: probability that a chosen token is replaced by a random one.
+        legacy: True masks as ModernBERT's research code in training. Special tokens may be chosen.
+            Random tokens are drawn from all ids up to the largest one in the masked batch. Padding
+            may be replaced, but is never predicted.
 
     Returns:
-        Inputs and labels, int32 [B, T] each; a label is `IGNORE` where nothing is predicted.
+        Inputs and labels, int32 [B, T] each; labels are `IGNORE` where nothing is predicted.
     """
     share_key, random_key = jax.random.split(key)
     share = jax.random.uniform(share_key, token_ids.shape)
@@ -54,7 +57,7 @@ def mask_tokens(
         drawn = jax.random.randint(random_key, inputs.shape, 0, inputs.max() + 1)
         return jnp.where(redrawn, drawn, inputs), jnp.where(labelled, token_ids, IGNORE)
     can = real & ~_among(token_ids, special_ids)
-    # Drawn among the ordinary ids, then moved past each run of others: uniform and ordinary.
+    # Draw among the numbers of ordinary ids, then shift past each run of other ids.
     others = {*special_ids, *unused_ids}
     drawn = jax.random.randint(random_key, token_ids.shape, 0, vocab_size - len(others))
     for first, last in _runs(others):
@@ -64,15 +67,15 @@ def mask_tokens(
 
 
 def _among(token_ids: jax.Array, ids: Iterable[int]) -> jax.Array:
-    """Where a token is one of `ids`."""
-    found = jnp.zeros(token_ids.shape, bool)
+    """Whether each token is one of `ids`."""
+    member = jnp.zeros(token_ids.shape, bool)
     for first, last in _runs(ids):
-        found |= (token_ids >= first) & (token_ids <= last)
-    return found
+        member |= (token_ids >= first) & (token_ids <= last)
+    return member
 
 
 def _runs(ids: Iterable[int]) -> list[tuple[int, int]]:
-    """First and last of each run of consecutive ids, ascending: a vocabulary has only a few."""
+    """First and last id of each run of consecutive ids, ascending."""
     runs: list[tuple[int, int]] = []
     for id_ in sorted(set(ids)):
         follows = runs and id_ == runs[-1][1] + 1

@@ -1,7 +1,7 @@
 """The encoder, as Flax modules over packed rows (Warner et al. 2024, section 2.1).
 
 Shapes: B rows, T tokens, D model, N heads, H head width, F feed-forward, V vocabulary, G groups.
-Documents share a row; `segment_ids` keeps them apart and `positions` restarts in each, so the
+Documents share a row. `segment_ids` separates them and `positions` restarts in each, so that the
 result for a document does not depend on its neighbours.
 """
 
@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from modernbert_jax.attention import KeyRanges, attention, key_ranges
-from modernbert_jax.config import LayerKind, ModernBertConfig, Runtime, block_name
-from modernbert_jax.initializers import Role, truncated_normal
+from modernbert_jax.architecture import LayerKind, block_name
+from modernbert_jax.attention import KeyRanges, attention, has_forward_mode, key_ranges
+from modernbert_jax.config import ModernBertConfig, Runtime
+from modernbert_jax.initializers import Initializer, truncated_normal
 from modernbert_jax.residual import stream
 from modernbert_jax.rope import RopeTable, rope_table
 from modernbert_jax.sharding import constrain
@@ -29,10 +30,11 @@ ACTIVATION: dict[str, Callable[[jax.Array], jax.Array]] = {
     "swish": jax.nn.silu,
     "tanh": jnp.tanh,
 }
+"""Activation functions by their names in a Hugging Face configuration."""
 
 
 class Context(NamedTuple):
-    """What every layer of a kind needs of the batch, computed once before the first layer."""
+    """Facts of the batch that all layers of a kind share, computed before the first layer."""
 
     ranges: KeyRanges
     table: RopeTable
@@ -40,13 +42,14 @@ class Context(NamedTuple):
 
 
 class Dropout(nn.Module):
-    """Zeroes features of x [..., D] at a rate, and scales the others (Srivastava et al. 2014)."""
+    """Dropout of features of x [..., D] (Srivastava et al. 2014)."""
 
     rate: float
+    """Probability that a feature becomes zero."""
 
     @nn.compact
     def __call__(self, x: jax.Array, ids: jax.Array | None, deterministic: bool) -> jax.Array:
-        """With `ids` [...], what a vector loses follows from its id, wherever in x it stands."""
+        """Drop out features; with `ids` [...] by the id of a vector, else by its place in x."""
         if deterministic or not self.rate:
             return x
         key, share = self.make_rng("dropout"), 1 - self.rate
@@ -60,30 +63,32 @@ class Dropout(nn.Module):
 
 
 class Linear(nn.Module):
-    """One or several products of x [..., D] with kernels [D, E], held in one tensor.
+    """One or several products of x [..., D] with kernels [D, E], stored in one tensor.
 
-    With `parts` the kernel is [parts, D, E] and the result a tuple: the thirds of Wqkv and the
-    halves of the gated unit stay one tensor, as in every checkpoint, because the optimizer takes
-    its statistics over the whole of it.
+    With `parts` the kernel is [parts, D, E] and the result a tuple. The thirds of Wqkv and the
+    halves of the gated unit are one tensor each, as in every checkpoint: the optimizer takes its
+    statistics over all of it.
     """
 
     features: int
-    role: Role
-    config: ModernBertConfig
-    dtype: Any
+    """Width of the output, E."""
+    kernel_init: Initializer
+    dtype: jax.typing.DTypeLike
+    """Dtype of the product; parameters are float32."""
     use_bias: bool
     parts: int | None = None
-    divided: str | None = None
-    """The kind of the dimension that tensor parallelism divides: E if `role` is "in", else D."""
+    """Number of kernels; None is one, without an axis for it."""
+    kinds: tuple[str | None, str | None] = (None, None)
+    """Kinds of dimensions D and E in `sharding.ShardingRules`, where tensor parallelism divides
+    one."""
 
     @nn.compact
-    def __call__(self, x: jax.Array):
+    def __call__(self, x: jax.Array) -> Any:
+        """Product [..., E], or one for each part."""
         stack = () if self.parts is None else (self.parts,)
-        init = truncated_normal(self.config, self.role)
-        kernel = self.param("kernel", init, (*stack, x.shape[-1], self.features))
+        kernel = self.param("kernel", self.kernel_init, (*stack, x.shape[-1], self.features))
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        kinds = (None, self.divided) if self.role == "in" else (self.divided, None)
-        kernel = constrain(kernel, *(None for _ in stack), *kinds)
+        kernel = constrain(kernel, *(None for _ in stack), *self.kinds)
         products = [x @ part for part in (kernel if self.parts else kernel[None])]
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (*stack, self.features))
@@ -93,7 +98,7 @@ class Linear(nn.Module):
 
 
 def norm(config: ModernBertConfig, name: str) -> nn.LayerNorm:
-    """LayerNorm in float32 over D, with the two-pass variance that PyTorch computes."""
+    """LayerNorm over D in float32, with the two-pass variance of PyTorch."""
     return nn.LayerNorm(
         epsilon=config.norm_eps,
         use_bias=config.norm_bias,
@@ -104,11 +109,11 @@ def norm(config: ModernBertConfig, name: str) -> nn.LayerNorm:
 
 
 class Embeddings(nn.Module):
-    """Token table and its norm. `decode` is the product with the transposed table."""
+    """Token embeddings and their norm."""
 
     config: ModernBertConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         shape = (c.vocab_size, c.hidden_size)
         self.embedding = self.param("embedding", truncated_normal(c, "in"), shape)
@@ -118,12 +123,13 @@ class Embeddings(nn.Module):
     def __call__(
         self, token_ids: jax.Array, dropout_ids: jax.Array | None, deterministic: bool
     ) -> jax.Array:
+        """Normalised embeddings [B, T, D] of token ids [B, T]."""
         table = constrain(self.embedding, "vocab", None)
         x = constrain(table[token_ids], "rows", "tokens", None)
         return self.dropout(self.norm(x), dropout_ids, deterministic)
 
     def decode(self, x: jax.Array) -> jax.Array:
-        """Scores of every token for x [..., D]: [..., V], in the dtype of x."""
+        """Product of x [..., D] with the transposed table: scores [..., V] in the dtype of x."""
         table = constrain(self.embedding.astype(x.dtype), "vocab", None)
         return jnp.einsum("...D,VD->...V", x, table)
 
@@ -136,10 +142,13 @@ class Attention(nn.Module):
     kind: LayerKind
 
     @nn.compact
-    def __call__(self, x, context: Context, deterministic: bool):
-        c, dtype = self.config, jnp.dtype(self.runtime.dtype)
-        linear = {"config": c, "dtype": dtype, "use_bias": c.attention_bias, "divided": "heads"}
-        qkv = Linear(c.hidden_size, "in", parts=3, name="Wqkv", **linear)(x)
+    def __call__(self, x: jax.Array, context: Context, deterministic: bool) -> jax.Array:
+        """Attention of x [B, T, D] with its output projection: [B, T, D]."""
+        c = self.config
+        linear = functools.partial(
+            Linear, c.hidden_size, dtype=jnp.dtype(self.runtime.dtype), use_bias=c.attention_bias
+        )
+        qkv = linear(truncated_normal(c, "in"), parts=3, kinds=(None, "heads"), name="Wqkv")(x)
         heads = (*x.shape[:-1], c.num_attention_heads, c.head_dim)
         q, k, v = (y.reshape(heads) for y in qkv)
         out = attention(
@@ -151,29 +160,39 @@ class Attention(nn.Module):
             window=c.window(self.kind),
             implementation=self.runtime.attention_of(self.kind),
         )
-        out = Linear(c.hidden_size, "out", name="Wo", **linear)(out.reshape(x.shape))
+        out = linear(truncated_normal(c, "out"), kinds=("heads", None), name="Wo")(
+            out.reshape(x.shape)
+        )
         return Dropout(c.attention_dropout)(out, context.dropout_ids, deterministic)
 
 
 class GatedLinearUnit(nn.Module):
-    """Wo(act(Wi_0 x) * Wi_1 x) (Shazeer 2020): the first half is activated, the second gates."""
+    """Wo(act(Wi_0 x) * Wi_1 x) (Shazeer 2020), of which the second half of Wi is the gate."""
 
     config: ModernBertConfig
     runtime: Runtime
 
     @nn.compact
-    def __call__(self, x, context: Context, deterministic: bool):
+    def __call__(self, x: jax.Array, context: Context, deterministic: bool) -> jax.Array:
+        """Feed-forward of x [B, T, D]: [B, T, D]."""
         c = self.config
-        dtype = jnp.dtype(self.runtime.dtype)
-        linear = {"config": c, "dtype": dtype, "use_bias": c.mlp_bias, "divided": "mlp"}
-        hidden, gate = Linear(c.intermediate_size, "in", parts=2, name="Wi", **linear)(x)
+        linear = functools.partial(Linear, dtype=jnp.dtype(self.runtime.dtype), use_bias=c.mlp_bias)
+        hidden, gate = linear(
+            c.intermediate_size,
+            truncated_normal(c, "in"),
+            parts=2,
+            kinds=(None, "mlp"),
+            name="Wi",
+        )(x)
         hidden = ACTIVATION[c.hidden_activation](hidden) * gate
         hidden = Dropout(c.mlp_dropout)(hidden, context.dropout_ids, deterministic)
-        return Linear(c.hidden_size, "out", name="Wo", **linear)(hidden)
+        return linear(c.hidden_size, truncated_normal(c, "out"), kinds=("mlp", None), name="Wo")(
+            hidden
+        )
 
 
 class Block(nn.Module):
-    """One pre-norm layer. The first layer has no attention norm: the embeddings end in one."""
+    """One pre-norm layer. The first layer has no attention norm, as the embeddings end in one."""
 
     config: ModernBertConfig
     runtime: Runtime
@@ -181,27 +200,30 @@ class Block(nn.Module):
     first: bool = False
 
     @nn.compact
-    def __call__(self, x, contexts: dict[LayerKind, Context], deterministic: bool):
-        c, r = self.config, self.runtime
-        x = constrain(x, "rows", "tokens", None)
-        # Other implementations have derivatives that `stream` has not.
-        keep = stream if r.attention_of(self.kind) in ("auto", "xla_range") else lambda x: x
-        x = keep(x)
+    def __call__(
+        self, x: jax.Array, contexts: dict[LayerKind, Context], deterministic: bool
+    ) -> jax.Array:
+        """The layer on the residual stream [B, T, D]."""
+        c, r, context = self.config, self.runtime, contexts[self.kind]
+        forward_mode = has_forward_mode(r.attention_of(self.kind))
+        x = stream(constrain(x, "rows", "tokens", None), forward_mode)
         normed = x if self.first else norm(c, "attn_norm")(x)
-        context = contexts[self.kind]
         x = x + Attention(c, r, self.kind, name="attn")(normed, context, deterministic)
-        x = keep(x)
+        x = stream(x, forward_mode)
         return x + GatedLinearUnit(c, r, name="mlp")(norm(c, "mlp_norm")(x), context, deterministic)
 
 
 class Group(nn.Module):
-    """The repeating unit of layers, in the form that `nn.scan` wants."""
+    """The repeated unit of layers, in the form of a body of `nn.scan`."""
 
     config: ModernBertConfig
     runtime: Runtime
 
     @nn.compact
-    def __call__(self, x, contexts: dict[LayerKind, Context], deterministic: bool):
+    def __call__(
+        self, x: jax.Array, contexts: dict[LayerKind, Context], deterministic: bool
+    ) -> tuple[jax.Array, None]:
+        """All layers of the group on the residual stream [B, T, D]."""
         for j, kind in enumerate(self.config.scan_plan.pattern):
             block = Block(self.config, self.runtime, kind, name=block_name(kind, j))
             x = block(x, contexts, deterministic)
@@ -209,12 +231,12 @@ class Group(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Token ids to hidden states: layer 0, scanned groups, the unrolled rest, final norm."""
+    """Token ids to hidden states: layer 0, scanned groups, unrolled other layers, final norm."""
 
     config: ModernBertConfig
     runtime: Runtime = Runtime()
 
-    def setup(self):
+    def setup(self) -> None:
         c, r = self.config, self.runtime
         self.embeddings = Embeddings(c)
         block, group = _rematerialised(Block, r), _rematerialised(Group, r)
@@ -247,11 +269,11 @@ class Encoder(nn.Module):
             token_ids: int32 [B, T].
             segment_ids: int32 [B, T]; 0 is padding, each document one run of a positive id.
             positions: int32 [B, T], counting from 0 in every document.
-            visible: boolean [B, T]; tokens that are not see the others and are seen by none. They
-                must be the last ones of a document. None is all.
-            dropout_ids: integers [B, T]; what a token loses follows from its id and the "dropout"
-                rng, so that it does not depend on how documents are packed. None: from its place.
-            deterministic: False drops out, with the "dropout" rng.
+            visible: boolean [B, T], the tokens that others attend to; the others must be the last
+                ones of a document. None is all.
+            dropout_ids: integers [B, T]; dropout of a token is a function of its id and the
+                "dropout" rng, independent of packing. None: a function of its place.
+            deterministic: False enables dropout, with the "dropout" rng.
         """
         c = self.config
         contexts = {
@@ -279,7 +301,6 @@ def _rematerialised(module: type[nn.Module], runtime: Runtime) -> type[nn.Module
         "full": policies.nothing_saveable,
         "dots": policies.dots_with_no_batch_dims_saveable,
     }[runtime.remat]
-    # In a loop the forward and the backward pass cannot share a layer; elsewhere the compiler would
-    # see that both compute the same, and keep it.
+    # Outside of a loop the compiler would merge the recomputation with the forward pass.
     looped = module is Group and runtime.scan_layers
     return nn.remat(module, policy=policy, prevent_cse=not looped, static_argnums=(3,))

@@ -1,8 +1,8 @@
-"""Packing: documents of many lengths into rows of one length, with hardly a gap.
+"""Packing of documents of many lengths into rows of one length.
 
-Best-fit decreasing: every row begins with the longest document that is left, and what fits its
-room best follows: one to three documents that fill it exactly, or else the longest that fits.
-Over a window of ten thousand natural lengths that fills more than 99.9 % of the tokens.
+Best-fit decreasing: every row begins with the longest remaining document. One to three documents
+that fill its room exactly follow, or else the longest that fits. On ten thousand documents of
+natural lengths it fills more than 99.9 % of the tokens.
 """
 
 import collections
@@ -14,47 +14,54 @@ import numpy as np
 from modernbert_jax.errors import UserError
 
 _SMALL = 1024
-"""Tokens in a room that is worth looking for three documents; a larger one gets smaller soon."""
+"""Largest room, in tokens, in which three documents are tried; larger rooms shrink soon."""
 
 _TRIES = 64
-"""Lengths tried for the first of three."""
+"""Number of lengths tried for the first of three documents."""
+
+
+TokenIds = Sequence[int] | np.ndarray
 
 
 class Rows(NamedTuple):
-    """Packed rows, int32 [B, T] each: the inputs of the model."""
+    """Packed rows, int32 [B, T] each: the inputs of a model."""
 
     token_ids: np.ndarray
     segment_ids: np.ndarray
-    """0 is padding; the documents of a row count from 1."""
+    """Number of a token's document in the row, from 1; 0 is padding."""
     positions: np.ndarray
-    """Count from 0 in every document."""
+    """Place of a token in its document, from 0."""
 
 
 def pack(lengths: Sequence[int], capacity: int, seed: int | Sequence[int] = 0) -> list[list[int]]:
-    """Rows of document indices: every index once, lengths summing to at most `capacity`.
+    """Rows of document indices: every index once, with lengths of at most `capacity` in sum.
 
-    Rows come in an order shuffled by `seed` (one number or several), because the packer itself
-    sorts by length. Takes O(n log n) time.
+    The order of rows is shuffled, because the packer sorts by length. Takes O(n log n) time.
+
+    Args:
+        lengths: of the documents, in tokens.
+        capacity: tokens in a row.
+        seed: of the order; one number or several.
 
     Raises:
         UserError: a length below 1 or above the capacity, naming the document's index.
     """
-    lengths = np.asarray(lengths, dtype=np.int64)
-    wrong = np.flatnonzero((lengths < 1) | (lengths > capacity))
+    sizes = np.asarray(lengths, dtype=np.int64)
+    wrong = np.flatnonzero((sizes < 1) | (sizes > capacity))
     if wrong.size:
         raise UserError(
-            f"document {wrong[0]} has {lengths[wrong[0]]} tokens; a row takes 1 to {capacity}"
+            f"document {wrong[0]} has {sizes[wrong[0]]} tokens; a row takes 1 to {capacity}"
         )
-    left = collections.defaultdict(list)  # length -> documents of it, the first one last
-    for index in range(len(lengths) - 1, -1, -1):
-        left[int(lengths[index])].append(index)
-    # Sets of lengths as bits: bit n of `have`, and bit capacity - n of `mirrored`. Shifted against
-    # one another, they show every pair that fills a room at once.
+    left = collections.defaultdict(list)  # documents by length, the first one last
+    for index in range(len(sizes) - 1, -1, -1):
+        left[int(sizes[index])].append(index)
+    # Sets of lengths as bits: bit n of `have`, and bit capacity - n of `mirrored`. Their shifted
+    # intersection has all pairs that fill a room.
     have = sum(1 << n for n in left)
     mirrored = sum(1 << (capacity - n) for n in left)
 
     def pair(room: int) -> list[int] | None:
-        """Two lengths that fill a room, the most uneven: long documents are hard to place."""
+        """The most uneven two lengths that fill a room: long documents are hard to place."""
         pairs = have & (mirrored >> (capacity - room))
         first = pairs.bit_length() - 1
         enough = pairs and (2 * first != room or len(left[first]) > 1)
@@ -94,11 +101,11 @@ def pack(lengths: Sequence[int], capacity: int, seed: int | Sequence[int] = 0) -
 
 
 def rows_from(
-    documents: Sequence[Sequence[int]], rows: Sequence[Sequence[int]], length: int, pad_id: int = 0
+    documents: Sequence[TokenIds], rows: Sequence[Sequence[int]], length: int, pad_id: int = 0
 ) -> Rows:
-    """Lays out documents (token ids) in rows of `length` tokens, as `pack` assigned them."""
+    """Lay out documents of token ids in rows of `length` tokens, as `pack` assigned them."""
     return layout(
-        [np.concatenate([documents[i] for i in row]) if row else [] for row in rows],
+        [np.concatenate([documents[i] for i in row]) if row else () for row in rows],
         [[len(documents[i]) for i in row] for row in rows],
         length,
         pad_id,
@@ -106,13 +113,13 @@ def rows_from(
 
 
 def layout(
-    tokens: Sequence[Sequence[int]], lengths: Sequence[Sequence[int]], length: int, pad_id: int = 0
+    tokens: Sequence[TokenIds], lengths: Sequence[Sequence[int]], length: int, pad_id: int = 0
 ) -> Rows:
-    """Rows from each row's tokens on end, and the lengths of the documents that they make up."""
+    """Rows from the joined tokens of each, and the lengths of the documents in them."""
     packed = Rows(*(np.zeros((len(tokens), length), np.int32) for _ in Rows._fields))
     packed.token_ids.fill(pad_id)
-    for b, (ids, sizes) in enumerate(zip(tokens, lengths, strict=True)):
-        sizes = np.asarray(sizes, np.int64)
+    for b, (ids, of_row) in enumerate(zip(tokens, lengths, strict=True)):
+        sizes = np.asarray(of_row, np.int64)
         used = int(sizes.sum())
         starts = np.cumsum(sizes) - sizes
         packed.token_ids[b, :used] = ids

@@ -1,7 +1,8 @@
-"""What follows the model in an embedding model, a reranker or a late-interaction model.
+"""Modules behind the encoder in embedding, reranking and late-interaction models.
 
-The modules are those of sentence-transformers and PyLate: pooling, dense layers, normalisation;
-with them go prompts and lengths. `convert.module_pipeline` reads them from files.
+They are those of sentence-transformers and PyLate: pooling, dense layers and normalisation, with
+prompts and lengths. `Pipeline` describes them as `convert.module_pipeline` reads them from files;
+`Embedder` is the Flax module that computes and trains them.
 """
 
 import dataclasses
@@ -10,9 +11,13 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
+from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.heads import pool
+from modernbert_jax.initializers import uniform
+from modernbert_jax.model import Encoder, Linear
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "torch.nn.modules.activation.GELU": lambda x: jax.nn.gelu(x, approximate=False),
@@ -22,18 +27,19 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "torch.nn.modules.activation.Tanh": jnp.tanh,
     "torch.nn.modules.linear.Identity": lambda x: x,
 }
-"""By the name under which the files have them."""
+"""Activation functions by their names in the files."""
 
 Kind = Literal["embedding", "reranker", "late-interaction"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pooling:
-    """From tokens to one vector; several ways are joined end to end."""
+    """Pooling of a document's tokens into one vector."""
 
     modes: tuple[str, ...]
+    """Ways of `heads.pool`, whose results are concatenated."""
     include_prompt: bool = True
-    """False leaves the tokens of the prompt out."""
+    """Whether the tokens of the prompt are pooled, too."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,80 +47,155 @@ class Dense:
     """A linear layer with an activation, on vectors or on every token."""
 
     name: str
-    """Of its parameters: {"linear": {"kernel", "bias"}, "residual": {"kernel"}}."""
+    """Name of its parameters: {"linear": {"kernel", "bias"}, "residual": {"kernel"}}."""
     path: str
-    """Of its folder."""
+    """Path of its folder in the checkpoint."""
     in_features: int
     out_features: int
     bias: bool = True
     activation: str = "torch.nn.modules.activation.Tanh"
+    """A key of `ACTIVATIONS`."""
     residual: bool = False
-    """Adds the input, by a projection where the widths differ."""
-
-    def __call__(self, x: jax.Array, params: Mapping[str, Any]) -> jax.Array:
-        """x [..., in_features] to [..., out_features], in float32."""
-        linear = params[self.name]["linear"]
-        y = x @ linear["kernel"] + (linear["bias"] if self.bias else 0.0)
-        y = ACTIVATIONS[self.activation](y)
-        if self.residual and self.in_features != self.out_features:
-            x = x @ params[self.name]["residual"]["kernel"]
-        return y + x if self.residual else y
+    """Whether the input is added, after a projection where the widths differ."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Normalize:
-    """Scales vectors to length 1."""
+    """Division of vectors by their length."""
+
+
+Step = Pooling | Dense | Normalize
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LateInteraction:
-    """How queries and documents become tokens whose vectors are compared one by one."""
+    """Settings of late interaction, in which texts are compared token by token."""
 
     query_prefix: str = ""
     document_prefix: str = ""
     query_length: int | None = None
-    """In tokens, the prefix included; None is the longest input."""
+    """Longest query in tokens, with the prefix; None is the longest input of the model."""
     document_length: int | None = None
+    """Longest document in tokens, with the prefix; None is the longest input of the model."""
     expand: bool = False
-    """Fills queries up to `query_length` with mask tokens, whose vectors count."""
+    """Whether queries are filled up to `query_length` with mask tokens, whose vectors count."""
     attend: bool = False
-    """Whether the other tokens see those."""
+    """Whether the other tokens attend to those mask tokens."""
     skiplist: tuple[str, ...] = ()
-    """Tokens of documents that are left out."""
+    """Tokens of documents whose vectors are left out."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """The modules behind the transformer, and how texts go in."""
+    """Modules behind the encoder, with the preparation of texts."""
 
     kind: Kind
-    steps: tuple[Pooling | Dense | Normalize, ...] = ()
+    steps: tuple[Step, ...] = ()
     prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Prefixes of texts by name."""
     default_prompt: str | None = None
-    """The name of the one that every text gets where none is asked for."""
+    """Name of the prompt for texts without an explicit one; None is no prompt."""
     similarity: str | None = None
+    """Name of the similarity of two texts in the files: a key of `SIMILARITIES`, "MaxSim", or
+    None where there is none."""
     max_length: int | None = None
+    """Longest input in tokens; None is that of the architecture."""
     lower_case: bool = False
+    """Whether texts are converted to lower case."""
     late: LateInteraction | None = None
     activation: str | None = None
-    """Of a reranker's scores."""
+    """Activation of a reranker's scores, a key of `ACTIVATIONS`; None is the default."""
 
     @property
     def projections(self) -> tuple[Dense, ...]:
-        """The layers that have parameters."""
+        """The steps with parameters."""
         return tuple(step for step in self.steps if isinstance(step, Dense))
 
     @property
     def pooling(self) -> Pooling | None:
-        """How tokens become a vector; None where they do not."""
+        """The pooling step; None in models with a vector per token."""
         return next((step for step in self.steps if isinstance(step, Pooling)), None)
 
+    def width(self, hidden_size: int) -> int:
+        """Width of the vectors behind an encoder of a width."""
+        for step in self.steps:
+            if isinstance(step, Dense):
+                hidden_size = step.out_features
+            elif isinstance(step, Pooling):
+                hidden_size *= len(step.modes)
+        return hidden_size
+
+    def prompt(self, name: str | None) -> str:
+        """The prompt of a name, or the default prompt.
+
+        Raises:
+            UserError: an unknown name.
+        """
+        name = self.default_prompt if name is None else name
+        if name is not None and name not in self.prompts:
+            raise UserError(f"prompt_name is {name!r}; {did_you_mean(name, self.prompts)}")
+        return "" if name is None else self.prompts[name]
+
+
+class Projection(nn.Module):
+    """The layer that a `Dense` describes, in float32."""
+
+    layer: Dense
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [..., in_features] to [..., out_features]."""
+        d = self.layer
+        init = uniform(d.in_features**-0.5)  # PyTorch's default for linear layers
+        y = Linear(d.out_features, init, jnp.float32, use_bias=d.bias, name="linear")(x)
+        y = ACTIVATIONS[d.activation](y)
+        if d.residual and d.in_features != d.out_features:
+            x = Linear(d.out_features, init, jnp.float32, use_bias=False, name="residual")(x)
+        return y + x if d.residual else y
+
+
+class Embedder(nn.Module):
+    """The encoder with the steps of a pipeline: vectors of documents, or of tokens."""
+
+    config: ModernBertConfig
+    runtime: Runtime = Runtime()
+    steps: tuple[Step, ...] = ()
+
+    def setup(self) -> None:
+        self.encoder = Encoder(self.config, self.runtime)
+        self.projections = [
+            Projection(step, name=step.name) for step in self.steps if isinstance(step, Dense)
+        ]
+
     def __call__(
+        self,
+        token_ids: jax.Array,
+        segment_ids: jax.Array,
+        positions: jax.Array,
+        *,
+        segments: int = 64,
+        visible: jax.Array | None = None,
+        dropout_ids: jax.Array | None = None,
+        deterministic: bool = True,
+        skip: int | jax.Array = 0,
+        normalize: bool = True,
+    ) -> jax.Array:
+        """Vectors of packed rows; arguments as `Encoder.__call__` and `vectors`."""
+        hidden = self.encoder(
+            token_ids,
+            segment_ids,
+            positions,
+            visible=visible,
+            dropout_ids=dropout_ids,
+            deterministic=deterministic,
+        )
+        return self.vectors(hidden, segment_ids, segments, skip=skip, normalize=normalize)
+
+    def vectors(
         self,
         hidden: jax.Array,
         segment_ids: jax.Array,
         segments: int,
-        params: Mapping[str, Any],
         *,
         skip: int | jax.Array = 0,
         normalize: bool = True,
@@ -122,35 +203,42 @@ class Pipeline:
         """All steps in float32: documents' vectors [B, segments, E], or tokens' [B, T, E].
 
         Args:
-            hidden: the model's hidden states [B, T, D].
+            hidden: hidden states of the encoder [B, T, D].
             segment_ids: int32 [B, T]; 0 is padding.
             segments: the largest segment id that can occur.
-            params: of the dense layers, by their names.
             skip: length of the prompt in tokens, for pooling that leaves it out.
             normalize: False leaves out the steps that normalise.
         """
-        x = hidden.astype(jnp.float32)
+        x, projections = hidden.astype(jnp.float32), iter(self.projections)
         for step in self.steps:
             if isinstance(step, Dense):
-                x = step(x, params)
+                x = next(projections)(x)
             elif isinstance(step, Normalize) and normalize:
-                x /= jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)  # PyTorch's
+                x /= _lengths(x)
             elif isinstance(step, Pooling):
                 left_out = 0 if step.include_prompt else skip
-                found = [pool(x, segment_ids, segments, mode, left_out) for mode in step.modes]
-                x = jnp.concatenate(found, axis=-1)
+                pooled = [pool(x, segment_ids, segments, mode, left_out) for mode in step.modes]
+                x = jnp.concatenate(pooled, axis=-1)
         return x
 
-    def prompt(self, name: str | None) -> str:
-        """The prompt of a name, or the default one. Raises `UserError`."""
-        name = self.default_prompt if name is None else name
-        if name is not None and name not in self.prompts:
-            raise UserError(f"prompt_name is {name!r}; {did_you_mean(name, self.prompts)}")
-        return "" if name is None else self.prompts[name]
+
+def _lengths(x: jax.Array) -> jax.Array:
+    """Lengths of vectors [..., E]: [..., 1]; 1 for zero vectors, whose norm has no gradient."""
+    squares = (x * x).sum(-1, keepdims=True)
+    return jnp.maximum(jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 1e-12)  # as PyTorch
+
+
+def embedder_params(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Parameters of `Embedder` from those of a checkpoint, which may be a bare encoder."""
+    return params if "encoder" in params else {"encoder": params}
 
 
 def reranker_activation(name: str | None, labels: int) -> Callable[[jax.Array], jax.Array]:
-    """What a cross-encoder's logits go through. Raises `UserError` for an unknown name."""
+    """Activation of a cross-encoder's logits, by name or the default for a number of labels.
+
+    Raises:
+        UserError: an unknown name.
+    """
     if name is None:
         name = "torch.nn.modules." + ("activation.Sigmoid" if labels == 1 else "linear.Identity")
     if name not in ACTIVATIONS:

@@ -2,28 +2,29 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
-from functools import cached_property
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, overload
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax.sharding import Mesh
 
-from modernbert_jax import convert, late_interaction
+from modernbert_jax import convert, devices, late_interaction
 from modernbert_jax.attention import check_name
 from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.convert import lazy
 from modernbert_jax.errors import UserError, did_you_mean
-from modernbert_jax.heads import POOLINGS, CausalLM, Classifier, MaskedLM
-from modernbert_jax.inference.batching import Documents
-from modernbert_jax.inference.runner import BATCH_TOKENS, Programs
+from modernbert_jax.heads import HEADS, POOLINGS
+from modernbert_jax.inference.inputs import Inputs
+from modernbert_jax.inference.runner import BATCH_TOKENS, WINDOW_BATCHES, BatchRunner, Document
 from modernbert_jax.io import hub
-from modernbert_jax.model import Encoder
 from modernbert_jax.pipeline import Pipeline, reranker_activation
-from modernbert_jax.sharding import tree_shardings
+from modernbert_jax.sharding import row_pieces, tree_shardings
+from modernbert_jax.similarity import SIMILARITIES
 from modernbert_jax.tokenizer import Tokenizer
+
+Dtype = Literal["float32", "bfloat16"]
 
 
 class ModernBert:
@@ -31,107 +32,120 @@ class ModernBert:
 
     Attributes:
         config: the architecture.
-        params: float32, on the device or on those of the mesh, as in `Checkpoint.params`.
+        params: float32 parameters on the devices of the mesh, in the layout of
+            `Checkpoint.params`.
         tokenizer: None where the checkpoint has none.
-        module: `MaskedLM`, `CausalLM`, `Classifier`, or `Encoder` where there is no head.
-        pipeline: what follows the model in an embedding model and the like, or None.
+        module: the Flax module: `MaskedLM`, `CausalLM`, `Classifier`, `Embedder` where dense
+            layers follow the encoder, or `Encoder`.
+        pipeline: the modules behind the encoder in embedding models and the like, or None.
+        runner: runs the programs of the model over any documents of token ids.
     """
 
     config: ModernBertConfig
     params: dict[str, Any]
-    module: MaskedLM | CausalLM | Classifier | Encoder
+    module: nn.Module
     pipeline: Pipeline | None
+    runner: BatchRunner
 
     def __init__(
         self,
         checkpoint: convert.Checkpoint,
-        dtype: str = "float32",
+        dtype: Dtype = "float32",
         attention: str = "auto",
         mesh: Mesh | None = None,
+        cores: devices.Cores | None = None,
     ):
-        """Puts a checkpoint to use; the other arguments are those of `from_pretrained`."""
+        """Use a checkpoint; the other arguments are those of `from_pretrained`."""
         check_name(attention)
         if mesh is not None and mesh.is_multi_process:
             raise UserError("mesh: it has devices of other processes; give jax.local_devices()")
-        runtime = Runtime(dtype=dtype, attention=attention)
+        if cores is not None:
+            devices.expose_cores(cores)
+        runtime, mesh = Runtime(dtype=dtype, attention=attention), mesh or devices.local_mesh()
         self.config, self.pipeline = checkpoint.config, checkpoint.pipeline
-        # One after the other, because what is lazy is in memory only while it is copied.
-        if mesh is None:
-            self.params = jax.tree.map(
-                lambda x: jnp.asarray(np.asarray(x), jnp.float32), checkpoint.params
-            )
-        else:
-            self.params = jax.tree.map(
-                lambda x, where: jax.device_put(np.asarray(x, np.float32), where),
-                checkpoint.params,
-                tree_shardings(checkpoint.params, mesh),
-            )
-        self._programs = Programs(
+        # One after the other: a lazy array is in memory only while it is copied.
+        self.params = jax.tree.map(
+            lambda x, where: jax.device_put(np.asarray(x, np.float32), where),
+            checkpoint.params,
+            tree_shardings(checkpoint.params, mesh),
+        )
+        self.runner = BatchRunner(
             self.config, runtime, checkpoint.head, checkpoint.labels, self.pipeline, mesh
         )
-        self.module = self._programs.module
+        self.module = self.runner.module
+        self._window = WINDOW_BATCHES * row_pieces(mesh.shape)
         self._dtypes = jax.tree.map(lambda x: x.dtype, checkpoint.params)
-        # Held without its weights: those are on the device already.
+        # Stored without its weights: those are on the device already.
         self._stored = dataclasses.replace(checkpoint, params={})
+        self._inputs = Inputs(self.config, self.pipeline, lambda: self.tokenizer)
 
     @classmethod
     def from_pretrained(
         cls,
         path_or_hub_id: str | os.PathLike,
-        dtype: str = "float32",
+        dtype: Dtype = "float32",
         revision: str | None = None,
         attention: str = "auto",
         mesh: Mesh | None = None,
+        cores: devices.Cores | None = None,
     ) -> "ModernBert":
-        """From a directory of any readable format, or by its name on the Hugging Face hub.
+        """Load a model from a directory of any readable format, or from the Hugging Face hub.
 
         Args:
-            path_or_hub_id: a directory; failing that, `owner/name`.
-            dtype: "float32" or "bfloat16", of the computation.
+            path_or_hub_id: a directory; failing that, `owner/name` on the hub.
+            dtype: "float32" or "bfloat16", the dtype of the computation.
             revision: branch, tag or commit on the hub.
             attention: a key of `modernbert_jax.attention.IMPLEMENTATIONS`, or "auto".
-            mesh: devices that share the work, from `sharding.MeshShape(...).make()`: rows are cut
-                over `data` and `fsdp`, tokens of a row over `context`, heads and feed-forward units
-                over `tensor`. By default one device does it all.
+            mesh: devices that share the work, from `sharding.MeshShape(...).make()`: rows are
+                divided over `data` and `fsdp`, tokens of a row over `context`, heads and
+                feed-forward units over `tensor`. By default all devices of this process divide
+                rows among them.
+            cores: "all" or a number exposes the CPU as that many virtual devices; see
+                `devices.expose_cores`. It has to come before the first jax computation. None
+                leaves jax as it is, with one CPU device.
 
         Raises:
-            UserError: nothing is there, the hub cannot be reached, or the checkpoint is damaged.
+            UserError: there is no such model, the hub cannot be reached, or the checkpoint is
+                damaged.
         """
         path = hub.locate(path_or_hub_id, revision)
         with lazy.finite(path):
-            return cls(convert.load(path, later=True), dtype, attention, mesh)
+            return cls(convert.load(path, later=True), dtype, attention, mesh, cores)
 
-    @cached_property
+    @property
     def tokenizer(self) -> Tokenizer | None:
         """The checkpoint's tokenizer, or None."""
         return self._stored.tokenizer
 
-    def hidden(self, token_id_lists: Documents) -> list[np.ndarray]:
+    def hidden(self, token_id_lists: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Hidden states after the final norm, one float32 [len_i, D] for each list of ids.
 
-        Ids are taken as given: nothing is added or cut. Raises `UserError` for unknown ids.
-        """
-        self._check(token_id_lists)
-        return self._programs.hidden(self.params, token_id_lists)
+        Nothing is added to the ids, and nothing is cut.
 
-    def mlm_logits(self, token_id_lists: Documents) -> list[np.ndarray]:
-        """Scores of every word at every token, one float32 [len_i, V] for each list of ids.
+        Raises:
+            UserError: unknown ids.
+        """
+        return list(self.runner.run("hidden", self.params, self._inputs.ids(token_id_lists)))
+
+    def mlm_logits(self, token_id_lists: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Masked-LM scores of the vocabulary, one float32 [len_i, V] for each list of ids.
 
         Raises:
             UserError: unknown ids, or a model without a masked-LM head.
         """
         self._need("masked_lm", "masked-LM head")
-        return self._logits(token_id_lists)
+        return list(self.runner.run("logits", self.params, self._inputs.ids(token_id_lists)))
 
-    def causal_logits(self, token_id_lists: Documents) -> list[np.ndarray]:
-        """Scores of every word to follow every token, one float32 [len_i, V] for each list of ids.
+    def causal_logits(self, token_id_lists: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Scores of the vocabulary for the next token, one float32 [len_i, V] for each list.
 
         Raises:
-            UserError: unknown ids, or a model that is no decoder with a language-model head.
+            UserError: unknown ids, or a model that is not a decoder with a language-model head.
         """
         self._need("causal_lm", "decoder's language-model head")
-        return self._logits(token_id_lists)
+        return list(self.runner.run("logits", self.params, self._inputs.ids(token_id_lists)))
 
+    @overload
     def encode(
         self,
         texts: Sequence[str],
@@ -141,26 +155,54 @@ class ModernBert:
         max_length: int | None = None,
         batch_tokens: int | None = None,
         prompt_name: str | None = None,
-    ) -> np.ndarray:
-        """One vector for each text, in order: float32 [n, D], or as wide as the model makes them.
+        stream: Literal[False] = False,
+    ) -> np.ndarray: ...
 
-        An embedding model's own pooling, dense layers, normalisation and default prompt are used
-        where nothing else is asked for. Other models pool by "mean", and nothing more.
+    @overload
+    def encode(
+        self,
+        texts: Iterable[str],
+        pooling: str | None = None,
+        normalize: bool | None = None,
+        prompt: str | None = None,
+        max_length: int | None = None,
+        batch_tokens: int | None = None,
+        prompt_name: str | None = None,
+        *,
+        stream: Literal[True],
+    ) -> Iterator[np.ndarray]: ...
+
+    def encode(
+        self,
+        texts: Iterable[str],
+        pooling: str | None = None,
+        normalize: bool | None = None,
+        prompt: str | None = None,
+        max_length: int | None = None,
+        batch_tokens: int | None = None,
+        prompt_name: str | None = None,
+        stream: bool = False,
+    ) -> np.ndarray | Iterator[np.ndarray]:
+        """One vector for each text, in order: float32 [n, D], or of the model's own width.
+
+        By default an embedding model uses its own pooling, dense layers, normalisation and prompt.
+        Other models use mean pooling.
 
         Args:
-            texts: any number, also none; taken as they are, with the spaces around them.
-            pooling: one of `heads.POOLINGS` over the text's tokens, the special ones included. It
-                takes the place of all the modules behind the model.
-            normalize: True scales every vector to length 1; False leaves the model's own
-                normalisation out.
-            prompt: put in front of every text; "" for none.
-            max_length: in tokens; longer texts lose their end. Default: what the model was made
-                for.
-            batch_tokens: computed at once, at least one row; default 8,192.
-            prompt_name: chooses one of `pipeline.prompts`.
+            texts: any number of texts, also none; spaces around them are kept.
+            pooling: one of `heads.POOLINGS` over the text's tokens, with the special ones. It
+                replaces all modules behind the encoder.
+            normalize: True scales every vector to length 1; False leaves out the model's own
+                normalisation.
+            prompt: prefix of every text; "" for none.
+            max_length: in tokens; longer texts lose their end. None is the model's longest input.
+            batch_tokens: tokens of a batch on each device, at least one row; default 8,192.
+            prompt_name: name of one of `pipeline.prompts`.
+            stream: True reads `texts` lazily, packs some batches of them at a time, and returns an
+                iterator over vectors [D] in bounded memory.
 
         Raises:
-            UserError: an argument that makes no sense, or a late-interaction model.
+            UserError: an invalid argument, or a late-interaction model.
         """
         if isinstance(texts, str):
             raise UserError("texts is a string; give a list of strings")
@@ -171,34 +213,60 @@ class ModernBert:
         pipeline = self.pipeline or Pipeline(kind="embedding")
         if pooling is None and pipeline.late:
             raise UserError("a late-interaction model has a vector per token; use encode_tokens")
-        prompt = pipeline.prompt(prompt_name) if prompt is None else prompt
-        documents = self._tokenize([prompt + text for text in texts], max_length)
-        batch_tokens = batch_tokens or BATCH_TOKENS
+        prefix = pipeline.prompt(prompt_name) if prompt is None else prompt
+        documents = self._inputs.documents((prefix + t for t in texts), max_length, stream)
+        options: dict[str, Any]
         if pooling is not None or pipeline.pooling is None:
-            vectors = self._programs.pooled(self.params, documents, batch_tokens, pooling or "mean")
+            name, options = "pooled", {"how": pooling or "mean"}
         else:
-            # What ends a text does not end a prompt.
-            skip = len(self._tokenize([prompt], max_length)[0]) - 1 if prompt else 0
-            vectors = self._programs.vectors(
-                self.params, documents, batch_tokens, skip, normalize is not False
-            )
+            # The token that ends a text does not end a prompt.
+            prompts = self._inputs.documents([prefix] if prefix else [], max_length)
+            skip = sum(len(document.ids) - 1 for document in prompts)
+            name, options = "vectors", {"skip": skip, "normalize": normalize is not False}
+        windows = self._windows(name, documents, batch_tokens, stream, **options)
         if normalize:
-            lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-            vectors /= np.maximum(lengths, np.finfo(np.float32).tiny)
+            windows = map(_unit, windows)
+        if stream:
+            return (vector.copy() for vectors in windows for vector in vectors)
+        (vectors,) = windows
         return vectors
 
+    @overload
     def encode_tokens(
-        self, texts: Sequence[str], is_query: bool = False, batch_tokens: int | None = None
-    ) -> list[np.ndarray]:
+        self,
+        texts: Sequence[str],
+        is_query: bool = False,
+        batch_tokens: int | None = None,
+        stream: Literal[False] = False,
+    ) -> list[np.ndarray]: ...
+
+    @overload
+    def encode_tokens(
+        self,
+        texts: Iterable[str],
+        is_query: bool = False,
+        batch_tokens: int | None = None,
+        *,
+        stream: Literal[True],
+    ) -> Iterator[np.ndarray]: ...
+
+    def encode_tokens(
+        self,
+        texts: Iterable[str],
+        is_query: bool = False,
+        batch_tokens: int | None = None,
+        stream: bool = False,
+    ) -> list[np.ndarray] | Iterator[np.ndarray]:
         """A late-interaction model's vectors of each text, float32 [tokens_i, E].
 
-        Those of queries include the tokens that fill them up; those of documents leave out the
-        model's skiplist. `late_interaction.maxsim` compares them.
+        Vectors of queries include the mask tokens that fill them up; those of documents leave out
+        the model's skiplist. `similarity` compares them.
 
         Args:
-            texts: any number; spaces around them are cut off.
-            is_query: whether they are queries; documents if not.
-            batch_tokens: computed at once, at least one row; default 8,192.
+            texts: any number of texts; spaces around them are removed.
+            is_query: whether the texts are queries or documents.
+            batch_tokens: tokens of a batch on each device, at least one row; default 8,192.
+            stream: as for `encode`; the iterator gives [tokens_i, E].
 
         Raises:
             UserError: another kind of model.
@@ -207,19 +275,32 @@ class ModernBert:
             raise UserError("the model is not for late interaction; use encode")
         if isinstance(texts, str):
             raise UserError("texts is a string; give a list of strings")
-        found = late_interaction.tokenize(
-            [self.pipeline.prompt(None) + text for text in texts],
-            self._need_tokenizer(),
-            self.pipeline.late,
-            is_query=is_query,
-            longest=self._longest,
+        documents = self._inputs.late(
+            texts, self.pipeline.late, self.pipeline.prompt(None), is_query, stream
         )
-        ids = [tokens.ids for tokens in found]
-        self._check(ids)
-        vectors = self._programs.token_vectors(
-            self.params, ids, [t.visible for t in found], batch_tokens or BATCH_TOKENS
-        )
-        return [v[tokens.counted] for v, tokens in zip(vectors, found, strict=True)]
+        windows = self._windows("vectors", documents, batch_tokens, stream)
+        vectors = (vectors for window in windows for vectors in window)
+        return vectors if stream else list(vectors)
+
+    def similarity(
+        self, a: np.ndarray | Sequence[np.ndarray], b: np.ndarray | Sequence[np.ndarray]
+    ) -> np.ndarray:
+        """The model's own similarity of encoded texts: float32 [len(a), len(b)].
+
+        Args:
+            a: vectors [n, E] of `encode`; for late interaction a list of [tokens_i, E] of
+                `encode_tokens`, which are the queries.
+            b: the same of the documents.
+
+        Raises:
+            UserError: an unknown similarity in the model's files.
+        """
+        if self.pipeline is not None and self.pipeline.late is not None:
+            return late_interaction.maxsim(list(a), list(b))
+        name = (self.pipeline and self.pipeline.similarity) or "cosine"
+        if name not in SIMILARITIES:
+            raise UserError(f"similarity is {name!r}; {did_you_mean(name, SIMILARITIES)}")
+        return SIMILARITIES[name](np.asarray(a, np.float32), np.asarray(b, np.float32))
 
     def predict(
         self,
@@ -228,15 +309,15 @@ class ModernBert:
         max_length: int | None = None,
         batch_tokens: int | None = None,
     ) -> np.ndarray | list[np.ndarray]:
-        """What the classifier says of each text or pair of texts, in order.
+        """Predictions of the classifier for each text or pair of texts, in order.
 
         Args:
             inputs: texts or (first, second) pairs: (query, document) of a reranker, (question,
                 context) of question answering. For multiple choice (text, [choice, ...]).
-            activation: of the scores, a key of `pipeline.ACTIVATIONS`. By default a reranker's own;
-                else a single label is squashed by the sigmoid, and several are left as logits.
+            activation: activation of the scores, a key of `pipeline.ACTIVATIONS`. None is a
+                reranker's own; else the sigmoid for a single label, and nothing for several.
             max_length: in tokens; of a pair the longer text is cut first.
-            batch_tokens: computed at once, at least one row; default 8,192.
+            batch_tokens: tokens of a batch on each device, at least one row; default 8,192.
 
         Returns:
             Sequence classification: float32 [n, labels], or [n] with a single label. Multiple
@@ -246,26 +327,29 @@ class ModernBert:
         Raises:
             UserError: a model without a classifier, or inputs of another form.
         """
-        head = self._stored.head
-        if not isinstance(self.module, Classifier):
+        head, labels = self._stored.head, self._stored.labels
+        output = HEADS[head].output
+        if output in ("hidden", "vocabulary"):
             raise UserError(f"the model has no classifier (its head is {head!r})")
         if isinstance(inputs, str):
             raise UserError("inputs is a string; give a list of texts or pairs of texts")
-        if head == "multiple_choice":
-            pairs = [(text, choice) for text, choices in inputs for choice in choices]
-            scores = self._classify(pairs, max_length, batch_tokens)[:, 0]
+        texts = inputs
+        if output == "choice":
+            texts = [(text, choice) for text, choices in inputs for choice in choices]
+        name = "logits" if output == "token" else "document_logits"
+        documents = self._inputs.documents(texts, max_length)
+        (scores,) = self._windows(name, documents, batch_tokens, stream=False)
+        if output == "token":
+            return list(scores)
+        if output == "choice":
             ends = np.cumsum([len(choices) for _, choices in inputs])
-            return np.split(scores, ends[:-1]) if len(inputs) else []
-        if head != "sequence_classification":
-            return self._programs.logits(self.params, self._tokenize(inputs, max_length))
+            return np.split(scores[:, 0], ends[:-1]) if len(inputs) else []
         named = self.pipeline.activation if self.pipeline and not activation else activation
-        labels = self._stored.labels
-        apply = reranker_activation(named, labels)
-        scores = np.asarray(apply(self._classify(inputs, max_length, batch_tokens)))
-        return scores[:, 0] if labels == 1 else scores
+        activated = np.asarray(reranker_activation(named, labels)(scores))
+        return activated[:, 0] if labels == 1 else activated
 
     def fill_mask(self, text: str, top_k: int = 5) -> list[list[tuple[str, float]]]:
-        """For each mask in the text, the likeliest tokens as text, with their probabilities.
+        """The likeliest tokens for each mask in a text, with their probabilities.
 
         Raises:
             UserError: no mask in the text (or only beyond the longest input), a bad `top_k`, or a
@@ -274,75 +358,52 @@ class ModernBert:
         if top_k < 1:
             raise UserError(f"top_k is {top_k}; it must be 1 or more")
         self._need("masked_lm", "masked-LM head")
-        (ids,) = self._tokenize([text], None)
-        tokenizer = self.tokenizer
-        masks = np.flatnonzero(np.asarray(ids) == tokenizer.mask_id)
+        tokenizer = self._inputs.tokenizer
+        (document,) = self._inputs.documents([text])
+        masks = np.flatnonzero(np.asarray(document.ids) == tokenizer.mask_id)
         if not masks.size:
             raise UserError(f"text has no {tokenizer.token(tokenizer.mask_id)} to fill")
-        logits = self.mlm_logits([ids])[0][masks].astype(np.float64)
+        logits = self.mlm_logits([document.ids])[0][masks].astype(np.float64)
         exponentials = np.exp(logits - logits.max(-1, keepdims=True))
         probabilities = exponentials / exponentials.sum(-1, keepdims=True)
         best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top_k]
         return [
-            [(self._spelling(i), float(of_mask[i])) for i in top.tolist()]
+            [(_spelling(tokenizer, i), float(of_mask[i])) for i in top.tolist()]
             for of_mask, top in zip(probabilities, best, strict=True)
         ]
 
     def save_pretrained(self, directory: str | os.PathLike, format: str = "hf") -> None:
-        """Writes a new directory, whole or not at all, in the dtypes that the model came in."""
+        """Write a new directory, whole or not at all, in the dtypes of the loaded checkpoint."""
         params = jax.tree.map(lambda x, d: np.asarray(x).astype(d), self.params, self._dtypes)
         convert.save(dataclasses.replace(self._stored, params=params), directory, format)
 
-    @property
-    def _longest(self) -> int:
-        """The longest input in tokens."""
-        own = self.pipeline.max_length if self.pipeline else None
-        return min(own or self.config.max_position_embeddings, self.config.max_position_embeddings)
-
-    def _logits(self, documents: Documents) -> list[np.ndarray]:
-        self._check(documents)
-        return self._programs.logits(self.params, documents)
-
-    def _classify(
-        self, inputs: Sequence[Any], max_length: int | None, batch_tokens: int | None
-    ) -> np.ndarray:
-        documents = self._tokenize(inputs, max_length)
-        return self._programs.document_logits(self.params, documents, batch_tokens or BATCH_TOKENS)
+    def _windows(
+        self,
+        name: str,
+        documents: Iterable[Document],
+        batch_tokens: int | None,
+        stream: bool,
+        **options: Any,
+    ) -> Iterator[Any]:
+        """Results of a program, by window of a stream or all at once."""
+        size = BATCH_TOKENS if batch_tokens is None else batch_tokens
+        tokens = self._window * size if stream else None
+        return self.runner.windows(name, self.params, documents, size, tokens=tokens, **options)
 
     def _need(self, head: str, what: str) -> None:
         if self._stored.head != head:
             raise UserError(f"the model has no {what} (its head is {self._stored.head!r})")
 
-    def _need_tokenizer(self) -> Tokenizer:
-        if self.tokenizer is None:
-            raise UserError("the model has no tokenizer.json; give token ids instead of text")
-        return self.tokenizer
 
-    def _tokenize(self, texts: Sequence[Any], max_length: int | None) -> list[list[int]]:
-        """Ids of texts or of pairs of texts, checked."""
-        tokenizer = self._need_tokenizer()
-        if max_length is not None and max_length < 2:
-            raise UserError(f"max_length is {max_length}; it must be 2 or more")
-        if not len(texts):
-            return []
-        if self.pipeline and self.pipeline.lower_case:
-            texts = [t.lower() if isinstance(t, str) else tuple(map(str.lower, t)) for t in texts]
-        paired = not isinstance(texts[0], str)
-        encode = tokenizer.encode_pairs if paired else tokenizer.encode
-        documents = encode(texts, max_length=max_length or self._longest)
-        self._check(documents)
-        return documents
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors divided by their length, in place."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    vectors /= np.maximum(lengths, np.finfo(np.float32).tiny)
+    return vectors
 
-    def _spelling(self, token_id: int) -> str:
-        """A token as it reads in text; ids that no token has are shown as such."""
-        if self.tokenizer.token(token_id) is None:
-            return f"[{token_id}]"
-        return self.tokenizer.decode([token_id])
 
-    def _check(self, documents: Documents) -> None:
-        size = self.config.vocab_size
-        for i, ids in enumerate(documents):
-            ids = np.asarray(ids)
-            wrong = ids[(ids < 0) | (ids >= size)]
-            if wrong.size:
-                raise UserError(f"document {i} has token id {wrong[0]}; ids are 0 to {size - 1}")
+def _spelling(tokenizer: Tokenizer, token_id: int) -> str:
+    """A token as it reads in text, or its id in brackets where the vocabulary has no such token."""
+    if tokenizer.token(token_id) is None:
+        return f"[{token_id}]"
+    return tokenizer.decode([token_id])

@@ -1,12 +1,12 @@
-"""The residual stream of a pre-norm model, and what its gradient costs on CPU.
+"""The residual stream of a pre-norm model, with a cheaper gradient on CPU.
 
-Each half of a block adds to the stream's gradient what came back through its norm:
+Each half of a block adds the gradient that came back through its norm to that of the stream:
 
     g_i = g_(i+1) + norm_backward(d_i)
 
-That is elementwise, and XLA's CPU compiler merges it into whatever reads g_i: several products, and
-all the g below, each of which then computes every g above it again. An optimization barrier does
-not stop it, being gone before instructions are merged; a loop does.
+That is elementwise. XLA's CPU compiler merges it into every reader of g_i: several products and all
+earlier gradients, each of which then recomputes every later one. An optimization barrier does not
+prevent it, as barriers are removed before instructions are merged; a loop does.
 """
 
 import jax
@@ -17,27 +17,30 @@ from modernbert_jax.attention.platform import device
 from modernbert_jax.sharding import on_each_device
 
 
-def stream(x: jax.Array) -> jax.Array:
-    """x [B, T, D] itself; on CPU its gradient is computed once and held in memory.
+def stream(x: jax.Array, forward_mode: bool = False) -> jax.Array:
+    """The identity on x [B, T, D], whose gradient is computed once and stored on CPU.
 
-    There it has first-order reverse derivatives only, as `xla_range` has.
+    Args:
+        x: residual stream.
+        forward_mode: whether forward-mode and higher derivatives must stay available. The stored
+            gradient has reverse-mode derivatives of first order only.
     """
-    return _held_in_reverse(x) if device()[0] == "cpu" else x
+    return _stored_in_reverse(x) if not forward_mode and device()[0] == "cpu" else x
 
 
 @jax.custom_vjp
-def _held_in_reverse(x: jax.Array) -> jax.Array:
+def _stored_in_reverse(x: jax.Array) -> jax.Array:
     return x
 
 
 def _backward(_: None, gradient: jax.Array) -> tuple[jax.Array]:
-    return (on_each_device(_held, gradient),)
+    return (on_each_device(_stored, gradient),)
 
 
-def _held(x: jax.Array) -> jax.Array:
-    # No turn, or one that changes nothing; the compiler can know neither.
-    turns = jnp.isnan(x.ravel()[0]).astype(jnp.int32)
-    return lax.fori_loop(0, turns, lambda i, g: jnp.where(i > 0, -g, g), x)
+def _stored(x: jax.Array) -> jax.Array:
+    # A loop of zero iterations (one that changes nothing for NaN) whose bound XLA cannot prove.
+    count = jnp.isnan(x.ravel()[0]).astype(jnp.int32)
+    return lax.fori_loop(0, count, lambda i, g: jnp.where(i > 0, -g, g), x)
 
 
-_held_in_reverse.defvjp(lambda x: (x, None), _backward)
+_stored_in_reverse.defvjp(lambda x: (x, None), _backward)

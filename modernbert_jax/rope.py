@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modernbert_jax.config import RopeScaling
+from modernbert_jax.architecture import RopeScaling
 
 
 class RopeTable(NamedTuple):
-    """Cosines and sines for every token: float32 [B, T, H/2] each."""
+    """Cosines and sines of every token: float32 [B, T, H/2] each."""
 
     cos: jax.Array
     sin: jax.Array
@@ -23,8 +23,8 @@ class RopeTable(NamedTuple):
 def inverse_frequencies(theta: float, head_dim: int, scaling: RopeScaling | None) -> np.ndarray:
     """Radians per position of each rotated pair: float32 [H/2], theta^(-2k/H) before scaling.
 
-    Exponent, power and reciprocal are each rounded to float32, as in PyTorch: one unit in the last
-    place of a frequency turns a token at position 8,192 by 1e-4 radians.
+    Exponent, power and reciprocal are each rounded to float32, as in PyTorch. One unit in the last
+    place of a frequency rotates a token at position 8,192 by 1e-4 radians.
     """
     exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
     plain = np.float32(1) / (theta ** exponent.astype(np.float64)).astype(np.float32)
@@ -36,7 +36,7 @@ def inverse_frequencies(theta: float, head_dim: int, scaling: RopeScaling | None
 def rope_table(
     positions: jax.Array, theta: float, head_dim: int, scaling: RopeScaling | None = None
 ) -> RopeTable:
-    """Angles of `positions` [B, T], computed in float32 once for all layers of a kind."""
+    """Cosines and sines of `positions` [B, T] in float32, for all layers of a kind."""
     angles = positions[..., None].astype(jnp.float32) * inverse_frequencies(
         theta, head_dim, scaling
     )
@@ -45,7 +45,7 @@ def rope_table(
 
 
 def rotate(x: jax.Array, table: RopeTable) -> jax.Array:
-    """Rotates `x` [B, T, N, H] by the table, in float32, and returns it in its own dtype."""
+    """Rotate `x` [B, T, N, H] by the table in float32; the result has the dtype of `x`."""
     left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     cos, sin = table.cos[:, :, None], table.sin[:, :, None]
     rotated = jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1)
@@ -53,10 +53,10 @@ def rotate(x: jax.Array, table: RopeTable) -> jax.Array:
 
 
 def rotate_by_products(x: jax.Array, table: RopeTable) -> jax.Array:
-    """`rotate` on CPU: the halves change places in a product with a permutation, which is exact.
+    """`rotate` for CPU: an exact product with a permutation swaps the halves.
 
-    XLA's CPU compiler computes the concatenation of halves element by element, with a branch at
-    each, and takes several times as long.
+    XLA's CPU compiler would concatenate the halves element by element with branches, which takes
+    several times as long.
     """
     half = np.eye(table.cos.shape[-1], dtype=np.float32)
     swap = np.kron([[0, 1], [1, 0]], half).astype(np.float32)
@@ -70,7 +70,7 @@ def _linear(plain: np.ndarray, theta: float, head_dim: int, s: RopeScaling) -> n
 
 
 def _yarn(plain: np.ndarray, theta: float, head_dim: int, s: RopeScaling) -> np.ndarray:
-    """Peng et al. 2023, section 3.2: fast pairs are kept, slow ones interpolated, with a ramp."""
+    """YaRN (Peng et al. 2023, section 3.2): fast pairs are kept, slow ones interpolated."""
 
     def pair_with(rotations: float) -> float:
         turns = s.original_max_position_embeddings / (rotations * 2 * math.pi)
@@ -83,7 +83,7 @@ def _yarn(plain: np.ndarray, theta: float, head_dim: int, s: RopeScaling) -> np.
 
 
 def _llama3(plain: np.ndarray, theta: float, head_dim: int, s: RopeScaling) -> np.ndarray:
-    """Llama 3.1's rule: by wavelength in units of the original context."""
+    """Llama 3.1: scaled by wavelength in units of the original context."""
     wavelengths = s.original_max_position_embeddings * plain / (2 * math.pi)
     smooth = (wavelengths - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor)
     smooth = np.clip(smooth, 0, 1)

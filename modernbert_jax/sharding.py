@@ -1,9 +1,9 @@
-"""Where arrays lie on a mesh of devices: one table for parameters, one for activations.
+"""Sharding of arrays on a mesh of devices: one table for parameters, one for activations.
 
-A mesh has four axes. Rows of a batch are cut over `data` and `fsdp`, tokens of a row over
-`context`. A parameter lies whole on every device of `data` and `context`; `fsdp` keeps a piece on
-each and gathers a layer when it is used; `tensor` computes with the pieces: heads, feed-forward
-units and vocabulary are divided among devices.
+A mesh has four axes. Rows of a batch are divided over `data` and `fsdp`, tokens of a row over
+`context`. Parameters are replicated over `data` and `context`. Over `fsdp` each device stores a
+piece of them and gathers a layer when it is used. Over `tensor` devices compute with the pieces:
+heads, feed-forward units and vocabulary are divided among them.
 """
 
 import dataclasses
@@ -26,16 +26,16 @@ ROW_AXES = ("data", "fsdp")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshShape:
-    """Devices along each axis; at most one is -1: what the others leave."""
+    """Number of devices along each axis; at most one is -1, for all remaining devices."""
 
     data: int = -1
-    """Rows, with a copy of the parameters for each."""
+    """Divides rows; every device has a copy of the parameters."""
     fsdp: int = 1
-    """Rows, with a piece of the parameters and of the optimizer's moments for each."""
+    """Divides rows; every device has a piece of the parameters and the optimizer's moments."""
     context: int = 1
-    """Tokens of a row."""
+    """Divides the tokens of a row."""
     tensor: int = 1
-    """Heads, feed-forward units and vocabulary."""
+    """Divides heads, feed-forward units and vocabulary."""
 
     def __post_init__(self):
         for axis in AXES:
@@ -46,7 +46,7 @@ class MeshShape:
             raise UserError("mesh: only one axis can be -1")
 
     def sizes(self, devices: int) -> tuple[int, ...]:
-        """Sizes of `AXES` for a number of devices. Raises `UserError` if they do not come out."""
+        """Sizes of `AXES` for a number of devices. Raises `UserError` if they do not fit."""
         sizes = [getattr(self, axis) for axis in AXES]
         given = math.prod(size for size in sizes if size != -1)
         if devices % given or (-1 not in sizes and given != devices):
@@ -55,9 +55,9 @@ class MeshShape:
         return tuple(devices // given if size == -1 else size for size in sizes)
 
     def make(self, devices: Sequence[jax.Device] | None = None) -> Mesh:
-        """The mesh over all devices, or over those given, near ones next to each other.
+        """The mesh over some devices, by default all of them, with near ones adjacent.
 
-        Where several TPU slices are joined by a data centre network, only `data` crosses it.
+        Only `data` crosses the data centre network between several TPU slices.
         """
         devices = jax.devices() if devices is None else list(devices)
         sizes = self.sizes(len(devices))
@@ -78,7 +78,7 @@ class MeshShape:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardingRules:
-    """The mesh axes of each kind of dimension; no two kinds of one array may share an axis."""
+    """Mesh axes of each kind of dimension; kinds within one array must not share an axis."""
 
     rows: tuple[str, ...] = ROW_AXES
     tokens: tuple[str, ...] = ("context",)
@@ -92,8 +92,8 @@ class ShardingRules:
         axes = [getattr(self, kind) if kind else () for kind in kinds]
         used = [axis for some in axes for axis in some]
         if len(used) != len(set(used)):
-            raise ValueError(f"dimensions {kinds} lie on the same mesh axis twice: {used}")
-        return P(*(some[0] if len(some) == 1 else some or None for some in axes))
+            raise ValueError(f"dimensions {kinds} use the same mesh axis twice: {used}")
+        return P(*(_untuple(some) for some in axes))
 
 
 RULES = ShardingRules()
@@ -114,17 +114,23 @@ PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"decoder/bias", ("vocab",)),
     (r"classifier/kernel", ("embed", None)),
     (r"classifier/bias", (None,)),
+    (r"dense_\d+/(linear|residual)/kernel", ("embed", None)),
+    (r"dense_\d+/linear/bias", (None,)),
 )
-"""Endings of parameter paths, and the kinds of their dimensions. Each path matches one row."""
+"""Suffixes of parameter paths, as regular expressions, and the kinds of the dimensions. Each path
+matches one row."""
 
 STACKED = "groups"
-"""Parameters below this key have one entry per group of layers on their first axis."""
+"""Key of parameters that are stacked over groups of layers on their first axis."""
 
 
 def parameter_spec(path: str, shape: tuple[int, ...], sizes: dict[str, int]) -> P:
-    """How a parameter, or a moment of one, lies on a mesh of these axis sizes.
+    """Specification of a parameter, or of a moment of one, on a mesh of some axis sizes.
 
-    An axis that does not divide its dimension is left out: the piece would not be even.
+    An axis that does not divide its dimension evenly is left out.
+
+    Raises:
+        ValueError: a path that does not match exactly one rule, or a shape that does not fit it.
     """
     matches = [kinds for ending, kinds in PARAMETERS if re.search(rf"(^|/){ending}$", path)]
     if len(matches) != 1:
@@ -140,10 +146,10 @@ def parameter_spec(path: str, shape: tuple[int, ...], sizes: dict[str, int]) -> 
 
 
 def tree_shardings(tree: Any, mesh: Mesh) -> Any:
-    """The sharding of every leaf of a tree of parameters, or of a state that holds such trees.
+    """Sharding of every leaf of a tree of parameters, or of a state that contains such trees.
 
-    A leaf belongs to the parameter at the end of its path; what is none, like a counter, lies
-    whole everywhere.
+    The suffix of a leaf's path names the parameter. Leaves of a state that are not parameters, such
+    as counters, are replicated.
     """
     sizes = dict(mesh.shape)
 
@@ -157,17 +163,33 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
 
 
 def rows_sharding(mesh: Mesh) -> NamedSharding:
-    """Of the arrays [B, T] of a batch: rows over `data` and `fsdp`, tokens over `context`."""
+    """Sharding of the arrays [B, T] of a batch."""
     return NamedSharding(mesh, RULES.spec("rows", "tokens"))
 
 
 def row_pieces(sizes: Mapping[str, int]) -> int:
-    """Into how many pieces a mesh of these axis sizes cuts the rows of a batch."""
+    """Number of pieces into which a mesh of some axis sizes divides the rows of a batch."""
     return math.prod(sizes[axis] for axis in ROW_AXES)
 
 
+def check_mesh(mesh: Mesh, heads: int) -> tuple[int, int]:
+    """Numbers of devices among which a mesh divides rows, and tokens of a row.
+
+    Raises:
+        UserError: the mesh does not divide the attention heads evenly.
+    """
+    sizes = mesh.shape
+    tensor = math.prod(sizes[axis] for axis in RULES.heads)
+    if heads % tensor:
+        raise UserError(
+            f"{heads} attention heads cannot be divided among {tensor} devices (mesh.tensor);"
+            " change it"
+        )
+    return row_pieces(sizes), math.prod(sizes[axis] for axis in RULES.tokens)
+
+
 def free_axes() -> dict[str, int]:
-    """Axes of the mesh that is set, with their sizes, but those that a `shard_map` has taken."""
+    """Axes of the current mesh with their sizes, without those of a surrounding `shard_map`."""
     mesh = jax.sharding.get_abstract_mesh()
     return {
         axis: size
@@ -177,10 +199,10 @@ def free_axes() -> dict[str, int]:
 
 
 def constrain(x: jax.Array, *kinds: str | None) -> jax.Array:
-    """Says how the dimensions of `x` lie on the mesh that is set; nothing without one.
+    """Constrain the sharding of `x` on the current mesh by the kinds of its dimensions.
 
-    A dimension that its axes do not divide evenly lies whole on every device, and axes that a
-    surrounding `shard_map` has taken are left out.
+    A dimension that its axes do not divide evenly is replicated. Axes of a surrounding `shard_map`
+    are left out. Without a mesh it is the identity.
     """
     if not free_axes():
         return x
@@ -190,7 +212,7 @@ def constrain(x: jax.Array, *kinds: str | None) -> jax.Array:
 def on_each_device(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
     """`function(x)` of hidden states [B, T, D], on each device's own rows and tokens.
 
-    For what treats elements alone: nothing is exchanged.
+    For elementwise functions; devices do not communicate.
     """
     sizes = free_axes()
     if math.prod(sizes.values()) == 1:
@@ -202,7 +224,7 @@ def on_each_device(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> 
 
 
 def _even(shape: Sequence[int], kinds: Sequence[str | None]) -> P:
-    """How dimensions of these kinds are cut where that goes without a rest."""
+    """Specification of dimensions of some kinds, divided where that is even."""
     sizes, spec = free_axes(), []
     for axes, size in zip(RULES.spec(*kinds), shape, strict=True):
         free = tuple(axis for axis in _tuple(axes) if axis in sizes)
@@ -212,11 +234,11 @@ def _even(shape: Sequence[int], kinds: Sequence[str | None]) -> P:
 
 
 def over_rows(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function(params, *arrays)` on each device's own rows and tokens, its results added up.
+    """`function(params, *arrays)` on each device's own rows and tokens, with summed results.
 
-    Inside, the gradient of the parameters is summed on each device and exchanged once at the end;
-    left to the compiler, a loop exchanges it every time round. `arrays` are [B, T, ...], results a
-    tree of sums over rows and tokens. Without a mesh it is `function` itself.
+    Gradients of the parameters are summed on each device and exchanged once at the end, where the
+    compiler alone would exchange them in every iteration of a loop. `arrays` are [B, T, ...],
+    results a tree of sums over rows and tokens. Without a mesh it is `function` itself.
     """
     sizes = free_axes()
     taken = len(sizes) < len(jax.sharding.get_abstract_mesh().axis_names)
@@ -239,6 +261,10 @@ def over_rows(function: Callable[..., Any]) -> Callable[..., Any]:
         )(params, *arrays)
 
     return call
+
+
+def _untuple(axes: tuple[str, ...]) -> str | tuple[str, ...] | None:
+    return axes[0] if len(axes) == 1 else axes or None
 
 
 def _tuple(axes: str | tuple[str, ...] | None) -> tuple[str, ...]:

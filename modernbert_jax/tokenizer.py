@@ -1,7 +1,7 @@
-"""Tokenizers from `tokenizer.json`, by the `tokenizers` library alone, and new ones.
+"""Tokenizers from `tokenizer.json`, and training of new ones, with the `tokenizers` library.
 
-A tokenizer is kept as the files that it came from, byte for byte: a checkpoint carries them on
-unchanged, and what a file may have baked in (truncation, padding) is switched off on loading.
+A tokenizer keeps the bytes of its files, which checkpoints carry unchanged. Truncation and padding
+that a file may prescribe are switched off on loading.
 """
 
 import json
@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
@@ -25,7 +26,7 @@ FILES = (
     "merges.txt",
     "tokenizer.model",
 )
-"""What belongs to a tokenizer in a checkpoint's directory; only the first is needed."""
+"""Files of a tokenizer in a checkpoint's directory; only the first is required."""
 
 ROLES = {
     "unk": ("[UNK]", "<unk>"),
@@ -34,14 +35,14 @@ ROLES = {
     "pad": ("[PAD]", "<pad>"),
     "mask": ("[MASK]", "<mask>"),
 }
-"""Special tokens by role, with the spellings tried where no configuration names them."""
+"""Roles of special tokens, with the spellings that are tried where no configuration names them."""
 
 
 class Tokenizer:
-    """Text to ids and back. Thread-safe; nothing in it changes after loading."""
+    """Conversion of text to ids and back; immutable and thread-safe."""
 
     def __init__(self, files: Mapping[str, bytes], origin: str = "tokenizer.json"):
-        """From the content of `FILES`; `origin` names them in errors (`UserError`)."""
+        """Build from the content of `FILES`; `origin` names them in `UserError`."""
         self.files = dict(files)
         try:
             self.backend = tokenizers.Tokenizer.from_str(files["tokenizer.json"].decode())
@@ -55,7 +56,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
-        """From a directory, or from a `tokenizer.json` itself. Raises `UserError`."""
+        """A tokenizer from a directory or a `tokenizer.json`. Raises `UserError`."""
         path = Path(path)
         main = path / "tokenizer.json" if path.is_dir() else path
         if not main.is_file():
@@ -65,12 +66,12 @@ class Tokenizer:
         return cls({**files, "tokenizer.json": main.read_bytes()}, str(main))
 
     def save(self, directory: str | Path) -> None:
-        """Writes the files into an existing directory, byte for byte as they came."""
+        """Write the files into an existing directory, byte for byte."""
         for name, content in self.files.items():
             (Path(directory) / name).write_bytes(content)
 
     def encode(self, texts: Sequence[str], *, max_length: int | None = None) -> list[list[int]]:
-        """Ids with the template's special tokens; over `max_length` the text's end is cut."""
+        """Ids with the template's special tokens; longer texts are cut to `max_length` ids."""
         ids = [e.ids for e in self.backend.encode_batch_fast(list(texts))]
         if max_length is None:
             return ids
@@ -79,9 +80,10 @@ class Tokenizer:
     def encode_pairs(
         self, pairs: Sequence[tuple[str, str]], *, max_length: int | None = None
     ) -> list[list[int]]:
-        """Ids of two texts each in the template for pairs; over `max_length` the longer is cut.
+        """Ids of pairs of texts in their template; over `max_length` the longer text is cut first.
 
-        Raises `UserError` if one of them is no pair of texts.
+        Raises:
+            UserError: an item that is not a pair of texts.
         """
         for i, pair in enumerate(pairs):
             if not isinstance(pair, tuple | list) or [type(t) for t in pair] != [str, str]:
@@ -91,17 +93,17 @@ class Tokenizer:
             for k in range(2)
         )
         special = self.backend.num_special_tokens_to_add(is_pair=True)
-        found = []
+        ids = []
         for first, second in zip(*sides, strict=True):
             if max_length is not None:
                 kept = _longest_first(len(first), len(second), max(max_length - special, 0))
                 first.truncate(kept[0])
                 second.truncate(kept[1])
-            found.append(self.backend.post_process(first, second).ids)
-        return found
+            ids.append(self.backend.post_process(first, second).ids)
+        return ids
 
     def encode_raw(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of the texts alone, without special tokens around them."""
+        """Ids of texts without special tokens."""
         return [
             e.ids for e in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         ]
@@ -110,25 +112,25 @@ class Tokenizer:
         """Text of the ids."""
         return self.backend.decode(list(ids), skip_special_tokens=skip_special)
 
-    def token(self, token_id: int) -> str:
-        """The vocabulary's spelling of an id."""
+    def token(self, token_id: int) -> str | None:
+        """The vocabulary's spelling of an id, or None."""
         return self.backend.id_to_token(token_id)
 
     @cached_property
     def vocab_size(self) -> int:
-        """One more than the largest id: the rows that an embedding table needs."""
+        """Number of rows that an embedding table needs: the largest id plus one."""
         return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
 
     @cached_property
     def special_ids(self) -> tuple[int, ...]:
-        """Ids of all tokens that are marked as special, and of those with a role."""
+        """Ids of all tokens that are marked as special or have a role."""
         marked = {i for i, t in self.backend.get_added_tokens_decoder().items() if t.special}
         roles = (self.role_id(role) for role in ROLES)
         return tuple(sorted(marked | {i for i in roles if i is not None}))
 
     @cached_property
     def unused_ids(self) -> tuple[int, ...]:
-        """Ids that only fill up the vocabulary: those without a token, and every `[unusedN]`."""
+        """Ids that only fill up the vocabulary: those without a token, and all `[unusedN]`."""
         vocab = self.backend.get_vocab(with_added_tokens=True)
         used = {i for token, i in vocab.items() if not re.fullmatch(r"\[unused\d+\]", token)}
         return tuple(i for i in range(self.vocab_size) if i not in used)
@@ -155,54 +157,54 @@ class Tokenizer:
 
     @property
     def unk_id(self) -> int | None:
-        """Id of the unknown token, if there is one."""
+        """Id of the unknown token, or None."""
         return self.role_id("unk")
 
     @property
     def filler_id(self) -> int:
-        """Id of what fills up queries: the mask, or else what ends a sequence."""
+        """Id of the token that fills up queries: the mask, or else the end of a sequence."""
         mask = self.role_id("mask")
         return self._need("sep") if mask is None else mask
 
     def _need(self, role: str) -> int:
-        found = self.role_id(role)
-        if found is None:
+        token_id = self.role_id(role)
+        if token_id is None:
             raise UserError(
                 f"tokenizer.json: has no {role} token; name one as {role}_token in"
                 " tokenizer_config.json"
             )
-        return found
+        return token_id
 
     def role_id(self, role: str) -> int | None:
-        """Id of the token with a role of `ROLES`, or None."""
+        """Id of the token with a role, a key of `ROLES`, or None."""
         named = self._named.get(f"{role}_token")
         for token in (named,) if named else ROLES[role]:
-            if (found := self.backend.token_to_id(token)) is not None:
-                return found
+            if (token_id := self.backend.token_to_id(token)) is not None:
+                return token_id
         return None
 
     def _names_in(self, file: str) -> dict[str, str]:
-        """The special tokens that a configuration file names; each a string or {"content": ...}."""
+        """Special tokens in a configuration file, each a string or {"content": ...}."""
         try:
             named = json.loads(self.files.get(file, b"{}"))
         except ValueError as error:
             raise UserError(f"{file}: not JSON ({error})") from None
-        found = {}
+        tokens = {}
         for key, value in named.items() if isinstance(named, dict) else ():
             content = value.get("content") if isinstance(value, dict) else value
             if key.endswith("_token") and isinstance(content, str):
-                found[key] = content
-        return found
+                tokens[key] = content
+        return tokens
 
     def _shorten(self, ids: list[int], max_length: int) -> list[int]:
-        """Cuts the end of the text and keeps the special token behind it."""
+        """Cut the end of the text, and keep the special token after it."""
         if ids[-1] in self.special_ids:
             return [*ids[: max_length - 1], ids[-1]]
         return ids[:max_length]
 
 
 def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    """How much is left of two lengths if tokens go from the longer one until they fit."""
+    """Two lengths after tokens are removed from the longer one until they fit."""
     if first + second <= room:
         return first, second
     short = min(first, second, room // 2)
@@ -210,15 +212,18 @@ def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
 
 
 def train(texts: Iterable[str], vocab_size: int, *, max_length: int = 8192) -> Tokenizer:
-    """A byte-level BPE with ModernBERT's normalizer, template and special tokens.
+    """Train a byte-level BPE with ModernBERT's normalizer, template and special tokens.
 
-    Merges are learned until all ids fit `vocab_size`; the special tokens follow, then [unusedN]
-    up to the next multiple of 64, which is what matrix units like an embedding table to be.
+    The ids of special tokens follow those of merges, then [unusedN] up to the next multiple of 64,
+    which suits matrix units.
 
     Args:
         texts: the corpus; read once.
-        vocab_size: wanted number of ids in all, at least 256 bytes and 5 special tokens.
-        max_length: the model's longest sequence in tokens, noted in `tokenizer_config.json`.
+        vocab_size: number of ids in all, at least 256 bytes and 5 special tokens.
+        max_length: the model's longest sequence in tokens, written to `tokenizer_config.json`.
+
+    Raises:
+        UserError: `vocab_size` is too small.
     """
     special = [names[0] for names in ROLES.values()]
     if vocab_size < 256 + len(special):
@@ -256,7 +261,7 @@ def train(texts: Iterable[str], vocab_size: int, *, max_length: int = 8192) -> T
     return Tokenizer({name: content.encode() for name, content in files.items()})
 
 
-def default_config(max_length: int) -> dict:
+def default_config(max_length: int) -> dict[str, Any]:
     """A `tokenizer_config.json` that transformers 4 and 5 both accept."""
     return {
         **{f"{role}_token": names[0] for role, names in ROLES.items()},

@@ -7,15 +7,11 @@ import numpy as np
 import pytest
 import tiny
 
+from modernbert_jax.architecture import FULL, SLIDING, RopeScaling, ScanPlan, block_name
 from modernbert_jax.config import (
-    FULL,
     PRESETS,
-    SLIDING,
     ModernBertConfig,
-    RopeScaling,
     Runtime,
-    ScanPlan,
-    block_name,
 )
 from modernbert_jax.errors import UserError
 from modernbert_jax.heads import MaskedLM

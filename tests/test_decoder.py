@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tiny
 
-from modernbert_jax.config import FULL, SLIDING, Runtime
+from modernbert_jax.architecture import FULL, SLIDING
+from modernbert_jax.config import Runtime
 from modernbert_jax.errors import UserError
 from modernbert_jax.heads import CausalLM, Classifier, document_pooling
 from modernbert_jax.model import Encoder

@@ -5,7 +5,8 @@ import warnings
 import pytest
 import tiny
 
-from modernbert_jax.config import FULL, PRESETS, SLIDING, ModernBertConfig, RopeScaling
+from modernbert_jax.architecture import FULL, SLIDING, RopeScaling
+from modernbert_jax.config import PRESETS, ModernBertConfig
 from modernbert_jax.errors import UserError
 
 SMALL = {"num_hidden_layers": 3, "model_type": "modernbert"}

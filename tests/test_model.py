@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tiny
 
-from modernbert_jax.config import FULL, PRESETS, SLIDING, Runtime
+from modernbert_jax.architecture import FULL, SLIDING
+from modernbert_jax.config import PRESETS, Runtime
 from modernbert_jax.heads import MaskedLM
 from modernbert_jax.initializers import standard_deviation
 from modernbert_jax.model import ACTIVATION, Encoder

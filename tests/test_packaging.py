@@ -88,3 +88,46 @@ for name in sys.argv[1:]:
 """
     names = [name for name in modules() if not name.endswith("__main__")]
     run(sys.executable, "-c", code, *names, cwd=elsewhere)
+
+
+@pytest.mark.parametrize("installed", (True, False))
+def test_a_checkout_is_imported_whatever_is_installed(wheel, tmp_path, installed):
+    """Python started in a clone finds all folders; what is installed serves everywhere else."""
+    site, clone = tmp_path / "site", tmp_path / "clone"
+    clone.mkdir()
+    for name in FOLDERS:
+        skip = shutil.ignore_patterns("__pycache__", "*.pyc")
+        shutil.copytree(ROOT / name, clone / name, ignore=skip)
+    shutil.copyfile(ROOT / "pyproject.toml", clone / "pyproject.toml")
+    if installed:
+        run(*PIP, "install", "--no-deps", "--target", str(site), str(wheel))
+    code = f"""
+import sys
+sys.path[:] = ["", {str(site)!r}] + [p for p in sys.path[1:] if p != {str(ROOT)!r}]
+sys.meta_path[:] = [f for f in sys.meta_path if "Editable" not in getattr(f, "__name__", "")]
+import modernbert_jax
+for name in ("sharding", "late_interaction", "packing", "masking", "attention", "convert", "train"):
+    assert name in dir(modernbert_jax), name
+    module = getattr(modernbert_jax, name)
+    assert module.__name__ == "modernbert_jax." + name
+    assert module.__file__.startswith({str(clone)!r}), module.__file__
+assert modernbert_jax.attention.key_ranges and modernbert_jax.__version__
+import modernbert_jax.train.loss
+assert not hasattr(modernbert_jax, "no_such_module")
+"""
+    run(sys.executable, "-c", code, cwd=clone)
+
+
+def test_names_are_there_after_a_plain_import():
+    code = """
+import modernbert_jax
+public = {"ModernBert", "ModernBertConfig", "Runtime", "UserError", "sharding", "late_interaction"}
+assert public <= set(dir(modernbert_jax))
+assert modernbert_jax.sharding.MeshShape and modernbert_jax.late_interaction.maxsim
+assert modernbert_jax.ModernBert.from_pretrained
+try:
+    modernbert_jax.nothing
+except AttributeError as error:
+    print(error)
+"""
+    assert "has no attribute 'nothing'" in run(sys.executable, "-c", code)

@@ -1,13 +1,81 @@
-"""How `ModernBert` uses what follows a model, and what it refuses."""
+"""Modules behind the encoder: their use by `ModernBert`, their parameters, and refusals."""
+
+import re
 
 import hf_directory
+import jax
+import jax.numpy as jnp
 import models
 import numpy as np
 import pytest
+import tiny
 
 from modernbert_jax import ModernBert, convert
+from modernbert_jax.convert import names
 from modernbert_jax.errors import UserError
-from modernbert_jax.pipeline import reranker_activation
+from modernbert_jax.pipeline import Dense, Embedder, Normalize, Pooling, reranker_activation
+from modernbert_jax.sharding import AXES, PARAMETERS, parameter_spec
+
+STEPS = (
+    Pooling(modes=("mean", "cls")),
+    Dense(name="dense_0", path="2_Dense", in_features=64, out_features=20, residual=True),
+    Dense(name="dense_1", path="3_Dense", in_features=20, out_features=20, bias=False),
+    Normalize(),
+)
+ROWS = tiny.rows([[5, 3], [6]], 10)
+
+
+@pytest.fixture(scope="module")
+def embedder():
+    """A module with dense layers, and fresh parameters."""
+    module = Embedder(tiny.config(num_hidden_layers=1), steps=STEPS)
+    return module, jax.jit(module.init)(jax.random.key(0), *ROWS)["params"]
+
+
+def test_every_parameter_has_one_name_and_one_sharding_rule(embedder):
+    module, params = embedder
+    leaves = names.flatten(params)
+    dense = [step for step in STEPS if isinstance(step, Dense)]
+    table = names.table(module.config, "none", projections=dense)
+    assert {path: x.shape for path, x in leaves.items()} == names.shapes(table)
+    for path, x in leaves.items():
+        name = "/".join(path)
+        rules = [ending for ending, _ in PARAMETERS if re.search(rf"(^|/){ending}$", name)]
+        assert len(rules) == 1, name
+        parameter_spec(name, x.shape, dict.fromkeys(AXES, 2))
+
+
+def test_dense_layers_can_be_trained(embedder):
+    """They are initialised in PyTorch's range, and every parameter has a gradient."""
+    module, params = embedder
+    kernel = params["dense_0"]["linear"]["kernel"]
+    assert 0.9 / 8 < np.abs(kernel).max() <= 1 / 8 and kernel.shape == (64, 20)
+
+    @jax.jit
+    def gradient(params):
+        weights = jnp.arange(20.0)
+        return jax.grad(lambda p: (module.apply({"params": p}, *ROWS) @ weights).sum())(params)
+
+    for name in ("dense_0", "dense_1"):
+        for path, x in names.flatten(gradient(params)[name]).items():
+            assert np.isfinite(x).all() and np.abs(x).max() > 0, path
+
+
+def test_the_steps_equal_their_definition(embedder):
+    module, params = embedder
+    hidden = np.random.default_rng(0).standard_normal((2, 10, 32)).astype(np.float32)
+    bound = module.bind({"params": params})
+    found = bound.vectors(jnp.asarray(hidden), ROWS.segment_ids, 3)
+    x = np.concatenate([hidden[0, :5].mean(0), hidden[0, 0]])
+    first = params["dense_0"]
+    y = np.tanh(x @ first["linear"]["kernel"] + first["linear"]["bias"])
+    y = y + x @ first["residual"]["kernel"]
+    y = np.tanh(y @ params["dense_1"]["linear"]["kernel"])
+    np.testing.assert_allclose(found[0, 0], y / np.linalg.norm(y), atol=1e-5)
+    assert found.shape == (2, 3, 20) and not np.any(found[1, 1])
+    raw = bound.vectors(jnp.asarray(hidden), ROWS.segment_ids, 3, normalize=False)
+    np.testing.assert_allclose(raw[0, 0], y, atol=1e-5)
+
 
 NAMES = ("dense", "colbert_plain", "reranker", "choice", "span", "causal_lm", "cls")
 
@@ -89,6 +157,50 @@ def test_a_reranker_s_activation(bert):
 def test_refusals(bert, name, call, message):
     with pytest.raises(UserError, match=message):
         call(bert[name])
+
+
+def test_the_module_of_an_embedding_model_takes_its_parameters(bert):
+    model = bert["dense"]
+    ids = model.tokenizer.encode(models.TEXTS[:1])[0]
+    rows = (np.array([ids]), np.ones((1, len(ids)), np.int32), np.arange(len(ids))[None])
+    vector = model.module.apply({"params": model.params}, *rows, segments=1)
+    np.testing.assert_allclose(vector[0], model.encode(models.TEXTS[:1]), atol=1e-5)
+
+
+def test_similarity_is_the_model_s_own(bert):
+    model, late = bert["dense"], bert["colbert_plain"]
+    a, b = model.encode(models.QUERIES), model.encode(models.TEXTS)
+    scores = model.similarity(a, b)
+    assert scores.shape == (len(a), len(b)) and scores.dtype == np.float32
+    np.testing.assert_allclose(scores, model.similarity(3 * a, b), atol=1e-6)
+    queries, documents = late.encode_tokens(models.QUERIES, is_query=True), [np.eye(4, 8)]
+    tokens = late.encode_tokens(models.TEXTS)
+    best = sum((tokens[1] @ vector).max() for vector in queries[2])
+    assert late.similarity(queries, tokens)[2, 1] == pytest.approx(best, rel=1e-5)
+    assert late.similarity(documents, documents)[0, 0] == 4
+
+
+def test_streams_of_texts(bert):
+    """A generator is read lazily; its results are those of a list."""
+    model, late, read = bert["dense"], bert["colbert_plain"], 0
+    texts = [f"{text} {number}" for number in range(40) for text in models.TEXTS]
+
+    def endless():
+        nonlocal read
+        while True:
+            for text in texts:
+                read += 1
+                yield text
+
+    vectors = model.encode(endless(), batch_tokens=128, stream=True)
+    found = np.stack([vector for vector, _ in zip(vectors, texts, strict=False)])
+    np.testing.assert_allclose(found, model.encode(texts, batch_tokens=128), atol=1e-5)
+    assert read < 2000
+    tokens = late.encode_tokens(iter(texts[:9]), stream=True)
+    for a, b in zip(tokens, late.encode_tokens(texts[:9]), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    with pytest.raises(UserError, match="texts is a string"):
+        model.encode("text", stream=True)
 
 
 def test_saving_keeps_the_modules(bert, tmp_path):

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modernbert_jax.config import ModernBertConfig, RopeScaling
+from modernbert_jax.architecture import RopeScaling
+from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.rope import inverse_frequencies, rope_table, rotate, rotate_by_products
 
 

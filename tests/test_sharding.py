@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from modernbert_jax import UserError
 from modernbert_jax.config import PRESETS
 from modernbert_jax.heads import Classifier, MaskedLM
+from modernbert_jax.pipeline import Dense, Embedder
 from modernbert_jax.sharding import (
     AXES,
     PARAMETERS,
@@ -21,6 +22,8 @@ from modernbert_jax.sharding import (
     over_rows,
     parameter_spec,
 )
+
+DENSE = Dense(name="dense_0", path="2_Dense", in_features=32, out_features=8, residual=True)
 
 
 @functools.cache
@@ -54,7 +57,8 @@ def test_every_parameter_of_every_preset_matches_one_rule(name):
 
 
 def test_every_rule_is_needed():
-    paths = [*shapes(every_switch()), *shapes(every_switch(), Classifier)]
+    embedder = functools.partial(Embedder, steps=(DENSE,))
+    paths = [p for head in (MaskedLM, Classifier, embedder) for p in shapes(every_switch(), head)]
     for ending, _ in PARAMETERS:
         assert any(re.search(rf"(^|/){ending}$", path) for path in paths), ending
 

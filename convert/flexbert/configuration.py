@@ -7,8 +7,8 @@ those that do not change the computation are kept in `Checkpoint.extra`.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from modernbert_jax import hf_config
-from modernbert_jax.config import FULL, SLIDING, ModernBertConfig
+from modernbert_jax.architecture import FULL, SLIDING
+from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError
 
 from . import switches
@@ -117,7 +117,7 @@ def read(content: Mapping[str, Any], head: str, **more: Any) -> ModernBertConfig
     for name, key in (("hidden_activation", "hidden_act"), ("classifier_activation", None)):
         fields[name] = switches.ACTIVATIONS[get(key) if key else fields[name]]
     fields |= {f"norm_{k}": v for k, v in switches.norm_arguments(content).items()}
-    return hf_config.read({**fields, **_attention(get), **more})
+    return ModernBertConfig.from_hf({**fields, **_attention(get), **more})
 
 
 def write(config: ModernBertConfig, head: str, known: Mapping[str, Any]) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def _own_config(
     """Content of our own key; None if it contradicts the research configuration."""
     raw = plain.value(plain.at(own, "config"))
     try:
-        kept, layout = hf_config.read(raw), Layout(**plain.value(plain.at(own, "layout")))
+        kept, layout = ModernBertConfig.from_hf(raw), Layout(**plain.value(plain.at(own, "layout")))
     except (TypeError, UserError) as error:
         raise UserError(f"state.integrations.{_OWN}: damaged ({error})") from None
     if configuration.write(kept, head, {}) != configuration.write(config, head, {}):

@@ -21,7 +21,7 @@ def read_config(directory: Path) -> tuple[ModernBertConfig, dict[str, Any], str 
     path = directory / "config.json"
     raw = files.read_json(path)
     try:
-        config = hf_config.read(raw)
+        config = ModernBertConfig.from_hf(raw)
     except UserError as error:
         raise UserError(f"{path}: {str(error).removeprefix('config.json: ')}") from None
     declared = raw.get("dtype", raw.get("torch_dtype"))

@@ -1,7 +1,7 @@
-"""Attention over packed rows: one function over key ranges, and a module for each way to do it.
+"""Attention over packed rows: one function over key ranges, and a module per implementation.
 
-Documents lie contiguously in a row, so "same document and inside the window" is one interval of
-keys per query. `key_ranges` finds the intervals; every implementation reads them and nothing else.
+Documents are contiguous in a row, so that "same document and inside the window" is one interval of
+keys per query. `key_ranges` computes the intervals, which every implementation takes.
 """
 
 from typing import NamedTuple
@@ -9,7 +9,14 @@ from typing import NamedTuple
 import jax
 
 from modernbert_jax.attention import context
-from modernbert_jax.attention.choice import IMPLEMENTATIONS, Call, Choice, check_name, choose
+from modernbert_jax.attention.choice import (
+    IMPLEMENTATIONS,
+    Call,
+    Choice,
+    check_name,
+    choose,
+    has_forward_mode,
+)
 from modernbert_jax.attention.choice import module_of as _module_of
 from modernbert_jax.attention.platform import capability, device
 from modernbert_jax.attention.ranges import KeyRanges, key_ranges
@@ -25,6 +32,7 @@ __all__ = [
     "check_name",
     "choose",
     "decide",
+    "has_forward_mode",
     "key_ranges",
 ]
 
@@ -41,18 +49,18 @@ def attention(
 ) -> jax.Array:
     """Softmax attention of every query over its key range.
 
-    Under a mesh (`jax.set_mesh`) every device computes its own rows and heads, and nothing is
-    communicated, unless the mesh cuts rows themselves: see `context`.
+    Under a mesh (`jax.set_mesh`) every device computes its own rows and heads without
+    communication, unless the mesh divides the tokens of a row: see `context`.
 
     Args:
         q, k, v: [B, T, N, H]. Scores are scaled by 1/sqrt(H) and computed in float32.
         ranges: from `key_ranges(segment_ids, window)`.
-        window: the window that went into `ranges`; decides which kernels may be used.
-        rope: rotates `q` and `k` first, by the implementation's own means.
+        window: the window of `ranges`, on which the choice of kernels depends.
+        rope: rotary embedding of `q` and `k`, which the implementation applies first; None is none.
         implementation: a key of `IMPLEMENTATIONS`, or "auto".
 
     Returns:
-        [B, T, N, H] in the dtype of `q`; zeros where a query has no key, as padding has.
+        [B, T, N, H] in the dtype of `q`; zeros where a query has no key, as in padding.
 
     Raises:
         UserError: the implementation is unknown or cannot compute this; see `choice.choose`.
@@ -80,7 +88,7 @@ def attention(
 
 
 class Decision(NamedTuple):
-    """How a call is computed under the mesh that is set."""
+    """Computation of a call under the current mesh."""
 
     choice: Choice
     pieces: Shards
@@ -95,7 +103,11 @@ def decide(
     symmetric: bool = True,
     implementation: str = "auto",
 ) -> Decision:
-    """What `attention` does with q, k and v of a shape [B, T, N, H]; it raises what this raises."""
+    """The computation by `attention` of q, k and v of a shape [B, T, N, H].
+
+    Raises:
+        UserError: as `attention`.
+    """
     platform, device_kind = device()
     pieces = shards(shape)
     frame = context.frame(shape[1], pieces.tokens, window, symmetric)

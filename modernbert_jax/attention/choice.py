@@ -1,4 +1,4 @@
-"""Which implementation computes a layer's attention, and why."""
+"""Choice of the implementation that computes a layer's attention."""
 
 import dataclasses
 import functools
@@ -11,56 +11,60 @@ from modernbert_jax.attention import tuning
 from modernbert_jax.errors import UserError, did_you_mean
 
 IMPLEMENTATIONS: dict[str, str] = {
-    "dense": "the oracle: all T x T scores at once",
+    "dense": "the reference: all T x T scores at once",
     "xla_range": "flash attention in plain XLA over the key blocks in range; runs everywhere",
     "two_block": "plain XLA for sliding windows, differentiable to any order",
-    "splash": "jax's TPU kernel with segment ids and a block mask made at run time",
+    "splash": "jax's TPU kernel with segment ids and a block mask computed at run time",
     "pallas_tpu": "our TPU kernels: one for sliding windows, one for whole documents",
     "pallas_triton": "our GPU kernel over the key blocks in range",
 }
-"""Name to what it is; the module of the same name computes it."""
+"""Names of implementations, each with a summary; the module of the same name computes it."""
+
+FORWARD_MODE = ("dense", "two_block")
+"""Implementations with forward-mode and higher derivatives. The others, and "auto" which may choose
+any of them, have first-order reverse-mode derivatives only."""
 
 PREFERENCE = {
     "cpu": ("xla_range",),
     "gpu": ("pallas_triton", "two_block", "xla_range"),
     "tpu": ("pallas_tpu", "splash", "two_block", "xla_range"),
 }
-"""What `auto` tries on each platform, in this order. Every list ends in what can do everything."""
+"""Implementations that "auto" tries on each platform, in order. The last supports every call."""
 
 _ELSEWHERE = ("two_block", "xla_range")
-"""On platforms that are not named above."""
+"""The same for all other platforms."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Call:
-    """The facts that a choice rests on; shapes are those on one device."""
+    """Facts on which a choice depends; shapes are those on one device."""
 
     platform: str
-    """"cpu", "gpu" or "tpu": where the program being traced will run."""
+    """Platform of the program being traced: "cpu", "gpu" or "tpu"."""
     device_kind: str
     capability: tuple[int, int] | None = None
-    """Of an NVIDIA GPU that is present: major and minor compute capability."""
+    """Major and minor compute capability of an NVIDIA GPU; None for other devices."""
     dtype: str
     length: int
     heads: int
     head_dim: int
     window: int | None
     symmetric: bool
-    """False under a causal mask."""
+    """Whether keys that a query sees also see it; False under a causal mask."""
     keys: int | None = None
-    """How many there are, where they are not the tokens of the queries themselves."""
+    """Number of keys, where they are not the tokens of the queries; None is `length`."""
 
     @property
     def kind(self) -> str:
-        """The row of a tuning table: "sliding" or "full"."""
+        """Kind of layer in a tuning table: "sliding" or "full"."""
         return "full" if self.window is None else "sliding"
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """An implementation with the block sizes and so on that it is called with."""
+    """A chosen implementation with its options, such as block sizes."""
 
     name: str
     why: str
@@ -68,22 +72,30 @@ class Choice:
 
 
 def module_of(name: str) -> ModuleType:
-    """The module of an implementation: `attention`, `refuses` and, where it has one, `rotate`.
+    """The module of an implementation, with `attention`, `refuses` and perhaps `rotate`.
 
-    What a tuning file may set are the keyword arguments of `attention`, and names in `OPTIONS`.
-    Kernels import only where they are used: not every platform has what they need.
+    Tuning files may set the keyword arguments of its `attention`, and the names in its `OPTIONS`.
+    Kernels are imported on use, as not every platform has their dependencies.
     """
     return importlib.import_module(f"{__package__}.{name}")
 
 
 def check_name(name: str) -> None:
-    """Raises UserError unless `name` is "auto" or an implementation."""
+    """Raise `UserError` unless `name` is "auto" or an implementation."""
     if name != "auto" and name not in IMPLEMENTATIONS:
         raise UserError(f"attention is {name!r}; {did_you_mean(name, ['auto', *IMPLEMENTATIONS])}")
 
 
+def has_forward_mode(name: str) -> bool:
+    """Whether "auto" or an implementation has forward-mode and higher derivatives."""
+    return name in FORWARD_MODE
+
+
 def refusal(name: str, call: Call) -> str | None:
-    """Why an implementation cannot compute a call, be it that this jax does not have its parts."""
+    """The reason why an implementation does not support a call, or None.
+
+    An implementation that this version of jax cannot import supports none.
+    """
     try:
         return module_of(name).refuses(call)
     except ImportError as error:
@@ -92,14 +104,14 @@ def refusal(name: str, call: Call) -> str | None:
 
 @functools.lru_cache
 def choose(asked: str, call: Call) -> Choice:
-    """The implementation for a call; logged the first time that the same is asked.
+    """The implementation for a call; the first choice for each call is logged.
 
-    What is asked for by name is used or refused, never replaced; "auto" takes the tuned one for
+    An implementation asked for by name is never replaced by another. "auto" takes the tuned one of
     the device if there is an entry, else the first of `PREFERENCE` that supports the call.
 
     Raises:
-        UserError: no such implementation, or it cannot compute this call, or a tuning file gives
-            what does not exist.
+        UserError: an unknown implementation, one that does not support the call, or an unknown
+            name in a tuning file.
     """
     check_name(asked)
     tuned = tuning.lookup(call.device_kind, call.kind, call.head_dim, call.dtype)
@@ -122,7 +134,7 @@ def _automatic(call: Call, tuned: tuning.Entry) -> tuple[str, str]:
             near = did_you_mean(tuned.implementation, IMPLEMENTATIONS)
             raise UserError(f"{_source(call)}: no implementation {tuned.implementation!r}; {near}")
         names, first = (tuned.implementation, *names), "tuned"
-    refused = {}
+    refused: dict[str, str] = {}
     for name in dict.fromkeys(names):
         reason = refusal(name, call)
         if not reason:
@@ -132,7 +144,7 @@ def _automatic(call: Call, tuned: tuning.Entry) -> tuple[str, str]:
 
 
 def _check_options(choice: Choice, call: Call) -> None:
-    """Tuning files are read long before a kernel would trip over a wrong name in one."""
+    """Raise `UserError` for options of a tuning file that the implementation does not have."""
     module = module_of(choice.name)
     named = inspect.signature(module.attention).parameters.values()
     known = {p.name for p in named if p.kind == p.KEYWORD_ONLY} - {"window"}

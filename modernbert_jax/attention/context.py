@@ -1,17 +1,16 @@
-"""Attention when the tokens of a row are cut over the `context` axis of a mesh.
+"""Attention where the `context` axis of a mesh divides the tokens of a row.
 
-A sliding layer looks at most half a window over the edge of its piece, so neighbours exchange
-only that halo. A layer over whole documents gathers all keys and values. Either way a device
-computes its own queries, with key ranges that count from the first key at hand:
+A sliding layer sees at most half a window beyond the edge of its piece, so that neighbours exchange
+only that halo. A layer over whole documents gathers all keys and values. In both cases a device
+computes its own queries, with key ranges that count from its first key:
 
     sliding     queries    |halo|  own piece  |halo|      zeros and keys of the neighbours
                 keys       |halo|  own piece  |halo|
     full        queries           | own piece |
                 keys       |......| own piece |......|     of all pieces
 
-The queries of the halo do compute something, which nobody reads: so queries and keys are the same
-tokens, as kernels for windows like it. The cotangent of what nobody reads is zero, and with it
-their share in every gradient.
+Queries of the halo are computed and discarded, because kernels for windows need the same tokens as
+queries and keys. Their cotangents are zero, and so is their share in every gradient.
 """
 
 from typing import NamedTuple
@@ -26,18 +25,20 @@ AXIS = "context"
 
 
 class Frame(NamedTuple):
-    """The tokens that a device computes over, and whether the relation is symmetric there."""
+    """Tokens over which a device computes."""
 
     length: int
-    """Of queries, and of keys where `keys` does not say otherwise."""
+    """Number of queries."""
     keys: int | None
+    """Number of keys; None where they are the tokens of the queries."""
     symmetric: bool
+    """Whether the relation of queries and keys is symmetric within the frame."""
     halo: int | None
-    """Tokens of each neighbour; None gathers the whole row."""
+    """Number of tokens of each neighbour; None gathers the whole row."""
 
 
 def frame(length: int, pieces: int, window: int | None, symmetric: bool) -> Frame:
-    """The frame for rows of `length` tokens, over all devices, cut into `pieces`."""
+    """The frame for rows of `length` tokens that are divided into `pieces`."""
     if pieces == 1:
         return Frame(length, None, symmetric, None)
     piece = length // pieces
@@ -48,7 +49,7 @@ def frame(length: int, pieces: int, window: int | None, symmetric: bool) -> Fram
 
 
 def enter(q, k, v, ranges: KeyRanges, shape: Frame):
-    """A device's own q, k, v [B, T / pieces, N, H] and whole ranges, put into its frame."""
+    """A device's own q, k, v [B, T / pieces, N, H] and whole ranges, moved into its frame."""
     piece = q.shape[1]
     offset = lax.axis_index(AXIS) * piece
     if shape.halo is None:
@@ -60,13 +61,13 @@ def enter(q, k, v, ranges: KeyRanges, shape: Frame):
 
 
 def leave(out: jax.Array, piece: int, shape: Frame) -> jax.Array:
-    """A device's own part of what was computed in its frame."""
+    """A device's own part of the result [B, T, N, H] of its frame."""
     start = shape.halo or 0
     return out[:, start : start + piece]
 
 
 def _with_halo(x: jax.Array, halo: int) -> jax.Array:
-    """The piece with the ends of its neighbours; zeros at the ends of the row."""
+    """The piece between the adjacent ends of its neighbours; zeros at the ends of the row."""
     last = lax.axis_size(AXIS) - 1
     left = lax.ppermute(x[:, -halo:], AXIS, [(i, i + 1) for i in range(last)])
     right = lax.ppermute(x[:, :halo], AXIS, [(i + 1, i) for i in range(last)])
@@ -74,11 +75,14 @@ def _with_halo(x: jax.Array, halo: int) -> jax.Array:
 
 
 def piece_of(ranges: KeyRanges, offset: jax.Array, piece: int) -> KeyRanges:
-    """The relation of the `piece` queries from `offset` on, counted from there, with all keys."""
-    own = (lax.dynamic_slice_in_dim(x, offset, piece, axis=1) for x in (ranges.first, ranges.last))
+    """Ranges of `piece` queries from `offset` over all keys; queries count from `offset`."""
+    first, last = (
+        lax.dynamic_slice_in_dim(x, offset, piece, axis=1) for x in (ranges.first, ranges.last)
+    )
     by_key = ranges.transposed
     return KeyRanges.of(
-        *own,
+        first,
+        last,
         KeyRanges.of(
             jnp.maximum(by_key.first - offset, 0), jnp.minimum(by_key.last - offset, piece - 1)
         ),
@@ -86,10 +90,10 @@ def piece_of(ranges: KeyRanges, offset: jax.Array, piece: int) -> KeyRanges:
 
 
 def _cut(ranges: KeyRanges, offset: jax.Array, length: int) -> KeyRanges:
-    """The relation of the `length` tokens from `offset` on with each other."""
+    """Ranges of `length` tokens from `offset` over these same tokens."""
 
     def cut(r: KeyRanges) -> tuple[jax.Array, jax.Array]:
-        # Beyond the ends of the row lie empty ranges.
+        # Ranges are empty beyond the ends of the row.
         first = jnp.pad(r.first, ((0, 0), (length, length)), constant_values=1)
         last = jnp.pad(r.last, ((0, 0), (length, length)), constant_values=0)
         first, last = (

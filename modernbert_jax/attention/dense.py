@@ -1,4 +1,4 @@
-"""The oracle: every score of a row at once. Memory grows with the square of the length."""
+"""Reference attention: all scores of a row at once, in memory quadratic in the length."""
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +9,13 @@ from modernbert_jax.attention.ranges import KeyRanges
 
 
 def refuses(call: Call) -> None:
-    """Nothing."""
+    """None: every call is supported."""
 
 
 def attention(
     q: jax.Array, k: jax.Array, v: jax.Array, ranges: KeyRanges, *, window: int | None
 ) -> jax.Array:
-    """Attention [B, T, N, H] by the definition."""
+    """Attention [B, T, N, H] by its definition."""
     exact = {"precision": precision(q.dtype), "preferred_element_type": jnp.float32}
     scores = jnp.einsum("BTNH,BSNH->BNTS", q, k, **exact)
     allowed = ranges.allows(jnp.arange(k.shape[1]))[:, None]

@@ -1,7 +1,7 @@
-"""Attention by this library's TPU kernels: sliding windows by one, whole documents by another.
+"""Attention by this library's TPU kernels, one for sliding windows and one for whole documents.
 
-Both work on [B, T, N * H] as the projections leave it, and so does the rotation before them: no
-transposition and no padding of heads to 128 lanes ever reaches memory.
+Both work on [B, T, N * H] as the projections return it, and so does the rotation before them:
+neither a transposition nor padding of heads to 128 lanes reaches memory.
 """
 
 import math
@@ -20,15 +20,15 @@ from modernbert_jax.attention.tpu_tiles import LANES, divisor, padded
 from modernbert_jax.rope import RopeTable
 
 BLOCK = 512
-"""Tokens of a block unless tuned; shorter where that does not divide the length."""
+"""Tokens of a block unless tuned; fewer where that does not divide the length."""
 
 STEP = 256
-"""Tokens that the kernel over documents advances at a time: finer skips more, coarser costs less
-per score."""
+"""Tokens of a step of the kernel over documents: smaller steps skip more, larger ones cost less per
+score."""
 
 
 def refuses(call: Call) -> str | None:
-    """Why a call cannot be computed here; None if it can."""
+    """The reason why a call is not supported, or None."""
     if call.platform == "gpu":
         return "it is for TPU"
     if call.device_kind in ("TPU v2", "TPU v3"):
@@ -67,20 +67,20 @@ def attention(
         q: [B, T, N, H].
         k, v: [B, S, N, H].
         ranges: of the queries.
-        window: the window in `ranges`. Windows too wide for the local kernel take the other, and
-            so do keys that are not the tokens of the queries.
-        block: tokens per block, at most.
-        step: tokens per step of the kernel over documents, at most.
+        window: the window of `ranges`. The kernel over documents computes windows that are too
+            wide for the local one, and keys that are not the tokens of the queries.
+        block: largest number of tokens of a block.
+        step: largest number of tokens of a step of the kernel over documents.
     """
     head_dim, own = q.shape[3], q.shape[1] == k.shape[1]
     q_, k_, v_ = (padded(x.reshape(*x.shape[:2], -1)) for x in (q, k, v))
     bounds = jnp.stack([padded(ranges.first, 1), padded(ranges.last, 0)], axis=1)
-    if own and _is_local(window):
-        options = head_dim, halo_of(window), divisor(q_.shape[1], block), interpreted()
-        out = local_attention(q_, k_, v_, bounds, *options)
+    if own and window is not None and _is_local(window):
+        size = divisor(q_.shape[1], block)
+        out = local_attention(q_, k_, v_, bounds, head_dim, halo_of(window), size, interpreted())
     else:
         rows, queries, keys = len(q), q_.shape[1], k_.shape[1]
-        # The interpreter has the memory of no TPU.
+        # The interpreter has no limited memory.
         kind = "" if interpreted() else device()[1]
         buffers = _buffers(queries, keys, str(q.dtype), kind) or 1
         sizes = Sizes(divisor(queries, block), divisor(keys, block), buffers)
@@ -88,20 +88,21 @@ def attention(
         bounds = bounds.reshape(rows, 2, queries // step, step).swapaxes(1, 2)
         by_queries = _visits(ranges, sizes.queries, step, queries)
         by_keys = _visits(ranges.transposed, sizes.keys, step, keys)
-        options = head_dim, sizes, interpreted()
-        out = global_attention(q_, k_, v_, bounds, by_queries, by_keys, *options)
+        out = global_attention(
+            q_, k_, v_, bounds, by_queries, by_keys, head_dim, sizes, interpreted()
+        )
     return out[:, : q.shape[1]].reshape(q.shape)
 
 
 def _visits(ranges: KeyRanges, block: int, step: int, length: int) -> Visits:
-    """For every block of `length` tokens, of which the ranges may not cover the last."""
+    """Visits of every block of `length` tokens; the ranges may not cover the last one."""
     blocks = ranges.blocks(block, step)
     more = ((0, 0), (0, length // block - blocks.start.shape[1]))
-    return Visits(*(jnp.pad(x, more).reshape(-1) for x in (blocks.start, blocks.count)))
+    return Visits(*(jnp.pad(x, more).reshape(-1) for x in (blocks.start, blocks.number)))
 
 
 def rotate(x: jax.Array, table: RopeTable) -> jax.Array:
-    """`rope.rotate` of `x` [B, T, N, H], without leaving the tiles."""
+    """`rope.rotate` of `x` [B, T, N, H], within the tiles."""
     rows, length, heads, head_dim = x.shape
     flat = x.reshape(rows, length, heads * head_dim)
     lanes = tpu_rope.lanes_table(table.cos, table.sin)
@@ -113,7 +114,7 @@ def _is_local(window: int | None) -> bool:
 
 
 def _buffers(queries: int, keys: int, dtype: str, device_kind: str) -> int:
-    """How often a whole row fits in vector memory: 2 to load one while another is worked on."""
+    """Number of whole rows that fit in vector memory, at most 2: one computes, one loads."""
     capacity = (16 if device_kind.startswith("TPU v4") else 64) * 2**20
     fitting = (n for n in (2, 1) if vmem_bytes(queries, keys, jnp.dtype(dtype), n) <= capacity)
     return next(fitting, 0)

@@ -1,15 +1,15 @@
-"""Attention over key ranges on GPU, in Pallas-Triton: for sliding and full layers alike.
+"""Attention over key ranges on GPU, in Pallas-Triton, for sliding and full layers.
 
-What surrounds the three kernels of `triton_kernels`: what they read of the ranges, how programs
-share the work, and the derivative. A program owns one tile of the tokens of one head:
+This module calls the three kernels of `triton_kernels`: it prepares the ranges, divides the work
+among programs and defines the derivative. A program computes one tile of tokens of one head:
 
     fwd    queries        q  k  v                  ->  o  lse
     dkv    keys           q  k  v  do  lse  delta  ->  dk  dv        by the ranges transposed
     dq     queries        q  k  v  do  lse  delta  ->  dq
 
-XLA computes delta = sum(o do). One program writes each result, in a fixed order of sums: runs
-repeat to the bit. A row whose length is no multiple of the tiles is padded with tokens that see
-nothing. First-order reverse differentiation only.
+XLA computes delta = sum(o do). One program writes each result in a fixed order of sums, so that
+runs repeat to the bit. A row whose length is not a multiple of the tiles is padded with tokens
+without keys. First-order reverse differentiation only.
 """
 
 import functools
@@ -28,7 +28,7 @@ from modernbert_jax.attention.triton_tiles import Tiles, tiles_for, widths
 
 
 def refuses(call: Call) -> str | None:
-    """Why this call is left to another implementation."""
+    """The reason why a call is not supported, or None."""
     if call.platform == "tpu" or (call.platform == "gpu" and "NVIDIA" not in call.device_kind):
         return f"it is for NVIDIA GPUs, not {call.device_kind}"
     if call.capability is not None and call.capability < (8, 0):
@@ -42,7 +42,7 @@ def refuses(call: Call) -> str | None:
 
 
 class _Seen(NamedTuple):
-    """Ranges of the tokens [B, T], and of each tile of them the bounds [B, T / size, 4]."""
+    """Ranges of the tokens [B, T], and bounds of each tile of them [B, T / size, 4]."""
 
     first: jax.Array
     last: jax.Array
@@ -52,7 +52,8 @@ class _Seen(NamedTuple):
 class _Static(NamedTuple):
     tiles: Tiles
     split: bool
-    """Whether whole tiles go without a mask. Windows leave few of them, float32 few registers."""
+    """Whether whole tiles are computed without a mask. It does not pay for windows, which have few
+    whole tiles, nor in float32, which leaves few registers."""
     interpret: bool
 
 
@@ -89,11 +90,11 @@ def attention(
 
 
 def _seen(ranges: KeyRanges, size: int, other: int, largest: int) -> _Seen:
-    """Reads the ranges for programs that own `size` tokens and visit tiles of `other`."""
+    """Ranges for programs that compute `size` tokens and visit tiles of `other` tokens."""
     pad = -ranges.first.shape[1] % largest
     first = jnp.pad(ranges.first, ((0, 0), (0, pad)), constant_values=1)
     last = jnp.pad(ranges.last, ((0, 0), (0, pad)), constant_values=0)
-    # Tiles shorter than the unit of the summaries take what the whole unit sees.
+    # Tiles shorter than the unit of the summaries use those of the whole unit.
     start, count, full_first, full_last = ranges.blocks(max(size, UNIT), other)
     stop = start + count
     full_start = jnp.clip(full_first // other + (full_first % other > 0), start, stop)
@@ -158,7 +159,7 @@ class _Specs(NamedTuple):
 
 
 def _specs(x, others, size):
-    """How a program sees [B, T, N, H], [B, N, T] and a `_Seen`: its own tile, or all others."""
+    """Blocks of [B, T, N, H], [B, N, T] and `_Seen` for a program: its tile, or all tokens."""
     length, width = others.shape[1], x.shape[3]
     own = _Specs(
         pl.BlockSpec((None, size, None, width), lambda i, b, n: (b, i, n, 0)),

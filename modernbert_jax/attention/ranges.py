@@ -1,6 +1,6 @@
-"""Key ranges: what each token of a packed row may see, per token and per block of tokens.
+"""Key ranges: the keys that each token and each block of tokens of a packed row may see.
 
-Documents lie contiguously in a row, so segment and window together are one interval of keys:
+Documents are contiguous in a row, so that segment and window together are one interval of keys:
 
     token      0  1  2  3  4  5  6  7        window 4: two tokens to each side
     segment    1  1  1  1  1  2  2  0
@@ -15,20 +15,20 @@ import jax.numpy as jnp
 from jax import lax
 
 UNIT = 64
-"""Tokens that a block summary covers; blocks of kernels are multiples of it."""
+"""Tokens of a block summary; blocks of kernels are multiples of it."""
 
 _NEVER = jnp.iinfo(jnp.int32).max
 
 
 class Blocks(NamedTuple):
-    """What the queries of each block see together: int32 [B, T / size] each.
+    """Key blocks that the queries of each block see together: int32 [B, T / size] each.
 
-    Visit key blocks `start`, ..., `start + count - 1`; `count` is 0 where no query sees a key. Keys
-    from `full_first` to `full_last` are seen by every query of the block and need no mask.
+    They are `start`, ..., `start + number - 1`; `number` is 0 where no query sees a key. Keys from
+    `full_first` to `full_last` are seen by every query of the block and need no mask.
     """
 
     start: jax.Array
-    count: jax.Array
+    number: jax.Array
     full_first: jax.Array
     full_last: jax.Array
 
@@ -45,8 +45,8 @@ class Extremes(NamedTuple):
 class KeyRanges(NamedTuple):
     """Inclusive first and last key of each query: int32 [B, T] each; empty where first > last.
 
-    `queries` is the relation read the other way, the first and last query that sees each key. It
-    is None where the relation is symmetric, as it is for every encoder.
+    `queries` is the transposed relation, the first and last query that sees each key. It is None
+    where the relation is symmetric, as in every encoder without hidden tokens.
     """
 
     first: jax.Array
@@ -55,8 +55,10 @@ class KeyRanges(NamedTuple):
     queries: "KeyRanges | None" = None
 
     @classmethod
-    def of(cls, first: jax.Array, last: jax.Array, queries: "KeyRanges | None" = None):
-        """Ranges with the summaries of their blocks."""
+    def of(
+        cls, first: jax.Array, last: jax.Array, queries: "KeyRanges | None" = None
+    ) -> "KeyRanges":
+        """Ranges with summaries of their blocks."""
         tail = -first.shape[1] % UNIT
 
         def by_unit(x, where_empty, reduce):
@@ -64,7 +66,7 @@ class KeyRanges(NamedTuple):
             x = jnp.pad(x, ((0, 0), (0, tail)), constant_values=where_empty)
             return reduce(x.reshape(len(x), -1, UNIT), axis=-1)
 
-        # An empty range raises no bound of the keys to visit, and forbids going without a mask.
+        # An empty range extends no bound of the keys to visit, and requires a mask.
         return cls(
             first,
             last,
@@ -79,12 +81,12 @@ class KeyRanges(NamedTuple):
 
     @property
     def transposed(self) -> "KeyRanges":
-        """The queries that see each key, as ranges."""
+        """Ranges of the queries that see each key."""
         return self if self.queries is None else self.queries
 
     @property
     def empty(self) -> jax.Array:
-        """Queries that see nothing: boolean, shaped like `first`."""
+        """Queries without keys: boolean, in the shape of `first`."""
         return self.first > self.last
 
     def allows(self, keys: jax.Array) -> jax.Array:
@@ -92,11 +94,11 @@ class KeyRanges(NamedTuple):
         return (keys >= self.first[..., None]) & (keys <= self.last[..., None])
 
     def blocks(self, size: int, key_size: int | None = None) -> Blocks:
-        """Which key blocks of `key_size` tokens each block of `size` queries visits.
+        """Key blocks of `key_size` tokens that each block of `size` queries visits.
 
         Args:
-            size: tokens in a block of queries, a multiple of `UNIT`. The last block may be short.
-            key_size: tokens in a block of keys; `size` if not given.
+            size: tokens in a block of queries, a multiple of `UNIT`. The last block may be shorter.
+            key_size: tokens in a block of keys; None is `size`.
         """
         if size % UNIT:
             raise ValueError(f"blocks of {size} tokens: a multiple of {UNIT} is needed")
@@ -112,7 +114,7 @@ class KeyRanges(NamedTuple):
         start = jnp.minimum(start, stop)
         return Blocks(
             start=start,
-            count=stop - start,
+            number=stop - start,
             full_first=merge(e.highest_first, _NEVER, jnp.max),
             full_last=merge(e.lowest_last, -1, jnp.min),
         )
@@ -125,14 +127,14 @@ def key_ranges(
     causal: bool = False,
     visible: jax.Array | None = None,
 ) -> KeyRanges:
-    """The keys of a query's own document, within `window` if given.
+    """Ranges of the keys in a query's own document and window.
 
     Args:
         segment_ids: int32 [B, T]; 0 is padding, and each document one run of a positive id.
         window: query i sees key j where |i - j| <= window // 2; None is the whole document.
         causal: query i sees no key after i, as in a decoder.
-        visible: boolean [B, T], which tokens are keys; in each document the others come last.
-            None is all. Not together with `causal`.
+        visible: boolean [B, T], the tokens that are keys; in each document the others come last.
+            None is all. Excludes `causal`.
 
     Returns:
         Ranges that are empty for padding.
@@ -148,7 +150,7 @@ def key_ranges(
     if visible is not None:
         if causal:
             raise ValueError("visible and causal exclude each other")
-        # Where the visible part of the document ends: ahead of its tokens, behind the others.
+        # The end of the document's visible part: after visible tokens, before the others.
         stops = visible & (ends | ~jnp.concatenate([visible[:, 1:], ~edge], axis=1))
         ahead = lax.cummin(jnp.where(stops, here, length - 1), axis=1, reverse=True)
         last_key = jnp.where(visible, ahead, lax.cummax(jnp.where(stops, here, -1), axis=1))

@@ -1,11 +1,11 @@
 """Attention on a mesh: every device computes its own rows, heads and tokens.
 
-Nothing moves between devices but what `context` needs where rows themselves are cut.
+Devices communicate only where tokens of a row are divided; see `context`.
 """
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import PartitionSpec as P
@@ -15,7 +15,7 @@ from modernbert_jax.sharding import RULES, free_axes
 
 
 class Shards(NamedTuple):
-    """Into how many pieces each dimension is cut."""
+    """Number of pieces into which each dimension is divided."""
 
     rows: int
     tokens: int
@@ -23,7 +23,7 @@ class Shards(NamedTuple):
 
 
 def shards(shape: tuple[int, ...]) -> Shards:
-    """The pieces of an array [B, T, N, H] under the mesh that is set; 1 of each without one.
+    """The pieces of an array [B, T, N, H] under the current mesh; 1 of each without one.
 
     Raises:
         UserError: a dimension does not divide evenly.
@@ -34,18 +34,25 @@ def shards(shape: tuple[int, ...]) -> Shards:
         if number % pieces:
             named = " and ".join(axis for axis in getattr(RULES, what) if sizes.get(axis, 1) > 1)
             raise UserError(
-                f"attention: {number} {what} cannot be cut into {pieces} equal pieces; change "
+                f"attention: {number} {what} cannot be divided into {pieces} equal pieces; change "
                 f"their number or the size of the mesh over {named}"
             )
     return found
 
 
-def over_mesh(function: Callable, q, k, v, ranges, rope) -> jax.Array:
-    """`function` of the same arguments, each device with its own part; ranges are whole rows.
+def over_mesh(
+    function: Callable[..., jax.Array],
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    ranges: Any,
+    rope: Any,
+) -> jax.Array:
+    """`function` on each device's own part of the arguments; ranges are those of whole rows.
 
-    Heads cross the border flat, [B, T, N * H] as projections leave them: on TPU a tensor
-    [B, T, N, 64] is padded to 128 lanes, and one that a compiler keeps is a copy. Axes of the mesh
-    that are for none of the dimensions must compute the same.
+    Heads enter and leave flat, [B, T, N * H] as projections return them: on TPU a tensor
+    [B, T, N, 64] is padded to 128 lanes, which costs a copy. Devices along all other axes of the
+    mesh compute the same.
     """
     sizes = free_axes()
     if math.prod(sizes.values()) == 1:
@@ -60,7 +67,7 @@ def over_mesh(function: Callable, q, k, v, ranges, rope) -> jax.Array:
         return flat(function(q, k, v, ranges, rope))
 
     cut = {what: tuple(a for a in getattr(RULES, what) if a in sizes) for what in Shards._fields}
-    # An axis that no argument is cut by costs the gradients a sum over it, though it be over one.
+    # An axis that divides no argument would add a sum over it to the gradients, even of size one.
     used = {axis for axes in cut.values() for axis in axes}
     alone = tuple(a for a, size in sizes.items() if size == 1 and a not in used)
     rows, tokens, heads = (

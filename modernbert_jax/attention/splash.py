@@ -1,12 +1,12 @@
-"""Attention by jax's splash kernel, told at run time which blocks to visit.
+"""Attention by jax's splash kernel, with the blocks to visit computed at run time.
 
-Splash skips blocks by a mask that it usually works out in advance. Its tables of blocks to visit,
-`MaskInfo`, are arrays however, and here they are made from the key ranges of the batch: the next
-block to load, and whether to compute. Inside a block documents are told apart by segment ids and
-windows by distance, so the same kernel serves both kinds of layer.
+Splash usually computes its tables of blocks to visit, `MaskInfo`, in advance. They are arrays, and
+are computed here from the key ranges of the batch: the next block to load, and whether to compute.
+Inside a block segment ids separate documents and distances bound windows, so that the same kernel
+serves both kinds of layer.
 
-The conservative choice, and a check on `pallas_tpu`: it copies q, k and v to heads of 128 lanes,
-runs rows one by one, and visits whole blocks.
+It is slower than `pallas_tpu`, for which it is a fallback and a check: it copies q, k and v to
+heads of 128 lanes, computes rows one by one, and visits whole blocks.
 """
 
 import functools
@@ -22,14 +22,14 @@ from modernbert_jax.attention.ranges import KeyRanges
 from modernbert_jax.attention.tpu_tiles import LANES, divisor
 
 BLOCK_Q = 512
-"""Queries of a block unless tuned; shorter where that does not divide the length."""
+"""Queries of a block unless tuned; fewer where that does not divide the length."""
 
 BLOCK_KV = {"sliding": 256, "full": 512}
 """Keys of a block unless tuned."""
 
 
 def refuses(call: Call) -> str | None:
-    """Why a call cannot be computed here; None if it can."""
+    """The reason why a call is not supported, or None."""
     if call.platform == "gpu":
         return "it is for TPU"
     if not call.symmetric or call.keys is not None:
@@ -56,9 +56,9 @@ def attention(
     Args:
         q, k, v: [B, T, N, H].
         ranges: of symmetric attention.
-        window: the window in `ranges`.
-        block_q: queries per block, at most.
-        block_kv: keys per block, at most.
+        window: the window of `ranges`.
+        block_q: largest number of queries of a block.
+        block_kv: largest number of keys of a block.
     """
     length, head_dim = q.shape[1], q.shape[3]
     pad = -length % LANES
@@ -67,16 +67,16 @@ def attention(
     block_kv = divisor(padded, block_kv or BLOCK_KV["full" if window is None else "sliding"])
     q = (q.astype(jnp.float32) * head_dim**-0.5).astype(q.dtype)
     run = functools.partial(_row, window=window, block_q=block_q, block_kv=block_kv)
-    heads_first = (jnp.pad(x, ((0, 0), (0, pad), (0, 0), (0, 0))).swapaxes(1, 2) for x in (q, k, v))
+    q, k, v = (jnp.pad(x, ((0, 0), (0, pad), (0, 0), (0, 0))).swapaxes(1, 2) for x in (q, k, v))
     seen = _self_at_least(ranges, pad)
     visits = seen.blocks(block_q, block_kv), seen.blocks(block_kv, block_q)
-    out = jax.vmap(run)(*heads_first, _segments(seen), *((x.start, x.count) for x in visits))
+    out = jax.vmap(run)(q, k, v, _segments(seen), *((x.start, x.number) for x in visits))
     out = out.swapaxes(1, 2)[:, :length]
     return jnp.where(ranges.empty[..., None, None], 0, out)
 
 
 def _self_at_least(ranges: KeyRanges, pad: int) -> KeyRanges:
-    """Ranges of a longer row in which padding sees itself: splash divides by sums of weights."""
+    """Ranges of a padded row in which padding sees itself, as splash divides by sums of weights."""
     first = jnp.pad(ranges.first, ((0, 0), (0, pad)), constant_values=1)
     last = jnp.pad(ranges.last, ((0, 0), (0, pad)), constant_values=0)
     here, empty = jnp.arange(first.shape[1], dtype=jnp.int32), first > last
@@ -84,12 +84,12 @@ def _self_at_least(ranges: KeyRanges, pad: int) -> KeyRanges:
 
 
 def _segments(ranges: KeyRanges) -> jax.Array:
-    """Ids of the documents, counted along the row: one begins where a token is its own first."""
+    """Ids of the documents, from 1: a document starts where a token is its own first key."""
     return jnp.cumsum(ranges.first == jnp.arange(ranges.first.shape[1]), axis=1, dtype=jnp.int32)
 
 
 def _row(q, k, v, segments, by_queries, by_keys, *, window, block_q, block_kv):
-    """One row, [N, T, H]."""
+    """Attention of one row [N, T, H]."""
     length = q.shape[1]
     queries, keys = length // block_q, length // block_kv
     sizes = kernel.BlockSizes(
@@ -126,14 +126,14 @@ def _row(q, k, v, segments, by_queries, by_keys, *, window, block_q, block_kv):
 
 
 def _most(size: int, other: int, window: int | None, blocks: int) -> int:
-    """How many blocks of `other` tokens a block of `size` visits at most, of `blocks`."""
+    """Upper bound on the blocks of `other` tokens that a block of `size` tokens visits."""
     if window is None:
         return blocks
     return min(blocks, (size - 1 + 2 * (window // 2)) // other + 2)
 
 
 def _mask_info(start, count, width: int) -> info.MaskInfo:
-    """Visits [n] as splash's table [1, n, width] of what to load and whether to compute."""
+    """Splash's table [1, n, width] of blocks to load and to compute, from visits [n]."""
     step, count = jnp.arange(width, dtype=jnp.int32), count[:, None]
     load = start[:, None] + jnp.minimum(step, count - 1)
     return info.MaskInfo(load[None], None, jnp.where(step < count, 2, 0)[None], None, None)
@@ -141,5 +141,5 @@ def _mask_info(start, count, width: int) -> info.MaskInfo:
 
 @functools.cache
 def _within(distance: int):
-    """A test of distances; the same object for the same one, because jax compiles per object."""
+    """Test whether a key is within a distance; cached, because jax compiles per object."""
     return lambda query, key: abs(query - key) <= distance

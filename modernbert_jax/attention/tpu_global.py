@@ -1,11 +1,11 @@
-"""Attention over whole documents on TPU: flash attention that visits the blocks in range only.
+"""Attention over whole documents on TPU: flash attention over the blocks in range only.
 
-A row's keys stay in VMEM while its blocks of queries come by, and a loop with bounds read at run
-time goes over the key steps that some query of the block sees. Nothing else costs a cycle:
+A row's keys stay in VMEM during all of its blocks of queries. For each block a loop, with bounds
+read at run time, covers the key steps that some query of the block sees, and no others:
 
     keys in steps   0   1   2   3   4   5   6   7       row: | doc A  | doc B     | doc C | pad
     queries 0       x   x   x   .   .   .   .   .       blocks are two steps wide
-            1       x   x   x   x   x   .   .   .       x  visited: start[1] = 0, count[1] = 5
+            1       x   x   x   x   x   .   .   .       x  visited: start[1] = 0, number[1] = 5
             2       .   .   x   x   x   x   x   .       .  never touched
             3       .   .   .   .   .   x   x   .
 
@@ -16,8 +16,8 @@ time goes over the key steps that some query of the block sees. Nothing else cos
         p = 2^(c s - lse)    ds = p (v do' - delta)    delta = sum of o do over a head's lanes
         dv' += do' p'    dk' += c q' ds'    dq' += k' ds, kept for a whole row
 
-Queries need not be the tokens that the keys are: a device that holds a piece of a row has the keys
-of all of it. The backward pass is in `tpu_global_backward`.
+Queries and keys may be different tokens: a device with a piece of a row has the keys of all of it.
+The backward pass is in `tpu_global_backward`.
 """
 
 import functools
@@ -137,13 +137,13 @@ def _forward_kernel(start, count, bounds, q, k, v, o, lse, o_t, *, head_dim):
 
 
 def _chunks(block: int, step: int) -> list[tuple[slice, int, slice]]:
-    """The chunks of a block: where in the block, and where in which step of it."""
+    """Chunks of a block: their place in the block, their step, and their place in it."""
     starts = range(0, block, CHUNK)
     return [(slice(a, a + CHUNK), a // step, slice(a % step, a % step + CHUNK)) for a in starts]
 
 
 def _part(n: int, heads: int, head_dim: int) -> tuple[slice, slice]:
-    """Of a transposed tile [128, T], the piece of the n-th pair of chunk and head."""
+    """Piece of a transposed tile [128, T] for the n-th pair of chunk and head."""
     g, chunk = n % heads, n // heads
     return (
         slice(g * head_dim, (g + 1) * head_dim),

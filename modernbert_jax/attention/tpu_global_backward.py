@@ -1,7 +1,7 @@
 """The backward pass of `tpu_global`: one kernel for dq, dk and dv, and a small one for delta.
 
-Blocks of keys come by and visit the steps of queries that see some of them. dk and dv are then
-complete; dq grows from block to block in a float32 sum for the whole row, written at the end:
+Blocks of keys visit the steps of queries that see some of them. dk and dv are then complete; dq is
+accumulated over all blocks in a float32 sum of the whole row, written at the end:
 
     queries in steps    0   1   2   3   4   5   6   7
     keys 0              x   x   x   .   .   .   .   .    dk, dv of block 0
@@ -37,7 +37,7 @@ def backward(
     """Gradients of q [B, T, N * H] and of k and v [B, S, N * H]; see `global_attention`.
 
     Args:
-        lse: float32 [B, tiles, T / step, G, step], of the G heads in a tile.
+        lse: float32 [B, tiles, T / step, G, step], for the G heads in a tile.
     """
     rows, length, width = q.shape
     step, tiles = bounds.shape[-1], width // LANES
@@ -119,7 +119,7 @@ def _backward_kernel(
 def _delta(o, do, head_dim: int, step: int, interpret) -> jax.Array:
     """Sums of o do over the lanes of each head, float32 [B, tiles, T / step, G, step].
 
-    A kernel for its layout: plain XLA takes several times as long to turn lanes into rows.
+    Plain XLA takes several times as long for the transposition of lanes to rows.
     """
     rows, length, width = o.shape
     tiles, heads = width // LANES, LANES // head_dim

@@ -1,7 +1,7 @@
-"""Sliding-window attention on TPU: every query's keys at once, no loop over key blocks.
+"""Sliding-window attention on TPU: all keys of a query at once, without a loop over key blocks.
 
-A block of queries is cut into tiles of 128, and a tile sees the keys of its own 128 tokens and of
-a halo, at least half the window, on both sides. Softmax needs no second look:
+A block of queries is divided into tiles of 128. A tile sees the keys of its own 128 tokens and of a
+halo on both sides, at least half the window wide. Softmax needs a single pass:
 
     keys     |halo|          block of C          |halo|
     tile 0   [=====128 + 2 halos=====]
@@ -11,9 +11,10 @@ a halo, at least half the window, on both sides. Softmax needs no second look:
     forward, for each tile:  s = k q'   m = max s   p = 2^(c s - m)   l = sum p   o' = v' p / l
     backward:                p = 2^(c s - lse)   dp = v do'   delta = sum p dp
                              ds = p (dp - delta)   dv += p do   dk += c ds q   dq' = k' ds
-All of a query's keys are there in the backward pass too, so delta comes from what is at hand; of
-the forward pass only lse is kept. Blocks go from left to right: gradients of the last keys wait
-for the next block's queries, so keys are written one step after their block:
+
+The backward pass also has all keys of a query, so that it computes delta itself and needs only lse
+of the forward pass. Blocks go from left to right. Gradients of a block's last keys depend on the
+next block's queries, so that keys are written one step after their block:
 
     step i    queries of block i  ->  dq of block i
               keys  [done: block i - 1 ...|halo|halo| ... block i ... |halo|halo]
@@ -42,15 +43,15 @@ from modernbert_jax.attention.tpu_tiles import (
 )
 
 TILE = 128
-"""Queries whose scores are computed together."""
+"""Number of queries whose scores are computed together."""
 
 
 WIDEST = 256
-"""The widest window whose halo is a tile at most; beyond, most of each tile would be halo."""
+"""Widest window of the kernel, whose halo is one tile; of wider ones most work would be halo."""
 
 
 def halo_of(window: int) -> int:
-    """Keys to load on each side of a block for a window up to `WIDEST`: half a tile or a tile."""
+    """Keys on each side of a block for a window up to `WIDEST`: half a tile or a tile."""
     return TILE // 2 if window // 2 <= TILE // 2 else TILE
 
 
@@ -99,14 +100,14 @@ class _Specs:
 
     def __init__(self, block: int, halo: int, length: int):
         per_block, last, halos = block // halo, length // block - 1, length // halo
-        # A halo beyond the row's end is some other keys: out of every range.
+        # A halo beyond the row's end loads other keys, which are outside of every range.
         left = pl.BlockSpec(
             (1, halo, LANES), lambda b, t, i: (b, jnp.maximum(i * per_block - 1, 0), t)
         )
         right = pl.BlockSpec(
             (1, halo, LANES), lambda b, t, i: (b, jnp.minimum((i + 1) * per_block, halos - 1), t)
         )
-        # The backward pass takes one step more than there are blocks.
+        # The backward pass takes one step more than the number of blocks.
         self.here = pl.BlockSpec((1, block, LANES), lambda b, t, i: (b, jnp.minimum(i, last), t))
         self.before = pl.BlockSpec((1, block, LANES), lambda b, t, i: (b, jnp.maximum(i - 1, 0), t))
         self.bounds = pl.BlockSpec((1, 2, block), lambda b, t, i: (b, 0, jnp.minimum(i, last)))
@@ -114,7 +115,7 @@ class _Specs:
 
 
 def _join(left, here, right, whole):
-    """Copies a block and its halos next to each other."""
+    """Copy a block and its halos next to each other."""
     halo, block = left.shape[1], here.shape[1]
     whole[:halo] = left[0]
     whole[halo : halo + block] = here[0]
@@ -122,7 +123,7 @@ def _join(left, here, right, whole):
 
 
 def _tiles(block, halo):
-    """The queries of each tile in a block, and their keys in the block with its halos."""
+    """Queries of each tile in a block, and their keys in the block with its halos."""
     starts = range(0, block, TILE)
     return [(slice(at, at + TILE), slice(at, at + TILE + 2 * halo)) for at in starts]
 
@@ -135,7 +136,7 @@ def _forward_kernel(
     block, c = q.shape[1], base_two(head_dim)
     start = pl.program_id(2) * block - halo
     tiles = _tiles(block, halo)
-    # Stage by stage, because tiles and heads are independent: one's work hides another's latency.
+    # Stage by stage: tiles and heads are independent, and hide each other's latency.
     found = []
     for tile, span in tiles:
         seen = allowed(bounds[0, :, tile], start + span.start, TILE + 2 * halo)
@@ -232,7 +233,7 @@ def _backward_kernel(
             _add(dk_sum, span, jnp.concatenate(dk_t))
             dq[0, tile] = (jnp.concatenate(dq_t) * head_dim**-0.5).T.astype(dq.dtype)
 
-    # What is left of the block before is written, and what is complete of this one waits.
+    # Write the rest of the previous block, and carry over this one.
     for total, done, out, scale in sums:
         out[0, : block - halo] = done[...]
         complete = (total[...] * scale).T.astype(out.dtype)
@@ -241,7 +242,7 @@ def _backward_kernel(
 
 
 def _add(total, span, x):
-    """Adds to the keys of a tile, of which the tile before has seen all but the last."""
+    """Add to the keys of a tile; all but the last were initialised by the previous tile."""
     new = span.stop - TILE
     total[:, span.start : new] += x[:, :-TILE]
     total[:, new : span.stop] = x[:, -TILE:]

@@ -1,10 +1,10 @@
-"""What both kernels over documents are made of: blocks that come by, a row that stays.
+"""Parts of both kernels over documents: streamed blocks, and a row that stays in VMEM.
 
-    forward     blocks of queries come by    keys and values of the row stay in VMEM
-    backward    blocks of keys come by       queries, cotangents and the sum of dq stay
+    forward     blocks of queries are streamed    keys and values of the row stay
+    backward    blocks of keys are streamed       queries, cotangents and the sum of dq stay
 
-The row that stays is read in steps, at places that are known at run time only. Arrays with a number
-for each query are therefore cut by steps too, [B, T / step, ., step]: reading one needs no shift.
+The row is read in steps, at places that are known at run time only. Arrays with a number for each
+query are therefore divided by steps, too, [B, T / step, ., step]: reading one needs no shift.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from jax.experimental.pallas import tpu as pltpu
 from modernbert_jax.attention.tpu_tiles import LANES
 
 CHUNK = 128
-"""Queries whose scores with a step or block of keys are computed together, for one head."""
+"""Number of queries of a head whose scores with a step of keys are computed together."""
 
 
 class Sizes(NamedTuple):
@@ -26,21 +26,21 @@ class Sizes(NamedTuple):
     queries: int
     keys: int
     buffers: int
-    """Of the row that stays: 2 loads the next during this one; 1 takes less memory."""
+    """Number of buffers for the row: 2 loads the next row early; 1 takes less memory."""
 
 
 class Visits(NamedTuple):
-    """Steps that each block visits, `count` of them from `start` on: int32 [B * blocks] each."""
+    """Steps that each block visits, `number` of them from `start`: int32 [B * blocks] each."""
 
     start: jax.Array
-    count: jax.Array
+    number: jax.Array
 
 
 def vmem_bytes(queries: int, keys: int, dtype: jnp.dtype, buffers: int) -> int:
-    """Vector memory for rows of so many tokens, of the pass that takes more.
+    """Vector memory in bytes for rows of so many tokens, in the pass that takes more.
 
     The forward pass holds k and v, the backward pass q, do, dq and the sum of dq, whole rows of a
-    tile each; 3.5 MiB of blocks and scores were measured by compiling.
+    tile each. Blocks and scores take 3.5 MiB more, as measured by compiling.
     """
     forward = 2 * buffers * keys * dtype.itemsize
     backward = ((2 * buffers + 2) * dtype.itemsize + 4) * queries
@@ -51,7 +51,7 @@ class Specs:
     """Blocks of arrays for a grid of (row, tile of heads, block)."""
 
     def __init__(self, length: int, block: int, step: int, heads: int, buffers: int):
-        """For rows of `length` that stay, and blocks of `block` tokens that come by."""
+        """Blocks of `block` streamed tokens, and rows of `length` tokens that stay."""
         steps, mode = block // step, pl.Buffered(buffers)
         self.here = pl.BlockSpec((1, block, LANES), lambda b, t, i, *_: (b, i, t))
         self.row = pl.BlockSpec((1, length, LANES), lambda b, t, i, *_: (b, 0, t))
@@ -73,7 +73,7 @@ class Specs:
 
 
 def call(kernel, blocks: tuple[int, int, int], vmem: int, *, name: str, specs: dict, **options):
-    """A kernel over (rows, tiles, blocks), which is first given the two arrays of `Visits`."""
+    """A kernel over (rows, tiles, blocks), whose first arguments are the arrays of `Visits`."""
     return pl.pallas_call(
         kernel,
         grid_spec=pltpu.PrefetchScalarGridSpec(num_scalar_prefetch=2, grid=blocks, **specs),

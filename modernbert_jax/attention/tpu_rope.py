@@ -1,6 +1,6 @@
-"""Rotary embedding on TPU, on the tiles that the projections end in.
+"""Rotary embedding on TPU, on the tiles of the projections.
 
-A lane's partner in the rotation is half a head away, and two rolls of the register bring it there:
+A lane's partner in the rotation is half a head away; two rolls of the register move it there:
 
     lanes          |  left  |  right |  left  |  right |      of the two heads in a tile
     table          |  cos   |  sin   |  cos   |  sin   |
@@ -8,8 +8,8 @@ A lane's partner in the rotation is half a head away, and two rolls of the regis
     rolled right   |  right |  left  |  right |  left  |      for right lanes
     x cos + partner (-sin | sin)
 
-Plain XLA takes longer for this than sliding-window attention does for everything else: it moves
-half heads through memory. The transposed rotation, by the opposite angle, is the gradient.
+Plain XLA moves half heads through memory, and takes longer than all of sliding-window attention.
+The gradient is the rotation by the opposite angle.
 """
 
 import functools
@@ -23,18 +23,18 @@ from jax.experimental.pallas import tpu as pltpu
 from modernbert_jax.attention.tpu_tiles import LANES
 
 BLOCK = 256
-"""Tokens at a time, with all of their heads."""
+"""Number of tokens of a block, with all heads."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def rotate(x: jax.Array, table: jax.Array, head_dim: int, inverse: bool, interpret) -> jax.Array:
-    """Rotates every head of `x` [B, T, N * H], in float32, and returns it in its own dtype.
+    """Rotate every head of `x` [B, T, N * H] in float32; the result has the dtype of `x`.
 
     Args:
         x: N * H is a multiple of 128.
         table: `lanes_table` of the angles; its gradient is not computed.
         head_dim: 32, 64 or 128.
-        inverse: turn back.
+        inverse: rotate by the opposite angles.
         interpret: as of `pallas_call`.
     """
     rows, length, width = x.shape
@@ -61,7 +61,7 @@ rotate.defvjp(
 
 
 def lanes_table(cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """Cosines and sines [B, T, H/2] side by side, as often as heads fill 128 lanes."""
+    """Cosines and sines [B, T, H/2] side by side, repeated for all heads of 128 lanes."""
     both = jnp.concatenate([cos, sin], axis=-1)
     return jnp.tile(both, (1, 1, LANES // both.shape[-1]))
 

@@ -1,8 +1,8 @@
-"""Tiles of the TPU kernels: all heads that share 128 lanes, kept where the projections put them.
+"""Tiles of the TPU kernels: all heads that share 128 lanes, in the layout of the projections.
 
-Projections end in [B, T, N * H], whose 128-lane tiles hold two heads of 64 (one of 128, four of
-32). Nothing is cut out of a tile to get at a head. Where lanes are contracted, a head's queries
-have zeros in the lanes of the others; where lanes come out, a transposed tile has a head's in rows:
+Projections return [B, T, N * H], whose 128-lane tiles hold two heads of 64 (one of 128, four of
+32). Heads are not sliced out of a tile. Where lanes are contracted, the queries of a head are zero
+in the lanes of the others; where lanes are the output, a transposed tile has a head in its rows:
 
          k [S, 128]       q_a' [128, T]              v' [128, S]        p_a [S, T]
         lanes   lanes        +-----+                +------------+       +-----+
@@ -11,9 +11,9 @@ have zeros in the lanes of the others; where lanes come out, a transposed tile h
         |  k_a |  k_b |  x   |  0  |                |   v_b'     |       +-----+
         +------+------+      +-----+                +------------+
 
-The matrix unit is 128 deep, so the zeros cost nothing that a head of 64 would not cost anyway, and
-its rows are free to be 64. Scores are transposed, [keys, queries]: what belongs to a query (its
-range, m, l, lse, delta) is then a row in a few registers, and sums over keys cross no lanes.
+The matrix unit is 128 deep, so that a head of 64 costs the same without the zeros. Scores are
+transposed, [keys, queries]: values of a query (its range, m, l, lse, delta) are then a row in a few
+registers, and sums over keys cross no lanes.
 """
 
 import math
@@ -26,10 +26,10 @@ LANES = 128
 """Width of a vector register, and of the tiles of heads."""
 
 MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
-"""The score of a key out of range; finite, because infinities would meet and give NaN."""
+"""Score of a key out of range; finite, because differences of infinities are NaN."""
 
 UNSEEING = -MASKED
-"""The lse of a query without keys: its weights come out as zero in the backward pass."""
+"""The lse of a query without keys, which makes its weights zero in the backward pass."""
 
 NN, NT = (((1,), (0,)), ((), ())), (((1,), (1,)), ((), ()))
 """Dimensions that `matmul` contracts for a b and for a b'."""
@@ -42,13 +42,13 @@ def divisor(length: int, limit: int) -> int:
 
 
 def padded(x: jax.Array, fill: int = 0) -> jax.Array:
-    """`x` [B, T, ...] with as much more of the same value that T is a multiple of 128."""
+    """`x` [B, T, ...] padded with a value so that T is a multiple of 128."""
     more = -x.shape[1] % LANES
     return jnp.pad(x, ((0, 0), (0, more), *[(0, 0)] * (x.ndim - 2)), constant_values=fill)
 
 
 def matmul(a: jax.Array, b: jax.Array, dimensions=NN) -> jax.Array:
-    """A product accumulated in float32, of factors at full precision if they are float32 too."""
+    """Product accumulated in float32, of factors at full precision if they are float32."""
     precision = lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
     return lax.dot_general(
         a, b, dimensions, precision=precision, preferred_element_type=jnp.float32
@@ -58,7 +58,7 @@ def matmul(a: jax.Array, b: jax.Array, dimensions=NN) -> jax.Array:
 def weigh(v_t: jax.Array, p: jax.Array) -> jax.Array:
     """v' p of a head, [H, S] by [S, T], without rounding p [S, T] from float32 first.
 
-    For values in bfloat16 that is one pass of the matrix unit all the same, as in jax's splash.
+    For bfloat16 values it is still one pass of the matrix unit, as in jax's splash kernel.
     """
     precision = lax.Precision.HIGHEST if v_t.dtype == jnp.float32 else None
     return lax.dot(
@@ -67,7 +67,7 @@ def weigh(v_t: jax.Array, p: jax.Array) -> jax.Array:
 
 
 def heads_apart(x: jax.Array, head_dim: int) -> list[jax.Array]:
-    """[T, 128] as one [T, 128] for each head, zero in the lanes of the others."""
+    """Copies of x [T, 128] for each head, zero in the lanes of the others."""
     if head_dim == LANES:
         return [x]
     head = lax.broadcasted_iota(jnp.int32, x.shape, 1) // head_dim
@@ -75,12 +75,12 @@ def heads_apart(x: jax.Array, head_dim: int) -> list[jax.Array]:
 
 
 def head_rows(x_t: jax.Array, head_dim: int) -> list[jax.Array]:
-    """A transposed tile [128, T] as the [H, T] of each head."""
+    """Parts [H, T] of a transposed tile [128, T], one for each head."""
     return [x_t[at : at + head_dim] for at in range(0, LANES, head_dim)]
 
 
 def allowed(bounds: jax.Array, start, keys: int) -> jax.Array:
-    """Which of `keys` keys from position `start` on queries see: boolean [keys, T].
+    """Whether queries see each of `keys` keys from position `start` on: boolean [keys, T].
 
     Args:
         bounds: int32 [2, T], the first and last key of each query.
@@ -98,5 +98,5 @@ def seeing(bounds: jax.Array) -> jax.Array:
 
 
 def base_two(head_dim: int) -> float:
-    """What turns a product into the exponent of 2 that softmax takes: log2(e) / sqrt(H)."""
+    """Factor from a product to the exponent of 2 in softmax: log2(e) / sqrt(H)."""
     return math.log2(math.e) * head_dim**-0.5

@@ -1,8 +1,8 @@
 """FlashAttention-2 over key ranges on GPU: the three kernels.
 
-A program owns one tile of queries of one head and walks along the tiles of keys that any of them
-sees (Dao 2023, algorithm 1). Which these are was read from the ranges, once for all layers; in full
-layers tiles that every query sees whole are computed without a mask:
+A program computes one tile of queries of one head, in a loop over the tiles of keys that any of
+them sees (Dao 2023, algorithm 1). The bounds of the loop come from the ranges, once for all layers.
+In full layers, tiles that every query sees whole are computed without a mask:
 
                    tile of keys   0    1    2    3    4    5
             a tile of queries  |    | // | ## | ## | // |    |
@@ -10,9 +10,9 @@ layers tiles that every query sees whole are computed without a mask:
                                   start  full_start  |   stop
                                                 full_stop
     fwd  s = q k'; m, l and o follow the running maximum; lse = m + log2 l
-    dkv  a program owns a tile of keys and walks along the queries that see them:
+    dkv  a program computes a tile of keys, in a loop over the queries that see them:
          p = 2^(s - lse); dv += p' do; ds = p (do v' - delta); dk += ds' q
-    dq   a program owns a tile of queries again: dq += ds k
+    dq   a program computes a tile of queries: dq += ds k
 
 Scores are in units of log2 e, so that 2^x replaces e^x. All sums are float32; p and ds are rounded
 to the type of the inputs only as operands of a product.
@@ -29,11 +29,11 @@ from jax.experimental.pallas import triton as plgpu
 from modernbert_jax.attention.platform import interpreted
 
 _MASKED = -1e30
-"""Finite, so that a tile in which a query sees nothing gives no NaN."""
+"""Score of masked keys; finite, so that a tile without keys gives no NaN."""
 
 
 def attention_fwd(*refs, tile, split):
-    """o and lse of a tile of queries."""
+    """Compute o and lse of a tile of queries."""
     q_ref, k_ref, v_ref, first_ref, last_ref, bounds_ref, o_ref, lse_ref = refs
     q, first, last = (plgpu.load(ref) for ref in (q_ref, first_ref, last_ref))
     scale = _log2_scale(q)
@@ -62,7 +62,7 @@ def attention_fwd(*refs, tile, split):
 
 
 def attention_dkv(*refs, tile, split):
-    """dk and dv of a tile of keys."""
+    """Compute dk and dv of a tile of keys."""
     q_ref, k_ref, v_ref, do_ref, lse_ref, delta_ref = refs[:6]
     first_ref, last_ref, bounds_ref, dk_ref, dv_ref = refs[6:]
     k, v, first, last = (plgpu.load(ref) for ref in (k_ref, v_ref, first_ref, last_ref))
@@ -87,7 +87,7 @@ def attention_dkv(*refs, tile, split):
 
 
 def attention_dq(*refs, tile, split):
-    """dq of a tile of queries."""
+    """Compute dq of a tile of queries."""
     q_ref, k_ref, v_ref, do_ref, lse_ref, delta_ref = refs[:6]
     first_ref, last_ref, bounds_ref, dq_ref = refs[6:]
     q, do, lse, delta = (plgpu.load(ref) for ref in (q_ref, do_ref, lse_ref, delta_ref))
@@ -108,7 +108,7 @@ def attention_dq(*refs, tile, split):
 
 
 def _walk(bounds_ref, split, step, carry):
-    """`step(tile, carry, masked)` over the visited tiles; if `split`, a mask only at both ends."""
+    """Loop of `step(tile, carry, masked)` over tiles; with `split`, masked at both ends only."""
     start, full_start, full_stop, stop = (bounds_ref[n] for n in range(4))
     legs = [(start, full_start, True), (full_start, full_stop, False), (full_stop, stop, True)]
     for low, high, masked in legs if split else [(start, stop, True)]:
@@ -117,7 +117,7 @@ def _walk(bounds_ref, split, step, carry):
 
 
 def _within(i, size, first, last):
-    """Whether each token's range holds each token of tile `i`: boolean [tokens, size]."""
+    """Whether each token's range includes each token of tile `i`: boolean [tokens, size]."""
     there = i * size + jnp.arange(size)
     return (there[None] >= first[:, None]) & (there[None] <= last[:, None])
 
@@ -127,7 +127,7 @@ def _log2_scale(x):
 
 
 def _dot(a, b):
-    """Float32 stays float32: tensor cores, which round it to ten bits, multiply three parts."""
+    """Product; of float32 in three parts, as tensor cores round factors to ten bits."""
     precision = None
     if a.dtype == jnp.float32 and not interpreted():
         precision = lax.DotAlgorithmPreset.TF32_TF32_F32_X3

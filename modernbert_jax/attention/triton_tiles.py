@@ -1,7 +1,7 @@
-"""Tiles of the GPU kernels: how many queries and keys, on how many warps.
+"""Tiles of the GPU kernels: numbers of queries, keys, warps and stages.
 
-A tile costs registers and shared memory; too large a one spills and is slower than a small one.
-What the compiler says about each, on every generation of GPUs, stands in docs/attention.md.
+A tile costs registers and shared memory; one that is too large spills and is slower. The compiler's
+figures for each, on every generation of GPUs, are in docs/attention.md.
 """
 
 from typing import NamedTuple
@@ -42,13 +42,13 @@ _TILES = {
     ("float32", 64): _FLOAT32,
     ("float32", 128): _FLOAT32_WIDE,
 }
-"""What does not spill on sm80, sm89, sm90 and sm100, by type and width of heads.
+"""Tiles that do not spill on sm80, sm89, sm90 and sm100, by dtype and width of heads.
 
-`tuning.json` knows better for some GPUs.
+`tuning.json` overrides them for some GPUs.
 """
 
 OPTIONS = tuple(f"{kernel}_{part}" for kernel in Tiles._fields for part in Tile._fields)
-"""What a tuning file can set: fwd_q, fwd_k, fwd_warps, fwd_stages, dkv_q and so on."""
+"""Options of tuning files: fwd_q, fwd_k, fwd_warps, fwd_stages, dkv_q and so on."""
 
 SWEEP = tuple(
     tuple(
@@ -61,19 +61,19 @@ SWEEP = tuple(
         "dq": [(64, 32, 4, 2), (64, 64, 4, 2), (64, 64, 4, 3), (128, 64, 8, 2), (128, 64, 8, 3)],
     }.items()
 )
-"""What a benchmark tries: for each kernel by itself, some options."""
+"""Options that a benchmark tries, for each kernel by itself."""
 
 
 def widths(dtype: str) -> tuple[int, ...]:
-    """Widths of heads that there are tiles for."""
+    """Widths of heads with tiles for a dtype."""
     return tuple(width for known, width in _TILES if known == dtype)
 
 
 def tiles_for(dtype: str, head_dim: int, options: dict[str, int]) -> Tiles:
-    """The tiles for a type and a width, with some numbers replaced by name.
+    """Tiles for a dtype and a width of heads, with some numbers replaced by name.
 
     Raises:
-        UserError: a size that is no power of two, or too small.
+        UserError: a size that is not a power of two, or too small.
     """
     tiles = _TILES[dtype, head_dim]
     for name, value in options.items():

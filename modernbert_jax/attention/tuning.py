@@ -1,13 +1,12 @@
-"""Tuned choices per device: `tuning.json`, and over it a file that a user measured.
+"""Tuned choices per device: `tuning.json`, which a file of the user's own measurements overrides.
 
     {"NVIDIA H100": {"sliding": {"implementation": "pallas_triton"},
                      "full 64 bfloat16": {"pallas_triton": {"fwd_q": 128, "fwd_k": 64}}}}
 
-Devices are named by the beginning of jax's `device_kind`; of several, the longest counts. An entry
-is named by the kind of layer ("sliding" or "full"), then if it is meant for no other the width of
-heads and then the type. Several may apply: what a more special one says wins, and whatever the
-user's file says wins over ours. The environment variable `MODERNBERT_JAX_TUNING` names that file;
-`make bench-kernels` writes one for the device it runs on.
+Devices are named by a prefix of jax's `device_kind`; the longest match counts. An entry is named by
+the kind of layer ("sliding" or "full"), optionally followed by the width of heads and the dtype.
+More specific entries override others, and the user's file overrides ours. The environment variable
+`MODERNBERT_JAX_TUNING` names that file; `make bench-kernels` writes one for its device.
 """
 
 import dataclasses
@@ -25,38 +24,39 @@ KINDS = ("sliding", "full")
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What was found best for some calls on one device."""
+    """The best implementation and options for some calls on a device."""
 
     implementation: str | None = None
     options: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = ()
-    """Implementation to keyword arguments."""
+    """Keyword arguments by implementation."""
 
     def options_of(self, implementation: str) -> tuple[tuple[str, int], ...]:
-        """Keyword arguments for an implementation; none if it was not tuned."""
+        """Keyword arguments of an implementation; empty if it was not tuned."""
         return dict(self.options).get(implementation, ())
 
     def over(self, other: "Entry") -> "Entry":
-        """This entry, and where it says nothing the other."""
+        """This entry, with the other one's values where it has none."""
         options = dict(other.options) | dict(self.options)
         return Entry(self.implementation or other.implementation, tuple(options.items()))
 
 
 def lookup(device_kind: str, kind: str, head_dim: int | None = None, dtype: str = "") -> Entry:
-    """What is known about a kind of layer, "sliding" or "full", on a device.
+    """The entry for a kind of layer, "sliding" or "full", on a device; empty without one.
 
-    An empty entry if that is nothing. Raises UserError if a file cannot be used.
+    Raises:
+        UserError: an unusable file.
     """
-    found = Entry()
+    result = Entry()
     for table in (_read(Path(__file__).with_name("tuning.json")), _user_table()):
         devices = [name for name in table if device_kind.startswith(name)]
         entries = table[max(devices, key=len)] if devices else {}
         for name in (kind, f"{kind} {head_dim}", f"{kind} {head_dim} {dtype}"):
-            found = entries.get(name, Entry()).over(found)
-    return found
+            result = entries.get(name, Entry()).over(result)
+    return result
 
 
 def parse(table: Any, where: str) -> dict[str, dict[str, Entry]]:
-    """The entries of a tuning file by device and name. Raises UserError that says `where`."""
+    """Entries of a tuning file by device and name. Raises `UserError` that names `where`."""
     return {
         device: {
             _check_name(name, f"{where}: {device}"): _entry(value, f"{where}: {device}.{name}")

@@ -1,4 +1,4 @@
-"""Sliding-window attention in plain XLA: every block of queries against two blocks of keys.
+"""Sliding-window attention in plain XLA: each block of queries with two blocks of keys.
 
 Keys are shifted by half a window. Blocks of C >= window tokens then line up so that all keys of a
 block of queries lie in the two key blocks of the same and the next number, whatever the data:
@@ -6,8 +6,8 @@ block of queries lie in the two key blocks of the same and the next number, what
     queries          | 0 0 0 0 | 1 1 1 1 |              C = 4, window 4: two tokens to each side
     keys         | . . 0 0 | 0 0 1 1 | 1 1 . . |
 
-The ranges mask what documents and the window leave of them. Work and memory are proportional to the
-length times C. Nothing has a derivative of its own, so forward mode and higher orders work.
+The ranges mask keys outside of the document and the window. Work and memory are proportional to the
+length times C. There are no custom derivatives, so that forward mode and higher orders work.
 """
 
 import jax
@@ -18,14 +18,14 @@ from modernbert_jax.attention.choice import Call
 from modernbert_jax.attention.ranges import KeyRanges
 
 SHORTEST_BLOCK = 128
-"""Tokens in a block unless the window is wider or the row shorter: an edge of a TPU's MXU."""
+"""Tokens of a block unless the window is wider or the row shorter: the edge of a TPU's MXU."""
 
 _MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
-"""Finite, so that a query that sees nothing gives no NaN."""
+"""Score of masked keys; finite, so that a query without keys gives no NaN."""
 
 
 def refuses(call: Call) -> str | None:
-    """Attention over whole documents, and keys of tokens that are not queries here."""
+    """The reason why a call is not supported, or None."""
     if call.window is None:
         return "it computes sliding windows only"
     return "it needs queries and keys of the same tokens" if call.keys is not None else None

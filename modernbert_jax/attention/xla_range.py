@@ -1,16 +1,16 @@
 """Flash attention in plain XLA that visits only the keys inside the ranges.
 
-Queries are cut into blocks. What any query of a block sees lies between two bounds, read from the
-data at run time; a loop visits it, `VISIT` keys at a time, from the first one on:
+Queries are divided into blocks. The keys of a block are between two bounds, read from the data at
+run time; a loop visits them from the first one on, `VISIT` keys at a time:
 
     queries  [- block 0 -][- block 1 -][- block 2 -]
     keys               |== visit 0 ==|== visit 1 ==|     of block 1
 
-Visits are aligned to nothing, so a window of 128 around 64 queries is a single one of 192 keys.
-Work follows the documents and the window, and memory the length. The softmax is that of
+Visits need no alignment, so that a window of 128 around 64 queries is a single one of 192 keys.
+Work depends on the documents and the window, memory on the length. The softmax is that of
 FlashAttention-2 (Dao 2023): the sum `total` and the output are rescaled where a visit raises the
-maximum `top`. The logarithm of the sum, `lse`, lets the backward pass make the weights again; it
-is the same loop read the other way, blocks of keys visiting the queries that see them.
+maximum `top`. From the logarithm of the sum, `lse`, the backward pass recomputes the weights; it is
+the transposed loop, in which blocks of keys visit the queries that see them.
 
 First-order reverse differentiation only. Rows are computed one after another.
 """
@@ -29,25 +29,25 @@ from modernbert_jax.attention.ranges import UNIT, KeyRanges
 from modernbert_jax.rope import RopeTable
 
 BLOCK = 128
-"""Queries in a block. Windows, and the backward pass with its five products, take `UNIT`."""
+"""Queries of a block; for windows, and in the backward pass with its five products, `UNIT`."""
 
 VISIT = 256
-"""Tokens that are visited at a time, at most. All three were measured on CPU: see
+"""Largest number of tokens of a visit. All three sizes were measured on CPU: see
 docs/attention.md."""
 
 BACKWARD_VISIT = 128
-"""The same for the backward pass, which keeps more scores alive."""
+"""The same for the backward pass, which holds more scores."""
 
 _MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
-"""Finite, so that a visit in which a query sees nothing gives no NaN."""
+"""Score of masked keys; finite, so that a visit without keys gives no NaN."""
 
 
 def refuses(call: Call) -> None:
-    """Nothing: this is what every other implementation falls back on."""
+    """None: every call is supported."""
 
 
 def rotate(x: jax.Array, table: RopeTable) -> jax.Array:
-    """`rope.rotate` of `x` [B, T, N, H], in the form that the platform computes faster."""
+    """`rope.rotate` of `x` [B, T, N, H], in the faster form for the platform."""
     on_cpu = device()[0] == "cpu"
     return rope.rotate_by_products(x, table) if on_cpu else rope.rotate(x, table)
 
@@ -93,13 +93,13 @@ class _Sizes(NamedTuple):
     window: int | None
 
     def visit(self, block: int, length: int) -> int:
-        """Tokens that a block visits at a time, of `length`."""
+        """Tokens of a visit by a block of `block` tokens, out of `length`."""
         reach = length if self.window is None else block + 2 * (self.window // 2)
         return min(self.most, reach, length)
 
 
 class _Spans(NamedTuple):
-    """What tokens see, as first and last [B, T], and blocks of them, as start and stop [B, T/C]."""
+    """Keys of tokens, `first` and `last` [B, T], and of blocks, `start` and `stop` [B, T/C]."""
 
     first: jax.Array
     last: jax.Array
@@ -113,13 +113,13 @@ def _spans(ranges: KeyRanges, size: int) -> _Spans:
     last = jnp.pad(ranges.last, ((0, 0), (0, tail)), constant_values=0)
     blocks = ranges.blocks(size, 1)
     whole = ((0, 0), (0, first.shape[1] // size - blocks.start.shape[1]))
-    start, stop = (jnp.pad(x, whole) for x in (blocks.start, blocks.start + blocks.count))
+    start, stop = (jnp.pad(x, whole) for x in (blocks.start, blocks.start + blocks.number))
     return _Spans(first, last, start, stop)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _rows(q, k, v, seen, seen_by, sizes):
-    """[B, N, T, H], T a multiple of the block; k and v [B, N, S, H], S one of `UNIT`."""
+    """Attention of q [B, N, T, H] over k and v [B, N, S, H], T a multiple of the block."""
     return _rows_forward(q, k, v, seen, seen_by, sizes)[0]
 
 
@@ -144,7 +144,7 @@ _rows.defvjp(_rows_forward, _rows_backward)
 
 
 def _forward(q, k, v, spans, block, visit):
-    """One row: output [N, T, H], and lse [N, T], of each query's sum of exponentials."""
+    """Output [N, T, H] of a row, and the logarithms of its sums of exponentials [N, T]."""
     heads, length, _ = q.shape
 
     def query_block(i):
@@ -178,7 +178,7 @@ def _forward(q, k, v, spans, block, visit):
 
 
 def _backward(q, k, v, spans, out, lse, d_out, block, visit):
-    """One row: the cotangents of q [N, T, H], and of k and v [N, S, H]."""
+    """Cotangents of a row: of q [N, T, H], and of k and v [N, S, H]."""
     length, scale = q.shape[1], q.shape[-1] ** -0.5
     delta = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), -1)
 
@@ -211,14 +211,14 @@ def _backward(q, k, v, spans, out, lse, d_out, block, visit):
 
 
 def _cut(x, at, size):
-    """`size` tokens of x [N, T, ...] from `at` on."""
+    """Tokens `at`, ..., `at + size - 1` of x [N, T, ...]."""
     return lax.dynamic_slice_in_dim(x, at, size, axis=1)
 
 
 def _visit(start, n, size, length, first, last):
-    """Where visit `n` begins, and which of its tokens each token sees: boolean [C, size].
+    """Start of visit `n`, and whether each token sees each of its tokens: boolean [C, size].
 
-    At the end of the row a visit moves back to fit; what it then meets again is not counted twice.
+    At the end of the row a visit moves back to fit; tokens that it repeats are masked.
     """
     wanted = start + n * size
     at = jnp.minimum(wanted, length - size)

@@ -50,9 +50,9 @@ def for_finetuning(config: "FinetuneConfig") -> "Fits":
     Rows are packed to suit any number of devices. The axes `context` and `tensor` must suit the
     model, so the automatic number never grows them.
     """
-    from modernbert_jax.train.finetune.shapes import ORDINARY_ROW
+    from modernbert_jax.inference.shapes import LONGEST_CHOSEN
 
-    rows = config.microbatch_tokens // max(ORDINARY_ROW, config.task.max_length)
+    rows = config.microbatch_tokens // max(LONGEST_CHOSEN, config.task.max_length)
 
     def fits(devices: int, processes: int) -> bool:
         try:
@@ -72,10 +72,10 @@ def for_finetuning(config: "FinetuneConfig") -> "Fits":
 
 def for_inference(model: str, batch_tokens: int) -> "Fits":
     """Limit: as many rows as a batch has when rows are long, and memory."""
-    from modernbert_jax.train.finetune.shapes import ORDINARY_ROW
+    from modernbert_jax.inference.shapes import LONGEST_CHOSEN
 
     def fits(devices: int, processes: int) -> bool:
-        rows = batch_tokens // ORDINARY_ROW
+        rows = batch_tokens // LONGEST_CHOSEN
         return devices <= rows and _in_memory(weights_bytes(model) * devices)
 
     return fits

@@ -49,11 +49,13 @@ class CpuDevices:
         """
         import jax
 
+        from modernbert_jax.devices import available_cores
+
         keep_freed_on_cpu()
         if self.cpu_devices:
             jax.config.update(_NUMBER, self.cpu_devices)
         elif has_only_cpu() and not _is_configured():
-            smaller = (n for n in range(cores(), 1, -1) if fits(n * processes, processes))
+            smaller = (n for n in range(available_cores(), 1, -1) if fits(n * processes, processes))
             with contextlib.suppress(RuntimeError):  # jax has devices already
                 jax.config.update(_NUMBER, next(smaller, 1))
 
@@ -117,13 +119,6 @@ def launcher() -> str | None:
     ):
         return "TPU machine"
     return None
-
-
-def cores() -> int:
-    """Number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _is_configured() -> bool:

@@ -1,1 +1,1 @@
-"""From documents of any number to results in order: packed rows, compiled programs."""
+"""Inference over documents of any number and length: packed rows, batches in flight, one runner."""

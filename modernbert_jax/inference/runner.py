@@ -1,34 +1,71 @@
-"""What a model computes over packed batches, each program compiled once for every shape."""
+"""`BatchRunner`: documents of any number in, results in order, over packed batches.
 
-from collections.abc import Callable, Sequence
-from typing import Any
+    runner = BatchRunner(config, runtime, head, labels, pipeline, mesh)
+    vectors = runner.run("pooled", params, documents, how="mean")        # all at once
+    for part in runner.windows("pooled", params, stream, tokens=10**5, how="mean"): ...
+
+Every program is compiled once for each shape of `shapes.plan`.
+"""
+
+import collections
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from modernbert_jax.config import ModernBertConfig, Runtime
-from modernbert_jax.heads import CausalLM, Classifier, MaskedLM, document_pooling, pool
-from modernbert_jax.inference.batching import ROW_DOCUMENTS, Documents, batches
+from modernbert_jax.heads import HEADS, Classifier, document_pooling, encoder_of, pool
+from modernbert_jax.inference import in_flight, shapes
 from modernbert_jax.model import Encoder
 from modernbert_jax.packing import Rows, rows_from
-from modernbert_jax.pipeline import Pipeline
+from modernbert_jax.pipeline import Embedder, Pipeline, embedder_params
 from modernbert_jax.sharding import row_pieces, rows_sharding
 
 BATCH_TOKENS = 8192
-"""Tokens that are computed at once, unless a single row has more."""
+"""Tokens of a batch on each device, unless a single row has more."""
 
-LOGITS_AT_ONCE = 2**27
-"""Bounds the batch where every token gets a score for every word: half a GB of float32."""
+WINDOW_BATCHES = 16
+"""Batches of a window, in which documents of a stream are packed together."""
+
+_LOGITS_OF_BATCH = 2**27
+"""Limit on the values of a batch with scores of the vocabulary: 0.5 GB of float32."""
 
 Params = dict[str, Any]
+Results = np.ndarray | list[np.ndarray]
 
 
-class Programs:
-    """Packs documents, runs the model and unpacks what comes out, in order.
+class Document(NamedTuple):
+    """A document for the model."""
+
+    ids: Sequence[int]
+    visible: int | None = None
+    """Number of the first tokens, to which others attend; None is all."""
+    kept: np.ndarray | None = None
+    """Boolean, one per token: whether its vector is part of the result; None is all."""
+
+
+class Program(NamedTuple):
+    """A computation over packed rows."""
+
+    compute: Callable[..., jax.Array]
+    """From parameters, rows and options to [B, DOCUMENTS, width] or [B, T, width]."""
+    level: in_flight.Level
+    width: int
+    batch_tokens: int = BATCH_TOKENS
+    """Largest batch on each device."""
+    ahead: int = in_flight.AHEAD
+
+
+class BatchRunner:
+    """Packs documents, runs programs on them and unpacks the results in order.
 
     Attributes:
-        module: `MaskedLM`, `CausalLM`, `Classifier`, or `Encoder` where there is no head.
+        module: the Flax module of the model.
+        programs: the computations that the model supports, by name: "hidden" and "pooled" (option
+            `how`); "vectors" behind a pipeline (options `skip`, `normalize`); "logits" of tokens
+            with a head, and "document_logits" with a classifier.
     """
 
     def __init__(
@@ -38,148 +75,198 @@ class Programs:
         head: str,
         labels: int,
         pipeline: Pipeline | None,
-        mesh: Mesh | None = None,
+        mesh: Mesh,
     ):
-        """For a head by its name in a checkpoint; `labels` are a classifier's outputs."""
-        self.config, self.pipeline, self._labels = config, pipeline, labels
-        self._mesh = mesh
-        self._pieces = row_pieces(mesh.shape) if mesh else 1
+        """Prepare the programs of a model; nothing is compiled yet.
+
+        Args:
+            config: architecture.
+            runtime: how it is computed.
+            head: a key of `heads.HEADS`.
+            labels: outputs of a classifier.
+            pipeline: modules behind the encoder, or None.
+            mesh: devices of this process, which divide rows, tokens and heads among them.
+        """
+        self._config, self._mesh = config, mesh
+        self._pieces = row_pieces(mesh.shape)
         self._encoder = Encoder(config, runtime)
-        modules = {"none": Encoder, "masked_lm": MaskedLM, "causal_lm": CausalLM}
-        if head in modules:
-            self.module = modules[head](config, runtime)
-        else:
-            self.module = Classifier(config, runtime, labels)
-        self._jit_hidden = jax.jit(self._hidden)
-        self._jit_logits = jax.jit(self._logits)
-        self._jit_class = jax.jit(self._document_logits)
-        self._jit_pooled = jax.jit(self._pooled, static_argnames="how")
-        self._jit_pipeline = jax.jit(self._through_pipeline, static_argnames="normalize")
+        steps = pipeline.steps if pipeline else ()
+        self._embedder = Embedder(config, runtime, steps)
+        self.module = HEADS[head].build(config, runtime, labels)
+        if head == "none" and pipeline and pipeline.projections:
+            self.module = self._embedder
+        self.programs = {
+            "hidden": Program(jax.jit(self._hidden), "token", config.hidden_size),
+            "pooled": Program(
+                jax.jit(self._pooled, static_argnames="how"), "document", config.hidden_size
+            ),
+        }
+        if pipeline:
+            compute = jax.jit(self._vectors, static_argnames="normalize")
+            level: in_flight.Level = "document" if pipeline.pooling else "token"
+            self.programs["vectors"] = Program(compute, level, pipeline.width(config.hidden_size))
+        if HEADS[head].output != "hidden":
+            by_vocabulary = HEADS[head].output == "vocabulary"
+            width = config.vocab_size if by_vocabulary else labels
+            most = min(BATCH_TOKENS, _LOGITS_OF_BATCH // width)
+            ahead = 1 if by_vocabulary else in_flight.AHEAD
+            compute = jax.jit(self._logits)
+            self.programs["logits"] = Program(compute, "token", width, most, ahead)
+        if isinstance(self.module, Classifier):
+            compute = jax.jit(self._document_logits)
+            self.programs["document_logits"] = Program(compute, "document", labels)
 
-    def hidden(self, params: Params, documents: Documents) -> list[np.ndarray]:
-        """Hidden states after the final norm, [len_i, D] each."""
-        return self._per_token(self._jit_hidden, params, documents, self.config.hidden_size)
+    def run(
+        self,
+        name: str,
+        params: Params,
+        documents: Iterable[Document],
+        batch_tokens: int = BATCH_TOKENS,
+        **options: Any,
+    ) -> Results:
+        """Results of all documents, packed together.
 
-    def logits(self, params: Params, documents: Documents) -> list[np.ndarray]:
-        """What the head says of every token, [len_i, V] or [len_i, labels] each."""
-        classifier = isinstance(self.module, Classifier)
-        width = self._labels if classifier else self.config.vocab_size
-        most = min(BATCH_TOKENS, LOGITS_AT_ONCE // width)
-        return self._per_token(self._jit_logits, params, documents, width, most)
+        Args:
+            name: a key of `programs`.
+            params: parameters of the model.
+            documents: any number of them.
+            batch_tokens: tokens of a batch on each device, but at least one row.
+            options: of the program.
 
-    def document_logits(
-        self, params: Params, documents: Documents, batch_tokens: int
-    ) -> np.ndarray:
-        """What a classifier says of each document, [n, labels]."""
-        return self._per_document(self._jit_class, params, documents, self._labels, batch_tokens)
+        Returns:
+            float32 [documents, width], or [tokens, width] of each document.
+        """
+        (results,) = self.windows(name, params, documents, batch_tokens, tokens=None, **options)
+        return results
 
-    def pooled(
-        self, params: Params, documents: Documents, batch_tokens: int, how: str
-    ) -> np.ndarray:
-        """Hidden states pooled in one of the ways of `heads.pool`, [n, D]."""
-        width = self.config.hidden_size
-        return self._per_document(self._jit_pooled, params, documents, width, batch_tokens, how=how)
+    def windows(
+        self,
+        name: str,
+        params: Params,
+        documents: Iterable[Document],
+        batch_tokens: int = BATCH_TOKENS,
+        *,
+        tokens: int | None,
+        **options: Any,
+    ) -> Iterator[Results]:
+        """Results of a stream, window by window, in order and in bounded memory.
 
-    def vectors(
-        self, params: Params, documents: Documents, batch_tokens: int, skip: int, normalize: bool
-    ) -> np.ndarray:
-        """The pipeline's vector of each document, [n, E]."""
-        options = {"skip": skip, "normalize": normalize}
-        return self._per_document(
-            self._jit_pipeline, params, documents, self._width(), batch_tokens, **options
-        )
+        A window is read when all batches of the one before it have been started, so that at most
+        three windows are in memory. Arguments are those of `run`.
 
-    def token_vectors(
-        self, params: Params, documents: Documents, visible: Sequence[int], batch_tokens: int
-    ) -> list[np.ndarray]:
-        """The pipeline's vector of each token, [len_i, E]; only the first ones are seen."""
-        return self._per_token(
-            self._jit_pipeline, params, documents, self._width(), batch_tokens, visible
-        )
+        Args:
+            tokens: tokens of a window, in which documents are packed together; None is one window
+                for all documents.
+        """
+        program = self.programs[name]
+        batch_tokens = min(batch_tokens, program.batch_tokens) if batch_tokens > 0 else batch_tokens
+        opened: collections.deque[_Window] = collections.deque()
 
-    def _width(self) -> int:
-        """Of what comes out of the pipeline."""
-        projections, pooling = self.pipeline.projections, self.pipeline.pooling
-        if projections:
-            return projections[-1].out_features
-        return self.config.hidden_size * (len(pooling.modes) if pooling else 1)
+        def batches() -> Iterator[tuple[Any, tuple[_Window, list[list[int]]]]]:
+            for group in _grouped(documents, tokens):
+                window = _Window(group, program)
+                opened.append(window)
+                for shape, rows in shapes.plan(window.lengths, batch_tokens, self._pieces):
+                    yield window.laid_out(rows, shape), (window, rows)
 
-    def _hidden(self, params: Params, rows: Rows, visible=None) -> jax.Array:
-        encoder = params.get("encoder", params)
-        return self._encoder.apply({"params": encoder}, *rows, visible=visible)
+        def compute(batch: tuple[Rows, np.ndarray | None]) -> jax.Array:
+            with jax.set_mesh(self._mesh):
+                rows, visible = jax.device_put(batch, rows_sharding(self._mesh))
+                more = {} if visible is None else {"visible": visible}
+                return program.compute(params, rows, **more, **options)
 
-    def _logits(self, params: Params, rows: Rows) -> jax.Array:
+        for values, (window, rows) in in_flight.results(compute, batches(), program.ahead):
+            window.put(np.asarray(values), rows)
+            while opened and opened[0].complete:
+                yield opened.popleft().results
+        for window in opened:
+            yield window.results
+
+    def _hidden(self, params: Params, rows: Rows, visible: Any = None) -> Any:
+        return self._encoder.apply({"params": encoder_of(params)}, *rows, visible=visible)
+
+    def _logits(self, params: Params, rows: Rows) -> Any:
         return self.module.apply({"params": params}, *rows)
 
     def _document_logits(self, params: Params, rows: Rows) -> jax.Array:
         model = self.module.bind({"params": params})
-        how = document_pooling(self.config)
-        return model.logits(pool(model.hidden(*rows), rows.segment_ids, ROW_DOCUMENTS, how))
+        how = document_pooling(self._config)
+        return model.logits(pool(model.hidden(*rows), rows.segment_ids, shapes.DOCUMENTS, how))
 
     def _pooled(self, params: Params, rows: Rows, how: str) -> jax.Array:
-        return pool(self._hidden(params, rows), rows.segment_ids, ROW_DOCUMENTS, how)
+        return pool(self._hidden(params, rows), rows.segment_ids, shapes.DOCUMENTS, how)
 
-    def _through_pipeline(
-        self, params: Params, rows: Rows, visible=None, skip=0, normalize: bool = True
-    ) -> jax.Array:
-        hidden = self._hidden(params, rows, visible)
-        return self.pipeline(
-            hidden, rows.segment_ids, ROW_DOCUMENTS, params, skip=skip, normalize=normalize
+    def _vectors(
+        self,
+        params: Params,
+        rows: Rows,
+        visible: Any = None,
+        skip: int | jax.Array = 0,
+        normalize: bool = True,
+    ) -> Any:
+        return self._embedder.apply(
+            {"params": embedder_params(params)},
+            *rows,
+            segments=shapes.DOCUMENTS,
+            visible=visible,
+            skip=skip,
+            normalize=normalize,
         )
 
-    def _per_document(
-        self,
-        compute: Callable,
-        params: Params,
-        documents: Documents,
-        width: int,
-        batch_tokens: int,
-        **options: Any,
-    ) -> np.ndarray:
-        vectors = np.zeros((len(documents), width), np.float32)
-        for batch, rows in batches(documents, batch_tokens, self._pieces):
-            found = self._run(compute, params, batch, **options)
-            for row, indices in zip(found, rows, strict=False):
-                vectors[indices] = row[: len(indices)]
-        return vectors
 
-    def _per_token(
-        self,
-        compute: Callable,
-        params: Params,
-        documents: Documents,
-        width: int,
-        batch_tokens: int = BATCH_TOKENS,
-        visible: Sequence[int] | None = None,
-    ) -> list[np.ndarray]:
-        results = [np.zeros((len(ids), width), np.float32) for ids in documents]
-        hiding = visible is not None and any(
-            n < len(ids) for n, ids in zip(visible, documents, strict=True)
-        )
-        marks = []
-        if hiding:
-            marks = [np.arange(len(ids)) < n for n, ids in zip(visible, documents, strict=True)]
-        for batch, rows in batches(documents, batch_tokens, self._pieces):
-            options = {"visible": _marked(marks, rows, batch)} if hiding else {}
-            values = self._run(compute, params, batch, **options)
-            for row, indices in zip(values, rows, strict=False):
-                start = 0
-                for i in indices:
-                    results[i][:] = row[start : start + len(documents[i])]
-                    start += len(documents[i])
-        return results
+class _Window:
+    """Documents that are packed together, and their results."""
 
-    def _run(self, compute: Callable, params: Params, rows: Rows, **options: Any) -> np.ndarray:
-        """What `compute` makes of rows, each device with its own where there is a mesh."""
-        if self._mesh is None:
-            return np.asarray(compute(params, rows, **options))
-        with jax.set_mesh(self._mesh):
-            rows = jax.device_put(rows, rows_sharding(self._mesh))
-            return np.asarray(compute(params, rows, **options))
+    def __init__(self, documents: Sequence[Document], program: Program):
+        self._ids = [document.ids for document in documents]
+        self._kept = [document.kept for document in documents]
+        self._level = program.level
+        self.lengths = [len(ids) for ids in self._ids]
+        self._left = sum(length > 0 for length in self.lengths)
+        visible = [
+            n if d.visible is None else d.visible
+            for d, n in zip(documents, self.lengths, strict=True)
+        ]
+        self._visible: list[np.ndarray] | None = None
+        if visible != self.lengths:
+            both = zip(visible, self.lengths, strict=True)
+            self._visible = [np.arange(n) < first for first, n in both]
+        self.results: Results = np.zeros((len(documents), program.width), np.float32)
+        if program.level == "token":
+            self.results = [np.zeros((0, program.width), np.float32) for _ in documents]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all results are there."""
+        return not self._left
+
+    def laid_out(
+        self, rows: list[list[int]], shape: shapes.Shape
+    ) -> tuple[Rows, np.ndarray | None]:
+        """A batch of documents, and its visible tokens [B, T] if any document hides some."""
+        rows = [*rows, *([] for _ in range(shape.rows - len(rows)))]
+        batch = rows_from(self._ids, rows, shape.length)
+        if self._visible is None:
+            return batch, None
+        return batch, rows_from(self._visible, rows, shape.length).token_ids.astype(bool)
+
+    def put(self, values: np.ndarray, rows: list[list[int]]) -> None:
+        """Store the results of a batch."""
+        for i, value in in_flight.unpacked(values, rows, self.lengths.__getitem__, self._level):
+            kept = self._kept[i]
+            self.results[i] = value.astype(np.float32) if kept is None else value[kept]
+            self._left -= 1
 
 
-def _marked(marks: Sequence[np.ndarray], rows: list[list[int]], batch: Rows) -> np.ndarray:
-    """The marks of all documents, laid out like their tokens; boolean [B, T]."""
-    count, length = batch.token_ids.shape
-    empty = [[]] * (count - len(rows))
-    return rows_from(marks, [*rows, *empty], length).token_ids.astype(bool)
+def _grouped(documents: Iterable[Document], tokens: int | None) -> Iterator[list[Document]]:
+    """Lists of documents with so many tokens; None is one list of all."""
+    group: list[Document] = []
+    size = 0
+    for document in documents:
+        group.append(document)
+        size += len(document.ids) + 1
+        if tokens is not None and size >= tokens:
+            yield group
+            group, size = [], 0
+    if group or tokens is None:
+        yield group

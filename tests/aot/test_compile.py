@@ -6,7 +6,8 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from modernbert_jax.config import FULL, SLIDING, ModernBertConfig, Runtime
+from modernbert_jax.architecture import FULL, SLIDING
+from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.heads import MaskedLM
 from modernbert_jax.packing import Rows
 from modernbert_jax.sharding import MeshShape, rows_sharding

@@ -70,7 +70,7 @@ def our_global(found: dict, segments: np.ndarray) -> int:
     """The mean of rows of segment ids."""
     blocks = LENGTH // pallas_tpu.BLOCK
     ranges = key_ranges(jnp.asarray(segments))
-    visited = ranges.blocks(pallas_tpu.BLOCK, pallas_tpu.STEP).count.sum()
+    visited = ranges.blocks(pallas_tpu.BLOCK, pallas_tpu.STEP).number.sum()
     visits = TILES * round(int(visited) / len(segments))
     steps, kernels = TILES * blocks, found["kernels"]
     forward = static_cost.cycles(kernels["global_attention_forward"], steps, visits, steps)

@@ -5,6 +5,7 @@ import logging
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import tiny
 
@@ -15,6 +16,7 @@ from modernbert_jax.attention import (
     check_name,
     choice,
     choose,
+    has_forward_mode,
     key_ranges,
     tuning,
 )
@@ -290,3 +292,17 @@ def test_a_runtime_can_force_the_kinds_apart():
     kinds = ModernBertConfig().layer_kinds
     asked = [runtime.attention_of(kind) for kind in kinds[:4]]
     assert asked == ["xla_range", "two_block", "two_block", "xla_range"]
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_forward_mode_is_what_the_choice_says(name):
+    """Where it is promised, the derivative along a direction exists; "auto" promises nothing."""
+    assert not has_forward_mode("auto")
+    if not has_forward_mode(name):
+        return
+    q = jnp.ones((1, 64, 2, 32))
+    ranges = key_ranges(jnp.ones((1, 64), jnp.int32), 8)
+    _, tangent = jax.jvp(
+        lambda q: attention(q, q, q, ranges, window=8, implementation=name), (q,), (q,)
+    )
+    assert np.isfinite(tangent).all()

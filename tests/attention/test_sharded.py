@@ -198,10 +198,10 @@ def test_what_cannot_be_cut_is_refused_in_one_line(on):
         with pytest.raises(UserError) as refusal:
             attention(q, q, q, key_ranges(ids))
         assert str(refusal.value) == (
-            "attention: 3 heads cannot be cut into 2 equal pieces; change their number or the "
+            "attention: 3 heads cannot be divided into 2 equal pieces; change their number or the "
             "size of the mesh over tensor"
         )
-        with pytest.raises(UserError, match="6 rows cannot be cut into 4 equal pieces"):
+        with pytest.raises(UserError, match="6 rows cannot be divided into 4 equal pieces"):
             attention(q[:6], q[:6], q[:6], key_ranges(ids[:6]))
 
 

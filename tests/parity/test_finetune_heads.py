@@ -11,12 +11,13 @@ import transformers
 from modernbert_jax import convert
 from modernbert_jax.convert import names
 from modernbert_jax.heads import Classifier
+from modernbert_jax.inference import shapes
+from modernbert_jax.inference.shapes import Shape
 from modernbert_jax.train.engine.gradients import gradients
 from modernbert_jax.train.engine.objective import draw_params
-from modernbert_jax.train.finetune import batches, losses, run, shapes
+from modernbert_jax.train.finetune import batches, losses, run
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.finetune.objective import TaskObjective
-from modernbert_jax.train.finetune.shapes import Shape
 from modernbert_jax.train.tasks import IGNORED, TASKS, Record, Records
 
 SHAPE = Shape(rows=3, length=128, documents=8, microbatches=6)
@@ -43,7 +44,7 @@ def ours(task, examples, model, params) -> tuple[float, dict[str, np.ndarray]]:
     of = losses.of_task(task, SHAPE.documents)
     config = FinetuneConfig(task=task, **still)
     objective = TaskObjective(config, model, task.outputs, of, SHAPE.documents)
-    layout = shapes.arrange(shapes.lengths_of(examples), SHAPE, of.grouped)
+    layout = shapes.arrange(batches.lengths_of(examples), SHAPE, of.grouped)
     assert max(len(row) for rows in layout for row in rows) > 1
     parts = [batches.fill(examples, rows, SHAPE, of) for rows in layout]
     batch = batches.stack(parts, SHAPE, of)

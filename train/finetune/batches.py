@@ -9,12 +9,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from modernbert_jax.inference.shapes import Row, Shape, arrange
 from modernbert_jax.packing import Rows, rows_from
 from modernbert_jax.sharding import RULES
 
 from ..tasks import Example
 from .losses import Place, TaskLoss
-from .shapes import Row, Shape, arrange, lengths_of
 
 
 class ExampleBatch(NamedTuple):
@@ -158,3 +158,8 @@ def place(batch: ExampleBatch, mesh: Mesh) -> ExampleBatch:
     rows = Rows(*(put(x, None, "rows", "tokens") for x in batch.rows))
     of_rows = (put(x, None, "rows") for x in (batch.targets, batch.weights, batch.documents))
     return ExampleBatch(rows, *of_rows, put(batch.used))
+
+
+def lengths_of(examples: Sequence[Example]) -> list[list[int]]:
+    """Lengths of the sequences of each example, in tokens."""
+    return [[len(ids) for ids in example.sequences] for example in examples]

@@ -1,4 +1,4 @@
-"""What a fine-tuned model is worth, and what it says: from a checkpoint and files."""
+"""Metrics and predictions of a fine-tuned model, from a checkpoint and files of examples."""
 
 import dataclasses
 import types
@@ -8,20 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from modernbert_jax import convert
+from modernbert_jax import convert, devices
 from modernbert_jax.config import Runtime
 from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.inference import shapes
 from modernbert_jax.io.files import read_json
 from modernbert_jax.io.hub import locate
-from modernbert_jax.sharding import MeshShape
+from modernbert_jax.sharding import check_mesh, tree_shardings
 
 from .. import engine
 from ..tasks import TASKS, Example, Task, read
-from . import losses, shapes
+from . import losses
 from .config import FinetuneConfig, task_from_json
-from .infer import Said
+from .infer import Predictions
 from .objective import TaskObjective
 from .run import TASK, finite, write_lines
 from .session import Predictor, evaluation_shape
@@ -36,16 +37,28 @@ def evaluate(
     batch_tokens: int = 8192,
     dtype: str = "float32",
 ) -> dict[str, Any]:
-    """Every metric of a model on labelled examples, with "loss" and "examples".
+    """Every metric of a model on labelled examples, with "task", "loss" and "examples".
+
+    Args:
+        model: directory of a checkpoint, or its name on the hub.
+        data: file or folder of labelled examples.
+        kind: task, a key of `TASKS`; None is the one that the model was fine-tuned for here.
+        options: fields of the task as NAME=VALUE.
+        output: JSON lines file for the predictions, or None.
+        batch_tokens: tokens of a batch.
+        dtype: dtype of the computation.
 
     Raises:
         UserError: a model without a classifier for the task, or bad data.
     """
-    task, examples, said = run_model(model, data, kind, options, batch_tokens, dtype, labelled=True)
+    task, examples, predictions = run_model(
+        model, data, kind, options, batch_tokens, dtype, labelled=True
+    )
     if output is not None:
-        write_lines(output, task.predictions(examples, said.outputs))
-    metrics = finite({"loss": said.loss, **task.metrics(examples, said.outputs)})
-    return {"task": task.kind, "examples": len(examples), **metrics}
+        write_lines(output, task.predictions(examples, predictions.outputs))
+    metrics = task.metrics(examples, predictions.outputs)
+    loss = finite({"loss": predictions.loss, **metrics})
+    return {"task": task.kind, "examples": len(examples), **loss}
 
 
 def predict(
@@ -57,11 +70,11 @@ def predict(
     batch_tokens: int = 8192,
     dtype: str = "float32",
 ) -> int:
-    """Writes what a model says of examples, a JSON line each; returns how many. As `evaluate`."""
-    task, examples, said = run_model(
+    """Write the predictions for examples as JSON lines; returns their number. As `evaluate`."""
+    task, examples, predictions = run_model(
         model, data, kind, options, batch_tokens, dtype, labelled=False
     )
-    rows = task.predictions(examples, said.outputs)
+    rows = task.predictions(examples, predictions.outputs)
     write_lines(output, rows)
     return len(rows)
 
@@ -74,50 +87,61 @@ def run_model(
     batch_tokens: int = 8192,
     dtype: str = "float32",
     labelled: bool = True,
-) -> tuple[Task, list[Example], Said]:
-    """What a model is for, the examples in a file, and what it says of them."""
+) -> tuple[Task, list[Example], Predictions]:
+    """Task of a model, the examples in a file, and predictions for them.
+
+    All devices of this process divide the rows of a batch among them. Arguments as `evaluate`.
+    """
     folder = locate(model)
     checkpoint = convert.load(folder)
     if checkpoint.tokenizer is None:
         raise UserError(f"{model}: has no tokenizer.json; put the model's beside it")
     task = task_of(folder, checkpoint, kind, options)
     examples = task.examples(read([data]), checkpoint.tokenizer, labelled)
-    mesh = MeshShape().make(jax.local_devices()[:1])
+    mesh = devices.local_mesh()
     with jax.set_mesh(mesh):
         engine.use_compile_cache()
         loss = losses.of_task(task, shapes.DOCUMENTS)
-        shape = evaluation_shape(examples, batch_tokens, (1, 1), loss.grouped)
+        pieces = check_mesh(mesh, checkpoint.config.num_attention_heads)
+        shape = evaluation_shape(examples, batch_tokens * pieces[0], pieces, loss.grouped)
         config = FinetuneConfig(task=task, runtime=Runtime(dtype=dtype))
         objective = TaskObjective(config, checkpoint.config, task.outputs, loss, shape.documents)
-        params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), checkpoint.params)
+        params = jax.tree.map(
+            lambda x, where: jax.device_put(np.asarray(x, np.float32), where),
+            checkpoint.params,
+            tree_shardings(checkpoint.params, mesh),
+        )
         return task, examples, Predictor(objective, shape, mesh)(params, examples)
 
 
 def task_of(
     folder: Path, checkpoint: convert.Checkpoint, kind: str | None, options: Sequence[str]
 ) -> Task:
-    """What a checkpoint was made for.
+    """Task of a checkpoint: from its `task.json`, else with the labels of its config.
 
-    Fine-tuned here, it says so itself; else labels come from its config. Raises `UserError`.
+    Raises:
+        UserError: no known task, or a model with another head or number of outputs.
     """
-    told: dict[str, Any] = {}
+    stored: dict[str, Any] = {}
     if (folder / TASK).is_file():
-        told = read_json(folder / TASK)
-    if kind is None and not told:
+        stored = read_json(folder / TASK)
+    if kind is None and not stored:
         raise UserError(f"{folder}: does not say what it was fine-tuned for; name a --task")
-    if kind is not None and told.get("kind") != kind:
-        told = {"kind": kind}
-    made = TASKS.get(told.get("kind"))
-    if made and checkpoint.head != made.head:
+    if kind is not None and stored.get("kind") != kind:
+        stored = {"kind": kind}
+    task_type = TASKS.get(str(stored.get("kind")))
+    if task_type and checkpoint.head != task_type.head:
         raise UserError(
-            f"{folder}: its head is {checkpoint.head}, and {made.kind} needs {made.head}; fine-tune"
-            f" it with `modernbert-jax finetune {made.kind} --model {folder}`"
+            f"{folder}: its head is {checkpoint.head}, and {task_type.kind} needs"
+            f" {task_type.head}; fine-tune it with"
+            f" `modernbert-jax finetune {task_type.kind} --model {folder}`"
         )
-    given = _options(made, options) if made else {}
-    if "labels" in _fields(made) and made.head != "multiple_choice" and not told.get("labels"):
+    fields = _options(task_type, options) if task_type else {}
+    has_labels = task_type is not None and "labels" in _fields(task_type)
+    if has_labels and task_type.head != "multiple_choice" and not stored.get("labels"):
         names = checkpoint.extra.get("id2label") or {}
-        given = {"labels": [names[key] for key in sorted(names, key=int)]} | given
-    task = task_from_json(told | given, str(folder / TASK))
+        fields = {"labels": [names[key] for key in sorted(names, key=int)]} | fields
+    task = task_from_json(stored | fields, str(folder / TASK))
     if checkpoint.labels != task.outputs:
         raise UserError(
             f"{folder}: has {checkpoint.labels} outputs, and {task.kind} needs {task.outputs};"
@@ -131,8 +155,8 @@ def _fields(kind: type[Task] | None) -> dict[str, Any]:
 
 
 def _options(kind: type[Task], options: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE as JSON for a task's fields."""
-    hints, found = typing.get_type_hints(kind), {}
+    """Values of a task's fields from NAME=VALUE."""
+    hints, values = typing.get_type_hints(kind), {}
     for option in options:
         name, equals, value = option.partition("=")
         name = name.replace("-", "_")
@@ -140,8 +164,8 @@ def _options(kind: type[Task], options: Sequence[str]) -> dict[str, Any]:
             raise UserError(
                 f"--option {option!r}: must be NAME=VALUE; {did_you_mean(name, _fields(kind))}"
             )
-        found[name] = _parsed(hints[name], value, option)
-    return found
+        values[name] = _parsed(hints[name], value, option)
+    return values
 
 
 def _parsed(hint: Any, value: str, option: str) -> Any:

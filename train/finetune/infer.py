@@ -1,60 +1,50 @@
-"""What a model says of examples of any number and length, in packed rows of one shape."""
+"""Predictions of a model for labelled examples, through the library's batches in flight."""
 
-import collections
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from modernbert_jax.inference import in_flight
+from modernbert_jax.inference.shapes import Row
+
+from ..engine.objective import Sums
 from ..tasks import Example, Outputs
 from .batches import ExampleBatch
-from .shapes import Row
-
-_AHEAD = 4
-"""Batches that are computed before the first one's logits are fetched."""
 
 
-class Said(NamedTuple):
-    """Logits of every sequence of every example, and the loss of those that have a target."""
+class Predictions(NamedTuple):
+    """Predictions for examples, with the loss of those that have a target."""
 
     outputs: Outputs
+    """Logits of every sequence of every example: [K], or [tokens, K]."""
     loss: float | None
+    """Mean loss; None where no example has a target."""
 
 
 def outputs(
-    forward: Callable[[ExampleBatch], tuple[jax.Array, tuple[jax.Array, ...]]],
+    forward: Callable[[ExampleBatch], tuple[jax.Array, Sums]],
     batches: Iterable[tuple[ExampleBatch, list[Row]]],
     examples: Sequence[Example],
-    level: str,
-) -> Said:
-    """Runs all batches, and unpacks what comes out.
+    level: in_flight.Level,
+) -> Predictions:
+    """Predictions from all batches, several of which are in flight.
 
     Args:
         forward: from a microbatch to its logits [B, S, K] or [B, T, K] and its loss.
         batches: each with the (example, sequence) of its documents; see `evaluation_batches`.
-        examples: those that the batches were made of.
+        examples: those of the batches.
         level: "document" or "token".
     """
-    found: list[list[Any]] = [[None] * len(example.sequences) for example in examples]
-    total = np.zeros(2)
-    waiting: collections.deque[tuple[Any, list[Row]]] = collections.deque()
+    logits_of: list[list[Any]] = [[None] * len(example.sequences) for example in examples]
+    loss = count = 0.0
 
-    def fetch() -> None:
-        (logits, sums), rows = waiting.popleft()
-        values = np.asarray(logits)
-        for of_row, row in zip(values, rows, strict=False):
-            start = 0
-            for s, (i, j) in enumerate(row):
-                end = start + len(examples[i].sequences[j])
-                found[i][j] = of_row[s] if level == "document" else of_row[start:end]
-                start = end
-        np.add(total, [float(x) for x in sums], out=total)
+    def length(at: tuple[int, int]) -> int:
+        return len(examples[at[0]].sequences[at[1]])
 
-    for batch, rows in batches:
-        waiting.append((forward(batch), rows))
-        if len(waiting) > _AHEAD:
-            fetch()
-    while waiting:
-        fetch()
-    return Said(found, float(total[0] / total[1]) if total[1] else None)
+    for (logits, sums), rows in in_flight.results(forward, batches):
+        for (i, j), values in in_flight.unpacked(np.asarray(logits), rows, length, level):
+            logits_of[i][j] = values
+        loss, count = loss + float(sums.loss), count + float(sums.count)
+    return Predictions(logits_of, loss / count if count else None)

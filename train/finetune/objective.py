@@ -96,14 +96,14 @@ class TaskObjective(engine.Objective):
         rows, targets, weights, *_ = microbatch
         return self.task_loss.sums(outputs, targets, weights, rows.segment_ids)
 
-    def predict(self, params: Any, batch: ExampleBatch) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    def predict(self, params: Any, batch: ExampleBatch) -> tuple[jax.Array, engine.Sums]:
         """Logits of the first microbatch, without dropout; the sum of its losses and their count.
 
         Traceable.
         """
         first = ExampleRows(*jax.tree.map(lambda x: x[0], batch[:4]), key=None)
         logits = self.forward(params, first)
-        return logits, self.loss(params, logits, first)[:2]
+        return logits, self.loss(params, logits, first)
 
     def batch(self, step: int) -> ExampleBatch:
         return self._batches.at(step)[0]

@@ -10,18 +10,20 @@ from jax.sharding import PartitionSpec as P
 
 from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig
+from modernbert_jax.inference import shapes
+from modernbert_jax.inference.shapes import Shape
+from modernbert_jax.sharding import check_mesh
 
 from .. import engine
 from ..engine.hyperparameters import rise_and_fall
 from ..tasks import Example
-from . import batches, infer, initial_model, losses, shapes
-from .batches import TrainingBatches
+from . import batches, infer, initial_model, losses
+from .batches import TrainingBatches, lengths_of
 from .config import FinetuneConfig, to_json
 from .data import Data, class_weights
-from .infer import Said
+from .infer import Predictions
 from .initial_model import InitialModel, labels_json
 from .objective import TaskObjective
-from .shapes import Shape
 
 
 class Predictor:
@@ -38,7 +40,7 @@ class Predictor:
         self._forward = jax.jit(objective.predict, out_shardings=whole)
         self._kept: dict[int, list] = {}
 
-    def __call__(self, params: Any, examples: Sequence[Example], keep: bool = False) -> Said:
+    def __call__(self, params: Any, examples: Sequence[Example], keep: bool = False) -> Predictions:
         """Predict examples; `keep` holds them packed for the next time."""
         packed = self._kept.get(id(examples)) or (
             (batches.place(batch, self._mesh), rows)
@@ -76,15 +78,15 @@ class Session:
         checkpoint = initial_model.load(config)
         data = Data.read(config, checkpoint.tokenizer)
         task, model = data.task, initial_model.of_task(config, checkpoint.config)
-        pieces = shapes.check_mesh(mesh, model.num_attention_heads)
+        pieces = check_mesh(mesh, model.num_attention_heads)
         grouped = losses.of_task(task, 1).grouped
         most = config.microbatch_tokens
         shape = shapes.choose(
-            shapes.lengths_of(data.train),
+            lengths_of(data.train),
             config.batch_examples,
             most,
             pieces=pieces,
-            coupled=grouped,
+            grouped=grouped,
         )
         weights = class_weights(config, data)
         task_loss = losses.of_task(task, shape.documents, config.label_smoothing, weights)
@@ -153,5 +155,5 @@ def evaluation_shape(
     examples: Sequence[Example], most_tokens: int, pieces: tuple[int, int], grouped: bool
 ) -> Shape:
     """The shape in which all examples, one after another, leave the least empty."""
-    lengths = shapes.lengths_of(examples)
-    return shapes.choose(lengths, len(lengths), most_tokens, pieces=pieces, coupled=grouped)
+    lengths = lengths_of(examples)
+    return shapes.choose(lengths, len(lengths), most_tokens, pieces=pieces, grouped=grouped)

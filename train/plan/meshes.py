@@ -3,7 +3,8 @@
 import dataclasses
 import math
 
-from modernbert_jax.config import FULL, ModernBertConfig
+from modernbert_jax.architecture import FULL
+from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError
 from modernbert_jax.sharding import AXES, RULES, MeshShape
 

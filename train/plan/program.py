@@ -15,7 +15,7 @@ import jax
 from jax.sharding import Mesh
 
 from modernbert_jax import attention
-from modernbert_jax.config import FULL, SLIDING
+from modernbert_jax.architecture import FULL, SLIDING
 
 from ..pretrain.config import PretrainConfig, Stage
 from ..pretrain.objective import MaskRule, abstract_step

@@ -52,8 +52,8 @@ def test_the_command_refuses_them_with_one_line(capsys):
 def test_the_cpu_is_exposed_as_virtual_devices(options, environment, devices):
     """Six cores, and a run that 4 devices can share, of all processes together."""
     script = (
-        "import jax\nfrom modernbert_jax.cli import launch\n"
-        "launch.cores = lambda: 6\njax.launch.initialize = lambda *_: None\n"
+        "import jax\nfrom modernbert_jax import devices\nfrom modernbert_jax.cli import launch\n"
+        "devices.available_cores = lambda: 6\njax.distributed.initialize = lambda *_: None\n"
         f"launch.Launch(**{options}).join(lambda devices, processes: devices == 4)\n"
         "print(jax.device_count())"
     )

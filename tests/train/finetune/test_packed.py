@@ -9,12 +9,13 @@ import labelled
 import numpy as np
 import pytest
 
+from modernbert_jax.inference import shapes
+from modernbert_jax.inference.shapes import Shape
 from modernbert_jax.train.engine.gradients import gradients as engine_gradients
-from modernbert_jax.train.finetune import batches, losses, shapes
+from modernbert_jax.train.finetune import batches, losses
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.finetune.infer import outputs
 from modernbert_jax.train.finetune.objective import TaskObjective
-from modernbert_jax.train.finetune.shapes import Shape
 from modernbert_jax.train.tasks import TASKS, Record, Records
 
 SHAPE = Shape(rows=3, length=128, documents=8, microbatches=13)
@@ -52,12 +53,12 @@ def gradients(objective, params, batch, key):
     return engine_gradients(objective, lambda p: p, params, objective.microbatches(batch, key))
 
 
-def alone(examples, coupled):
+def alone(examples, grouped):
     """Lay out every sequence in its own row; a microbatch is an example or one of its sequences."""
     layout = []
     for i, example in enumerate(examples):
         rows = [[(i, j)] for j in range(len(example.sequences))]
-        layout += [rows] if coupled else [[row] for row in rows]
+        layout += [rows] if grouped else [[row] for row in rows]
     return layout
 
 
@@ -117,7 +118,7 @@ def test_packed_examples_equal_separate_ones(kind, tokenizer):
     objective, params = objective_of(task)
     still = dataclasses.replace(objective.config, attention_dropout=0.0)
     objective = dataclasses.replace(objective, config=still)
-    of, lengths = objective.task_loss, shapes.lengths_of(examples)
+    of, lengths = objective.task_loss, batches.lengths_of(examples)
     summed = jax.jit(lambda p, batch: gradients(objective, p, batch, jax.random.key(0)))
     forward = jax.jit(objective.predict)
     layouts = {
@@ -160,11 +161,11 @@ def test_dropout_does_not_depend_on_the_layout(kind, tokenizer):
     rates = {f"{name}_dropout": rate for name, rate in rates.items()}
     config = dataclasses.replace(objective.config, **rates)
     objective = dataclasses.replace(objective, config=config)
-    of, lengths = objective.task_loss, shapes.lengths_of(examples)
+    of, lengths = objective.task_loss, batches.lengths_of(examples)
     summed = jax.jit(lambda batch, seed: gradients(objective, params, batch, jax.random.key(seed)))
     packed, single = (
         batches.stack([batches.fill(examples, rows, SHAPE, of) for rows in layout], SHAPE, of)
-        for layout in (shapes.arrange(lengths, SHAPE), alone(examples, coupled=False))
+        for layout in (shapes.arrange(lengths, SHAPE), alone(examples, grouped=False))
     )
     (sums, grads), (wanted, wanted_grads) = summed(packed, 0), summed(single, 0)
     loss, other = float(sums.loss), float(summed(packed, 1)[0].loss)
@@ -192,13 +193,13 @@ def test_an_empty_batch_has_no_nan(tokenizer):
         assert value == 0 and not np.asarray(grad).any()
 
 
-@pytest.mark.parametrize("coupled", [False, True])
-def test_every_sequence_has_one_place(coupled):
+@pytest.mark.parametrize("grouped", [False, True])
+def test_every_sequence_has_one_place(grouped):
     rng = np.random.default_rng(0)
     lengths = [rng.integers(2, 60, rng.integers(1, 4)).tolist() for _ in range(300)]
-    shape = shapes.choose(lengths, 32, 512, coupled=coupled)
+    shape = shapes.choose(lengths, 32, 512, grouped=grouped)
     assert shape.tokens <= 512 and shape.length >= 59
-    layout = shapes.arrange(lengths, shape, coupled)
+    layout = shapes.arrange(lengths, shape, grouped)
     places = [place for rows in layout for row in rows for place in row]
     wanted = [(i, j) for i, of_one in enumerate(lengths) for j in range(len(of_one))]
     assert sorted(places) == wanted
@@ -207,7 +208,7 @@ def test_every_sequence_has_one_place(coupled):
         for row in rows:
             assert len(row) <= shape.documents
             assert sum(lengths[i][j] for i, j in row) <= shape.length
-    if coupled:
+    if grouped:
         where = [{m for m, rows in enumerate(layout) for row in rows for i, _ in row if i == k}
                  for k in range(300)]  # fmt: skip
         assert all(len(numbers) == 1 for numbers in where)
@@ -221,12 +222,12 @@ def test_no_batch_exceeds_the_number_of_microbatches():
         lengths = [
             rng.integers(max(2, high // 2), high, rng.integers(1, 4)).tolist() for _ in range(60)
         ]
-        coupled = bool(trial % 2)
-        shape = shapes.choose(lengths, 16, 1024, coupled=coupled)
+        grouped = bool(trial % 2)
+        shape = shapes.choose(lengths, 16, 1024, grouped=grouped)
         longest = sorted(lengths, key=sum, reverse=True)[:16]
         most = sorted(lengths, key=len, reverse=True)[:16]
         for chosen in (longest, most, lengths[:16]):
-            assert len(shapes.arrange(chosen, shape, coupled)) <= shape.microbatches
+            assert len(shapes.arrange(chosen, shape, grouped)) <= shape.microbatches
 
 
 def test_rows_and_tokens_divide_among_devices():
