@@ -31,12 +31,13 @@ class Finetune:
 
         import jax
 
+        from modernbert_jax.train import intermediate
         from modernbert_jax.train.engine.profile import Profiler
-        from modernbert_jax.train.finetune import report, training
+        from modernbert_jax.train.finetune import report
 
         profiled = Profiler.parse(self.profile_steps) if self.profile_steps else None
         with output.attention_choices():
-            result = training.finetune(config, profiled)
+            result = intermediate.finetune(config, profiled)
         if jax.process_index():
             return
         if result is None:
@@ -66,9 +67,12 @@ class Sweep:
 
         import jax
 
+        from modernbert_jax.train import intermediate
         from modernbert_jax.train.finetune import sweep, sweep_table
 
-        table = sweep.sweep(config, self.grid, self.keep_models)
+        self.grid.runs(config)  # refuses wrong values before anything is read
+        following = intermediate.prepared(config)
+        table = following and sweep.sweep(following, self.grid, self.keep_models)
         if jax.process_index():
             return
         if table is None:

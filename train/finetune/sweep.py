@@ -16,11 +16,11 @@ from modernbert_jax.io.progress import Progress
 
 from .. import engine
 from ..engine.distributed import together
-from . import intermediate, sweep_table
+from . import sweep_table
 from .config import FinetuneConfig
 from .grid import Grid
 from .session import Session
-from .training import finetune, train
+from .training import train
 
 
 def sweep(
@@ -44,9 +44,6 @@ def sweep(
         UserError: as `finetune`, or a sweep without validation examples.
     """
     grid.runs(config)  # refuses wrong values before anything is read
-    config = intermediate.prepared(config, finetune)
-    if config is None:
-        return None
     mesh = config.mesh.make()
     with jax.set_mesh(mesh):
         engine.use_compile_cache()

@@ -8,13 +8,14 @@ import jax
 
 from modernbert_jax import convert
 from modernbert_jax.convert import names
+from modernbert_jax.errors import UserError
 from modernbert_jax.io.files import write_json
 
 from .. import engine
 from ..engine import peft
 from ..engine.distributed import together, whole
 from ..tasks import Task
-from . import card, intermediate, run
+from . import card, run
 from .config import FinetuneConfig
 from .initial_model import InitialModel
 from .run import finite
@@ -25,6 +26,8 @@ def finetune(
     config: FinetuneConfig, profile_steps: tuple[int, int] | None = None
 ) -> dict[str, Any] | None:
     """Run or resume a fine-tuning run, and export the best model at its end.
+
+    A recipe that starts from another run is for `modernbert_jax.train.intermediate.finetune`.
 
     Args:
         config: the run.
@@ -38,9 +41,11 @@ def finetune(
         UserError: a configuration, data or folder that cannot be used.
         RunStopped: too many consecutive steps were skipped.
     """
-    config = intermediate.prepared(config, finetune)
-    if config is None:
-        return None
+    if config.intermediate.recipe:
+        raise UserError(
+            f"{config.output}: starts from the model of {config.intermediate.recipe}; run"
+            " modernbert_jax.train.intermediate.finetune, which trains that first"
+        )
     mesh = config.mesh.make()
     with jax.set_mesh(mesh):
         engine.use_compile_cache()

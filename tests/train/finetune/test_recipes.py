@@ -8,7 +8,7 @@ import pytest
 
 from modernbert_jax import cli, configs
 from modernbert_jax.errors import UserError
-from modernbert_jax.train.finetune import intermediate
+from modernbert_jax.train import intermediate
 from modernbert_jax.train.finetune.config import from_json, to_json
 from modernbert_jax.train.tasks.records import Record, Records
 

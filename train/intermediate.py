@@ -13,12 +13,21 @@ from modernbert_jax import configs
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.progress import Progress
 
-from .config import FinetuneConfig, Intermediate
-from .run import folder_of, read_result
+from .finetune import training
+from .finetune.config import FinetuneConfig, Intermediate
+from .finetune.run import folder_of, read_result
+
+
+def finetune(
+    config: FinetuneConfig, profile_steps: tuple[int, int] | None = None
+) -> dict[str, Any] | None:
+    """Fine-tune with `training.finetune`, after the run that comes first, if there is one."""
+    following = prepared(config)
+    return None if following is None else training.finetune(following, profile_steps)
 
 
 def prepared(
-    config: FinetuneConfig, finetune: Callable[[FinetuneConfig], Any]
+    config: FinetuneConfig, finetune: Callable[[FinetuneConfig], Any] = finetune
 ) -> FinetuneConfig | None:
     """Do the run that comes first, and return the configuration of the run that follows it.
 
