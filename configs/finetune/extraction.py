@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from modernbert_jax.config import Runtime
 from modernbert_jax.train.finetune.config import FinetuneConfig
-from modernbert_jax.train.tasks import Questions, Task, Tokens
+from modernbert_jax.train.tasks import QuestionAnswering, Task, TokenClassification
 
 
 def _recipe(name: str, task: Task, **figures: float) -> FinetuneConfig:
@@ -20,13 +20,13 @@ def _recipe(name: str, task: Task, **figures: float) -> FinetuneConfig:
 
 def ner() -> FinetuneConfig:
     """Entities in words that are tagged in the scheme IOB2."""
-    task = Tokens(scheme="IOB2", max_length=512)
+    task = TokenClassification(scheme="IOB2", max_length=512)
     return _recipe("ner", task, learning_rate=8e-5, batch_examples=32, epochs=5.0)
 
 
 def squad(no_answer: bool = False) -> FinetuneConfig:
     """SQuAD 1.1, where every text has the answer, or 2.0, where some have none."""
-    task = Questions(max_length=512, stride=128, no_answer=no_answer)
+    task = QuestionAnswering(max_length=512, stride=128, no_answer=no_answer)
     name = "squad2" if no_answer else "squad"
     return _recipe(name, task, learning_rate=5e-5, batch_examples=32, epochs=3.0)
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from modernbert_jax.config import Runtime
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.finetune.intermediate import Intermediate
-from modernbert_jax.train.tasks import Choice, Classification, Task
+from modernbert_jax.train.tasks import Classification, MultipleChoice, Task
 
 LENGTH = 256
 """Tokens in a sequence."""
@@ -46,7 +46,9 @@ SUPERGLUE: dict[str, Entry] = {
         30,
     ),
     "copa": Entry(
-        Choice(context="{premise} {question}", options=("choice1", "choice2"), max_length=LENGTH),
+        MultipleChoice(
+            context="{premise} {question}", options=("choice1", "choice2"), max_length=LENGTH
+        ),
         1e-5,
         5e-6,
         16,
@@ -65,7 +67,7 @@ SUPERGLUE: dict[str, Entry] = {
     "wic": Entry(_label("{word}: {sentence1}", "{word}: {sentence2}"), 3e-5, 3e-6, 16, 3),
     "wsc": Entry(_label("text", "{span2_text}: {span1_text}"), 3e-5, 3e-6, 16, 20),
     "swag": Entry(
-        Choice(
+        MultipleChoice(
             context="sent1",
             options=tuple(f"{{sent2}} {{ending{i}}}" for i in range(4)),
             max_length=LENGTH,

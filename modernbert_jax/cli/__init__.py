@@ -185,15 +185,15 @@ def data(
         plot: PNG to write.
         verify: Compare every file with its checksum first.
     """
-    from modernbert_jax.train.corpus import data_report
-    from modernbert_jax.train.rows.data import Prepared
+    from modernbert_jax.train.corpus import report as data_report
+    from modernbert_jax.train.rows.prepared import Prepared
 
     prepared = Prepared(dir)
     if verify:
         prepared.check(prepared.lengths(), hashed=sys.maxsize)
     found = data_report.facts(prepared)
     if plot is not None:
-        from modernbert_jax.train.corpus import data_plot
+        from modernbert_jax.train.corpus import plot as data_plot
 
         data_plot.plot(found, plot)
     _print_json(found) if json else data_report.show(found)

@@ -18,8 +18,8 @@ from modernbert_jax.tokenizer import Tokenizer
 from ..corpus.prepare import prepare
 from ..corpus.sources import Corpus
 from ..quickstart import standard_library
-from ..rows.data import Prepared
 from ..rows.manifest import DEFAULT
+from ..rows.prepared import Prepared
 from . import Measurement, Options, peer
 
 LENGTH = 1024

@@ -34,7 +34,7 @@ ENOUGH = 60.0
 Documents = list[list[int]]
 
 
-class Workload(NamedTuple):
+class EncodeWorkload(NamedTuple):
     """What a turn computes."""
 
     lengths: list[int]
@@ -64,13 +64,15 @@ def measure(options: Options) -> Iterator[Measurement]:
     yield from compare(ModernBertConfig.preset("base"), workloads(), options.repeats)
 
 
-def workloads(seed: int = 0) -> dict[str, Workload]:
+def workloads(seed: int = 0) -> dict[str, EncodeWorkload]:
     """By name. Devices share rows where there are several, and heads in a single long one."""
     mixed = np.random.default_rng(seed).lognormal(np.log(120), 0.8, 64).clip(16, 512)
     return {
-        "8 full rows of 512 tokens": Workload([512] * 8, ("peer",)),
-        "64 documents of 16 to 512 tokens": Workload(mixed.astype(int).tolist(), tuple(PEERS)),
-        "one document of 8,192 tokens": Workload([8192], ("peer",), axis="tensor"),
+        "8 full rows of 512 tokens": EncodeWorkload([512] * 8, ("peer",)),
+        "64 documents of 16 to 512 tokens": EncodeWorkload(
+            mixed.astype(int).tolist(), tuple(PEERS)
+        ),
+        "one document of 8,192 tokens": EncodeWorkload([8192], ("peer",), axis="tensor"),
     }
 
 
@@ -80,7 +82,7 @@ def peer_installed() -> bool:
 
 
 def compare(
-    config: ModernBertConfig, given: dict[str, Workload], repeats: int
+    config: ModernBertConfig, given: dict[str, EncodeWorkload], repeats: int
 ) -> Iterator[Measurement]:
     """Measures workloads; without a peer where PyTorch or transformers is not installed."""
     there = peer_installed()

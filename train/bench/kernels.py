@@ -30,7 +30,7 @@ WINDOW = 128
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Shape:
+class KernelShape:
     """What is timed: `tokens / length` rows."""
 
     lengths: tuple[int, ...]
@@ -67,15 +67,15 @@ class Time(NamedTuple):
 Report = Callable[[str], None]
 
 
-def default_shape() -> Shape:
+def default_shape() -> KernelShape:
     """ModernBERT-base; small on CPU."""
     if jax.default_backend() == "cpu":
-        return Shape(lengths=(512, 1024), tokens=1024, heads=12, head_dim=64, dtype="float32")
+        return KernelShape(lengths=(512, 1024), tokens=1024, heads=12, head_dim=64, dtype="float32")
     lengths = (512, 1024, 2048, 4096, 8192)
-    return Shape(lengths=lengths, tokens=16384, heads=12, head_dim=64, dtype="bfloat16")
+    return KernelShape(lengths=lengths, tokens=16384, heads=12, head_dim=64, dtype="bfloat16")
 
 
-def measure(shape: Shape, repeats: int, sweep: bool, report: Report) -> list[Time]:
+def measure(shape: KernelShape, repeats: int, sweep: bool, report: Report) -> list[Time]:
     """Times of every implementation and of jax's own attention, for every case.
 
     What cannot be used is reported with the reason. With `sweep` the options of our kernels are
@@ -107,7 +107,7 @@ def show(times: list[Time]) -> None:
     Console(width=120).print(table)
 
 
-def recommend(times: list[Time], shape: Shape) -> dict[str, Any]:
+def recommend(times: list[Time], shape: KernelShape) -> dict[str, Any]:
     """A tuning file: for each kind of layer what was fastest, forward and backward, in all."""
     entries = {}
     for kind in tuning.KINDS:
@@ -127,7 +127,7 @@ def recommend(times: list[Time], shape: Shape) -> dict[str, Any]:
     return table
 
 
-def cases(shape: Shape, kind: str) -> Iterator[Case]:
+def cases(shape: KernelShape, kind: str) -> Iterator[Case]:
     """The longest rows first: one document in each, and documents of all lengths."""
     for length in sorted(shape.lengths, reverse=True):
         rows = max(1, shape.tokens // length)
@@ -148,7 +148,7 @@ def packed_rows(rows: int, length: int, median: float = 400.0) -> np.ndarray:
     return ids
 
 
-def _supported(case: Case, shape: Shape, report: Report):
+def _supported(case: Case, shape: KernelShape, report: Report):
     call = Call(
         platform=jax.default_backend(),
         device_kind=jax.devices()[0].device_kind,
@@ -172,7 +172,7 @@ def _supported(case: Case, shape: Shape, report: Report):
             report(f"{case.kind}, {case.length} tokens: not {name}: {reason}")
 
 
-def _tuned(name: str, case: Case, shape: Shape) -> tuple[tuple[str, int], ...]:
+def _tuned(name: str, case: Case, shape: KernelShape) -> tuple[tuple[str, int], ...]:
     kind = jax.devices()[0].device_kind
     return tuning.lookup(kind, case.kind, shape.head_dim, shape.dtype).options_of(name)
 
@@ -193,7 +193,7 @@ def _sweep(name, groups, case, shape, repeats, report) -> tuple[tuple[str, int],
     return tuple(sorted(best.items()))
 
 
-def _time(name, options, case: Case, shape: Shape, repeats: int) -> Time:
+def _time(name, options, case: Case, shape: KernelShape, repeats: int) -> Time:
     module = choice.module_of(name)
 
     def out(q, k, v, ranges):
@@ -202,7 +202,7 @@ def _time(name, options, case: Case, shape: Shape, repeats: int) -> Time:
     return _timed(out, name, options, case, shape, repeats)
 
 
-def _peers(case: Case, shape: Shape, repeats: int, report: Report) -> Iterator[Time]:
+def _peers(case: Case, shape: KernelShape, repeats: int, report: Report) -> Iterator[Time]:
     """jax's own attention on rows of one document, where it computes the same."""
     if case.documents != "one document":
         return
@@ -223,7 +223,7 @@ def _peers(case: Case, shape: Shape, repeats: int, report: Report) -> Iterator[T
             report(f"{case.kind}, {case.length} tokens: not {name}: {str(error).splitlines()[0]}")
 
 
-def _timed(out, name, options, case: Case, shape: Shape, repeats: int) -> Time:
+def _timed(out, name, options, case: Case, shape: KernelShape, repeats: int) -> Time:
     rng = np.random.default_rng(0)
     size = (len(case.segment_ids), case.length, shape.heads, shape.head_dim)
     q, k, v, cotangent = (jnp.asarray(rng.standard_normal(size), shape.dtype) for _ in range(4))

@@ -33,7 +33,7 @@ PEERS = {
 WORKER = Path(__file__).with_name("train_worker.py")
 
 
-class Workload(NamedTuple):
+class TrainWorkload(NamedTuple):
     """What a turn computes."""
 
     lengths: list[int]
@@ -68,21 +68,23 @@ def measure(options: Options) -> Iterator[Measurement]:
             yield from compare(f"{preset}, {name}", config, workload, options.repeats)
 
 
-def workloads(steps: int, rows: int, axis: str, together: bool = True) -> dict[str, Workload]:
+def workloads(steps: int, rows: int, axis: str, together: bool = True) -> dict[str, TrainWorkload]:
     """By name. Every stretch of 16 of the mixed lengths has short and long ones alike."""
     middles = (np.arange(256) + 0.5) / 256
     mixed = np.exp([np.log(120) + 0.8 * NormalDist().inv_cdf(q) for q in middles])
     mixed = mixed.clip(16, 512).astype(int).reshape(16, 16).T.ravel().tolist()
     return {
-        "documents of 16 to 512 tokens": Workload(mixed, rows, 1024, 16, steps, axis, together),
-        "full rows of 1,024 tokens": Workload(
+        "documents of 16 to 512 tokens": TrainWorkload(
+            mixed, rows, 1024, 16, steps, axis, together
+        ),
+        "full rows of 1,024 tokens": TrainWorkload(
             [1024] * rows * steps, rows, 1024, rows, steps, axis, together
         ),
     }
 
 
 def compare(
-    name: str, config: ModernBertConfig, workload: Workload, repeats: int
+    name: str, config: ModernBertConfig, workload: TrainWorkload, repeats: int
 ) -> Iterator[Measurement]:
     """Measures a workload; without a peer where PyTorch or transformers is not installed."""
     peers = tuple(PEERS) if peer_installed() else ()
@@ -109,7 +111,7 @@ def compare(
                 )
 
 
-def _write_work(config: ModernBertConfig, workload: Workload, path: Path) -> None:
+def _write_work(config: ModernBertConfig, workload: TrainWorkload, path: Path) -> None:
     """The documents, flat; also inputs and labels on which both sides have to agree."""
     rng = np.random.default_rng(0)
     ids = rng.integers(5, config.vocab_size, sum(workload.lengths), dtype=np.int32)

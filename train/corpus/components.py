@@ -28,7 +28,7 @@ _KEYS = ("input", "weight", "epochs", "field")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Part:
+class CorpusComponent:
     """A named part of the corpus."""
 
     corpus: Corpus
@@ -39,7 +39,7 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Unit:
+class WorkUnit:
     """What one process does at a time, and what is done again if it is killed."""
 
     component: str
@@ -53,7 +53,7 @@ class Unit:
         return f"{self.number:05d}"
 
 
-def read_mixture(path: str | Path, on_error: OnError = "stop") -> dict[str, Part]:
+def read_mixture(path: str | Path, on_error: OnError = "stop") -> dict[str, CorpusComponent]:
     """The components of a mixture file.
 
     TOML with a table for each: `[components.NAME]`, with `input`, a list of what `--input` takes
@@ -78,7 +78,7 @@ def read_mixture(path: str | Path, on_error: OnError = "stop") -> dict[str, Part
     return {name: _part(path, name, table, on_error) for name, table in tables.items()}
 
 
-def units(parts: Mapping[str, Part]) -> list[Unit]:
+def units(parts: Mapping[str, CorpusComponent]) -> list[WorkUnit]:
     """All units of all components, in order."""
     found = []
     for name, part in parts.items():
@@ -92,7 +92,7 @@ def units(parts: Mapping[str, Part]) -> list[Unit]:
             groups.setdefault(at, []).append(piece)
             before += size
         found += [
-            Unit(component=name, number=i, field=part.corpus.field, pieces=tuple(group))
+            WorkUnit(component=name, number=i, field=part.corpus.field, pieces=tuple(group))
             for i, group in enumerate(groups.values())
         ]
     return found
@@ -107,7 +107,7 @@ def check_name(name: str) -> None:
         )
 
 
-def _part(path: Path, name: str, table: Any, on_error: OnError) -> Part:
+def _part(path: Path, name: str, table: Any, on_error: OnError) -> CorpusComponent:
     where = f"{path}: components.{name}"
     check_name(name)
     if not isinstance(table, dict):
@@ -129,7 +129,7 @@ def _part(path: Path, name: str, table: Any, on_error: OnError) -> Part:
         raise UserError(f"{where}.field is {field!r}; it must be a string")
     found = [p if is_remote(p) else str(path.parent / p) for p in patterns]
     number = {k: float(table[k]) for k in ("weight", "epochs") if k in table}
-    return Part(corpus=Corpus.find(found, field=field, on_error=on_error), **number)
+    return CorpusComponent(corpus=Corpus.find(found, field=field, on_error=on_error), **number)
 
 
 def _pieces(source: Source) -> list[tuple[Piece, float]]:

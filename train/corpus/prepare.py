@@ -17,11 +17,11 @@ from modernbert_jax.io.store import Store
 from modernbert_jax.tokenizer import Tokenizer
 
 from ..rows.manifest import DEFAULT, Manifest
-from . import duplicates, pool
-from .components import Part, Unit, check_name, units
-from .folder import Folder, work_root
+from . import deduplicate, pool
+from .components import CorpusComponent, WorkUnit, check_name, units
 from .shards import Settings, digest_unit, make_unit
 from .sources import Corpus
+from .writer import PreparedWriter, work_root
 
 WINDOW_DOCUMENTS = 65_536
 WINDOW_TOKENS = 1 << 26
@@ -30,12 +30,12 @@ WINDOW_TOKENS = 1 << 26
 LEAST_LENGTH = 8
 """Tokens in the shortest row."""
 
-Map = Callable[[Callable[[Any], None], Sequence[Any]], None]
+UnitRunner = Callable[[Callable[[Any], None], Sequence[Any]], None]
 """What calls a function with every item: processes here, or machines elsewhere."""
 
 
 def prepare(
-    corpus: Corpus | Mapping[str, Part],
+    corpus: Corpus | Mapping[str, CorpusComponent],
     tokenizer: Tokenizer,
     output: str | Path,
     lengths: Sequence[int],
@@ -44,7 +44,7 @@ def prepare(
     seed: int = 0,
     deduplicate: bool = False,
     workers: int | None = None,
-    run: Map | None = None,
+    run: UnitRunner | None = None,
     report: Callable[[str], None] = lambda line: None,
     watch: Callable[[int, int, int], None] = lambda done, of, documents: None,
 ) -> Manifest:
@@ -81,7 +81,9 @@ def prepare(
         raise UserError(f"validation is {validation}; it must be 0 or more and below 1")
     if workers is not None and workers < 1:
         raise UserError(f"workers is {workers}; it must be 1 or more")
-    parts = {DEFAULT: Part(corpus=corpus)} if isinstance(corpus, Corpus) else dict(corpus)
+    parts = (
+        {DEFAULT: CorpusComponent(corpus=corpus)} if isinstance(corpus, Corpus) else dict(corpus)
+    )
     for name in parts:
         check_name(name)
     settings = Settings(
@@ -96,7 +98,7 @@ def prepare(
         deduplicate=deduplicate,
         on_error=next(iter(parts.values())).corpus.on_error,
     )
-    folder = Folder(output, settings, parts, tokenizer)
+    folder = PreparedWriter(output, settings, parts, tokenizer)
     if (finished := folder.finished()) is not None:
         report(f"{output}: is finished already")
         return finished
@@ -136,14 +138,14 @@ def describe(made: Manifest) -> list[str]:
     return found
 
 
-def _find_duplicates(run: Map, settings: Settings, work: Sequence[Unit]) -> None:
+def _find_duplicates(run: UnitRunner, settings: Settings, work: Sequence[WorkUnit]) -> None:
     """Notes every unit's duplicates: digests by unit, then comparison by bucket of digests."""
     store = Store(settings.root)
     run(partial(digest_unit, settings), work)
     buckets = []
     for component in dict.fromkeys(unit.component for unit in work):
         names = [unit.name for unit in work if unit.component == component]
-        documents = sum(duplicates.count(store, component, name) for name in names)
-        of = -(-documents // duplicates.BUCKET_DOCUMENTS) or 1
-        buckets += [duplicates.Bucket(component, tuple(names), i, of) for i in range(of)]
-    run(partial(duplicates.find_duplicates, settings.root), buckets)
+        documents = sum(deduplicate.count(store, component, name) for name in names)
+        of = -(-documents // deduplicate.BUCKET_DOCUMENTS) or 1
+        buckets += [deduplicate.Bucket(component, tuple(names), i, of) for i in range(of)]
+    run(partial(deduplicate.find_duplicates, settings.root), buckets)

@@ -11,10 +11,10 @@ from modernbert_jax.io.store import is_remote
 from modernbert_jax.tokenizer import Tokenizer
 
 from ..rows.manifest import DEFAULT, Manifest
-from .components import Part, read_mixture
-from .folder import work_root
+from .components import CorpusComponent, read_mixture
 from .prepare import prepare
 from .sources import Corpus, OnError
+from .writer import work_root
 
 _NAMED = 20
 """Files with unusable documents that are shown; the manifest lists all."""
@@ -78,9 +78,9 @@ def left_out(made: Manifest) -> list[str]:
 
 def _parts(
     input: Sequence[str], mixture: str | Path | None, field: str, on_error: OnError
-) -> dict[str, Part]:
+) -> dict[str, CorpusComponent]:
     if bool(input) == bool(mixture):
         raise UserError("prepare needs either --input or --mixture")
     if mixture is not None:
         return read_mixture(mixture, on_error)
-    return {DEFAULT: Part(corpus=Corpus.find(input, field=field, on_error=on_error))}
+    return {DEFAULT: CorpusComponent(corpus=Corpus.find(input, field=field, on_error=on_error))}

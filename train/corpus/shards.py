@@ -22,8 +22,8 @@ from modernbert_jax.tokenizer import FILES, Tokenizer
 
 from ..rows import manifest
 from ..rows.records import row_record, write_records
-from . import duplicates, pool
-from .components import Unit
+from . import deduplicate, pool
+from .components import WorkUnit
 from .sources import Document, OnError, Piece, documents, fetched
 from .tokenise import bounds, tokenise
 
@@ -48,15 +48,15 @@ class Settings:
     on_error: OnError
 
 
-def digest_unit(settings: Settings, unit: Unit) -> None:
+def digest_unit(settings: Settings, unit: WorkUnit) -> None:
     """Writes what finding duplicates needs to know of a unit."""
     store = Store(settings.root)
     if not store.exists(f"work/{unit.component}/digests-{unit.name}.npy"):
         found = (document for _, document in Reading(settings, unit))
-        duplicates.write_digests(store, unit.component, unit.name, found)
+        deduplicate.write_digests(store, unit.component, unit.name, found)
 
 
-def make_unit(settings: Settings, unit: Unit) -> None:
+def make_unit(settings: Settings, unit: WorkUnit) -> None:
     """Writes a unit's rows and records, or those of them that are not there yet.
 
     Raises:
@@ -68,7 +68,7 @@ def make_unit(settings: Settings, unit: Unit) -> None:
         return
     left_out = set()
     if settings.deduplicate:
-        left_out = duplicates.duplicates(store, unit.component, unit.number)
+        left_out = deduplicate.duplicates(store, unit.component, unit.number)
     behind, count = 0, 0
     while store.exists(f"{work}/window-{unit.name}-{count:04d}.json"):
         record = json.loads(store.read(f"{work}/window-{unit.name}-{count:04d}.json"))
@@ -77,7 +77,7 @@ def make_unit(settings: Settings, unit: Unit) -> None:
     rest = ((n, d) for n, d in reading if n >= behind and n not in left_out)
     tokenizer = _tokenizer(settings.root, settings.tokenizer_sha256)
     with contextlib.closing(tokenise(rest, tokenizer, np.dtype(settings.dtype))) as tokenised:
-        while (window := Window.fill(tokenised, settings)) is not None:
+        while (window := PackingWindow.fill(tokenised, settings)) is not None:
             name = f"{unit.name}-{count:04d}"
             record = window.write(store, settings, tokenizer, unit, count, name)
             store.write(f"{work}/window-{name}.json", _json(record))
@@ -89,7 +89,7 @@ def make_unit(settings: Settings, unit: Unit) -> None:
 class Reading:
     """A unit's usable documents with their numbers, and what was found out about its files."""
 
-    def __init__(self, settings: Settings, unit: Unit):
+    def __init__(self, settings: Settings, unit: WorkUnit):
         self._settings, self._unit = settings, unit
         self.sources: list[dict] = []
         """Facts of every piece, as `manifest.SourceFile` has them."""
@@ -138,7 +138,7 @@ class Reading:
 
 
 @dataclasses.dataclass
-class Window:
+class PackingWindow:
     """Documents that are packed together, as token ids without special tokens around them."""
 
     splits: dict[str, list[np.ndarray]]
@@ -147,7 +147,7 @@ class Window:
     tokenless: int = 0
 
     @classmethod
-    def fill(cls, tokenised: Iterator, settings: Settings) -> "Window | None":
+    def fill(cls, tokenised: Iterator, settings: Settings) -> "PackingWindow | None":
         """The next window of a stream of (number, document, ids); None at its end."""
         window, tokens, count = cls({split: [] for split in manifest.SPLITS}), 0, 0
         for number, document, ids in tokenised:
@@ -169,7 +169,7 @@ class Window:
         store: Store,
         settings: Settings,
         tokenizer: Tokenizer,
-        unit: Unit,
+        unit: WorkUnit,
         number: int,
         name: str,
     ) -> dict:
@@ -241,7 +241,7 @@ def _tokenizer(root: str, sha256: str) -> Tokenizer:
 
 def _fraction(document: Document) -> float:
     """A fixed pseudo-random number in [0, 1) for a document's content."""
-    return int.from_bytes(duplicates.digest(document)[:8], "big") / 2**64
+    return int.from_bytes(deduplicate.digest(document)[:8], "big") / 2**64
 
 
 def _json(record: dict) -> bytes:

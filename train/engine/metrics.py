@@ -16,7 +16,7 @@ from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.io.files import write_bytes
 from modernbert_jax.packing import Rows
 
-from ..rows.data import Batch, Batches
+from ..rows.prepared import Batches, RowBatch
 from . import sinks
 from .hardware import peak_flops, peak_memory
 
@@ -139,7 +139,7 @@ class Meter:
         """The rows of the next batch."""
         began = time.perf_counter()
         with self._chronometer.during("data"):
-            batch: Batch = next(batches)
+            batch: RowBatch = next(batches)
         waited = time.perf_counter() - began
         components = np.bincount(batch.components, batch.tokens, len(batches.order.names))
         capacity = batch.rows.token_ids.size

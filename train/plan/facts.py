@@ -16,7 +16,7 @@ from ..pretrain.run import check_mesh
 from ..pretrain.step import state_shapes
 from .activations import Activations
 from .meshes import mesh_for, microbatch_rows, own_rows
-from .program import Choice, Compiled, attention_of, compile_step, local_bytes
+from .program import Compiled, Variant, attention_of, compile_step, local_bytes
 from .search import Search
 from .topology import Topology
 
@@ -108,7 +108,7 @@ class _Planner:
         )
 
     def facts(self, which: Which, mfu: float) -> dict[str, Any]:
-        own = Choice(self.config.runtime.remat, own_rows(self.stage))
+        own = Variant(self.config.runtime.remat, own_rows(self.stage))
         configured = suggested = None
         if which != "suggested":
             configured = self._configured(own)
@@ -133,7 +133,7 @@ class _Planner:
             ],
         }
 
-    def guess(self, choice: Choice) -> float:
+    def guess(self, choice: Variant) -> float:
         """Bytes on a device by counting: arrays of the state, gradients, what layers keep."""
         parameters, state = self._state_bytes
         gradients = parameters * (2 if choice.rows < self.stage.rows else 1)
@@ -149,7 +149,7 @@ class _Planner:
             state = state_shapes(self.config, self.mesh)
         return local_bytes(state.params), local_bytes(state)
 
-    def compile(self, choice: Choice) -> Compiled:
+    def compile(self, choice: Variant) -> Compiled:
         """Compiles the stage's step for a choice, unless an earlier stage's was the same."""
         stage = self.stage
         key = (choice, stage.rows, stage.length, stage.mask_rate, stage.legacy_masking)
@@ -166,7 +166,7 @@ class _Planner:
             self.say(f"{what}: the same program as before")
         return self.compiled[key]
 
-    def _configured(self, own: Choice) -> dict[str, Any]:
+    def _configured(self, own: Variant) -> dict[str, Any]:
         try:
             check_mesh(self.config.model, self.stage, self.sizes)
         except UserError as error:
@@ -176,7 +176,7 @@ class _Planner:
         self.search.look(own)
         return self._choice(own)
 
-    def _choice(self, choice: Choice) -> dict[str, Any]:
+    def _choice(self, choice: Variant) -> dict[str, Any]:
         found, fits = self.search.known[choice], self.search.fits(choice)
         return {
             "remat": choice.remat,
@@ -212,7 +212,7 @@ class _Planner:
             "hours": speed and tokens / speed / 3600,
         }
 
-    def _flags(self, own: Choice, best: Choice) -> str:
+    def _flags(self, own: Variant, best: Variant) -> str:
         """What to add to the command line of `pretrain` for the suggestion."""
         flags = []
         if self.shape != self.config.mesh:
@@ -225,7 +225,7 @@ class _Planner:
             flags.append(f"--stages.{i}.microbatch-rows {best.rows}")
         return " ".join(flags)
 
-    def _per_device(self, choice: Choice) -> str:
+    def _per_device(self, choice: Variant) -> str:
         rows = choice.rows // self.pieces
         each = f"{rows:,} row{'s' * (rows != 1)}"
         others = self.mesh.size // self.pieces

@@ -25,7 +25,7 @@ from ..pretrain.step import MaskRule, state_shapes, train_step
 from .collectives import Collective, collectives
 
 
-class Choice(NamedTuple):
+class Variant(NamedTuple):
     """What may be chosen without changing the result of a run."""
 
     remat: str
@@ -56,7 +56,7 @@ class Memory:
 class Compiled:
     """What the compiler says of a step."""
 
-    choice: Choice
+    choice: Variant
     peak: int
     """Bytes on each device, also where the compiler refused for want of them."""
     refused: str = ""
@@ -68,7 +68,7 @@ class Compiled:
 
 
 def compile_step(
-    config: PretrainConfig, stage: Stage, start: int, choice: Choice, mesh: Mesh
+    config: PretrainConfig, stage: Stage, start: int, choice: Variant, mesh: Mesh
 ) -> Compiled:
     """Compiles the step of a stage's full batch, which starts at step `start` of the run.
 

@@ -7,7 +7,7 @@ it matters: at the best choice, and at the next larger one unless that is far be
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from .program import Choice, Compiled
+from .program import Compiled, Variant
 
 REMATS = ("none", "dots", "full")
 """From the lightest to the heaviest."""
@@ -24,24 +24,24 @@ class Search:
     """Microbatches that divide evenly, smallest first."""
     limit: int
     """Bytes of each device."""
-    guess: Callable[[Choice], float]
+    guess: Callable[[Variant], float]
     """Bytes that a choice takes, before anything was compiled."""
-    compile: Callable[[Choice], Compiled]
-    known: dict[Choice, Compiled] = dataclasses.field(default_factory=dict)
+    compile: Callable[[Variant], Compiled]
+    known: dict[Variant, Compiled] = dataclasses.field(default_factory=dict)
     """What was compiled."""
 
-    def look(self, choice: Choice) -> Compiled:
+    def look(self, choice: Variant) -> Compiled:
         """Compiles a choice, once."""
         if choice not in self.known:
             self.known[choice] = self.compile(choice)
         return self.known[choice]
 
-    def fits(self, choice: Choice) -> bool:
+    def fits(self, choice: Variant) -> bool:
         """Whether a choice that is compiled fits."""
         found = self.known[choice]
         return not found.refused and found.peak <= self.limit
 
-    def estimate(self, choice: Choice) -> float:
+    def estimate(self, choice: Variant) -> float:
         """Bytes that a choice takes, by what is known of its neighbours."""
         told = {c: found.peak for c, found in self.known.items() if found.peak}
         same = sorted(c for c in told if c.remat == choice.remat)
@@ -53,15 +53,15 @@ class Search:
         ratio = told[near[0]] / self.guess(near[0]) if near else 1.0
         return ratio * self.guess(choice)
 
-    def best(self) -> Choice | None:
+    def best(self) -> Variant | None:
         """The choice to make; compiled, as is whatever it was close to. None if nothing fits."""
         for remat in REMATS:
             if (rows := self._largest(remat)) is not None:
-                return Choice(remat, rows)
+                return Variant(remat, rows)
         return None
 
     def _largest(self, remat: str) -> int | None:
-        choices = [Choice(remat, rows) for rows in self.rows]
+        choices = [Variant(remat, rows) for rows in self.rows]
         fitting, failing = -1, len(choices)
         for i, choice in enumerate(choices):
             if choice in self.known:

@@ -7,7 +7,7 @@ import numpy as np
 
 from . import schemes
 from .schemes import Entity, Tag
-from .scores import Counts, share
+from .scores import ClassCounts, share
 
 PLAIN = ("f1", "precision", "recall", "f1_macro", "accuracy")
 STRICT = ("strict_f1", "strict_precision", "strict_recall")
@@ -30,14 +30,14 @@ def metrics(
 
 def count(
     actual: Sequence[Sequence[Entity]], predicted: Sequence[Sequence[Entity]]
-) -> tuple[list[str], Counts]:
+) -> tuple[list[str], ClassCounts]:
     """The types that occur, sorted, and their counts."""
     sums = [Counter(), Counter(), Counter()]
     for a, p in zip(actual, predicted, strict=True):
         for counter, entities in zip(sums, ({*a} & {*p}, p, a), strict=True):
             counter.update(e.type for e in entities)
     types = sorted({*sums[1], *sums[2]})
-    return types, Counts(*(np.array([c[t] for t in types], np.int64) for c in sums))
+    return types, ClassCounts(*(np.array([c[t] for t in types], np.int64) for c in sums))
 
 
 def accuracy(actual: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> float:

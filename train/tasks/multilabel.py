@@ -70,7 +70,7 @@ class MultiLabel(Labelled, TextTask):
     def metrics(self, examples: Sequence[Example], outputs: Outputs) -> dict[str, float]:
         actual = np.stack(targets(examples)) > 0
         predicted = self._decided(sigmoid(stacked(outputs)))
-        counts = scores.Counts((actual & predicted).sum(0), predicted.sum(0), actual.sum(0))
+        counts = scores.ClassCounts((actual & predicted).sum(0), predicted.sum(0), actual.sum(0))
         return {
             **scores.averages(counts, absent=True),
             "exact_match": float((actual == predicted).all(1).mean()),

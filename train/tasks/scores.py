@@ -9,16 +9,16 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Counts(NamedTuple):
+class ClassCounts(NamedTuple):
     """True positives, what was predicted and what is so, each [K] or a number."""
 
     hits: np.ndarray
     predicted: np.ndarray
     actual: np.ndarray
 
-    def sum(self) -> "Counts":
+    def sum(self) -> "ClassCounts":
         """Over all classes."""
-        return Counts(*(x.sum() for x in self))
+        return ClassCounts(*(x.sum() for x in self))
 
     @property
     def precision(self) -> np.ndarray:
@@ -53,10 +53,10 @@ def label_metrics(actual: Sequence[int], predicted: Sequence[int], classes: int)
     has it; micro averages are all equal to the accuracy.
     """
     matrix = confusion(actual, predicted, classes)
-    counts = Counts(np.diagonal(matrix), matrix.sum(0), matrix.sum(1))
+    counts = ClassCounts(np.diagonal(matrix), matrix.sum(0), matrix.sum(1))
     found = {"accuracy": float(share(counts.hits.sum(), matrix.sum()))}
     if classes == 2:
-        positive = Counts(*(x[1] for x in counts))
+        positive = ClassCounts(*(x[1] for x in counts))
         found |= {k: float(getattr(positive, k)) for k in ("f1", "precision", "recall")}
     return found | averages(counts) | {"matthews_correlation": matthews(matrix)}
 
@@ -77,10 +77,10 @@ LABEL_METRICS = (
 """What `label_metrics` gives for any number of classes."""
 
 
-def averages(counts: Counts, absent: bool = False) -> dict[str, float]:
+def averages(counts: ClassCounts, absent: bool = False) -> dict[str, float]:
     """Macro, micro and weighted F1, precision and recall, of the classes that occur or of all."""
     occurs = (counts.predicted + counts.actual > 0) | absent
-    present = Counts(*(x[occurs] for x in counts))
+    present = ClassCounts(*(x[occurs] for x in counts))
     found = {}
     for key in ("f1", "precision", "recall"):
         each = getattr(present, key)
@@ -137,6 +137,6 @@ def grouped(
     right: dict[str, bool] = {}
     for group, one in zip(groups, actual == predicted, strict=True):
         right[group] = right.get(group, True) and bool(one)
-    counts = Counts(((actual == 1) & (predicted == 1)).sum(), predicted.sum(), actual.sum())
+    counts = ClassCounts(((actual == 1) & (predicted == 1)).sum(), predicted.sum(), actual.sum())
     f1a, exact = float(counts.f1), float(share(sum(right.values()), len(right)))
     return {"f1a": f1a, "exact_match": exact, "multirc": (f1a + exact) / 2}

@@ -19,7 +19,7 @@ def test_workloads_are_what_their_names_say():
 
 def test_sides_take_turns_and_agree():
     """With PyTorch installed, against it; else ours alone."""
-    given = {"a few": encode.Workload([40, 7, 20], tuple(encode.PEERS), axis="tensor")}
+    given = {"a few": encode.EncodeWorkload([40, 7, 20], tuple(encode.PEERS), axis="tensor")}
     speed, *more, memory, working = encode.compare(tiny.config(), given, repeats=1)
     assert len(more) == (1 if encode.peer_installed() else 0)
     assert speed.unit == "tokens/s" and speed.ours > 0
@@ -37,7 +37,9 @@ def test_a_disagreement_is_an_error(monkeypatch):
     worker = encode.contextlib.nullcontext
     monkeypatch.setattr(encode, "worker", lambda *_: worker())
     with pytest.raises(RuntimeError, match=r"peer differ from ours by 1\.0e-03"):
-        next(encode.compare(tiny.config(), {"two": encode.Workload([2], ("peer",))}, repeats=1))
+        next(
+            encode.compare(tiny.config(), {"two": encode.EncodeWorkload([2], ("peer",))}, repeats=1)
+        )
 
 
 def test_no_turn_begins_after_long_ones(tmp_path, monkeypatch):
@@ -58,7 +60,7 @@ def test_no_turn_begins_after_long_ones(tmp_path, monkeypatch):
 def test_a_worker_that_dies_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(encode, "write_random", lambda *_: None)
     with pytest.raises(RuntimeError, match="the process of ours ended with exit code 1"):
-        next(encode.compare(tiny.config(), {"one": encode.Workload([2], ())}, repeats=1))
+        next(encode.compare(tiny.config(), {"one": encode.EncodeWorkload([2], ())}, repeats=1))
 
 
 def test_an_unknown_suite_is_named():

@@ -30,7 +30,7 @@ def test_documents_are_cut_where_they_end():
 def test_sides_take_turns_and_agree(together):
     """With PyTorch installed, against it; else ours alone."""
     lengths = [90, 100, 80, 70, 7, 20]
-    work = train.Workload(lengths, 2, 128, documents=2, steps=2, together=together)
+    work = train.TrainWorkload(lengths, 2, 128, documents=2, steps=2, together=together)
     found = list(train.compare("a few", tiny.config(num_hidden_layers=1), work, repeats=1))
     assert {m.unit for m in found} == {"tokens/s", "tokens/CPU s"}
     assert len(found) == 2 * (len(train.PEERS) if peer_installed() else 1)

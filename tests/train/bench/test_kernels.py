@@ -8,7 +8,7 @@ import pytest
 from modernbert_jax import cli
 from modernbert_jax.attention import Call, choose, tuning
 from modernbert_jax.train.bench import kernels
-from modernbert_jax.train.bench.kernels import Case, Shape, Time
+from modernbert_jax.train.bench.kernels import Case, KernelShape, Time
 
 
 @pytest.mark.slow
@@ -41,7 +41,7 @@ def test_the_command_writes_a_tuning_file_that_the_choice_reads(tmp_path, monkey
 
 
 def test_the_fastest_over_all_cases_is_recommended():
-    shape = Shape(lengths=(64, 128), tokens=128, heads=1, head_dim=64, dtype="bfloat16")
+    shape = KernelShape(lengths=(64, 128), tokens=128, heads=1, head_dim=64, dtype="bfloat16")
     ids = np.ones((1, 64), np.int32)
     times = [
         Time(Case(kind, length, "packed", ids), name, options, 1.0, both)
@@ -68,7 +68,7 @@ def test_packed_rows_are_nearly_full(length):
 
 
 def test_a_sweep_keeps_the_best_of_each_group_and_outlives_failures(monkeypatch):
-    shape = Shape(lengths=(64,), tokens=64, heads=1, head_dim=64, dtype="float32")
+    shape = KernelShape(lengths=(64,), tokens=64, heads=1, head_dim=64, dtype="float32")
     case = next(kernels.cases(shape, "full"))
     seen, lines = [], []
 

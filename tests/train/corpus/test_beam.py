@@ -8,7 +8,7 @@ import corpus
 import pytest
 
 from modernbert_jax import UserError
-from modernbert_jax.train.corpus import beam, components, folder, prepare, shards
+from modernbert_jax.train.corpus import beam, components, prepare, shards, writer
 from modernbert_jax.train.corpus.sources import Corpus
 
 
@@ -56,13 +56,13 @@ def test_wrong_input_is_written_down_for_the_launcher(tmp_path):
 
 def test_real_runner_gives_the_same_bytes(tmp_path):
     pytest.importorskip("apache_beam")
-    root = folder.work_root(tmp_path / "other")
+    root = writer.work_root(tmp_path / "other")
     both(tmp_path, beam.runner("DirectRunner", [], root))
 
 
 def test_real_runner_names_wrong_input(tmp_path):
     pytest.importorskip("apache_beam")
-    root = folder.work_root(tmp_path / "out")
+    root = writer.work_root(tmp_path / "out")
     run = beam.runner("DirectRunner", ["direct_num_workers=1"], root)
     (tmp_path / "text.jsonl").write_text('{"text": "x"}\noops\n')
     options = {"run": run, "validation": 0}
@@ -93,7 +93,7 @@ def test_without_beam_there_is_a_hint(tmp_path, monkeypatch):
 
 def test_work_can_be_sent_to_other_machines(tmp_path):
     source = corpus.write_jsonl(tmp_path / "text.jsonl", corpus.texts(5))
-    parts = {"x": components.Part(corpus=Corpus([source]))}
+    parts = {"x": components.CorpusComponent(corpus=Corpus([source]))}
     for unit in components.units(parts):
         assert pickle.loads(pickle.dumps(unit)) == unit
     assert pickle.loads(pickle.dumps(partial(shards.make_unit, 1))).func is shards.make_unit

@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 
 from modernbert_jax import UserError
 from modernbert_jax.tokenizer import Tokenizer
-from modernbert_jax.train.corpus import components, duplicates, tokenise
+from modernbert_jax.train.corpus import components, deduplicate, tokenise
 from modernbert_jax.train.corpus import prepare as preparing
 from modernbert_jax.train.corpus.components import read_mixture
 from modernbert_jax.train.corpus.prepare import prepare
 from modernbert_jax.train.corpus.sources import Corpus
 from modernbert_jax.train.corpus.tokenise import bounds
 from modernbert_jax.train.rows import manifest
-from modernbert_jax.train.rows.data import Prepared
+from modernbert_jax.train.rows.prepared import Prepared
 from modernbert_jax.train.rows.records import read_row, row_record
 
 MDS = Path(__file__).parents[2] / "fixtures" / "mds"
@@ -248,7 +248,7 @@ def test_seed_orders_rows_and_nothing_else(tmp_path, tokenizer):
 
 
 def test_duplicates_in_other_files_and_buckets(tmp_path, tokenizer, small, monkeypatch):
-    monkeypatch.setattr(duplicates, "BUCKET_DOCUMENTS", 10)
+    monkeypatch.setattr(deduplicate, "BUCKET_DOCUMENTS", 10)
     texts = corpus.texts(50)
     (tmp_path / "2.txt").write_bytes(b"\0" * 20_000)  # a unit without any document
     for i in range(4):

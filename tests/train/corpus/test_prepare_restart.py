@@ -135,7 +135,7 @@ def test_other_settings_do_not_go_on_with_what_was_begun(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as context:
-        context.setattr(shards.Window, "write", stop)
+        context.setattr(shards.PackingWindow, "write", stop)
         with pytest.raises(KeyboardInterrupt):
             prepare(Corpus([source]), tokenizer, tmp_path / "out", [64], workers=1)
     with pytest.raises(UserError, match=r"out.partial: holds work begun .*seed: 0 -> 1.*remove"):

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from modernbert_jax.tokenizer import Tokenizer
-from modernbert_jax.train.corpus import data_report
-from modernbert_jax.train.corpus.components import Part
+from modernbert_jax.train.corpus import report
+from modernbert_jax.train.corpus.components import CorpusComponent
 from modernbert_jax.train.corpus.prepare import prepare
 from modernbert_jax.train.corpus.sources import Corpus
 from modernbert_jax.train.pretrain.step import MaskRule
-from modernbert_jax.train.rows.data import Host, Prepared
+from modernbert_jax.train.rows.prepared import Host, Prepared
 
 CORPUS = os.environ.get("MODERNBERT_JAX_CORPUS", "")
 """A folder with `tokenizer.json` and `corpus/*.jsonl.zst`; each file becomes a component."""
@@ -30,7 +30,7 @@ def data(tmp_path_factory) -> Prepared:
     folder = tmp_path_factory.mktemp("real") / "data"
     files = sorted(Path(CORPUS, "corpus").glob("*.jsonl.zst"))
     parts = {
-        path.name.split(".")[0]: Part(corpus=Corpus([path]), weight=1.0 + i)
+        path.name.split(".")[0]: CorpusComponent(corpus=Corpus([path]), weight=1.0 + i)
         for i, path in enumerate(files)
     }
     prepare(parts, Tokenizer.load(CORPUS), folder, [1024, 8192])
@@ -38,7 +38,7 @@ def data(tmp_path_factory) -> Prepared:
 
 
 def test_rows_are_full_and_hold_every_token(data):
-    found = data_report.facts(data)
+    found = report.facts(data)
     data.check([1024, 8192])
     for length, total in found["lengths"].items():
         assert total["efficiency"] > 0.998, length

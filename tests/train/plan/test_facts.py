@@ -14,7 +14,7 @@ from modernbert_jax.sharding import MeshShape
 from modernbert_jax.train.plan import facts as planner
 from modernbert_jax.train.plan import program, show, tables, topology
 from modernbert_jax.train.plan.collectives import Collective
-from modernbert_jax.train.plan.program import Choice, Compiled, Memory
+from modernbert_jax.train.plan.program import Compiled, Memory, Variant
 from modernbert_jax.train.plan.topology import Topology
 from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
 
@@ -54,7 +54,7 @@ def test_the_real_step_compiled():
     """On CPU, where memory is what it is and nothing is sent."""
     made = config()
     mesh = MeshShape().make(jax.devices()[:1])
-    found = program.compile_step(made, made.stages[0], 0, Choice("dots", 2), mesh)
+    found = program.compile_step(made, made.stages[0], 0, Variant("dots", 2), mesh)
     parameters = 4 * made.model.parameter_count()
     assert found.memory.parameters == parameters and found.memory.optimizer // parameters == 2
     assert found.peak == found.memory.peak > 3 * parameters
@@ -125,7 +125,7 @@ def test_only_one_of_both(linear):
     assert found["stages"][0]["configured"] is None and found["fits"]
     found = planner.plan(config(), machine(), which="configured")
     assert found["stages"][0]["suggested"] is None and found["fits"]
-    assert [choice for _, choice in linear][-1] == Choice("dots", 2)
+    assert [choice for _, choice in linear][-1] == Variant("dots", 2)
 
 
 @pytest.mark.parametrize(

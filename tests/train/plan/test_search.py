@@ -12,7 +12,7 @@ from modernbert_jax.config import PRESETS
 from modernbert_jax.sharding import MeshShape
 from modernbert_jax.train import presets
 from modernbert_jax.train.plan import meshes
-from modernbert_jax.train.plan.program import Choice, Compiled
+from modernbert_jax.train.plan.program import Compiled, Variant
 from modernbert_jax.train.plan.search import REMATS, Search
 from modernbert_jax.train.pretrain.batch_size import microbatches
 from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
@@ -36,7 +36,7 @@ def search(limit, bias=1.0, fixed=100, refuses=False):
 
 def truth(limit, fixed=100):
     fitting = [
-        Choice(remat, rows)
+        Variant(remat, rows)
         for remat in REMATS
         for rows in ROWS
         if fixed + A_ROW[remat] * rows <= limit
@@ -69,12 +69,12 @@ def test_few_compiles(limit, compiles):
 
 def test_estimates_learn_from_what_was_compiled():
     it = search(10_000, bias=1.5)
-    assert it.estimate(Choice("none", 64)) == 1.5 * 740
-    it.look(Choice("none", 64))
-    assert it.estimate(Choice("none", 64)) == pytest.approx(740)
-    assert it.estimate(Choice("dots", 64)) == pytest.approx(356)
-    it.look(Choice("none", 128))
-    assert it.estimate(Choice("none", 512)) == pytest.approx(5220)
+    assert it.estimate(Variant("none", 64)) == 1.5 * 740
+    it.look(Variant("none", 64))
+    assert it.estimate(Variant("none", 64)) == pytest.approx(740)
+    assert it.estimate(Variant("dots", 64)) == pytest.approx(356)
+    it.look(Variant("none", 128))
+    assert it.estimate(Variant("none", 512)) == pytest.approx(5220)
 
 
 def test_what_the_compiler_refuses_does_not_fit_though_it_seemed_to():

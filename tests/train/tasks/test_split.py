@@ -13,10 +13,10 @@ from modernbert_jax.train.tasks import (
     IGNORED,
     Classification,
     Example,
-    Questions,
+    QuestionAnswering,
     Record,
     Records,
-    Tokens,
+    TokenClassification,
     balanced_weights,
     positive_weights,
     split,
@@ -86,12 +86,14 @@ def test_other_tasks():
         for i in range(20)
     ]
     _, validation = split(
-        Records(Record(f"x:{i}", r) for i, r in enumerate(rows)), Questions(no_answer=True), 0.4
+        Records(Record(f"x:{i}", r) for i, r in enumerate(rows)),
+        QuestionAnswering(no_answer=True),
+        0.4,
     )
     assert sum(bool(r.values["answers"]) for r in validation) == 4 == len(validation) / 2
     words = [{"id": i, "tokens": ["a", str(i // 2)], "ner_tags": ["O", "O"]} for i in range(20)]
     training, validation = split(
-        Records(Record(f"x:{i}", r) for i, r in enumerate(words)), Tokens(), 0.2
+        Records(Record(f"x:{i}", r) for i, r in enumerate(words)), TokenClassification(), 0.2
     )
     assert len(validation) == 4
     both = [{r.values["tokens"][1] for r in side} for side in (training, validation)]

@@ -12,9 +12,9 @@ from sklearn import metrics
 from modernbert_jax import UserError
 from modernbert_jax.train.tasks import (
     TASKS,
-    Choice,
     Classification,
     MultiLabel,
+    MultipleChoice,
     Record,
     Records,
     Regression,
@@ -216,7 +216,7 @@ def test_choice(tokenizer):
         {"question": "ba", "choices": ["ce", "di", "fo"], "label": 2},
         {"question": "gu", "choices": ["ka", "le"], "label": "0"},
     )
-    task = Choice().with_labels(rows)
+    task = MultipleChoice().with_labels(rows)
     examples = task.examples(rows, tokenizer)
     assert [e.target for e in examples] == [2, 0] and task.outputs == 1
     assert [len(e.sequences) for e in examples] == [3, 2]
@@ -231,7 +231,7 @@ def test_choice(tokenizer):
 
 def test_options_in_columns_and_with_names(tokenizer):
     rows = records({"p": "ba", "q": "ce", "c1": "di", "c2": "fo", "answer": "B"})
-    task = Choice(
+    task = MultipleChoice(
         context="{p} {q}", options=("c1", "{c2}"), label_column="answer", labels=("A", "B")
     )
     (example,) = task.examples(rows, tokenizer)
@@ -317,7 +317,7 @@ def test_bad_numbers(tokenizer, value):
     ],
 )
 def test_bad_choices(tokenizer, row, want):
-    found = message(Choice().examples, records({"question": "ba", **row}), tokenizer)
+    found = message(MultipleChoice().examples, records({"question": "ba", **row}), tokenizer)
     assert found.startswith(f"x.jsonl:1: {want}")
 
 
@@ -339,7 +339,7 @@ def test_bad_choices(tokenizer, row, want):
         (lambda: Classification(max_length=3), "max_length is 3; it must be 8 or more"),
         (lambda: MultiLabel(labels=("a",), thresholds=(0.1, 0.2)), "thresholds has 2 entries"),
         (lambda: MultiLabel(thresholds=(1.5,)), "thresholds holds 1.5"),
-        (lambda: Choice(options=()), "options is empty"),
+        (lambda: MultipleChoice(options=()), "options is empty"),
         (lambda: Classification().with_labels(texts("a", "a")), "column 'label' of the training"),
     ],
 )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from modernbert_jax import UserError
-from modernbert_jax.train.tasks import Questions, Record, Records
+from modernbert_jax.train.tasks import QuestionAnswering, Record, Records
 
 WORDS = corpus.WORDS
 TEXT = " ".join(WORDS[:60])
@@ -48,7 +48,7 @@ def spoken(example, text, strength=8.0, none=0.0):
 
 @pytest.mark.parametrize("max_length,stride", [(384, 128), (48, 16), (40, 0)])
 def test_targets_are_the_answers_tokens(tokenizer, max_length, stride):
-    task = Questions(max_length=max_length, stride=stride)
+    task = QuestionAnswering(max_length=max_length, stride=stride)
     answers = [" ".join(WORDS[i : i + 2]) for i in range(0, 58, 3)]
     rows = records(*(record(a) for a in answers))
     held = 0
@@ -71,7 +71,7 @@ def test_targets_are_the_answers_tokens(tokenizer, max_length, stride):
 
 def test_a_character_of_several_tokens_is_an_answer(tokenizer):
     text = "ba 🙂 ce"
-    (example,) = Questions().examples(records(record("🙂", context=text)), tokenizer)
+    (example,) = QuestionAnswering().examples(records(record("🙂", context=text)), tokenizer)
     first, last = example.target[0]
     assert last - first >= 2
     assert tokenizer.decode(example.sequences[0][first : last + 1].tolist()).strip() == "🙂"
@@ -79,7 +79,7 @@ def test_a_character_of_several_tokens_is_an_answer(tokenizer):
 
 @pytest.mark.parametrize("max_length,stride", [(384, 128), (48, 16)])
 def test_answers_and_metrics(tokenizer, max_length, stride):
-    task = Questions(max_length=max_length, stride=stride, n_best=5)
+    task = QuestionAnswering(max_length=max_length, stride=stride, n_best=5)
     rows = records(record("badi bafo", "baba bace"), record("baka bale"), record("cedi"))
     examples = task.examples(rows, tokenizer)
     said = ["baba bace", "bale bami", "cedi"]
@@ -97,14 +97,14 @@ def test_answers_and_metrics(tokenizer, max_length, stride):
 
 
 def test_answers_are_no_longer_than_allowed(tokenizer):
-    task = Questions(max_answer_length=2)
+    task = QuestionAnswering(max_answer_length=2)
     (example,) = task.examples(records(record("bace")), tokenizer)
     (found,) = task.predictions([example], [spoken(example, " ".join(WORDS[3:9]))])
     assert len(tokenizer.encode_raw([found["answer"]])[0]) <= 3
 
 
 def test_no_answer_and_its_threshold(tokenizer):
-    task = Questions(no_answer=True)
+    task = QuestionAnswering(no_answer=True)
     rows = records(record("baba"), record(), record("bace"), record(is_impossible=True, answers=[]))
     examples = task.examples(rows, tokenizer)
     assert examples[1].target == ((0, 0),)
@@ -122,19 +122,21 @@ def test_no_answer_and_its_threshold(tokenizer):
     assert [p["answer"] for p in after] == ["baba", "", "bace", ""]
     assert before[0]["no_answer_score"] == -16
     json.dumps([*before, *after], allow_nan=False)
-    assert Questions().tuned(examples, outputs) == Questions()
+    assert QuestionAnswering().tuned(examples, outputs) == QuestionAnswering()
 
 
 def test_without_answers(tokenizer):
     row = {"question": "ba?", "context": TEXT}
-    (example,) = Questions().examples(records(row), tokenizer, labelled=False)
+    (example,) = QuestionAnswering().examples(records(row), tokenizer, labelled=False)
     assert example.target is None
-    assert Questions().predictions([example], [spoken(example, "bace")])[0]["answer"] == "bace"
+    assert (
+        QuestionAnswering().predictions([example], [spoken(example, "bace")])[0]["answer"] == "bace"
+    )
 
 
 def test_both_forms_of_answers_are_read(tokenizer):
     lists = {"text": ["bace"], "answer_start": [TEXT.find("bace")]}
-    first, second = Questions().examples(
+    first, second = QuestionAnswering().examples(
         records(record("bace"), record() | {"answers": lists}), tokenizer
     )
     assert first.target == second.target != ((0, 0),)
@@ -161,7 +163,7 @@ def test_both_forms_of_answers_are_read(tokenizer):
 )
 def test_bad_records(tokenizer, bad, want):
     with pytest.raises(UserError) as error:
-        Questions().examples(records(record("baba"), bad), tokenizer)
+        QuestionAnswering().examples(records(record("baba"), bad), tokenizer)
     assert str(error.value).startswith(f"x.jsonl:2: {want}")
 
 
@@ -171,4 +173,4 @@ def test_bad_options():
         ({"n_best": 0}, "n_best is 0; it must be 1 or more"),
     ):
         with pytest.raises(UserError, match=want):
-            Questions(**options)
+            QuestionAnswering(**options)

@@ -8,7 +8,7 @@ import pytest
 import seqeval.metrics
 
 from modernbert_jax import UserError
-from modernbert_jax.train.tasks import IGNORED, Record, Records, Tokens
+from modernbert_jax.train.tasks import IGNORED, Record, Records, TokenClassification
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 WORDS = corpus.WORDS
@@ -54,7 +54,7 @@ def test_a_word_is_learned_at_its_first_token(tokenizer):
     words, tags = ["ba", "xyzzy", "ce"], ["O", "B-PER", "I-PER"]
     rows = records(row(words, tags))
     for every in (False, True):
-        task = Tokens(labels=LABELS, label_all_pieces=every)
+        task = TokenClassification(labels=LABELS, label_all_pieces=every)
         (example,) = task.examples(rows, tokenizer)
         pieces = [len(tokenizer.encode_raw([f" {w}"])[0]) for w in words]
         assert pieces[1] > 1
@@ -71,11 +71,13 @@ def test_a_word_is_learned_at_its_first_token(tokenizer):
 
 
 def test_labels_are_found_in_the_data(tokenizer):
-    task = Tokens().with_labels(records(row(["ba", "ce"], ["B-X", "O"]), row(["di"], ["I-X"])))
+    task = TokenClassification().with_labels(
+        records(row(["ba", "ce"], ["B-X", "O"]), row(["di"], ["I-X"]))
+    )
     assert task.labels == ("B-X", "I-X", "O")
     assert "f1_X" in task.metric_names and task.best_metric == "f1"
     declared = Records([Record("x:1", row(["ba"], ["O"]))], {"ner_tags": LABELS})
-    assert Tokens().with_labels(declared).labels == LABELS
+    assert TokenClassification().with_labels(declared).labels == LABELS
 
 
 @pytest.mark.parametrize("max_length,stride", [(512, 64), (16, 6), (9, 0)])
@@ -88,7 +90,7 @@ def test_metrics_and_spans_over_windows(tokenizer, max_length, stride):
         tags = ["O", "B-PER", "I-PER", "O", "B-LOC", "B-PER"] * 5
         rows.append(row(words, tags))
         said.append([t if rng.random() < 0.7 else str(rng.choice(LABELS)) for t in tags])
-    task = Tokens(labels=LABELS, max_length=max_length, stride=stride)
+    task = TokenClassification(labels=LABELS, max_length=max_length, stride=stride)
     examples = task.examples(records(*rows), tokenizer)
     assert all(len(s) <= max_length for e in examples for s in e.sequences)
     assert all(len(e.sequences) > 1 for e in examples) == (max_length < 512)
@@ -116,7 +118,7 @@ def test_entities_by_words_and_by_characters(tokenizer):
         row(words, tags, text="another"),
         row([*words[:3], ",", "fo"], [*tags[:3], "O", "B-LOC"], text=text),
     )
-    task = Tokens(labels=LABELS)
+    task = TokenClassification(labels=LABELS)
     examples = task.examples(rows, tokenizer)
     outputs = outputs_of(task, examples, [e.source.tags for e in examples])
     first, second, third = task.predictions(examples, outputs)
@@ -133,7 +135,7 @@ def test_texts_with_entities_by_characters(tokenizer):
     text = "ba ce, di fo."
     entity = [{"start": 3, "end": 5, "label": "PER"}, {"start": 6, "end": 13, "label": "LOC"}]
     rows = records({"text": text, "entities": [entity[0]]})
-    task = Tokens().with_labels(rows)
+    task = TokenClassification().with_labels(rows)
     assert task.labels == ("B-PER", "I-PER", "O")
     (example,) = task.examples(rows, tokenizer)
     assert example.sequences[0].tolist() == tokenizer.encode([text])[0]
@@ -150,7 +152,7 @@ def test_texts_with_entities_by_characters(tokenizer):
 
 
 def test_words_without_tokens_are_outside(tokenizer):
-    task = Tokens(labels=LABELS)
+    task = TokenClassification(labels=LABELS)
     (example,) = task.examples(records(row(["ba", "", "ce"], ["O"] * 3)), tokenizer)
     assert example.source.places[1].tolist() == [-1, -1]
     outputs = outputs_of(task, [example], [("B-PER", "O", "B-LOC")])
@@ -159,7 +161,7 @@ def test_words_without_tokens_are_outside(tokenizer):
 
 def test_parts_of_speech(tokenizer):
     rows = records(row(["ba", "ce"], ["NOUN", "VERB"]), row(["di"], ["NOUN"]))
-    task = Tokens(scheme="none").with_labels(rows)
+    task = TokenClassification(scheme="none").with_labels(rows)
     assert task.labels == ("NOUN", "VERB") and task.best_metric == "accuracy"
     examples = task.examples(rows, tokenizer)
     found = task.metrics(examples, outputs_of(task, examples, [("NOUN", "NOUN"), ("NOUN",)]))
@@ -199,21 +201,27 @@ def test_parts_of_speech(tokenizer):
 )
 def test_bad_records(tokenizer, bad, want):
     good = row(["a", "b"], ["O", "B-PER"])
-    found = message(Tokens(labels=LABELS).examples, records(good, bad), tokenizer)
+    found = message(TokenClassification(labels=LABELS).examples, records(good, bad), tokenizer)
     assert found.startswith(f"x.conll:2: {want}")
 
 
 def test_bad_options():
-    assert message(lambda: Tokens(labels=("O", "PER"))).startswith("tag 'PER' is none of IOB2's")
-    assert message(lambda: Tokens(stride=300)).startswith("stride is 300; it must lie between 0")
+    assert message(lambda: TokenClassification(labels=("O", "PER"))).startswith(
+        "tag 'PER' is none of IOB2's"
+    )
+    assert message(lambda: TokenClassification(stride=300)).startswith(
+        "stride is 300; it must lie between 0"
+    )
     unlike = records(row(["a"], ["O"]), {"tokens": ["a"], "pos": ["X"]})
-    found = message(Tokens().with_labels, unlike)
+    found = message(TokenClassification().with_labels, unlike)
     assert found == "x.conll:2: has no 'ner_tags'; it has tokens, pos"
-    assert "fewer than two tags" in message(Tokens().with_labels, records(row(["a"], ["O"])))
+    assert "fewer than two tags" in message(
+        TokenClassification().with_labels, records(row(["a"], ["O"]))
+    )
 
 
 def test_lists_may_be_text(tokenizer):
-    task = Tokens(labels=LABELS)
+    task = TokenClassification(labels=LABELS)
     given = records(row("ba ce", "O B-PER"), row('["ba", "ce"]', '["O", "B-PER"]'))
     first, second = task.examples(given, tokenizer)
     assert first.source.words == second.source.words == ("ba", "ce")

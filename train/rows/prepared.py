@@ -37,7 +37,7 @@ Host = grain.sharding.ShardOptions
 """Which process this is, and of how many."""
 
 
-class Batch(NamedTuple):
+class RowBatch(NamedTuple):
     """This process's part of a batch, and what it holds."""
 
     rows: Rows
@@ -253,12 +253,12 @@ class Batches:
     def __iter__(self) -> "Batches":
         return self
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> RowBatch:
         rows, tokens = next(self._parts)
         first = self.position + self._host.shard_index * self._each
         components = self.order.components(first, first + self._each)
         self.position += self._size
-        return Batch(rows, tokens, components)
+        return RowBatch(rows, tokens, components)
 
     def contents(self, tokens: np.ndarray, position: int) -> dict[str, float]:
         """For `metrics.jsonl`: each component's share of some tokens, and its epochs so far."""

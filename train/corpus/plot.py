@@ -19,7 +19,7 @@ _COLORS = ("#3f6fb0", "#e2893b", "#4f9d69", "#b8516b", "#7f6bb3", "#4aa5b5", "#a
 
 
 def plot(found: dict[str, Any], path: str | Path) -> Path:
-    """Draws what `data_report.facts` found as a PNG."""
+    """Draws what `report.facts` found as a PNG."""
     figure = Figure(figsize=(13, 8), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
     axes = figure.subplot_mosaic(_PANELS, height_ratios=(5, 3))

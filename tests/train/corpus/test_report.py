@@ -8,11 +8,11 @@ import pytest
 from matplotlib import image
 
 from modernbert_jax import UserError, cli
-from modernbert_jax.train.corpus import data_plot, data_report
-from modernbert_jax.train.corpus.components import Part
+from modernbert_jax.train.corpus import plot, report
+from modernbert_jax.train.corpus.components import CorpusComponent
 from modernbert_jax.train.corpus.prepare import prepare
 from modernbert_jax.train.corpus.sources import Corpus
-from modernbert_jax.train.rows.data import Prepared
+from modernbert_jax.train.rows.prepared import Prepared
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +22,17 @@ def folder(tmp_path_factory):
     texts = corpus.texts()
     one = Corpus([corpus.write_jsonl(place / "one.jsonl", texts[:80])])
     two = Corpus([corpus.write_jsonl(place / "two.jsonl", [f"[MASK] {t}" for t in texts[80:]])])
-    parts = {"one": Part(corpus=one, weight=1.0, epochs=2.0), "two": Part(corpus=two, weight=3.0)}
+    parts = {
+        "one": CorpusComponent(corpus=one, weight=1.0, epochs=2.0),
+        "two": CorpusComponent(corpus=two, weight=3.0),
+    }
     prepare(parts, corpus.make_tokenizer(), place / "data", [64, 128], validation=0.1)
     return place / "data"
 
 
 def test_facts_add_up(folder):
     data = Prepared(folder)
-    found = data_report.facts(data)
+    found = report.facts(data)
     assert json.loads(json.dumps(found)) == found
     one, two = found["components"]["one"], found["components"]["two"]
     assert (one["documents"], two["documents"], found["documents"]) == (80, 40, 120)
@@ -56,7 +59,7 @@ def test_the_command(folder, tmp_path, capsys):
     assert "120 documents" in out and "two" in out and "75.0%" in out
     assert image.imread(tmp_path / "a.png").shape[0] > 500
     assert cli.main(["data", str(folder), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == data_report.facts(Prepared(folder))
+    assert json.loads(capsys.readouterr().out) == report.facts(Prepared(folder))
     assert cli.main(["data", str(tmp_path)]) == 2
     assert "not a prepared corpus" in capsys.readouterr().err
 
@@ -92,7 +95,7 @@ def test_a_picture_of_one_component_and_one_of_many(tmp_path):
             "lengths": {"1024": {"rows": 5, "efficiency": 0.999}},
             "components": {f"part-{i}": component for i in range(count)},
         }
-        path = data_plot.plot(found, tmp_path / f"{count}.png")
+        path = plot.plot(found, tmp_path / f"{count}.png")
         pixels = image.imread(path)[..., :3]
         assert (np.ptp(pixels, axis=-1) > 0.2).mean() > 0.02, "something is drawn in color"
 
@@ -101,13 +104,13 @@ def test_a_picture_of_one_component_and_one_of_many(tmp_path):
     ("number", "text"), [(3, "3"), (12_345, "12.3 k"), (2e12, "2 T"), (999, "999"), (1e6, "1 M")]
 )
 def test_short_numbers(number, text):
-    assert data_plot.short(number) == text
+    assert plot.short(number) == text
 
 
 def test_a_component_without_weight_beside_one_with(tmp_path):
     one = Corpus([corpus.write_jsonl(tmp_path / "one.jsonl", corpus.texts(20))])
     two = Corpus([corpus.write_jsonl(tmp_path / "two.jsonl", corpus.texts(30)[20:])])
-    parts = {"one": Part(corpus=one, weight=1.0), "two": Part(corpus=two)}
+    parts = {"one": CorpusComponent(corpus=one, weight=1.0), "two": CorpusComponent(corpus=two)}
     with pytest.raises(UserError, match="two has no weight"):
         prepare(parts, corpus.make_tokenizer(), tmp_path / "data", [64])
         Prepared(tmp_path / "data").order(64)

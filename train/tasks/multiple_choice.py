@@ -19,7 +19,7 @@ from .task import Outputs, Task, softmax, targets
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Choice(Task):
+class MultipleChoice(Task):
     """One of several options, each paired with the context in a sequence of its own.
 
     Records may differ in the number of options. Targets are int, the right option's place.
@@ -60,7 +60,7 @@ class Choice(Task):
     def answers(self) -> tuple[str, ...]:
         return (self.label_column,)
 
-    def with_labels(self, records: Records) -> "Choice":
+    def with_labels(self, records: Records) -> "MultipleChoice":
         declared = () if self.labels else records.names.get(self.label_column, ())
         return dataclasses.replace(self, labels=declared) if declared else self
 

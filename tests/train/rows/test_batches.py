@@ -12,9 +12,9 @@ import rows as support
 from hypothesis import strategies as st
 
 from modernbert_jax import UserError
-from modernbert_jax.train.rows import data as data_module
+from modernbert_jax.train.rows import prepared as data_module
 from modernbert_jax.train.rows import row_files
-from modernbert_jax.train.rows.data import ON_DEVICE, READ_AHEAD, Host, Prepared
+from modernbert_jax.train.rows.prepared import ON_DEVICE, READ_AHEAD, Host, Prepared
 
 COMPONENTS = {"code": 300, "prose": 150, "science": 60}
 WEIGHTS = {"code": 1.0, "prose": 2.0, "science": 1.0}

@@ -34,7 +34,7 @@ class Passage:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Questions(Task):
+class QuestionAnswering(Task):
     """A question and the text that answers it, long ones in windows that overlap.
 
     Targets are a tuple with the first and last token of the first answer for each sequence; (0, 0),
@@ -144,7 +144,7 @@ class Questions(Task):
         answered = self._answered(examples, outputs)
         return squad.metrics(answered, self.no_answer_threshold, self.no_answer)
 
-    def tuned(self, examples: Sequence[Example], outputs: Outputs) -> "Questions":
+    def tuned(self, examples: Sequence[Example], outputs: Outputs) -> "QuestionAnswering":
         """With the threshold of the best F1."""
         if not self.no_answer:
             return self

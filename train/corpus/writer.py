@@ -15,7 +15,7 @@ from modernbert_jax.tokenizer import Tokenizer
 
 from ..rows import manifest
 from ..rows.manifest import Component, Manifest, PackedRows, Shard, SourceFile, add
-from .components import Part, Unit
+from .components import CorpusComponent, WorkUnit
 from .shards import Settings
 from .tokenise import CHUNKING
 
@@ -28,14 +28,14 @@ def work_root(output: str | Path) -> str:
     return str(output) if is_remote(output) else f"{Path(output).absolute()}.partial"
 
 
-class Folder:
+class PreparedWriter:
     """A prepared folder on its way: settings, corpus and tokenizer are known, rows are made."""
 
     def __init__(
         self,
         output: str | Path,
         settings: Settings,
-        parts: Mapping[str, Part],
+        parts: Mapping[str, CorpusComponent],
         tokenizer: Tokenizer,
     ):
         self._output, self._settings = str(output), settings
@@ -97,7 +97,7 @@ class Folder:
                 self._store.write(f"tokenizer/{name}", content)
             self._store.write(_PLAN, json.dumps(wanted).encode())
 
-    def manifest(self, units: Sequence[Unit]) -> Manifest:
+    def manifest(self, units: Sequence[WorkUnit]) -> Manifest:
         """What the records of finished work add up to.
 
         Raises:
@@ -163,7 +163,7 @@ class Folder:
         }
         return plan
 
-    def _component(self, name: str, part: Part, units: Sequence[Unit]) -> Component:
+    def _component(self, name: str, part: CorpusComponent, units: Sequence[WorkUnit]) -> Component:
         sources: dict[str, SourceFile] = {}
         windows: list[dict[str, Any]] = []
         duplicates = 0
@@ -273,7 +273,10 @@ def _packed(windows: Sequence[dict[str, Any]], length: int) -> dict[str, PackedR
 
 
 def _nothing(
-    name: str, part: Part, sources: Mapping[str, SourceFile], windows: Sequence[dict[str, Any]]
+    name: str,
+    part: CorpusComponent,
+    sources: Mapping[str, SourceFile],
+    windows: Sequence[dict[str, Any]],
 ) -> str:
     paths = [source.path for source in part.corpus.sources]
     first = f"{paths[0]}{', ...' if len(paths) > 1 else ''}"

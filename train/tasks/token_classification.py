@@ -19,7 +19,7 @@ from .task import Outputs, Task, softmax
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Tokens(Labelled, Task):
+class TokenClassification(Labelled, Task):
     """A label for each word, learned and read at its first token.
 
     Records hold words and tags; or a text, which is split as the tokenizer does, and entities as
@@ -79,7 +79,7 @@ class Tokens(Labelled, Task):
     def _tags(self) -> dict[str, schemes.Tag]:
         return {name: schemes.parse(name, self.scheme) for name in self.labels}
 
-    def with_labels(self, records: Records) -> "Tokens":
+    def with_labels(self, records: Records) -> "TokenClassification":
         if self.labels:
             return self
         if declared := records.names.get(self.tags_column):

@@ -7,8 +7,8 @@ from rich.table import Table
 from modernbert_jax.io.progress import wide_console
 
 from ..rows import manifest as manifests
-from ..rows.data import Prepared
 from ..rows.mixture import Order
+from ..rows.prepared import Prepared
 
 
 def facts(data: Prepared) -> dict[str, Any]:
