@@ -58,12 +58,7 @@ def quickstart(output: str | Path) -> bool:
             lengths = [stage.length for stage in config.stages]
             tokenizer = Tokenizer.load(folder / "tokenizer")
             prepare(
-                Corpus([corpus]),
-                tokenizer,
-                folder / "data",
-                lengths,
-                validation=0.03,
-                report=print,
+                Corpus([corpus]), tokenizer, folder / "data", lengths, validation=0.03, report=print
             )
     print(
         f"pretraining {config.model.parameter_count():,} parameters in {len(config.stages)} stages,"

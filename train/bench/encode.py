@@ -126,12 +126,7 @@ def write_random(module: Encoder | MaskedLM, head: str, path: Path) -> None:
 
 
 def _take_turns(
-    model: Path,
-    documents: Documents,
-    sides: tuple[str, ...],
-    repeats: int,
-    folder: Path,
-    axis: str,
+    model: Path, documents: Documents, sides: tuple[str, ...], repeats: int, folder: Path, axis: str
 ) -> dict[str, list[dict[str, float]]]:
     """Seconds and gigabytes of every turn, after one each that does not count."""
     file = folder / "documents.json"

@@ -1,9 +1,8 @@
-"""Exact duplicates, for corpora larger than memory: found by sorting digests in buckets.
+"""Exact deduplication of corpora larger than memory, by sorting digests in buckets.
 
-First every unit writes its documents' digests, sorted. Then every bucket, a range of digests, is
-looked at over all units, and what is not the first of its kind is noted. Both steps map one
-function over many items, on one machine or on many, and the result depends on the order of the
-documents alone.
+First each unit stores the sorted digests of its documents. Then each bucket, a range of digests,
+compares all units and stores which documents repeat an earlier one. Both steps map a function over
+items, on one machine or many, and the result depends on the order of the documents alone.
 """
 
 import hashlib
@@ -20,24 +19,7 @@ from .sources import Document
 _DIGEST = np.dtype([("high", "<u8"), ("low", "<u8"), ("document", "<u4")])
 _DUPLICATE = np.dtype([("unit", "<u4"), ("document", "<u4")])
 BUCKET_DOCUMENTS = 8 << 20
-"""Documents looked at together: about a gigabyte while they are sorted."""
-
-
-def digest(document: Document) -> bytes:
-    """128 bits that only equal documents share."""
-    content = document.encode() if isinstance(document, str) else document.astype("<i8").tobytes()
-    return hashlib.blake2b(content, digest_size=16).digest()
-
-
-def write_digests(store: Store, component: str, unit: str, documents: Iterable[Document]) -> None:
-    """Writes the digests of a unit's documents, sorted, with their numbers in the unit."""
-    digests = b"".join(map(digest, documents))
-    halves = np.frombuffer(digests, "<u8").reshape(-1, 2)
-    table = np.empty(len(halves), _DIGEST)
-    table["high"], table["low"] = halves.T
-    table["document"] = np.arange(len(halves))
-    table.sort(order=("high", "low", "document"))
-    _save(store, f"work/{component}/digests-{unit}.npy", table)
+"""Documents compared at a time: about 1 GB while they are sorted."""
 
 
 class Bucket(NamedTuple):
@@ -45,48 +27,71 @@ class Bucket(NamedTuple):
 
     component: str
     units: tuple[str, ...]
-    """All of the component's, by number."""
+    """Names of all units of the component, in order."""
     number: int
     of: int
+    """Number of buckets."""
+
+
+def digest(document: Document) -> bytes:
+    """128-bit hash of a document's content."""
+    content = document.encode() if isinstance(document, str) else document.astype("<i8").tobytes()
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def write_digests(store: Store, component: str, unit: str, documents: Iterable[Document]) -> None:
+    """Store the sorted digests of a unit's documents, with the documents' numbers in the unit."""
+    halves = np.frombuffer(b"".join(map(digest, documents)), "<u8").reshape(-1, 2)
+    table = np.empty(len(halves), _DIGEST)
+    table["high"], table["low"] = halves.T
+    table["document"] = np.arange(len(halves))
+    table.sort(order=("high", "low", "document"))
+    _save(store, _digests(component, unit), table)
 
 
 def count(store: Store, component: str, unit: str) -> int:
-    """Documents of a unit whose digests were written."""
-    return len(_load(store, f"work/{component}/digests-{unit}.npy"))
+    """Number of documents of a unit, from its stored digests."""
+    return len(_load(store, _digests(component, unit)))
 
 
 def find_duplicates(root: str, bucket: Bucket) -> None:
-    """Writes the numbers of a bucket's documents that came before, by unit."""
+    """Store which documents of a bucket repeat an earlier one, sorted by unit and number."""
     store, (component, units, number, of) = Store(root), bucket
     low, high = (np.uint64(min(b * (2**64 // of), 2**64 - 1)) for b in (number, number + 1))
-    parts = []
+    ranges = []
     for unit in units:
-        table = _load(store, f"work/{component}/digests-{unit}.npy")
+        table = _load(store, _digests(component, unit))
         start = np.searchsorted(table["high"], low)
         stop = len(table) if number + 1 == of else np.searchsorted(table["high"], high)
-        parts.append(table[start:stop])
-    owner = np.repeat(np.arange(len(units)), [len(p) for p in parts])
-    table = np.concatenate(parts)
-    # Units and their tables are in order, so a stable sort keeps the first of equals in front.
+        ranges.append(table[start:stop])
+    owner = np.repeat(np.arange(len(units)), [len(r) for r in ranges])
+    table = np.concatenate(ranges)
+    # Of equal digests the first document of the first unit comes first.
     order = np.lexsort((table["document"], owner, table["low"], table["high"]))
     table, owner = table[order], owner[order]
-    again = np.zeros(len(table), bool)
-    again[1:] = (table["high"][1:] == table["high"][:-1]) & (table["low"][1:] == table["low"][:-1])
-    found = np.empty(int(again.sum()), _DUPLICATE)
-    found["unit"], found["document"] = owner[again], table["document"][again]
-    found.sort(order=("unit", "document"))
-    _save(store, f"work/{component}/duplicates-{number:05d}.npy", found)
+    repeated = np.zeros(len(table), bool)
+    repeated[1:] = (table["high"][1:] == table["high"][:-1]) & (
+        table["low"][1:] == table["low"][:-1]
+    )
+    duplicates = np.empty(int(repeated.sum()), _DUPLICATE)
+    duplicates["unit"], duplicates["document"] = owner[repeated], table["document"][repeated]
+    duplicates.sort(order=("unit", "document"))
+    _save(store, f"work/{component}/duplicates-{number:05d}.npy", duplicates)
 
 
-def duplicates(store: Store, component: str, unit: int) -> set[int]:
-    """Numbers of the unit's documents whose text came before, in this unit or an earlier one."""
-    found: set[int] = set()
+def duplicates_of(store: Store, component: str, unit: int) -> set[int]:
+    """Numbers of a unit's documents that repeat one of this unit or an earlier one."""
+    numbers: set[int] = set()
     for name in store.names(f"work/{component}"):
         if name.startswith("duplicates-"):
             table = _load(store, f"work/{component}/{name}")
             start, stop = np.searchsorted(table["unit"], [unit, unit + 1])
-            found.update(table["document"][start:stop].tolist())
-    return found
+            numbers.update(table["document"][start:stop].tolist())
+    return numbers
+
+
+def _digests(component: str, unit: str) -> str:
+    return f"work/{component}/digests-{unit}.npy"
 
 
 def _save(store: Store, name: str, table: np.ndarray) -> None:

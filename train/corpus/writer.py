@@ -1,10 +1,11 @@
-"""The output of `prepare`: what it may hold before, how it is claimed, described and finished."""
+"""The output folder of `prepare`: claiming it, resuming it, describing it and finishing it."""
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +23,45 @@ from .tokenise import CHUNKING
 _PACKER = "best-fit decreasing; rows shuffled in a window"
 _PLAN = "work/plan.json"
 
+_SETTINGS = (
+    "tokenizer_sha256",
+    "seed",
+    "validation",
+    "window_documents",
+    "window_tokens",
+    "deduplicate",
+)
+"""Settings that the manifest records under the same names."""
+
+Record = dict[str, Any]
+"""What a unit or a window of it left in `work/`."""
+
 
 def work_root(output: str | Path) -> str:
-    """Where the work on an output lies until it is finished."""
+    """Path or URL where the work on an output is stored until it is finished."""
     return str(output) if is_remote(output) else f"{Path(output).absolute()}.partial"
 
 
 class PreparedWriter:
-    """A prepared folder on its way: settings, corpus and tokenizer are known, rows are made."""
+    """Writes everything of a prepared folder except its rows."""
 
     def __init__(
         self,
         output: str | Path,
         settings: Settings,
-        parts: Mapping[str, CorpusComponent],
+        components: Mapping[str, CorpusComponent],
         tokenizer: Tokenizer,
     ):
         self._output, self._settings = str(output), settings
-        self._parts, self._tokenizer = parts, tokenizer
+        self._components, self._tokenizer = components, tokenizer
         self._store = Store(settings.root)
         self._remote = is_remote(output)
 
     def finished(self) -> Manifest | None:
-        """The manifest if all work is done already; None if there is some to do.
+        """The manifest if all work is done, with the present weights and epochs; None if not.
 
         Raises:
-            UserError: an output that holds anything else.
+            UserError: the output holds anything else.
         """
         if self._remote:
             if not self._store.exists(manifest.NAME):
@@ -55,117 +69,110 @@ class PreparedWriter:
         elif not _holds_anything(Path(self._output)):
             if not self._store.exists(manifest.NAME) or self._store.exists("work"):
                 return None
-            self._name()  # all that was missing
+            self._rename()  # the only step that was missing
+        output = Store(self._output)
         try:
-            content = json.loads(Store(self._output).read(manifest.NAME))
-            found = from_json(Manifest, content, "manifest")
-        except ValueError:  # UserError too: not ours, or not of this version
-            found = None
-        if found is None or _plan_of(found) != self._plan():
+            stored = from_json(Manifest, json.loads(output.read(manifest.NAME)), "manifest")
+        except ValueError:  # UserError too: another program's file, or another version's
+            stored = None
+        if stored is None or _plan_of(stored) != self._plan():
             raise UserError(f"{self._output}: exists; choose another place or remove it")
-        self._store.remove("work") if self._remote else self._forget_records()
-        weighed = dataclasses.replace(
-            found,
-            components={
-                name: dataclasses.replace(
-                    found.components[name], weight=part.weight, epochs=part.epochs
-                )
-                for name, part in self._parts.items()
-            },
-        )
-        if weighed != found:  # rows do not depend on these
-            _write(Store(self._output), weighed)
-        return weighed
+        self._store.remove("work") if self._remote else self._remove_records()
+        components = {
+            name: dataclasses.replace(stored.components[name], weight=c.weight, epochs=c.epochs)
+            for name, c in self._components.items()
+        }
+        current = dataclasses.replace(stored, components=components)
+        if current != stored:  # rows do not depend on weights and epochs
+            _write(output, current)
+        return current
 
     def claim(self) -> None:
-        """Begins the work, or goes on with one that was begun in the same way.
+        """Begin the work, or resume work that was begun in the same way.
 
         Raises:
-            UserError: work that was begun with other settings or files, naming the differences.
+            UserError: work begun with other settings or files, naming the differences.
         """
-        wanted = self._plan()
+        plan = self._plan()
         if self._store.exists(_PLAN):
-            found = differences(json.loads(self._store.read(_PLAN)), wanted)
-            if found:
-                more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            changes = differences(json.loads(self._store.read(_PLAN)), plan)
+            if changes:
+                more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
                 raise UserError(
                     f"{self._settings.root}: holds work begun with other settings"
-                    f" ({'; '.join(found[:3])}{more}); remove it or choose another output"
+                    f" ({'; '.join(changes[:3])}{more}); remove it or choose another output"
                 )
         else:
             for name, content in self._tokenizer.files.items():
                 self._store.write(f"tokenizer/{name}", content)
-            self._store.write(_PLAN, json.dumps(wanted).encode())
+            self._store.write(_PLAN, json.dumps(plan).encode())
 
     def manifest(self, units: Sequence[WorkUnit]) -> Manifest:
-        """What the records of finished work add up to.
+        """Sum up the records of finished units.
 
         Raises:
-            UserError: a component without anything to train on.
+            UserError: a component without documents to train on.
         """
-        settings = self._settings
         return Manifest(
-            tokenizer_sha256=settings.tokenizer_sha256,
             vocab_size=self._tokenizer.vocab_size,
-            dtype=settings.dtype,
+            dtype=self._settings.dtype,
             chunking=CHUNKING,
-            deduplicate=settings.deduplicate,
-            validation=settings.validation,
-            seed=settings.seed,
             packer=_PACKER,
-            window_documents=settings.window_documents,
-            window_tokens=settings.window_tokens,
             components={
-                name: self._component(name, part, [u for u in units if u.component == name])
-                for name, part in self._parts.items()
+                name: self._component(name, c, [u for u in units if u.component == name])
+                for name, c in self._components.items()
             },
+            **{name: getattr(self._settings, name) for name in _SETTINGS},
         )
 
-    def finish(self, made: Manifest) -> None:
-        """Writes the manifest and gives the folder its name."""
-        _write(self._store, made)
+    def finish(self, result: Manifest) -> None:
+        """Write the manifest and give the folder its name."""
+        _write(self._store, result)
         if self._remote:
             self._store.remove("work")
         else:
-            root = Path(self._settings.root)
-            self._forget_records()
-            os.rename(root / "work", _records(root))
-            self._name()
+            self._remove_records()
+            os.rename(Path(self._settings.root) / "work", self._records)
+            self._rename()
 
-    def forget_if_nothing_is_done(self) -> None:
-        """Removes what has no finished window: there is nothing to go on from."""
-        names = (n for name in self._parts for n in self._store.names(f"work/{name}"))
+    def remove_if_nothing_is_done(self) -> None:
+        """Remove work that has no finished window: there is nothing to resume."""
+        names = (n for name in self._components for n in self._store.names(f"work/{name}"))
         if not any(name.startswith("window-") for name in names):
             for folder in ("work", "tokenizer") if self._remote else ("",):
                 self._store.remove(folder)
 
-    def _name(self) -> None:
+    @property
+    def _records(self) -> Path:
+        """Where finished records are moved, to be removed after the folder has its name."""
         root = Path(self._settings.root)
+        return root.with_name(f"{root.name}-work")
+
+    def _rename(self) -> None:
         if Path(self._output).exists():
             Path(self._output).rmdir()
-        os.rename(root, self._output)
-        self._forget_records()
+        os.rename(self._settings.root, self._output)
+        self._remove_records()
 
-    def _forget_records(self) -> None:
-        shutil.rmtree(_records(Path(self._settings.root)), ignore_errors=True)
+    def _remove_records(self) -> None:
+        shutil.rmtree(self._records, ignore_errors=True)
 
     def _plan(self) -> dict[str, Any]:
-        """What makes the rows what they are."""
-        settings = dataclasses.asdict(self._settings)
-        plan = {key: settings[key] for key in _SETTINGS}
-        plan["lengths"] = list(settings["lengths"])
-        plan["components"] = {
-            name: {
-                "field": part.corpus.field,
-                "sources": {s.path: s.bytes for s in part.corpus.sources},
-            }
-            for name, part in self._parts.items()
+        """Everything that determines the rows, as `_plan_of` reads it from a manifest."""
+        return {
+            **{key: getattr(self._settings, key) for key in _SETTINGS},
+            "lengths": list(self._settings.lengths),
+            "components": {
+                name: _sources(c.corpus.field, c.corpus.sources)
+                for name, c in self._components.items()
+            },
         }
-        return plan
 
-    def _component(self, name: str, part: CorpusComponent, units: Sequence[WorkUnit]) -> Component:
+    def _component(
+        self, name: str, component: CorpusComponent, units: Sequence[WorkUnit]
+    ) -> Component:
         sources: dict[str, SourceFile] = {}
-        windows: list[dict[str, Any]] = []
+        windows: list[Record] = []
         duplicates = 0
         for unit in units:
             record = self._record(name, f"unit-{unit.name}")
@@ -177,63 +184,45 @@ class PreparedWriter:
                 for number in range(record["windows"])
             ]
         if not any(window["documents"]["train"] for window in windows):
-            raise UserError(_nothing(name, part, sources, windows))
+            raise UserError(_nothing_to_train_on(name, component, sources, windows))
         return Component(
-            weight=part.weight,
-            epochs=part.epochs,
-            field=part.corpus.field,
+            weight=component.weight,
+            epochs=component.epochs,
+            field=component.corpus.field,
             sources=tuple(sources.values()),
-            documents=_sum(windows, "documents"),
             duplicates=duplicates,
-            tokenless=sum(window["tokenless"] for window in windows),
-            tokens=_sum(windows, "tokens"),
-            unknown=sum(window["unknown"] for window in windows),
-            special=sum(window["special"] for window in windows),
-            document_lengths=_sum(windows, "document_lengths"),
             lengths={str(n): _packed(windows, n) for n in self._settings.lengths},
+            **{key: _sum(windows, key) for key in ("documents", "tokens", "document_lengths")},
+            **{key: sum(w[key] for w in windows) for key in ("tokenless", "unknown", "special")},
         )
 
-    def _record(self, component: str, name: str) -> dict[str, Any]:
+    def _record(self, component: str, name: str) -> Record:
         return json.loads(self._store.read(f"work/{component}/{name}.json"))
 
 
-_SETTINGS = (
-    "tokenizer_sha256",
-    "seed",
-    "validation",
-    "window_documents",
-    "window_tokens",
-    "deduplicate",
-)
-
-
-def _write(store: Store, made: Manifest) -> None:
-    content = json.dumps(made.to_json(), indent=2, ensure_ascii=False) + "\n"
+def _write(store: Store, result: Manifest) -> None:
+    content = json.dumps(result.to_json(), indent=2, ensure_ascii=False) + "\n"
     store.write(manifest.NAME, content.encode())
 
 
-def _plan_of(made: Manifest) -> dict[str, Any]:
-    """The plan that a finished folder was made by."""
-    plan = {key: getattr(made, key) for key in _SETTINGS}
-    plan["lengths"] = made.row_lengths
-    plan["components"] = {
-        name: {"field": c.field, "sources": {s.path: s.bytes for s in c.sources}}
-        for name, c in made.components.items()
+def _plan_of(result: Manifest) -> dict[str, Any]:
+    return {
+        **{key: getattr(result, key) for key in _SETTINGS},
+        "lengths": result.row_lengths,
+        "components": {n: _sources(c.field, c.sources) for n, c in result.components.items()},
     }
-    return plan
+
+
+def _sources(field: str, sources: Iterable[Any]) -> dict[str, Any]:
+    return {"field": field, "sources": {s.path: s.bytes for s in sources}}
 
 
 def _holds_anything(path: Path) -> bool:
     return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 
-def _records(root: Path) -> Path:
-    """Where the records of finished work go before they are removed."""
-    return root.with_name(f"{root.name}-work")
-
-
 def _merge(sources: dict[str, SourceFile], new: SourceFile) -> None:
-    """Adds what one piece of a file said about it."""
+    """Add the facts of one piece of a file to those of the others."""
     old = sources.get(new.path)
     if old is not None:
         new = dataclasses.replace(
@@ -245,46 +234,40 @@ def _merge(sources: dict[str, SourceFile], new: SourceFile) -> None:
     sources[new.path] = new
 
 
-def _sum(windows: Sequence[dict[str, Any]], key: str) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for window in windows:
-        total = add(total, window[key])
-    return total
+def _sum(records: Iterable[Record], key: str) -> dict[str, int]:
+    return functools.reduce(add, (record[key] for record in records), {})
 
 
-def _packed(windows: Sequence[dict[str, Any]], length: int) -> dict[str, PackedRows]:
+def _packed(windows: Sequence[Record], length: int) -> dict[str, PackedRows]:
     """All windows' rows of one length, by split."""
-    found = {}
+    packed = {}
     for split in manifest.SPLITS:
-        made = [window["lengths"].get(str(length), {}).get(split) for window in windows]
-        made = [m for m in made if m]
-        if made:
-            rows = sum(m["shard"]["rows"] for m in made)
-            tokens = sum(m["tokens"] for m in made)
-            found[split] = PackedRows(
+        parts = [window["lengths"].get(str(length), {}).get(split) for window in windows]
+        if parts := [part for part in parts if part]:
+            rows = sum(part["shard"]["rows"] for part in parts)
+            tokens = sum(part["tokens"] for part in parts)
+            packed[split] = PackedRows(
                 rows=rows,
-                samples=sum(m["samples"] for m in made),
+                samples=sum(part["samples"] for part in parts),
                 tokens=tokens,
                 efficiency=tokens / (rows * length),
-                sample_lengths=_sum(made, "sample_lengths"),
-                shards=tuple(Shard(**m["shard"]) for m in made),
+                sample_lengths=_sum(parts, "sample_lengths"),
+                shards=tuple(Shard(**part["shard"]) for part in parts),
             )
-    return found
+    return packed
 
 
-def _nothing(
+def _nothing_to_train_on(
     name: str,
-    part: CorpusComponent,
+    component: CorpusComponent,
     sources: Mapping[str, SourceFile],
-    windows: Sequence[dict[str, Any]],
+    windows: Sequence[Record],
 ) -> str:
-    paths = [source.path for source in part.corpus.sources]
+    paths = [source.path for source in component.corpus.sources]
     first = f"{paths[0]}{', ...' if len(paths) > 1 else ''}"
-    skipped: dict[str, int] = {}
-    for source in sources.values():
-        skipped = add(skipped, source.skipped)
-    left_out = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
     if any(window["documents"]["validation"] for window in windows):
         return f"{first}: all documents were kept for validation; pass --validation 0"
+    skipped = functools.reduce(add, (source.skipped for source in sources.values()), {})
+    reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
     where = "" if name == manifest.DEFAULT else f"component {name}: "
-    return f"{where}{first}: no usable text" + (f" ({left_out})" if left_out else "")
+    return f"{where}{first}: no usable text" + (f" ({reasons})" if reasons else "")

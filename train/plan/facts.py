@@ -101,10 +101,7 @@ class _Planner:
         self.pieces = row_pieces(self.sizes)
         self.activations = Activations(self.config, self.stage, self.mesh)
         self.search = Search(
-            microbatch_rows(self.stage, self.pieces),
-            self.topology.memory,
-            self.guess,
-            self.compile,
+            microbatch_rows(self.stage, self.pieces), self.topology.memory, self.guess, self.compile
         )
 
     def facts(self, which: Which, mfu: float) -> dict[str, Any]:

@@ -64,8 +64,7 @@ def curves(run: str | Path, path: str | Path) -> Path:
     """Draws only the loss and the learning rate of a run."""
     path = Path(path)
     write_bytes(
-        path,
-        _draw({"": read_rows(Path(run) / "metrics.jsonl")}, ["loss", "learning rate"]),
+        path, _draw({"": read_rows(Path(run) / "metrics.jsonl")}, ["loss", "learning rate"])
     )
     return path
 

@@ -18,11 +18,7 @@ class Candidate(NamedTuple):
 
 
 def best(
-    logits: Sequence[np.ndarray],
-    spans: Sequence[np.ndarray],
-    text: str,
-    count: int,
-    longest: int,
+    logits: Sequence[np.ndarray], spans: Sequence[np.ndarray], text: str, count: int, longest: int
 ) -> list[Candidate]:
     """The best `count` answers, each once, the best one first.
 

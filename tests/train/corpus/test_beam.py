@@ -94,6 +94,6 @@ def test_without_beam_there_is_a_hint(tmp_path, monkeypatch):
 def test_work_can_be_sent_to_other_machines(tmp_path):
     source = corpus.write_jsonl(tmp_path / "text.jsonl", corpus.texts(5))
     parts = {"x": components.CorpusComponent(corpus=Corpus([source]))}
-    for unit in components.units(parts):
+    for unit in components.work_units(parts):
         assert pickle.loads(pickle.dumps(unit)) == unit
     assert pickle.loads(pickle.dumps(partial(shards.make_unit, 1))).func is shards.make_unit

@@ -215,9 +215,9 @@ def test_every_token_is_there_once_and_no_segment_mixes_documents(
 def test_long_texts_give_the_same_tokens_in_pieces(tokenizer, monkeypatch):
     text = " ".join(corpus.texts()[:40])
     (whole,) = tokenizer.encode_raw([text])
-    monkeypatch.setattr(tokenise, "_PIECE", 100)
+    monkeypatch.setattr(tokenise, "PIECE", 100)
     ((_, _, ids),) = tokenise.tokenise([(0, text)], tokenizer, np.dtype(np.uint16))
-    assert len(list(tokenise._split(text))) > 20 and ids.tolist() == whole
+    assert len(list(tokenise.split(text))) > 20 and ids.tolist() == whole
 
 
 def test_workers_and_what_is_in_one_unit_change_nothing(tmp_path, tokenizer, small):

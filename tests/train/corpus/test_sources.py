@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from modernbert_jax import UserError
-from modernbert_jax.train.corpus.components import CorpusComponent, units
+from modernbert_jax.train.corpus.components import CorpusComponent, work_units
 from modernbert_jax.train.corpus.sources import Corpus, Piece, documents, fetched
 
 MDS = Path(__file__).parents[2] / "fixtures" / "mds"
@@ -217,7 +217,7 @@ def test_a_file_in_pieces_has_every_line_once(tmp_path, monkeypatch, unit, endin
     (tmp_path / "a.jsonl").write_bytes(lines(texts).replace(b"\n", ending.encode()))
     table = pa.table({"text": texts})
     pq.write_table(table, tmp_path / "b.parquet", row_group_size=4)
-    made = units({"x": CorpusComponent(corpus=Corpus([tmp_path]))})
+    made = work_units({"x": CorpusComponent(corpus=Corpus([tmp_path]))})
     assert unit > 1000 or len(made) > 4
     found = [
         document
@@ -231,7 +231,7 @@ def test_a_file_in_pieces_has_every_line_once(tmp_path, monkeypatch, unit, endin
 def test_a_bad_line_in_a_later_piece_is_counted_from_the_start(tmp_path, monkeypatch):
     monkeypatch.setattr("modernbert_jax.train.corpus.components.UNIT_BYTES", 50)
     (tmp_path / "a.jsonl").write_bytes(lines(["x"] * 40) + b"oops\n")
-    made = units({"x": CorpusComponent(corpus=Corpus([tmp_path]))})
+    made = work_units({"x": CorpusComponent(corpus=Corpus([tmp_path]))})
     assert len(made) > 5
     piece = made[-1].pieces[-1]
     with pytest.raises(UserError, match=r"a.jsonl:41: not JSON"):
@@ -243,7 +243,7 @@ def test_units_are_alike_and_keep_the_order(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for i in range(60):
         (tmp_path / f"{i:02}.txt").write_text("x" * int(rng.integers(20, 400)))
-    made = units({"x": CorpusComponent(corpus=Corpus([tmp_path]))})
+    made = work_units({"x": CorpusComponent(corpus=Corpus([tmp_path]))})
     paths = [piece.source.path for one in made for piece in one.pieces]
     assert paths == sorted(str(p) for p in tmp_path.iterdir())
     sizes = [sum(p.source.bytes for p in one.pieces) for one in made]
