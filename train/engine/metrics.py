@@ -16,7 +16,7 @@ from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.io.files import write_bytes
 from modernbert_jax.packing import Rows
 
-from ..rows.prepared import Batches, RowBatch
+from ..rows.batches import Batches, RowBatch
 from . import sinks
 from .hardware import peak_flops, peak_memory
 

@@ -18,7 +18,7 @@ from ..engine.metrics import Chronometer, Meter, MetricWriter
 from ..engine.profile import Profiler
 from ..engine.stop import Stop
 from ..engine.weights_and_biases import Board
-from ..rows.prepared import Batches, Host, place
+from ..rows.batches import Batches, Host, place
 from .batch_size import Segment, microbatches
 from .config import PretrainConfig, Stage
 from .run import Run, use_compile_cache

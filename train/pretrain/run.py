@@ -19,8 +19,9 @@ from modernbert_jax.io.files import read_json, whole_directory, write_json
 from modernbert_jax.io.typed_json import differences, from_json, to_json
 from modernbert_jax.tokenizer import Tokenizer
 
+from ..rows.batches import Batches
 from ..rows.mixture import Order
-from ..rows.prepared import Batches, Prepared
+from ..rows.prepared import Prepared
 from .batch_size import microbatches
 from .config import PretrainConfig, Stage
 from .start import adopted, initial_params, with_token_ids

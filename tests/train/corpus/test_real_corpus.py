@@ -14,7 +14,8 @@ from modernbert_jax.train.corpus.components import CorpusComponent
 from modernbert_jax.train.corpus.prepare import prepare
 from modernbert_jax.train.corpus.sources import Corpus
 from modernbert_jax.train.pretrain.step import MaskRule
-from modernbert_jax.train.rows.prepared import Host, Prepared
+from modernbert_jax.train.rows.batches import Host
+from modernbert_jax.train.rows.prepared import Prepared
 
 CORPUS = os.environ.get("MODERNBERT_JAX_CORPUS", "")
 """A folder with `tokenizer.json` and `corpus/*.jsonl.zst`; each file becomes a component."""

@@ -12,9 +12,10 @@ import rows as support
 from hypothesis import strategies as st
 
 from modernbert_jax import UserError
-from modernbert_jax.train.rows import prepared as data_module
+from modernbert_jax.train.rows import batches as reading
 from modernbert_jax.train.rows import row_files
-from modernbert_jax.train.rows.prepared import ON_DEVICE, READ_AHEAD, Host, Prepared
+from modernbert_jax.train.rows.batches import ON_DEVICE, READ_AHEAD, Host
+from modernbert_jax.train.rows.prepared import Prepared
 
 COMPONENTS = {"code": 300, "prose": 150, "science": 60}
 WEIGHTS = {"code": 1.0, "prose": 2.0, "science": 1.0}
@@ -162,8 +163,8 @@ def test_batches_are_read_and_on_the_device_before_they_are_asked_for(data, monk
             enough.set()
         return placed(rows, **options)
 
-    placed = data_module.place
-    monkeypatch.setattr(data_module, "place", counting)
+    placed = reading.place
+    monkeypatch.setattr(reading, "place", counting)
     batches = data.batches(64, 4, seed=5)
     batch = next(batches)
     assert all(isinstance(field, jax.Array) for field in batch.rows)
