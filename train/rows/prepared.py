@@ -112,7 +112,7 @@ class Prepared:
         start: int = 0,
         *,
         order: Order | None = None,
-        **how,
+        **how: Any,
     ) -> Batches:
         """Read shuffled batches from row number `start` of the shuffled order.
 
