@@ -1,4 +1,4 @@
-"""What each fine-tuning task makes of records, and of a model's outputs. No jax in here.
+"""Fine-tuning tasks: records to examples, and outputs to metrics and predictions. No jax in here.
 
 records = read(["train.jsonl"])
 task = TASKS["classification"](columns=("question", "passage")).with_labels(records)
@@ -38,15 +38,13 @@ __all__ = [
     "split",
 ]
 
-TASKS: dict[str, type[Task]] = {
-    task.kind: task
-    for task in (
-        Classification,
-        MultiLabel,
-        Regression,
-        TokenClassification,
-        QuestionAnswering,
-        MultipleChoice,
-    )
-}
-"""The tasks by their names on the command line."""
+_TASKS = (
+    Classification,
+    MultiLabel,
+    Regression,
+    TokenClassification,
+    QuestionAnswering,
+    MultipleChoice,
+)
+TASKS: dict[str, type[Task]] = {task.kind: task for task in _TASKS}
+"""Tasks by their names on the command line."""

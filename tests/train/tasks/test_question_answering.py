@@ -1,4 +1,4 @@
-"""Questions on texts of all lengths: targets, answers, thresholds, and records that are wrong."""
+"""Question answering on texts of all lengths: targets, answers, thresholds, invalid records."""
 
 import json
 
@@ -19,7 +19,7 @@ def tokenizer():
 
 
 def record(*answers, context=TEXT, **more):
-    """With answers by their words, or as objects."""
+    """A record with answers given by their words, or as objects."""
     found = [
         a if isinstance(a, dict) else {"text": a, "answer_start": context.find(a)} for a in answers
     ]
@@ -30,8 +30,8 @@ def records(*rows) -> Records:
     return Records([Record(f"x.jsonl:{i}", row) for i, row in enumerate(rows, 1)])
 
 
-def spoken(example, text, strength=8.0, none=0.0):
-    """Logits for this stretch of the text in every window that holds it all; `none` for none."""
+def logits_for(example, text, strength=8.0, none=0.0):
+    """Logits that select a span of the text in each window that holds it, and `none` for [CLS]."""
     start = example.source.context.find(text)
     found = []
     for sequence, spans in zip(example.sequences, example.source.spans, strict=True):
@@ -83,7 +83,7 @@ def test_answers_and_metrics(tokenizer, max_length, stride):
     rows = records(record("badi bafo", "baba bace"), record("baka bale"), record("cedi"))
     examples = task.examples(rows, tokenizer)
     said = ["baba bace", "bale bami", "cedi"]
-    outputs = [spoken(e, s) for e, s in zip(examples, said, strict=True)]
+    outputs = [logits_for(e, s) for e, s in zip(examples, said, strict=True)]
     found = task.metrics(examples, outputs)
     assert found == pytest.approx({"exact_match": 2 / 3, "f1": (1 + 0.5 + 1) / 3})
     assert {*found} == {*task.metric_names}
@@ -99,7 +99,7 @@ def test_answers_and_metrics(tokenizer, max_length, stride):
 def test_answers_are_no_longer_than_allowed(tokenizer):
     task = QuestionAnswering(max_answer_length=2)
     (example,) = task.examples(records(record("bace")), tokenizer)
-    (found,) = task.predictions([example], [spoken(example, " ".join(WORDS[3:9]))])
+    (found,) = task.predictions([example], [logits_for(example, " ".join(WORDS[3:9]))])
     assert len(tokenizer.encode_raw([found["answer"]])[0]) <= 3
 
 
@@ -108,10 +108,10 @@ def test_no_answer_and_its_threshold(tokenizer):
     rows = records(record("baba"), record(), record("bace"), record(is_impossible=True, answers=[]))
     examples = task.examples(rows, tokenizer)
     assert examples[1].target == ((0, 0),)
-    # The second is sure that there is no answer, the fourth is not sure enough by itself.
+    # The second prefers no answer clearly; the fourth does only with a tuned threshold.
     none = (0, 20, 2, 7)
     said = ("baba", "baka", "bace", "bale")
-    outputs = [spoken(e, s, none=n) for e, s, n in zip(examples, said, none, strict=True)]
+    outputs = [logits_for(e, s, none=n) for e, s, n in zip(examples, said, none, strict=True)]
     found = task.metrics(examples, outputs)
     assert {*found} == {*task.metric_names}
     assert found["f1"] == 0.75 and found["f1_unanswerable"] == 0.5 and found["best_f1"] == 1
@@ -130,7 +130,8 @@ def test_without_answers(tokenizer):
     (example,) = QuestionAnswering().examples(records(row), tokenizer, labelled=False)
     assert example.target is None
     assert (
-        QuestionAnswering().predictions([example], [spoken(example, "bace")])[0]["answer"] == "bace"
+        QuestionAnswering().predictions([example], [logits_for(example, "bace")])[0]["answer"]
+        == "bace"
     )
 
 
@@ -145,32 +146,26 @@ def test_both_forms_of_answers_are_read(tokenizer):
 @pytest.mark.parametrize(
     "bad,want",
     [
-        (record(), "has no answer; if that is meant so, set no_answer"),
+        (record(), "set no_answer"),
         (record(question=" "), "'question' is empty"),
-        (
-            record({"text": "bace", "answer_start": 1}),
-            "answer 'bace' does not stand at character 1,",
-        ),
-        (record({"text": "bace", "answer_start": -1}), "answer 'bace' does not stand at"),
-        (record({"text": "bace"}), "'answers' has {'text': 'bace'}; it must have a text and"),
-        (record(answers={"text": ["x"]}), "'answers' must hold lists text and answer_start"),
-        (record(answers=["x"]), "'answers' has 'x'; it must have a text and its answer_start"),
-        (
-            record("baba", question="bace " * 300),
-            "the question leaves no room for 129 tokens of the text within max_length 384",
-        ),
+        (record({"text": "bace", "answer_start": 1}), "character 1"),
+        (record({"text": "bace", "answer_start": -1}), "character -1"),
+        (record({"text": "bace"}), "{'text': 'bace'}"),
+        (record(answers={"text": ["x"]}), "lists text and answer_start"),
+        (record(answers=["x"]), "'answers' has 'x'"),
+        (record("baba", question="bace " * 300), "no room for 129 tokens"),
     ],
 )
 def test_bad_records(tokenizer, bad, want):
     with pytest.raises(UserError) as error:
         QuestionAnswering().examples(records(record("baba"), bad), tokenizer)
-    assert str(error.value).startswith(f"x.jsonl:2: {want}")
+    assert str(error.value).startswith("x.jsonl:2: ") and want in str(error.value)
 
 
 def test_bad_options():
     for options, want in (
-        ({"stride": 400}, "stride is 400; it must lie between 0 and max_length, 384"),
-        ({"n_best": 0}, "n_best is 0; it must be 1 or more"),
+        ({"stride": 400}, "stride is 400.*384"),
+        ({"n_best": 0}, "n_best is 0"),
     ):
         with pytest.raises(UserError, match=want):
             QuestionAnswering(**options)

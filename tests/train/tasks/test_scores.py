@@ -14,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @st.composite
 def labelled(draw):
-    """Classes, and equally many labels and predictions."""
+    """Number of classes, and equally many labels and predictions."""
     classes = draw(st.integers(2, 5))
     pairs = st.tuples(st.integers(0, classes - 1), st.integers(0, classes - 1))
     return classes, *zip(*draw(st.lists(pairs, min_size=1, max_size=30)), strict=True)

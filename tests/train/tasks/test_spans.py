@@ -1,4 +1,4 @@
-"""The best answers of all windows, against trying everything."""
+"""The best answers of all windows, compared with an exhaustive search."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -10,7 +10,7 @@ TEXT = "ab cd ef gh ij kl"
 
 
 def window(first: int, last: int) -> np.ndarray:
-    """[CLS], two tokens of a question, a token for each of some words with its space, [SEP]."""
+    """Spans of [CLS], two tokens of a question, one token per word with its space, and [SEP]."""
     borders = [(max(3 * w - 1, 0), 3 * w + 2) for w in range(first, last)]
     return np.array([(-1, -1)] * 3 + borders + [(-1, -1)], np.int32)
 

@@ -1,4 +1,4 @@
-"""Splits keep the shares of labels and texts together, whatever the order; weights balance."""
+"""Splits keep the shares of labels, keep equal texts together and ignore order; class weights."""
 
 import collections
 
@@ -103,8 +103,8 @@ def test_other_tasks():
 @pytest.mark.parametrize(
     "rows,fraction,want",
     [
-        (records("ab"), 1.0, "validation_split is 1.0; it must lie between 0 and 1"),
-        (records("ab"), 0.1, "validation_split 0.1 of 2 records leaves nothing to validate on"),
+        (records("ab"), 1.0, "validation_split is 1.0"),
+        (records("ab"), 0.1, "nothing to validate on"),
         (records(["a", None]), 0.5, "x:1: 'label' is empty"),
     ],
 )

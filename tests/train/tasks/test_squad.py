@@ -1,4 +1,4 @@
-"""SQuAD's metrics against another reading of their definition, and against scikit-learn."""
+"""SQuAD's metrics, compared with a second implementation of their definition."""
 
 import json
 import re
@@ -19,14 +19,14 @@ TEXTS = st.one_of(
 
 
 def tokens(text: str) -> list[str]:
-    """Words after lower-casing, taking out ASCII punctuation, then articles, in that order."""
+    """Words after lower-casing, then removal of ASCII punctuation, then of articles."""
     kept = [c for c in text.lower() if not (c.isascii() and unicodedata.category(c)[0] in "PS")]
     found = re.split(r"\s+", re.sub(r"(?<!\w)(?:the|an|a)(?!\w)", " ", "".join(kept)))
     return [word for word in found if word]
 
 
 def f1(answer: str, gold: str) -> float:
-    """By precision and recall, a word counting as often as it is in both."""
+    """F1 from precision and recall; a word counts as often as it is in both texts."""
     left, hits, words = tokens(gold), 0, tokens(answer)
     if not words or not left:
         return float(not words and not left)
@@ -65,7 +65,7 @@ ANSWERS = st.lists(
 
 
 def mean(answered, score, threshold) -> tuple[float, list[float], list[float]]:
-    """Of all questions; and the scores of those with and without an answer."""
+    """Mean over all questions, and the scores of those with and without an answer."""
     has, none = [], []
     for text, gold, no_answer_score in answered:
         right = [g for g in gold if tokens(g)]

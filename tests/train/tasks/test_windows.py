@@ -1,4 +1,4 @@
-"""Windows cover everything between words, and words are read where they lie deepest."""
+"""Windows cover all tokens and end between words; words have the window with most context."""
 
 import itertools
 
