@@ -1,4 +1,4 @@
-"""What a compiled program sends, read from texts as compilers for GPU and TPU write them."""
+"""Collectives of compiled programs, from texts as compilers for GPU and TPU write them."""
 
 from types import SimpleNamespace
 
@@ -99,7 +99,7 @@ def test_what_a_tpu_program_sends():
     found = collectives(TPU, mesh(fsdp=4))
     once = round((768 * 768 * 2 + 12) * 1.5)
     assert found == [
-        # The loop's trips are not told: two constants could be its end.
+        # The loop's iterations are unknown: two constants could be its bound.
         Collective("all-reduce", ("fsdp",), 2, once + 18, counted=False),
         Collective("collective-permute", ("fsdp",), 1, 1024),
     ]
@@ -122,7 +122,10 @@ def test_what_a_tpu_program_sends():
     ],
 )
 def test_forms_of_groups(given, groups):
-    assert reader._group(f"%x = f32[] all-reduce(%y), {given}, to_apply=%add", 8).tolist() == groups
+    assert (
+        reader.device_groups(f"%x = f32[] all-reduce(%y), {given}, to_apply=%add", 8).tolist()
+        == groups
+    )
 
 
 def test_sizes_of_types():

@@ -22,7 +22,7 @@ A_ROW = {"none": 10, "dots": 4, "full": 1}
 
 
 def search(limit, bias=1.0, fixed=100, refuses=False):
-    """A search in which memory is linear, and estimates are wrong by a factor."""
+    """A search with memory linear in rows and estimates wrong by a factor."""
 
     def peak(choice):
         return fixed + A_ROW[choice.remat] * choice.rows

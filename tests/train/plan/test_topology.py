@@ -1,4 +1,4 @@
-"""Names of machines, and what is said of those that there are not."""
+"""Names of machines, and messages about unknown ones."""
 
 import importlib.util
 import math
@@ -32,7 +32,7 @@ def test_grids(chips, flat, cube):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What jax is asked for, instead of being asked."""
+    """Record the options that jax would receive."""
     options = []
 
     def devices(name, extra, given):

@@ -281,7 +281,7 @@ def test_bad_records_are_reported_together(tokenizer):
 def test_missing_columns_are_reported_once(tokenizer):
     task = Classification(columns=("text", "{other} {text}"), labels=("a", "b"))
     found = message(task.examples, texts(*"abab"), tokenizer)
-    assert found.startswith("x.jsonl: has no column 'other'") and ";" in found
+    assert found.startswith("x.jsonl: has no column 'other'") and found.count("has no") == 1
 
 
 def test_labels_are_looked_for_in_their_column():
