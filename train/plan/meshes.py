@@ -78,7 +78,7 @@ def _traffic(model: ModernBertConfig, shape: MeshShape) -> float:
     """Relative communication of a device per token and feature, without that of gradients.
 
     `context` gathers keys and values of full layers: forward, recomputed, and their gradients.
-    `tensor` sums the outputs of attention and feed-forward, forward and backward, in two parts each.
+    `tensor` sums outputs of attention and feed-forward, forward and backward, in two parts each.
     """
     full = model.layer_kinds.count(FULL)
     context, tensor = shape.context, shape.tensor

@@ -1,4 +1,4 @@
-"""Sides of the comparison, but for the Trainer's, which has its test among those of parity."""
+"""Sides of the `finetune` comparison; the Trainer's is tested among those of parity."""
 
 import corpus
 import labelled
@@ -32,7 +32,7 @@ def configured(place, kind, **changes):
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression", "tokens"])
-def test_words_tell_what_the_data_hide_in_words(place, kind):
+def test_a_bag_of_words_suffices_for_the_tests_data(place, kind):
     config = configured(place, kind)
     (turn,) = finetune.compare(config, (0, 1), ("words",))
     assert turn.side == "words" and turn.metrics[config.task.best_metric] > 0.9
