@@ -45,17 +45,8 @@ AS_TRAINER = {
 }
 """Settings of all sides, which override the configuration: the Trainer's own defaults."""
 
-_SHARED = (
-    "epochs",
-    "batch_examples",
-    "learning_rate",
-    "weight_decay",
-    "b1",
-    "b2",
-    "eps",
-    "clip_norm",
-    "seed",
-)
+_SHARED = ("epochs", "batch_examples", "learning_rate", "weight_decay", "b1", "b2", "eps")
+_SHARED += ("clip_norm", "seed")
 """Settings that the Trainer's job repeats."""
 
 SUPPORTED = ("classification", "multilabel", "regression", "tokens")

@@ -56,11 +56,7 @@ def arrays(
 
 
 def pack(
-    items: Iterable[Any],
-    rows: int,
-    capacity: int,
-    source_batch: int,
-    search: Search | None = None,
+    items: Iterable[Any], rows: int, capacity: int, source_batch: int, search: Search | None = None
 ) -> Iterator[PeerRows]:
     """Yield batches of packed rows. The last, with an empty row, is dropped.
 

@@ -10,18 +10,6 @@ from ..rows import manifest as manifests
 from ..rows.mixture import Order
 from ..rows.prepared import Prepared
 
-_SETTINGS = (
-    "tokenizer_sha256",
-    "vocab_size",
-    "dtype",
-    "chunking",
-    "deduplicate",
-    "validation",
-    "seed",
-    "packer",
-)
-"""Fields of the manifest that the report repeats."""
-
 _EMPTY = {"rows": 0, "samples": 0, "tokens": 0, "efficiency": 0.0, "files": 0}
 
 
@@ -33,14 +21,11 @@ def facts(data: Prepared) -> dict[str, Any]:
     for name, component in sorted(manifest.components.items()):
         documents, tokens = sum(component.documents.values()), sum(component.tokens.values())
         components[name] = {
-            "weight": component.weight,
-            "epochs": component.epochs,
+            **_fields(component, ("weight", "epochs")),
             "sources": len(component.sources),
             "bytes": sum(source.bytes for source in component.sources),
             "documents": documents,
-            "duplicates": component.duplicates,
-            "tokenless": component.tokenless,
-            "skipped": component.skipped,
+            **_fields(component, ("duplicates", "tokenless", "skipped")),
             "tokens": tokens,
             "unknown": component.unknown,
             "unknown_rate": component.unknown / max(tokens, 1),
@@ -60,7 +45,8 @@ def facts(data: Prepared) -> dict[str, Any]:
         component["share"] = component["tokens"] / max(total, 1)
     return {
         "folder": str(data.folder),
-        **{key: getattr(manifest, key) for key in _SETTINGS},
+        **_fields(manifest, ("tokenizer_sha256", "vocab_size", "dtype", "chunking")),
+        **_fields(manifest, ("deduplicate", "validation", "seed", "packer")),
         "documents": sum(c["documents"] for c in components.values()),
         "tokens": total,
         "lengths": {str(length): _total(components, str(length)) for length in orders},
@@ -110,6 +96,10 @@ def show(facts: dict[str, Any]) -> None:
     console.print(table)
 
 
+def _fields(value: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names}
+
+
 def _table(texts: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
     """An empty table with columns of texts and then of numbers."""
     table = Table(*texts, box=None, pad_edge=False)
@@ -120,11 +110,7 @@ def _table(texts: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
 
 def _rows(packed: manifests.PackedRows) -> dict[str, Any]:
     return {
-        "rows": packed.rows,
-        "samples": packed.samples,
-        "tokens": packed.tokens,
-        "efficiency": packed.efficiency,
-        "sample_lengths": packed.sample_lengths,
+        **_fields(packed, ("rows", "samples", "tokens", "efficiency", "sample_lengths")),
         "files": len(packed.shards),
         "bytes": sum(shard.bytes for shard in packed.shards),
     }

@@ -7,6 +7,9 @@ from typing import Any
 
 from modernbert_jax.errors import UserError
 
+_LISTED = 12
+"""Names that a message lists; of more it gives the number."""
+
 
 def name(value: Any) -> str:
     """A label's name: true and false as in JSON, whole numbers without a decimal point."""
@@ -55,7 +58,8 @@ class Index(Mapping[str, int]):
             key = str(int(value))
         if self.by_number and key.isdecimal() and int(key) < len(self.names):
             return int(key)
-        raise UserError(f"label {key!r} is not one of {listing(self.names)}")
+        more = f", ... ({len(self)} in all)" if len(self) > _LISTED else ""
+        raise UserError(f"label {key!r} is not one of {', '.join(self.names[:_LISTED])}{more}")
 
     def __iter__(self):
         return iter(self._places)
@@ -80,12 +84,6 @@ class Labelled:
     @cached_property
     def _index(self) -> Index:
         return Index(self.labels)
-
-
-def listing(names: Sequence[str], most: int = 12) -> str:
-    """Names for a message; of many, the first `most` and their number."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown}, ... ({len(names)} in all)"
 
 
 def _is_number(text: str) -> bool:

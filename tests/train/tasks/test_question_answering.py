@@ -163,9 +163,6 @@ def test_bad_records(tokenizer, bad, want):
 
 
 def test_bad_options():
-    for options, want in (
-        ({"stride": 400}, "stride is 400.*384"),
-        ({"n_best": 0}, "n_best is 0"),
-    ):
+    for options, want in (({"stride": 400}, "stride is 400.*384"), ({"n_best": 0}, "n_best is 0")):
         with pytest.raises(UserError, match=want):
             QuestionAnswering(**options)

@@ -92,7 +92,7 @@ def _file(path: str) -> Source:
     format = next((kind for ending, kind in _ENDINGS.items() if path.endswith(ending)), "text")
     if format == "text" and path.endswith(_OTHER):
         format = "unread"
-    return Source(path=path, bytes=_size(path), format=format)
+    return Source(path=path, bytes=_size(path) or 0, format=format)
 
 
 def _shards(folder: str) -> list[Source]:
@@ -100,10 +100,10 @@ def _shards(folder: str) -> list[Source]:
     index = f"{folder}/{mds.INDEX}"
     sources = []
     for shard in mds.shards(_content(index), index):
-        path = f"{folder}/{mds.file_name(shard, False)}"
-        if shard.get("zip_data") and not _exists(path):
-            path = f"{folder}/{mds.file_name(shard, True)}"
-        size = _size(path) if _exists(path) else 0
+        names = [mds.file_name(shard, zipped) for zipped in (False, True)]
+        sizes = {f"{folder}/{name}": _size(f"{folder}/{name}") for name in names if name}
+        path = next((p for p, size in sizes.items() if size is not None), list(sizes)[-1])
+        size = sizes[path] or 0
         sources.append(Source(path=path, bytes=size, format="mds", shard=json.dumps(shard)))
     return sources
 
@@ -130,17 +130,10 @@ def _content(path: str) -> bytes:
         return file.read()
 
 
-def _size(path: str) -> int:
+def _size(path: str) -> int | None:
+    """Bytes of a file; None if it does not exist."""
     with filesystem_errors(path, "read"):
         if not is_remote(path):
-            return os.path.getsize(path)
+            return os.path.getsize(path) if os.path.exists(path) else None
         fs, root = fsspec.url_to_fs(path)
-        return fs.size(root)
-
-
-def _exists(path: str) -> bool:
-    if not is_remote(path):
-        return os.path.exists(path)
-    with filesystem_errors(path, "read"):
-        fs, root = fsspec.url_to_fs(path)
-        return fs.exists(root)
+        return fs.size(root) if fs.exists(root) else None
