@@ -20,8 +20,8 @@ def small(monkeypatch, tmp_path):
 
 def test_writes_everything_and_prints_where(small, capsys):
     assert quickstart.quickstart(small)
-    said = capsys.readouterr().out
-    assert "before" in said and "after" in said and "'def close([MASK]):'" in said
+    message = capsys.readouterr().out
+    assert "before" in message and "after" in message and "'def close([MASK]):'" in message
     for name in (
         "corpus.jsonl",
         "tokenizer",
@@ -30,12 +30,12 @@ def test_writes_everything_and_prints_where(small, capsys):
         "run/export",
         "run/checkpoints",
     ):
-        assert (small / name).exists() and str(small / name) in said
+        assert (small / name).exists() and str(small / name) in message
     assert (small / "curves.png").read_bytes().startswith(b"\x89PNG")
-    made = {p: p.stat().st_mtime_ns for p in small.rglob("*") if p.name != "curves.png"}
+    outcome = {p: p.stat().st_mtime_ns for p in small.rglob("*") if p.name != "curves.png"}
     assert quickstart.quickstart(small)
     again = {p: p.stat().st_mtime_ns for p in small.rglob("*") if p.name != "curves.png"}
-    changed = [p for p, when in again.items() if made.get(p) != when and p.is_file()]
+    changed = [p for p, when in again.items() if outcome.get(p) != when and p.is_file()]
     assert {p.name for p in changed} <= {"config.json"}
 
 

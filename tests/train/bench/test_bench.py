@@ -50,11 +50,11 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     args = ["bench", "data", "--input", str(text), "--tokenizer", str(tmp_path), "--repeats", "1"]
     assert cli.main([*args, "--json", str(tmp_path / "bench.json")]) == 0
     assert "tokenise and pack" in capsys.readouterr().out
-    found = {row["name"]: row for row in json.loads((tmp_path / "bench.json").read_text())}
-    assert set(found) == {"tokenise and pack", "read packed rows", "plan rows", "fill rows"}
-    assert all(row["suite"] == "data" and row["ours"] > 0 for row in found.values())
-    assert found["tokenise and pack"]["peer"] is None and found["plan rows"]["ratio"] > 0
-    assert 90 < found["fill rows"]["ours"] <= 100
+    result = {row["name"]: row for row in json.loads((tmp_path / "bench.json").read_text())}
+    assert set(result) == {"tokenise and pack", "read packed rows", "plan rows", "fill rows"}
+    assert all(row["suite"] == "data" and row["ours"] > 0 for row in result.values())
+    assert result["tokenise and pack"]["peer"] is None and result["plan rows"]["ratio"] > 0
+    assert 90 < result["fill rows"]["ours"] <= 100
 
 
 def test_text_is_taken_from_every_file_and_no_more_than_asked(tmp_path):

@@ -31,10 +31,10 @@ def test_sides_take_turns_and_agree(together):
     """Beside PyTorch if it is installed; otherwise ours alone."""
     lengths = [90, 100, 80, 70, 7, 20]
     work = train.TrainWorkload(lengths, 2, 128, documents=2, steps=2, together=together)
-    found = list(train.compare("a few", tiny.config(num_hidden_layers=1), work, repeats=1))
-    assert {m.unit for m in found} == {"tokens/s", "tokens/CPU s"}
-    assert len(found) == 2 * (len(train.PEERS) if peer_installed() else 1)
-    assert all(m.ours > 0 and (m.ratio is not None) == peer_installed() for m in found)
+    result = list(train.compare("a few", tiny.config(num_hidden_layers=1), work, repeats=1))
+    assert {m.unit for m in result} == {"tokens/s", "tokens/CPU s"}
+    assert len(result) == 2 * (len(train.PEERS) if peer_installed() else 1)
+    assert all(m.ours > 0 and (m.ratio is not None) == peer_installed() for m in result)
 
 
 def test_a_disagreement_is_an_error(monkeypatch):

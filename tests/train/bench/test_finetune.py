@@ -56,10 +56,10 @@ def test_a_summary_has_means_deviations_and_the_best_speed():
         Turn(side="ours", seed=i, metrics={"f1": f}, examples_per_second=s, seconds=9.0)
         for i, (f, s) in enumerate([(0.5, 10.0), (0.7, 30.0)])
     ]
-    found = finetune.summary(turns, "f1")["ours"]
-    assert found["mean"] == pytest.approx(0.6)
-    assert found["deviation"] == pytest.approx(0.1 * 2**0.5)
-    assert found["examples_per_second"] == 30.0
+    result = finetune.summary(turns, "f1")["ours"]
+    assert result["mean"] == pytest.approx(0.6)
+    assert result["deviation"] == pytest.approx(0.1 * 2**0.5)
+    assert result["examples_per_second"] == 30.0
 
 
 def test_what_cannot_be_compared_is_refused(place):

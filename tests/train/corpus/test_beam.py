@@ -1,4 +1,4 @@
-"""The same bytes from Apache Beam as from local processes."""
+"""Apache Beam writes the same bytes as local processes."""
 
 import pickle
 from functools import partial
@@ -23,20 +23,20 @@ def contents(place: Path) -> dict[str, bytes]:
 
 
 def both(tmp_path: Path, run) -> None:
-    """Prepares one corpus locally and by `run`, and compares."""
+    """Prepare one corpus locally and by `run`, and compare the files."""
     texts = [*corpus.texts(60), *corpus.texts(20)]
     source = corpus.write_jsonl(tmp_path / "text.jsonl", texts)
-    tokenizer, made = corpus.make_tokenizer(), []
+    tokenizer, outcome = corpus.make_tokenizer(), []
     for name, how in {"local": {"workers": 1}, "other": {"run": run}}.items():
         output = tmp_path / name
         options = {"deduplicate": True} | how
         prepare.prepare(Corpus([source]), tokenizer, output, [64, 128], **options)
-        made.append(contents(output))
-    assert made[0] == made[1] and len(made[0]) > 12
+        outcome.append(contents(output))
+    assert outcome[0] == outcome[1] and len(outcome[0]) > 12
 
 
 def test_units_in_any_order_and_twice_over_give_the_same(tmp_path):
-    """What a cluster does: items pickled, shuffled, and some tried again."""
+    """As on a cluster: items are pickled, shuffled, and some are retried."""
 
     def cluster(function, items):
         for item in [*reversed(items), *items[:2]]:

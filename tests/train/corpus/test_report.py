@@ -1,4 +1,4 @@
-"""The report on a prepared folder: its numbers add up, and it can be read by eye and by program."""
+"""The report on a prepared folder: consistent numbers, as JSON, tables and a plot."""
 
 import json
 
@@ -17,7 +17,7 @@ from modernbert_jax.train.rows.prepared import Prepared
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two components, one of them with a special token in its text."""
+    """A prepared folder of two components, one with special tokens in its text."""
     place = tmp_path_factory.mktemp("report")
     texts = corpus.texts()
     one = Corpus([corpus.write_jsonl(place / "one.jsonl", texts[:80])])
@@ -32,18 +32,18 @@ def folder(tmp_path_factory):
 
 def test_facts_add_up(folder):
     data = Prepared(folder)
-    found = report.facts(data)
-    assert json.loads(json.dumps(found)) == found
-    one, two = found["components"]["one"], found["components"]["two"]
-    assert (one["documents"], two["documents"], found["documents"]) == (80, 40, 120)
-    assert one["tokens"] + two["tokens"] == found["tokens"]
-    assert one["share"] == one["tokens"] / found["tokens"]
+    result = report.facts(data)
+    assert json.loads(json.dumps(result)) == result
+    one, two = result["components"]["one"], result["components"]["two"]
+    assert (one["documents"], two["documents"], result["documents"]) == (80, 40, 120)
+    assert one["tokens"] + two["tokens"] == result["tokens"]
+    assert one["share"] == one["tokens"] / result["tokens"]
     assert (one["special"], two["special"]) == (0, 40)
     assert two["special_rate"] == 40 / two["tokens"] and one["unknown_rate"] == 0
     for component in (one, two):
         assert sum(component["document_lengths"].values()) == component["documents"]
     for length in (64, 128):
-        total = found["lengths"][str(length)]
+        total = result["lengths"][str(length)]
         shares = [c["lengths"][str(length)]["share_in_training"] for c in (one, two)]
         assert shares == [0.25, 0.75]
         rows = [data.rows("train", length, name) for name in ("one", "two")]
@@ -88,14 +88,14 @@ def test_a_picture_of_one_component_and_one_of_many(tmp_path):
         "lengths": {"1024": {"share_in_training": 0.1, "train": {"efficiency": 0.999}}},
     }
     for count in (1, 10):
-        found = {
+        result = {
             "folder": "corpus",
             "documents": 160 * count,
             "tokens": 5_000 * count,
             "lengths": {"1024": {"rows": 5, "efficiency": 0.999}},
             "components": {f"part-{i}": component for i in range(count)},
         }
-        path = plot.plot(found, tmp_path / f"{count}.png")
+        path = plot.plot(result, tmp_path / f"{count}.png")
         pixels = image.imread(path)[..., :3]
         assert (np.ptp(pixels, axis=-1) > 0.2).mean() > 0.02, "something is drawn in color"
 

@@ -110,8 +110,8 @@ def test_another_mesh_is_found_where_rows_are_too_few():
     # 576 = 64 x 9 rows of 8,192 tokens.
     assert meshes.mesh_for(base, base.stages[1], 256) == MeshShape(data=64, context=4)
     # 616 = 8 x 77.
-    found = meshes.mesh_for(large, large.stages[2], 256)
-    assert found.data == 8 and found.context * found.tensor == 32 and found.tensor in (2, 4)
+    result = meshes.mesh_for(large, large.stages[2], 256)
+    assert result.data == 8 and result.context * result.tensor == 32 and result.tensor in (2, 4)
 
 
 def test_a_mesh_that_was_asked_for_is_used_or_refused():

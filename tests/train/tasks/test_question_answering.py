@@ -20,10 +20,10 @@ def tokenizer():
 
 def record(*answers, context=TEXT, **more):
     """A record with answers given by their words, or as objects."""
-    found = [
+    result = [
         a if isinstance(a, dict) else {"text": a, "answer_start": context.find(a)} for a in answers
     ]
-    return {"question": " what is it?", "context": context, "answers": found, **more}
+    return {"question": " what is it?", "context": context, "answers": result, **more}
 
 
 def records(*rows) -> Records:
@@ -33,7 +33,7 @@ def records(*rows) -> Records:
 def logits_for(example, text, strength=8.0, none=0.0):
     """Logits that select a span of the text in each window that holds it, and `none` for [CLS]."""
     start = example.source.context.find(text)
-    found = []
+    result = []
     for sequence, spans in zip(example.sequences, example.source.spans, strict=True):
         logits = np.zeros((len(sequence), 2), np.float32)
         logits[0] = none
@@ -42,8 +42,8 @@ def logits_for(example, text, strength=8.0, none=0.0):
         )
         if text and inside.size and spans[inside[0], 0] <= start:
             logits[inside[0], 0] = logits[inside[-1], 1] = strength
-        found.append(logits)
-    return found
+        result.append(logits)
+    return result
 
 
 @pytest.mark.parametrize("max_length,stride", [(384, 128), (48, 16), (40, 0)])
@@ -82,13 +82,13 @@ def test_answers_and_metrics(tokenizer, max_length, stride):
     task = QuestionAnswering(max_length=max_length, stride=stride, n_best=5)
     rows = records(record("badi bafo", "baba bace"), record("baka bale"), record("cedi"))
     examples = task.examples(rows, tokenizer)
-    said = ["baba bace", "bale bami", "cedi"]
-    outputs = [logits_for(e, s) for e, s in zip(examples, said, strict=True)]
-    found = task.metrics(examples, outputs)
-    assert found == pytest.approx({"exact_match": 2 / 3, "f1": (1 + 0.5 + 1) / 3})
-    assert {*found} == {*task.metric_names}
+    message = ["baba bace", "bale bami", "cedi"]
+    outputs = [logits_for(e, s) for e, s in zip(examples, message, strict=True)]
+    result = task.metrics(examples, outputs)
+    assert result == pytest.approx({"exact_match": 2 / 3, "f1": (1 + 0.5 + 1) / 3})
+    assert {*result} == {*task.metric_names}
     predictions = task.predictions(examples, outputs)
-    assert [p["answer"] for p in predictions] == said
+    assert [p["answer"] for p in predictions] == message
     for p in predictions:
         assert TEXT[p["start"] : p["end"]] == p["answer"]
         assert len(p["candidates"]) == 5 and p["candidates"][0]["text"] == p["answer"]
@@ -99,8 +99,8 @@ def test_answers_and_metrics(tokenizer, max_length, stride):
 def test_answers_are_no_longer_than_allowed(tokenizer):
     task = QuestionAnswering(max_answer_length=2)
     (example,) = task.examples(records(record("bace")), tokenizer)
-    (found,) = task.predictions([example], [logits_for(example, " ".join(WORDS[3:9]))])
-    assert len(tokenizer.encode_raw([found["answer"]])[0]) <= 3
+    (result,) = task.predictions([example], [logits_for(example, " ".join(WORDS[3:9]))])
+    assert len(tokenizer.encode_raw([result["answer"]])[0]) <= 3
 
 
 def test_no_answer_and_its_threshold(tokenizer):
@@ -110,11 +110,11 @@ def test_no_answer_and_its_threshold(tokenizer):
     assert examples[1].target == ((0, 0),)
     # The second prefers no answer clearly; the fourth does only with a tuned threshold.
     none = (0, 20, 2, 7)
-    said = ("baba", "baka", "bace", "bale")
-    outputs = [logits_for(e, s, none=n) for e, s, n in zip(examples, said, none, strict=True)]
-    found = task.metrics(examples, outputs)
-    assert {*found} == {*task.metric_names}
-    assert found["f1"] == 0.75 and found["f1_unanswerable"] == 0.5 and found["best_f1"] == 1
+    message = ("baba", "baka", "bace", "bale")
+    outputs = [logits_for(e, s, none=n) for e, s, n in zip(examples, message, none, strict=True)]
+    result = task.metrics(examples, outputs)
+    assert {*result} == {*task.metric_names}
+    assert result["f1"] == 0.75 and result["f1_unanswerable"] == 0.5 and result["best_f1"] == 1
     tuned = task.tuned(examples, outputs)
     assert tuned.metrics(examples, outputs)["f1"] == 1
     before, after = task.predictions(examples, outputs), tuned.predictions(examples, outputs)

@@ -41,18 +41,18 @@ def write_table(path, delimiter=",", rows=ROWS, **dialect):
 
 
 def table(rows=ROWS, features=None) -> pa.Table:
-    found = pa.Table.from_pylist(rows)
+    result = pa.Table.from_pylist(rows)
     if features:
         noted = {"huggingface": json.dumps({"info": {"features": features}})}
-        found = found.replace_schema_metadata(noted)
-    return found
+        result = result.replace_schema_metadata(noted)
+    return result
 
 
 def write_arrow(path, rows=ROWS, stream=False, features=None):
-    made = table(rows, features)
+    outcome = table(rows, features)
     new = pa.ipc.new_stream if stream else pa.ipc.new_file
-    with pa.OSFile(str(path), "wb") as sink, new(sink, made.schema) as writer:
-        writer.write_table(made, max_chunksize=2)
+    with pa.OSFile(str(path), "wb") as sink, new(sink, outcome.schema) as writer:
+        writer.write_table(outcome, max_chunksize=2)
     return path
 
 
@@ -113,9 +113,9 @@ def test_conll(tmp_path):
     (tmp_path / "a.conll").write_text(
         "-DOCSTART- -X- O O\n\nEU NNP I-NP B-ORG\nrejects VBZ I-VP O\n\n\nPeter NNP I-NP B-PER"
     )
-    found = read([tmp_path / "a.conll"])
-    assert [r.place[-2:] for r in found] == [":3", ":7"]
-    assert [dict(r.values) for r in found] == [
+    result = read([tmp_path / "a.conll"])
+    assert [r.place[-2:] for r in result] == [":3", ":7"]
+    assert [dict(r.values) for r in result] == [
         {"tokens": ["EU", "rejects"], "ner_tags": ["B-ORG", "O"]},
         {"tokens": ["Peter"], "ner_tags": ["B-PER"]},
     ]
@@ -141,8 +141,8 @@ def test_names_of_lists_of_labels(tmp_path, nested):
     rows = [{"tokens": ["a", "b"], "ner_tags": [1, 0]}] * 2 + [{"tokens": ["c"], "ner_tags": [-1]}]
     label = {"names": ["O", "B-X"], "_type": "ClassLabel"}
     feature = [label] if nested == "old" else {"feature": label, "_type": nested}
-    found = read([write_saved(tmp_path / "a", rows, {"ner_tags": feature})])
-    assert [r.values["ner_tags"] for r in found] == [["B-X", "O"], ["B-X", "O"], [None]]
+    result = read([write_saved(tmp_path / "a", rows, {"ner_tags": feature})])
+    assert [r.values["ner_tags"] for r in result] == [["B-X", "O"], ["B-X", "O"], [None]]
 
 
 def test_files_that_agree_about_labels_and_files_that_do_not(tmp_path):

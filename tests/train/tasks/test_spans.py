@@ -29,10 +29,10 @@ def test_against_trying_everything(seed, count, longest):
                 score = float(np.float64(x[a, 0]) + x[b, 1])
                 every[place] = max(score, every.get(place, -np.inf))
     want = sorted(every.items(), key=lambda item: -item[1])[:count]
-    found = spans.best(logits, windows, TEXT, count, longest)
-    assert [(c.start, c.stop) for c in found] == [place for place, _ in want]
-    np.testing.assert_allclose([c.score for c in found], [score for _, score in want])
-    assert all(TEXT[c.start : c.stop].strip() == TEXT[c.start : c.stop] for c in found)
+    result = spans.best(logits, windows, TEXT, count, longest)
+    assert [(c.start, c.stop) for c in result] == [place for place, _ in want]
+    np.testing.assert_allclose([c.score for c in result], [score for _, score in want])
+    assert all(TEXT[c.start : c.stop].strip() == TEXT[c.start : c.stop] for c in result)
 
 
 def test_a_window_without_text_has_no_answer():

@@ -30,7 +30,7 @@ def row(words, tags, **more):
 def outputs_of(task, examples, tags):
     """Logits for these tags at the tokens that decide words, and random ones elsewhere."""
     rng = np.random.default_rng(0)
-    found = []
+    result = []
     for example, said in zip(examples, tags, strict=True):
         logits = [
             rng.standard_normal((len(s), task.outputs)).astype(np.float32)
@@ -39,8 +39,8 @@ def outputs_of(task, examples, tags):
         for (j, at), tag in zip(example.source.places, said, strict=True):
             if j >= 0:
                 logits[j][at] = 9 * (np.arange(task.outputs) == task.labels.index(tag))
-        found.append(logits)
-    return found
+        result.append(logits)
+    return result
 
 
 def message(function, *arguments) -> str:
@@ -100,11 +100,11 @@ def test_metrics_and_spans_over_windows(tokenizer, max_length, stride):
         for (j, at), tag in zip(example.source.places, example.source.tags, strict=True):
             assert example.target[j][at] == LABELS.index(tag)
     outputs = outputs_of(task, examples, said)
-    found = task.metrics(examples, outputs)
-    assert {*found} == {*task.metric_names}
+    result = task.metrics(examples, outputs)
+    assert {*result} == {*task.metric_names}
     actual = [r["ner_tags"] for r in rows]
-    assert found["f1"] == pytest.approx(seqeval.metrics.f1_score(actual, said))
-    assert found["accuracy"] == pytest.approx(seqeval.metrics.accuracy_score(actual, said))
+    assert result["f1"] == pytest.approx(seqeval.metrics.f1_score(actual, said))
+    assert result["accuracy"] == pytest.approx(seqeval.metrics.accuracy_score(actual, said))
     predictions = task.predictions(examples, outputs)
     assert [p["tags"] for p in predictions] == said
     json.dumps(predictions)
@@ -142,8 +142,8 @@ def test_texts_with_entities_by_characters(tokenizer):
     assert example.source.words == ("ba", "ce", ",", "di", "fo", ".")
     assert example.source.tags == ("O", "B-PER", "O", "O", "O", "O")
     outputs = outputs_of(task, [example], [("O", "B-PER", "O", "O", "B-PER", "I-PER")])
-    (found,) = task.predictions([example], outputs)
-    spans = [(e["start"], e["end"], e["text"]) for e in found["entities"]]
+    (result,) = task.predictions([example], outputs)
+    spans = [(e["start"], e["end"], e["text"]) for e in result["entities"]]
     assert spans == [(3, 5, "ce"), (10, 13, "fo.")]
     (bare,) = task.examples(records({"text": text}), tokenizer, labelled=False)
     assert bare.target is None and bare.source.words == example.source.words
@@ -164,8 +164,8 @@ def test_parts_of_speech(tokenizer):
     task = TokenClassification(scheme="none").with_labels(rows)
     assert task.labels == ("NOUN", "VERB") and task.best_metric == "accuracy"
     examples = task.examples(rows, tokenizer)
-    found = task.metrics(examples, outputs_of(task, examples, [("NOUN", "NOUN"), ("NOUN",)]))
-    assert {*found} == {*task.metric_names} and found["accuracy"] == pytest.approx(2 / 3)
+    result = task.metrics(examples, outputs_of(task, examples, [("NOUN", "NOUN"), ("NOUN",)]))
+    assert {*result} == {*task.metric_names} and result["accuracy"] == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(
@@ -198,8 +198,8 @@ def test_parts_of_speech(tokenizer):
 )
 def test_bad_records(tokenizer, bad, want):
     good = row(["a", "b"], ["O", "B-PER"])
-    found = message(TokenClassification(labels=LABELS).examples, records(good, bad), tokenizer)
-    assert found.startswith(f"x.conll:2: {want}")
+    result = message(TokenClassification(labels=LABELS).examples, records(good, bad), tokenizer)
+    assert result.startswith(f"x.conll:2: {want}")
 
 
 def test_bad_options():
@@ -208,8 +208,8 @@ def test_bad_options():
     )
     assert message(lambda: TokenClassification(stride=300)).startswith("stride is 300")
     unlike = records(row(["a"], ["O"]), {"tokens": ["a"], "pos": ["X"]})
-    found = message(TokenClassification().with_labels, unlike)
-    assert found == "x.conll:2: has no 'ner_tags'; it has tokens, pos"
+    result = message(TokenClassification().with_labels, unlike)
+    assert result == "x.conll:2: has no 'ner_tags'; it has tokens, pos"
     assert "fewer than two tags" in message(
         TokenClassification().with_labels, records(row(["a"], ["O"]))
     )
