@@ -46,8 +46,8 @@ aot: .venv-aot/installed
 	MODERNBERT_JAX_AOT=1 TOKAMAX=$(CURDIR)/.venv-aot/tokamax \
 	.venv-aot/bin/python -m pytest tests/aot -n $(WORKERS) --dist load
 
-# Plans of the presets on usual machines: docs/plans.json and docs/plans.md. An hour or two; what is
-# in the first is not compiled again.
+# Plans of the presets on usual machines, for docs/plans.md: an hour or two. Plans that are stored in
+# tests/fixtures/plans.json are not compiled again.
 plans: .venv-aot/installed
 	.venv-aot/bin/python -m modernbert_jax.train.plan.tables
 

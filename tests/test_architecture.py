@@ -176,7 +176,7 @@ def test_a_wrong_arrow_would_be_seen(tmp_path):
         "modernbert_jax.pretrained": "import modernbert_jax.train.loss",
         "modernbert_jax.packing": "from modernbert_jax.pretrained import ModernBert",
         "modernbert_jax.train.engine.loop": "from ..pretrain import config",
-        "modernbert_jax.train.rows.data": "from ..corpus import pool",
+        "modernbert_jax.train.rows.batches": "from ..corpus import pool",
         "modernbert_jax.train.pretrain.run": "from ..finetune import run",
         "modernbert_jax.train.bench.data": "from modernbert_jax import cli",
     }.items():

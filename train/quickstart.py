@@ -1,8 +1,7 @@
 """The embedded demonstration: from an empty folder to a model that fills masks, in minutes.
 
-The text is what every machine with Python has: the standard library's sources, and their
-docstrings as documents of their own. Every part is written whole or not at all, so that the same
-command goes on wherever it was stopped.
+The text is available wherever Python is: the standard library's sources, and their docstrings as
+documents of their own. Each part is written completely or not at all, so the same command resumes.
 """
 
 import ast
@@ -32,38 +31,32 @@ EXAMPLES = (
     "        return [MASK].name",
 )
 
-_LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"}
+_SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"}
+"""Folders of the standard library without text of its own."""
 
 
 def quickstart(output: str | Path) -> bool:
-    """Runs, or goes on with, the demonstration in a folder. Returns whether it is finished."""
+    """Run or resume the demonstration in a folder. Returns whether it is finished."""
     folder, began = Path(output), time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    config = dataclasses.replace(
-        nano.config(), output=str(folder / "run"), data=str(folder / "data")
-    )
-    corpus = folder / "corpus.jsonl"
+    data = folder / "data"
+    config = dataclasses.replace(nano.config(), output=str(folder / "run"), data=str(data))
+    corpus, tokenizer = folder / "corpus.jsonl", folder / "tokenizer"
+    lengths = [stage.length for stage in config.stages]
     if not corpus.exists():
         with phase("reading the standard library"):
-            write_bytes(corpus, b"".join(_line(text) for text in standard_library()))
-    if not (folder / "tokenizer").exists():
-        with phase("training a tokenizer"), whole_directory(folder / "tokenizer") as temporary:
-            longest = max(stage.length for stage in config.stages)
-            tokenizers.train(Corpus([corpus]), config.model.vocab_size, max_length=longest).save(
-                temporary
+            lines = (json.dumps({"text": text}) + "\n" for text in standard_library())
+            write_bytes(corpus, "".join(lines).encode())
+    if not tokenizer.exists():
+        with phase("training a tokenizer"), whole_directory(tokenizer) as temporary:
+            trained = tokenizers.train(
+                Corpus([corpus]), config.model.vocab_size, max_length=max(lengths)
             )
-    if not (folder / "data").exists():
+            trained.save(temporary)
+    if not data.exists():
         with phase("tokenising and packing"):
-            lengths = [stage.length for stage in config.stages]
-            tokenizer = Tokenizer.load(folder / "tokenizer")
-            prepare(
-                Corpus([corpus]),
-                tokenizer,
-                folder / "data",
-                lengths,
-                validation=0.03,
-                report=print,
-            )
+            texts, trained = Corpus([corpus]), Tokenizer.load(tokenizer)
+            prepare(texts, trained, data, lengths, validation=0.03, report=print)
     print(
         f"pretraining {config.model.parameter_count():,} parameters in {len(config.stages)} stages,"
         f" {config.starts[-1]} steps",
@@ -72,31 +65,29 @@ def quickstart(output: str | Path) -> bool:
     if not pretrain(config):
         return False
     run = PretrainRun.open(config).folder
-    picture = curves(run.path, folder / "curves.png")
-    losses = [
-        row["eval_loss"] for row in read_rows(run.path / "metrics.jsonl") if "eval_loss" in row
-    ]
+    metrics = run.path / "metrics.jsonl"
+    losses = [row["eval_loss"] for row in read_rows(metrics) if "eval_loss" in row]
     print(f"\nvalidation loss {losses[0]:.3f} before, {losses[-1]:.3f} after\n")
     _fill(run.export)
-    for what, where in (
+    for name, path in (
         ("corpus", corpus),
-        ("tokenizer", folder / "tokenizer"),
-        ("packed rows", folder / "data"),
-        ("metrics", run.path / "metrics.jsonl"),
+        ("tokenizer", tokenizer),
+        ("packed rows", data),
+        ("metrics", metrics),
         ("TensorBoard", run.path / "tensorboard"),
         ("checkpoints", run.checkpoints),
-        ("curves", picture),
+        ("curves", curves(run.path, folder / "curves.png")),
         ("Hugging Face model", run.export),
     ):
-        print(f"{what:20}{where}")
+        print(f"{name:20}{path}")
     print(f"\ndone in {time.monotonic() - began:.0f} s")
     return True
 
 
 def standard_library() -> Iterator[str]:
-    """The sources of Python's standard library, and each longer docstring by itself."""
+    """Yield the sources of Python's standard library, and each longer docstring by itself."""
     root = Path(sysconfig.get_path("stdlib"))
-    paths = [p for p in sorted(root.rglob("*.py")) if not _LEFT_OUT & {*p.relative_to(root).parts}]
+    paths = [p for p in sorted(root.rglob("*.py")) if not _SKIPPED & {*p.relative_to(root).parts}]
     if not paths:
         raise UserError(f"{root}: has no sources of the standard library; install them")
     for path in paths:
@@ -113,16 +104,13 @@ def standard_library() -> Iterator[str]:
                 yield text
 
 
-def _line(text: str) -> bytes:
-    return (json.dumps({"text": text}) + "\n").encode()
-
-
 def _fill(model: Path) -> None:
+    """Print what the model predicts for the masks of `EXAMPLES`."""
     from modernbert_jax.pretrained import ModernBert
 
     bert = ModernBert.from_pretrained(model)
     for text in EXAMPLES:
-        for found in bert.fill_mask(text, top_k=3):
-            shown = ", ".join(f"{token.strip()!r} {share:.0%}" for token, share in found)
+        for predictions in bert.fill_mask(text, top_k=3):
+            shown = ", ".join(f"{token.strip()!r} {share:.0%}" for token, share in predictions)
             print(f"{text.strip()!r:32} {shown}")
     print()

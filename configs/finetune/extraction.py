@@ -8,7 +8,7 @@ import functools
 
 from modernbert_jax.config import Runtime
 from modernbert_jax.train.finetune.config import FinetuneConfig
-from modernbert_jax.train.tasks import Questions, Task, Tokens
+from modernbert_jax.train.tasks import QuestionAnswering, Task, TokenClassification
 
 from .. import Preset
 
@@ -25,13 +25,13 @@ def _config(name: str, task: Task, **hyperparameters: float) -> FinetuneConfig:
 
 def ner() -> FinetuneConfig:
     """Named entities in words that are tagged in the scheme IOB2."""
-    task = Tokens(scheme="IOB2", max_length=512)
+    task = TokenClassification(scheme="IOB2", max_length=512)
     return _config("ner", task, learning_rate=8e-5, batch_examples=32, epochs=5.0)
 
 
 def squad(no_answer: bool = False) -> FinetuneConfig:
     """SQuAD 1.1, or 2.0, where some questions have no answer."""
-    task = Questions(max_length=512, stride=128, no_answer=no_answer)
+    task = QuestionAnswering(max_length=512, stride=128, no_answer=no_answer)
     name = "squad2" if no_answer else "squad"
     return _config(name, task, learning_rate=5e-5, batch_examples=32, epochs=3.0)
 

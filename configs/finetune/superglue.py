@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from modernbert_jax.config import Runtime
 from modernbert_jax.train.finetune.config import FinetuneConfig, Intermediate
-from modernbert_jax.train.tasks import Choice, Classification, Task
+from modernbert_jax.train.tasks import Classification, MultipleChoice, Task
 
 from .. import Preset
 
@@ -51,7 +51,9 @@ SUPERGLUE: dict[str, Recipe] = {
     ),
     "copa": Recipe(
         "COPA: cause or effect of a premise. Starts from SWAG.",
-        Choice(context="{premise} {question}", options=("choice1", "choice2"), max_length=LENGTH),
+        MultipleChoice(
+            context="{premise} {question}", options=("choice1", "choice2"), max_length=LENGTH
+        ),
         1e-5,
         5e-6,
         16,
@@ -86,7 +88,7 @@ SUPERGLUE: dict[str, Recipe] = {
     ),
     "swag": Recipe(
         "SWAG: how does a situation continue?",
-        Choice(
+        MultipleChoice(
             context="sent1",
             options=tuple(f"{{sent2}} {{ending{i}}}" for i in range(4)),
             max_length=LENGTH,

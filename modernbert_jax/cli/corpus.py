@@ -134,7 +134,7 @@ class Prepare:
             return None
         from modernbert_jax.io.store import is_remote
         from modernbert_jax.train.corpus import beam
-        from modernbert_jax.train.corpus.folder import work_root
+        from modernbert_jax.train.corpus.writer import work_root
 
         if self.runner in beam.ELSEWHERE and not is_remote(self.output):
             raise UserError(
@@ -175,15 +175,15 @@ class Data:
 
     def run(self) -> None:
         """Print the facts."""
-        from modernbert_jax.train.corpus import data_report
-        from modernbert_jax.train.rows.data import Prepared
+        from modernbert_jax.train.corpus import report
+        from modernbert_jax.train.rows.prepared import Prepared
 
         prepared = Prepared(self.dir)
         if self.verify:
             prepared.check(prepared.lengths(), hashed=sys.maxsize)
-        facts = data_report.facts(prepared)
+        facts = report.facts(prepared)
         if self.plot is not None:
-            from modernbert_jax.train.corpus import data_plot
+            from modernbert_jax.train.corpus import plot
 
-            data_plot.plot(facts, self.plot)
-        printing.print_json(facts) if self.json else data_report.show(facts)
+            plot.plot(facts, self.plot)
+        printing.print_json(facts) if self.json else report.show(facts)

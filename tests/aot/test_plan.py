@@ -8,7 +8,7 @@ from modernbert_jax import UserError
 from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.sharding import MeshShape
 from modernbert_jax.train.plan.facts import plan
-from modernbert_jax.train.plan.program import Choice, compile_step
+from modernbert_jax.train.plan.program import Variant, compile_step
 from modernbert_jax.train.plan.topology import absent_devices, topology
 from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
 
@@ -67,7 +67,7 @@ def test_what_a_tpu_compiler_refuses():
     with absent_devices():
         there = topology("v5e:2x2")
         mesh = made.mesh.make(there.devices)
-        found = compile_step(made, stage, Choice("none", 512), mesh)
+        found = compile_step(made, stage, Variant("none", 512), mesh)
     assert found.refused and found.peak > there.memory == int(15.75 * 2**30)
 
 

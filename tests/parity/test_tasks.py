@@ -6,7 +6,13 @@ import tokenizers
 import transformers
 
 from modernbert_jax import alignment, tokenizer
-from modernbert_jax.train.tasks import IGNORED, Questions, Record, Records, Tokens
+from modernbert_jax.train.tasks import (
+    IGNORED,
+    QuestionAnswering,
+    Record,
+    Records,
+    TokenClassification,
+)
 
 VERSION = int(transformers.__version__.split(".")[0])
 ALPHABET = [
@@ -80,7 +86,7 @@ def test_labels_of_tokens(own, folder, all_pieces):
         if any(map(str.strip, w))
     )
     theirs = spaced(folder)
-    task = Tokens(labels=names, label_all_pieces=all_pieces, max_length=512)
+    task = TokenClassification(labels=names, label_all_pieces=all_pieces, max_length=512)
     for example, record in zip(task.examples(records, own), records, strict=True):
         encoded = theirs(record.values["tokens"], is_split_into_words=True)
         assert example.sequences[0].tolist() == encoded["input_ids"]
@@ -121,7 +127,7 @@ def test_windows_of_a_long_text(own, folder, max_length, stride):
             "context": context,
             "answers": {"text": [answer], "answer_start": [start]},
         }
-        task = Questions(max_length=max_length, stride=stride)
+        task = QuestionAnswering(max_length=max_length, stride=stride)
         (example,) = task.examples(Records([Record("x:1", record)]), own)
         encoded = theirs(
             record["question"].lstrip(),

@@ -1,4 +1,4 @@
-"""Speed, beside a peer that does the same work in the same run.
+"""Benchmarks beside a peer that does the same work in the same run.
 
 A suite is a module with `measure(options)`, which yields `Measurement`s.
 """
@@ -6,7 +6,7 @@ A suite is a module with `measure(options)`, which yields `Measurement`s.
 import dataclasses
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -24,21 +24,21 @@ SUITES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a suite may be told."""
+    """Options of all suites."""
 
     input: tuple[str, ...] = ()
-    """Files or globs of text; none means the sources of Python's standard library."""
+    """Files or globs of text. By default the sources of Python's standard library."""
     tokenizer: Path | None = None
-    """Directory of a tokenizer, or its tokenizer.json; none means one trained on the text."""
+    """Directory of a tokenizer, or its tokenizer.json. By default one is trained on the text."""
     megabytes: float = 12.0
-    """Text that is used, at most, in bytes / 1e6."""
+    """Maximum amount of text, in bytes / 1e6."""
     repeats: int = 3
-    """Turns of each side, of which the best counts; `encode` takes fewer where one is long."""
+    """Rounds per side, of which the best counts; `encode` makes fewer if one is long."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """A number of ours, and the peer's if it could be measured. More is better."""
+    """Our number, and the peer's if it was measured. More is better."""
 
     name: str
     unit: str
@@ -48,28 +48,49 @@ class Measurement:
 
     @property
     def ratio(self) -> float | None:
-        """How many times the peer's number ours is."""
+        """Our number relative to the peer's."""
         return self.ours / self.peer if self.peer else None
 
 
+def compared(
+    name: str, unit: str, values: Mapping[str, float], peers: Mapping[str, str]
+) -> Iterator[Measurement]:
+    """Yield a measurement per measured peer, or one without a peer if there is none.
+
+    Args:
+        name: What was measured.
+        unit: Unit of the values.
+        values: Numbers by side; ours is "ours".
+        peers: Descriptions of the peers by side.
+    """
+    for side in [side for side in peers if side in values] or [""]:
+        yield Measurement(
+            name=name,
+            unit=unit,
+            ours=values["ours"],
+            peer=values.get(side),
+            peer_name=peers.get(side, ""),
+        )
+
+
 def run(suites: Sequence[str], options: Options) -> dict[str, list[Measurement]]:
-    """Runs suites by name and shows each as a table. Raises `UserError` for an unknown name."""
+    """Run suites by name and show each as a table. Raises `UserError` for an unknown name."""
     for name in suites:
         if name not in SUITES:
             raise UserError(f"no suite {name!r}; {did_you_mean(name, SUITES)}")
-    found = {}
+    results: dict[str, list[Measurement]] = {}
     for name in suites:
-        found[name] = []
+        results[name] = []
         for m in importlib.import_module(SUITES[name]).measure(options):
             peer = "" if m.peer is None else f", {m.peer_name}: {number(m.peer)}"
             print(f"{m.name}: {number(m.ours)} {m.unit}{peer}", file=sys.stderr, flush=True)
-            found[name].append(m)
-        show(name, found[name])
-    return found
+            results[name].append(m)
+        show(name, results[name])
+    return results
 
 
 def show(suite: str, measurements: Sequence[Measurement]) -> None:
-    """Prints a table."""
+    """Print a table."""
     table = Table(suite, "unit", box=None, pad_edge=False)
     for heading in ("ours", "peer", "ratio"):
         table.add_column(heading, justify="right")
@@ -80,13 +101,13 @@ def show(suite: str, measurements: Sequence[Measurement]) -> None:
     wide_console().print(table)
 
 
-def rows(found: dict[str, list[Measurement]]) -> Iterator[dict]:
-    """The measurements as JSON objects."""
-    for suite, measurements in found.items():
+def rows(results: Mapping[str, Sequence[Measurement]]) -> Iterator[dict]:
+    """Yield the measurements as JSON objects."""
+    for suite, measurements in results.items():
         for m in measurements:
             yield {"suite": suite, **dataclasses.asdict(m), "ratio": m.ratio}
 
 
 def number(value: float) -> str:
-    """Whole above 100, three digits below."""
+    """Format a number: whole from 100, three digits below."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""What a linear model makes of words, by scikit-learn: what a pretrained encoder has to beat."""
+"""Linear models of bags of words by scikit-learn: a baseline for pretrained encoders."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,13 +12,16 @@ from ..finetune.data import Data
 from ..tasks.read import read
 
 PENALTIES = (0.1, 1.0, 10.0, 100.0)
-"""Inverse strengths of regularisation, of which cross-validation on the training data chooses."""
+"""Inverse strengths of regularisation for cross-validation on the training data."""
 
 FOLDS = 3
 
 
 def metrics(config: FinetuneConfig, data: Data) -> dict[str, float]:
-    """The task's metrics on the validation examples. Raises `UserError` for other tasks."""
+    """Fit a model and return the task's metrics on the validation examples.
+
+    Raises `UserError` for tasks without such a model.
+    """
     kinds = {"classification": _classes, "regression": _number, "tokens": _tags}
     if data.task.kind not in kinds:
         raise UserError(f"no bag of words for {data.task.kind}; leave the side words out")
@@ -48,7 +51,7 @@ def _number(config: FinetuneConfig, data: Data) -> list[list[np.ndarray]]:
 
 
 def _features(config: FinetuneConfig, data: Data) -> tuple[Any, Any]:
-    """Weighted words and pairs of words of each text; of two texts also what they share."""
+    """TF-IDF of words and pairs of words; for two texts also their product and difference."""
     from scipy import sparse
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -85,9 +88,9 @@ def _tags(config: FinetuneConfig, data: Data) -> list[list[np.ndarray]]:
     model.fit(vectorizer.fit_transform(words), tags)
     outputs = []
     for example in data.validation:
-        found = model.predict(vectorizer.transform([*_around(example.source.words)]))
+        predicted = model.predict(vectorizer.transform([*_around(example.source.words)]))
         logits = [np.zeros((len(ids), data.task.outputs), np.float32) for ids in example.sequences]
-        for (sequence, token), tag in zip(example.source.places, found, strict=True):
+        for (sequence, token), tag in zip(example.source.places, predicted, strict=True):
             if sequence >= 0:
                 logits[sequence][token, tag] = 1
         outputs.append(logits)
@@ -95,7 +98,7 @@ def _tags(config: FinetuneConfig, data: Data) -> list[list[np.ndarray]]:
 
 
 def _around(words: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Each word with its neighbours, its shape and its ends."""
+    """Yield features of each word: its neighbours, its shape and its ends."""
     padded = ["<", *words, ">"]
     for before, word, after in zip(padded, words, padded[2:], strict=False):
         yield {

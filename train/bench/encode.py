@@ -1,15 +1,13 @@
 """Hidden states of documents on the CPU, beside transformers with sdpa.
 
-Both sides load the same random weights, compute in float32 with two threads each in processes of
-their own, and have to find the same hidden states. They take turns, as many as asked for but
-none after a minute of them, and the fastest turn counts.
+Both sides load the same random weights, compute in float32 with two threads in processes of their
+own, and must agree on the hidden states. They take turns, and the fastest turn counts. No round
+begins after a minute.
 """
 
-import contextlib
 import importlib.util
 import json
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -22,28 +20,14 @@ from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.heads import MaskedLM
 from modernbert_jax.model import Encoder
 
-from . import Measurement, Options
-from .turns import again, answer, worker
+from . import Measurement, Options, compared
+from .turns import take_turns
 
 TOLERANCE = 1e-4
-"""Between hidden states of the two sides, which are of the order of 1."""
+"""Maximum difference between hidden states of the two sides, which are of the order of 1."""
 
 ENOUGH = 60.0
-"""Seconds of turns after which no further one begins."""
-
-Documents = list[list[int]]
-
-
-class Workload(NamedTuple):
-    """What a turn computes."""
-
-    lengths: list[int]
-    """Of the documents."""
-    peers: tuple[str, ...]
-    """To compare with."""
-    axis: str = "data"
-    """Of the mesh of two devices that the CPU poses as for us."""
-
+"""Seconds of turns after which no further round begins."""
 
 WORKER = Path(__file__).with_name("encode_worker.py")
 
@@ -53,10 +37,21 @@ PEERS = {
 }
 
 
-def measure(options: Options) -> Iterator[Measurement]:
-    """Real tokens per second, and memory, of ModernBERT base.
+class EncodeWorkload(NamedTuple):
+    """The documents of a turn."""
 
-    Memory is the peak of the process, and what of it was not there yet when the model was loaded.
+    lengths: list[int]
+    """Tokens of each document."""
+    peers: tuple[str, ...]
+    """Peers to compare with: keys of `PEERS`."""
+    axis: str = "data"
+    """Axis of our mesh of two virtual devices."""
+
+
+def measure(options: Options) -> Iterator[Measurement]:
+    """Measure real tokens per second, and memory, of ModernBERT base.
+
+    Memory is the peak of the process, and the part of it beyond the loaded model.
 
     Raises:
         RuntimeError: the sides disagree.
@@ -64,92 +59,52 @@ def measure(options: Options) -> Iterator[Measurement]:
     yield from compare(ModernBertConfig.preset("base"), workloads(), options.repeats)
 
 
-def workloads(seed: int = 0) -> dict[str, Workload]:
-    """By name. Devices share rows where there are several, and heads in a single long one."""
-    mixed = np.random.default_rng(seed).lognormal(np.log(120), 0.8, 64).clip(16, 512)
+def workloads(seed: int = 0) -> dict[str, EncodeWorkload]:
+    """Workloads by name. Devices divide rows if there are several, or heads of a long one."""
+    mixed = np.random.default_rng(seed).lognormal(np.log(120), 0.8, 64).clip(16, 512).astype(int)
     return {
-        "8 full rows of 512 tokens": Workload([512] * 8, ("peer",)),
-        "64 documents of 16 to 512 tokens": Workload(mixed.astype(int).tolist(), tuple(PEERS)),
-        "one document of 8,192 tokens": Workload([8192], ("peer",), axis="tensor"),
+        "8 full rows of 512 tokens": EncodeWorkload([512] * 8, ("peer",)),
+        "64 documents of 16 to 512 tokens": EncodeWorkload(mixed.tolist(), tuple(PEERS)),
+        "one document of 8,192 tokens": EncodeWorkload([8192], ("peer",), axis="tensor"),
     }
 
 
 def peer_installed() -> bool:
-    """Whether there is anything to compare with."""
+    """Whether PyTorch and transformers are installed."""
     return all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
 
 
 def compare(
-    config: ModernBertConfig, given: dict[str, Workload], repeats: int
+    config: ModernBertConfig, workloads: dict[str, EncodeWorkload], repeats: int
 ) -> Iterator[Measurement]:
-    """Measures workloads; without a peer where PyTorch or transformers is not installed."""
-    there = peer_installed()
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model"
-        write_random(Encoder(config), "none", model)
-        for name, workload in given.items():
+    """Measure workloads; without a peer if PyTorch or transformers is not installed."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        write_random(Encoder(config), "none", folder / "model")
+        for name, workload in workloads.items():
             lengths = workload.lengths
             rng = np.random.default_rng(len(lengths))
             documents = [rng.integers(0, config.vocab_size, n).tolist() for n in lengths]
-            peers = workload.peers if there else ()
-            turns = _take_turns(
-                model, documents, ("ours", *peers), repeats, Path(folder), workload.axis
-            )
-            speed = {s: sum(lengths) / min(t["seconds"] for t in turns[s]) for s in turns}
-            for peer in peers or (None,):
-                told = PEERS.get(peer, "")
-                yield Measurement(
-                    name=name,
-                    unit="tokens/s",
-                    ours=speed["ours"],
-                    peer=speed.get(peer),
-                    peer_name=told,
-                )
+            (folder / "documents.json").write_text(json.dumps(documents))
+            sides = ("ours", *(workload.peers if peer_installed() else ()))
+            _, turns = take_turns(WORKER, (folder, workload.axis), sides, repeats, enough=ENOUGH)
+            states = {side: np.load(folder / f"{side}.npy") for side in sides}
+            for side in sides:
+                difference = float(np.abs(states[side] - states["ours"]).max())
+                if not difference <= TOLERANCE:
+                    raise RuntimeError(
+                        f"hidden states of {side} differ from ours by {difference:.1e}"
+                    )
+            speed = {s: sum(lengths) / min(t["seconds"] for t in turns[s]) for s in sides}
+            yield from compared(name, "tokens/s", speed, PEERS)
             for key, what in (("gigabytes", "peak memory"), ("working", "of it beside the model")):
-                memory = {s: max(t[key] for t in turns[s]) for s in turns}
-                yield Measurement(
-                    name=f"{name}, {what} (less is better)",
-                    unit="GB",
-                    ours=memory["ours"],
-                    peer=memory.get("peer"),
-                    peer_name=PEERS["peer"] if peers else "",
-                )
+                memory = {s: max(t[key] for t in turns[s]) for s in sides}
+                label = f"{name}, {what} (less is better)"
+                yield from compared(label, "GB", memory, {"peer": PEERS["peer"]})
 
 
 def write_random(module: Encoder | MaskedLM, head: str, path: Path) -> None:
-    """Writes a checkpoint of a module with random weights."""
-    nothing = np.zeros((1, 64), np.int32)
-    params = jax.jit(module.init)(jax.random.key(0), nothing, nothing, nothing)["params"]
+    """Write a checkpoint of a module with random weights."""
+    zeros = np.zeros((1, 64), np.int32)
+    params = jax.jit(module.init)(jax.random.key(0), zeros, zeros, zeros)["params"]
     convert.save(convert.Checkpoint(config=module.config, params=params, head=head), path)
-
-
-def _take_turns(
-    model: Path,
-    documents: Documents,
-    sides: tuple[str, ...],
-    repeats: int,
-    folder: Path,
-    axis: str,
-) -> dict[str, list[dict[str, float]]]:
-    """Seconds and gigabytes of every turn, after one each that does not count."""
-    file = folder / "documents.json"
-    file.write_text(json.dumps(documents))
-    with contextlib.ExitStack() as stack:
-        workers, outputs = {}, {}
-        for side in sides:
-            output = folder / f"{side}.npy"
-            workers[side] = stack.enter_context(worker(WORKER, side, model, file, output, axis))
-            answer(side, workers[side])  # one loads and warms up at a time
-            outputs[side] = np.load(output)
-        for side, states in outputs.items():
-            difference = float(np.abs(states - outputs["ours"]).max())
-            if not difference <= TOLERANCE:
-                raise RuntimeError(f"hidden states of {side} differ from ours by {difference:.1e}")
-        turns: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
-        began = time.monotonic()
-        for turn in range(repeats):
-            if turn and time.monotonic() - began >= ENOUGH:
-                break
-            for side, process in workers.items():
-                turns[side].append(again(side, process))
-    return turns

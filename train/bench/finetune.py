@@ -1,7 +1,7 @@
 """Fine-tuning beside transformers' Trainer, random initialisation and a bag of words.
 
-All sides learn the same examples with the same settings and are measured by the same code, behind
-the last update. The Trainer gets the token ids that we train on, and pads each batch to its longest
+All sides train on the same examples with the same settings and are measured by the same code, after
+the last step. The Trainer gets the token ids that we train on, and pads each batch to its longest
 sequence.
 """
 
@@ -43,31 +43,35 @@ AS_TRAINER = {
     "patience": 0,
     "validation_split": 0.0,
 }
-"""What all sides have in common, whatever the configuration says: the Trainer's own defaults."""
+"""Settings of all sides, which override the configuration: the Trainer's own defaults."""
+
+_SHARED = ("epochs", "batch_examples", "learning_rate", "weight_decay", "b1", "b2", "eps")
+_SHARED += ("clip_norm", "seed")
+"""Settings that the Trainer's job repeats."""
 
 SUPPORTED = ("classification", "multilabel", "regression", "tokens")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Turn:
-    """What one side found with one seed."""
+    """The result of one side with one seed."""
 
     side: str
     seed: int
     metrics: Mapping[str, float]
-    """On the validation examples, behind the last update."""
+    """Metrics on the validation examples, after the last step."""
     examples_per_second: float | None = None
-    """In training, compilation left out."""
+    """Training speed, without compilation."""
     seconds: float | None = None
-    """Of training, all told."""
+    """Seconds of training, in all."""
 
 
 def compare(config: FinetuneConfig, seeds: Sequence[int], sides: Sequence[str]) -> Iterator[Turn]:
-    """Trains every side with every seed.
+    """Train every side with every seed; the bag of words, which has no seed, once.
 
     Raises:
-        UserError: a task that the Trainer has no model for, a side that is not known, no
-            validation examples, or a peer that is not installed.
+        UserError: a task without a model of the Trainer, an unknown side, no validation examples,
+            or a peer that is not installed.
     """
     _check(config, sides)
     config = dataclasses.replace(config, **AS_TRAINER, eval_every=config.epochs)
@@ -78,8 +82,8 @@ def compare(config: FinetuneConfig, seeds: Sequence[int], sides: Sequence[str]) 
             if side == "words" and seed != seeds[0]:
                 continue
             with tempfile.TemporaryDirectory() as folder:
-                of_seed = dataclasses.replace(config, seed=seed, output=f"{folder}/run")
-                yield SIDES[side](of_seed, checkpoint, data, Path(folder))
+                seeded = dataclasses.replace(config, seed=seed, output=f"{folder}/run")
+                yield SIDES[side](seeded, checkpoint, data, Path(folder))
 
 
 def _ours(init: str, config: FinetuneConfig, checkpoint: Any, data: Data, folder: Path) -> Turn:
@@ -99,40 +103,37 @@ def _ours(init: str, config: FinetuneConfig, checkpoint: Any, data: Data, folder
 def _trainer(
     config: FinetuneConfig, checkpoint: convert.Checkpoint, data: Data, folder: Path
 ) -> Turn:
-    """In a process of its own, on a copy of the checkpoint that transformers reads."""
+    """Train in a process of its own, on a copy of the checkpoint in transformers' format."""
     convert.save(checkpoint, folder / "model", "hf")
-    updates = -(-len(data.train) // config.batch_examples) * config.epochs
+    steps = -(-len(data.train) // config.batch_examples) * config.epochs
     job = {
         "head": data.task.head,
         "labels": data.task.outputs,
         "problem_type": data.task.problem_type,
         "pooling": initial_model.of_task(config, checkpoint.config).classifier_pooling,
-        "warmup_steps": round(config.warmup * updates),
+        "warmup_steps": round(config.warmup * steps),
         "threads": len(os.sched_getaffinity(0)),
     }
-    for name in ("epochs", "batch_examples", "learning_rate", "weight_decay", "b1", "b2", "eps"):
-        job[name] = getattr(config, name)
-    job |= {"clip_norm": config.clip_norm, "seed": config.seed}
-    for split in ("train", "validation"):
-        job[split] = list(_pairs(data, split))
+    job |= {name: getattr(config, name) for name in _SHARED}
+    job |= {split: list(_pairs(data, split)) for split in ("train", "validation")}
     (folder / "job.json").write_text(json.dumps(job))
     script = Path(__file__).with_name("finetune_peer.py")
     subprocess.run([sys.executable, "-P", script, folder], check=True, stdout=sys.stderr)
-    told = json.loads((folder / "told.json").read_text())
-    with np.load(folder / "logits.npz") as logits:
-        said = iter([logits[str(i)] for i in range(len(logits.files))])
-    outputs = [[next(said) for _ in example.sequences] for example in data.validation]
+    seconds = json.loads((folder / "result.json").read_text())["seconds"]
+    with np.load(folder / "logits.npz") as arrays:
+        logits = iter([arrays[str(i)] for i in range(len(arrays.files))])
+    outputs = [[next(logits) for _ in example.sequences] for example in data.validation]
     return Turn(
         side="trainer",
         seed=config.seed,
         metrics=data.task.metrics(data.validation, outputs),
-        examples_per_second=len(data.train) * config.epochs / told["seconds"],
-        seconds=told["seconds"],
+        examples_per_second=len(data.train) * config.epochs / seconds,
+        seconds=seconds,
     )
 
 
 def _pairs(data: Data, split: str) -> Iterator[tuple[list[int], Any]]:
-    """Token ids and target of every sequence, as JSON has them."""
+    """Yield token ids and target of every sequence, ready for JSON."""
     for example in getattr(data, split):
         for j, ids in enumerate(example.sequences):
             target = example.target[j] if data.task.kind == "tokens" else example.target
@@ -152,7 +153,7 @@ SIDES: dict[str, Callable[[FinetuneConfig, Any, Data, Path], Turn]] = {
     "words": _words,
     "trainer": _trainer,
 }
-"""By the names of the command line."""
+"""Sides by their names on the command line."""
 
 TITLES = {
     "ours": "here",
@@ -178,13 +179,13 @@ def _check(config: FinetuneConfig, sides: Sequence[str]) -> None:
 
 
 def show(turns: Sequence[Turn], metric: str) -> None:
-    """Prints mean and deviation over seeds, and speed beside the Trainer's."""
+    """Print mean and deviation over seeds, and speed relative to the Trainer's."""
     table = Table("side", box=None, pad_edge=False)
     for heading in (metric, "examples/s", "of the Trainer's", "seconds"):
         table.add_column(heading, justify="right")
-    found = summary(turns, metric)
-    peer = found.get("trainer", {}).get("examples_per_second")
-    for side, row in found.items():
+    results = summary(turns, metric)
+    peer = results.get("trainer", {}).get("examples_per_second")
+    for side, row in results.items():
         speed = row["examples_per_second"]
         table.add_row(
             TITLES[side],
@@ -197,18 +198,18 @@ def show(turns: Sequence[Turn], metric: str) -> None:
 
 
 def summary(turns: Sequence[Turn], metric: str) -> dict[str, dict[str, Any]]:
-    """By side: mean and deviation of a metric over seeds, and the best speed."""
-    found = {}
+    """Mean and deviation of a metric over seeds, and the best speed, by side."""
+    results = {}
     for side in dict.fromkeys(turn.side for turn in turns):
-        of_side = [turn for turn in turns if turn.side == side]
-        scores = [turn.metrics[metric] for turn in of_side]
-        speeds = [t.examples_per_second for t in of_side if t.examples_per_second]
-        found[side] = {
+        own = [turn for turn in turns if turn.side == side]
+        scores = [turn.metrics[metric] for turn in own]
+        speeds = [turn.examples_per_second for turn in own if turn.examples_per_second]
+        results[side] = {
             "metric": metric,
             "mean": statistics.fmean(scores),
             "deviation": statistics.stdev(scores) if len(scores) > 1 else 0.0,
             "seeds": len(scores),
             "examples_per_second": max(speeds, default=None),
-            "seconds": min(turn.seconds for turn in of_side),
+            "seconds": min(turn.seconds for turn in own),
         }
-    return found
+    return results

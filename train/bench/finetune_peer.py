@@ -1,6 +1,6 @@
 """The Trainer's side of the `finetune` comparison: `python -P finetune_peer.py FOLDER`.
 
-Reads FOLDER/job.json and FOLDER/model, trains, and writes logits.npz and told.json. It imports
+Reads FOLDER/job.json and FOLDER/model, trains, and writes logits.npz and result.json. It imports
 nothing of this package.
 """
 
@@ -22,7 +22,7 @@ MODELS = {
 
 
 def main(folder: Path) -> None:
-    """Trains as the job says."""
+    """Train as the job specifies."""
     import torch
     import transformers
 
@@ -67,13 +67,13 @@ def main(folder: Path) -> None:
     began = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - began
-    said = logits(model, [ids for ids, _ in job["validation"]], pad)
-    np.savez(folder / "logits.npz", **{str(i): x for i, x in enumerate(said)})
-    (folder / "told.json").write_text(json.dumps({"seconds": seconds}))
+    outputs = logits(model, [ids for ids, _ in job["validation"]], pad)
+    np.savez(folder / "logits.npz", **{str(i): x for i, x in enumerate(outputs)})
+    (folder / "result.json").write_text(json.dumps({"seconds": seconds}))
 
 
 def collated(items: list[dict[str, Any]], pad: int, head: str) -> dict[str, Any]:
-    """A batch padded to its longest sequence."""
+    """Collate a batch, padded to its longest sequence."""
     import torch
 
     ids, mask = padded([item["input_ids"] for item in items], pad)
@@ -87,7 +87,7 @@ def collated(items: list[dict[str, Any]], pad: int, head: str) -> dict[str, Any]
 
 
 def padded(lists: list[list[int]], value: int) -> tuple[np.ndarray, np.ndarray]:
-    """Equally long rows, and where they are real; int64 [rows, length]."""
+    """Rows padded with `value`, and their mask: int64 [rows, length] each."""
     lengths = np.array([len(items) for items in lists])
     mask = np.arange(lengths.max()) < lengths[:, None]
     rows = np.full(mask.shape, value, np.int64)
@@ -96,20 +96,20 @@ def padded(lists: list[list[int]], value: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def logits(model: Any, sequences: list[list[int]], pad: int) -> list[np.ndarray]:
-    """Of every sequence in order, [labels] or [tokens, labels]."""
+    """Logits of every sequence in order, [labels] or [tokens, labels]."""
     import torch
 
     model.eval()
-    found: list[Any] = [None] * len(sequences)
+    outputs: list[Any] = [None] * len(sequences)
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
     for start in range(0, len(order), EVALUATION_BATCH):
         chosen = order[start : start + EVALUATION_BATCH]
         ids, mask = (torch.from_numpy(x) for x in padded([sequences[i] for i in chosen], pad))
         with torch.no_grad():
-            said = model(input_ids=ids, attention_mask=mask).logits.numpy()
-        for i, x in zip(chosen, said, strict=True):
-            found[i] = x[: len(sequences[i])] if x.ndim == 2 else x
-    return found
+            batch = model(input_ids=ids, attention_mask=mask).logits.numpy()
+        for i, x in zip(chosen, batch, strict=True):
+            outputs[i] = x[: len(sequences[i])] if x.ndim == 2 else x
+    return outputs
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""Attention by every implementation that the device at hand has, and which one to take there.
+"""Times of every attention implementation on the device at hand, and a recommendation.
 
-Times are medians of single calls, each waited for, after the call that compiles. A tuning file
-comes out of it that `modernbert_jax.attention` reads.
+Times are medians of single synchronous calls, after the call that compiles. The recommendation is a
+tuning file that `modernbert_jax.attention` reads.
 """
 
 import dataclasses
 import functools
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -21,20 +21,20 @@ from modernbert_jax.attention import Call, choice, key_ranges, platform, tuning
 from modernbert_jax.packing import pack
 
 KERNELS = ("splash", "pallas_tpu", "pallas_triton")
-"""Interpreted on CPU, where their speed means nothing."""
+"""Kernels that a CPU interprets, so that their speed is meaningless there."""
 
 DENSE_UP_TO = 2048
-"""Tokens; beyond, all scores of a row would fill the memory of many devices."""
+"""Longest row for dense attention, whose scores would otherwise exceed the memory of devices."""
 
 WINDOW = 128
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Shape:
-    """What is timed: `tokens / length` rows."""
+class KernelShape:
+    """Shape of the timed calls, which have `tokens / length` rows."""
 
     lengths: tuple[int, ...]
-    """Tokens in a row."""
+    """Tokens per row, one or several."""
     tokens: int
     heads: int
     head_dim: int
@@ -42,7 +42,7 @@ class Shape:
 
 
 class Case(NamedTuple):
-    """A kind of layer and rows for it."""
+    """A kind of layer and its rows."""
 
     kind: str
     length: int
@@ -54,12 +54,16 @@ class Case(NamedTuple):
         return WINDOW if self.kind == "sliding" else None
 
 
+KernelOptions = tuple[tuple[str, int], ...]
+"""Names and values of an implementation's options, sorted."""
+
+
 class Time(NamedTuple):
-    """Milliseconds of one call."""
+    """Milliseconds of one call, forward and with the backward pass."""
 
     case: Case
     name: str
-    options: tuple[tuple[str, int], ...]
+    options: KernelOptions
     forward: float
     both: float
 
@@ -67,21 +71,24 @@ class Time(NamedTuple):
 Report = Callable[[str], None]
 
 
-def default_shape() -> Shape:
-    """ModernBERT-base; small on CPU."""
+def default_shape() -> KernelShape:
+    """The shape of ModernBERT-base, with fewer tokens on a CPU."""
     if jax.default_backend() == "cpu":
-        return Shape(lengths=(512, 1024), tokens=1024, heads=12, head_dim=64, dtype="float32")
+        return KernelShape(lengths=(512, 1024), tokens=1024, heads=12, head_dim=64, dtype="float32")
     lengths = (512, 1024, 2048, 4096, 8192)
-    return Shape(lengths=lengths, tokens=16384, heads=12, head_dim=64, dtype="bfloat16")
+    return KernelShape(lengths=lengths, tokens=16384, heads=12, head_dim=64, dtype="bfloat16")
 
 
-def measure(shape: Shape, repeats: int, sweep: bool, report: Report) -> list[Time]:
-    """Times of every implementation and of jax's own attention, for every case.
+def measure(shape: KernelShape, repeats: int, sweep: bool, report: Report) -> list[Time]:
+    """Time every implementation and jax's own attention for every case.
 
-    What cannot be used is reported with the reason. With `sweep` the options of our kernels are
-    tried first, on the longest packed rows of either kind.
+    Args:
+        shape: Shape of the calls.
+        repeats: Timed calls, of which the median counts.
+        sweep: Whether to tune the options of our kernels first, on the longest packed rows.
+        report: Receives a line for whatever cannot be used, with the reason.
     """
-    found = []
+    times = []
     for kind in tuning.KINDS:
         options = {}
         for case in cases(shape, kind):
@@ -89,14 +96,19 @@ def measure(shape: Shape, repeats: int, sweep: bool, report: Report) -> list[Tim
                 if name not in options:
                     options[name] = _tuned(name, case, shape)
                     if sweep and (groups := getattr(module, "SWEEP", ())):
-                        options[name] = _sweep(name, groups, case, shape, repeats, report)
-                found.append(_time(name, options[name], case, shape, repeats))
-            found += _peers(case, shape, repeats, report)
-    return found
+                        options[name] = best_options(
+                            groups,
+                            dict(options[name]),
+                            lambda o, n=name, c=case: _time(n, o, c, shape, repeats),
+                            lambda line, n=name: report(f"{n} {line}"),
+                        )
+                times.append(_time(name, options[name], case, shape, repeats))
+            times += _peers(case, shape, repeats, report)
+    return times
 
 
 def show(times: list[Time]) -> None:
-    """Prints a table."""
+    """Print a table."""
     table = Table("layer", "row", "documents", "implementation", box=None, pad_edge=False)
     for heading in ("forward ms", "both ms", "tokens/s, both"):
         table.add_column(heading, justify="right")
@@ -107,17 +119,20 @@ def show(times: list[Time]) -> None:
     Console(width=120).print(table)
 
 
-def recommend(times: list[Time], shape: Shape) -> dict[str, Any]:
-    """A tuning file: for each kind of layer what was fastest, forward and backward, in all."""
+def recommend(times: list[Time], shape: KernelShape) -> dict[str, Any]:
+    """The content of a tuning file: the fastest implementation for each kind of layer.
+
+    The geometric mean over all cases of forward and backward together decides.
+    """
     entries = {}
     for kind in tuning.KINDS:
         ours = [t for t in times if t.case.kind == kind and t.name in choice.IMPLEMENTATIONS]
         cases = {(t.case.length, t.case.documents) for t in ours}
         total = {}
         for name in {t.name for t in ours}:
-            mine = [t.both for t in ours if t.name == name]
-            if len(mine) == len(cases):
-                total[name] = statistics.geometric_mean(mine)
+            own = [t.both for t in ours if t.name == name]
+            if len(own) == len(cases):
+                total[name] = statistics.geometric_mean(own)
         best = min(total, key=total.__getitem__)
         options = dict(next(t.options for t in ours if t.name == best))
         entry = {"implementation": best} | ({best: options} if options else {})
@@ -127,8 +142,8 @@ def recommend(times: list[Time], shape: Shape) -> dict[str, Any]:
     return table
 
 
-def cases(shape: Shape, kind: str) -> Iterator[Case]:
-    """The longest rows first: one document in each, and documents of all lengths."""
+def cases(shape: KernelShape, kind: str) -> Iterator[Case]:
+    """Yield cases, longest rows first: packed documents, and one document per row."""
     for length in sorted(shape.lengths, reverse=True):
         rows = max(1, shape.tokens // length)
         yield Case(kind, length, "packed", packed_rows(rows, length))
@@ -136,7 +151,7 @@ def cases(shape: Shape, kind: str) -> Iterator[Case]:
 
 
 def packed_rows(rows: int, length: int, median: float = 400.0) -> np.ndarray:
-    """Segment ids of full rows with documents of lognormal lengths, cut at the length."""
+    """Segment ids of full rows of documents with lognormal lengths, at most `length`."""
     rng = np.random.default_rng(0)
     draws = rng.lognormal(np.log(median), 1.0, size=max(64, 4 * rows * length // int(median)))
     lengths = np.clip(draws, 16, length).astype(int).tolist()
@@ -148,7 +163,8 @@ def packed_rows(rows: int, length: int, median: float = 400.0) -> np.ndarray:
     return ids
 
 
-def _supported(case: Case, shape: Shape, report: Report):
+def _supported(case: Case, shape: KernelShape, report: Report) -> Iterator[tuple[str, Any]]:
+    """Yield implementations for a case, with their modules."""
     call = Call(
         platform=jax.default_backend(),
         device_kind=jax.devices()[0].device_kind,
@@ -172,28 +188,32 @@ def _supported(case: Case, shape: Shape, report: Report):
             report(f"{case.kind}, {case.length} tokens: not {name}: {reason}")
 
 
-def _tuned(name: str, case: Case, shape: Shape) -> tuple[tuple[str, int], ...]:
+def _tuned(name: str, case: Case, shape: KernelShape) -> KernelOptions:
     kind = jax.devices()[0].device_kind
     return tuning.lookup(kind, case.kind, shape.head_dim, shape.dtype).options_of(name)
 
 
-def _sweep(name, groups, case, shape, repeats, report) -> tuple[tuple[str, int], ...]:
-    """The best options of each group in turn, with what is best in those before."""
-    best = dict(_tuned(name, case, shape))
+def best_options(
+    groups: Iterable[Iterable[dict[str, int]]],
+    start: dict[str, int],
+    time_with: Callable[[KernelOptions], Time],
+    report: Report,
+) -> KernelOptions:
+    """Choose the fastest options of each group in turn, beginning with `start`."""
+    best = dict(start)
     for group in groups:
-        tried = []
+        times = []
         for options in group:
-            given = tuple(sorted((best | options).items()))
             try:
-                tried.append(_time(name, given, case, shape, repeats))
+                times.append(time_with(tuple(sorted((best | options).items()))))
             except Exception as error:
-                report(f"{name} {options}: {str(error).splitlines()[0]}")
-        if tried:
-            best = dict(min(tried, key=lambda t: t.both).options)
+                report(f"{options}: {str(error).splitlines()[0]}")
+        if times:
+            best = dict(min(times, key=lambda t: t.both).options)
     return tuple(sorted(best.items()))
 
 
-def _time(name, options, case: Case, shape: Shape, repeats: int) -> Time:
+def _time(name: str, options: KernelOptions, case: Case, shape: KernelShape, repeats: int) -> Time:
     module = choice.module_of(name)
 
     def out(q, k, v, ranges):
@@ -202,8 +222,8 @@ def _time(name, options, case: Case, shape: Shape, repeats: int) -> Time:
     return _timed(out, name, options, case, shape, repeats)
 
 
-def _peers(case: Case, shape: Shape, repeats: int, report: Report) -> Iterator[Time]:
-    """jax's own attention on rows of one document, where it computes the same."""
+def _peers(case: Case, shape: KernelShape, repeats: int, report: Report) -> Iterator[Time]:
+    """Time jax's own attention on rows of one document, for which it computes the same."""
     if case.documents != "one document":
         return
     sides = {} if case.window is None else {"local_window_size": WINDOW // 2}
@@ -223,7 +243,14 @@ def _peers(case: Case, shape: Shape, repeats: int, report: Report) -> Iterator[T
             report(f"{case.kind}, {case.length} tokens: not {name}: {str(error).splitlines()[0]}")
 
 
-def _timed(out, name, options, case: Case, shape: Shape, repeats: int) -> Time:
+def _timed(
+    out: Callable[..., jax.Array],
+    name: str,
+    options: KernelOptions,
+    case: Case,
+    shape: KernelShape,
+    repeats: int,
+) -> Time:
     rng = np.random.default_rng(0)
     size = (len(case.segment_ids), case.length, shape.heads, shape.head_dim)
     q, k, v, cotangent = (jnp.asarray(rng.standard_normal(size), shape.dtype) for _ in range(4))
@@ -238,7 +265,8 @@ def _timed(out, name, options, case: Case, shape: Shape, repeats: int) -> Time:
     )
 
 
-def _median(function, arguments, repeats: int) -> float:
+def _median(function: Callable[..., Any], arguments: tuple, repeats: int) -> float:
+    """Median milliseconds of a call."""
     jax.block_until_ready(function(*arguments))
     taken = []
     for _ in range(repeats):

@@ -1,25 +1,28 @@
 """The usual way to packed rows: `datasets.map` with a transformers tokenizer, packed greedily.
 
-The packer follows ModernBERT's research code in what it does: sequences wait in a buffer of five
-source batches; each goes into the row with the least room that still takes it, or is put back for
-the next batch, the leftovers in reverse; a batch of rows ends when the buffer has been gone
-through and no more fits into it. Like there, the search is compiled where numba is installed.
+The packer behaves as that of ModernBERT's research code. Sequences wait in a buffer of five source
+batches. Each goes into the row with the least sufficient room, or returns to the buffer for the
+next batch, leftovers in reverse. A batch of rows ends when nothing in the buffer fits any more. As
+there, the search is compiled if numba is installed.
 """
 
 import collections
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-Rows = list[list[Any]]
+PeerRows = list[list[Any]]
+"""Items of each row of a batch."""
+
+Search = Callable[[np.ndarray, int], int]
 
 
 def tokenised(texts: Path, tokenizer: Path, length: int, cache: Path) -> Any:
-    """A `datasets.Dataset` of `input_ids`: long documents in several pieces, none thrown away.
+    """A `datasets.Dataset` of `input_ids`, with long documents in several pieces.
 
-    Raises `ImportError` where datasets or transformers is not installed.
+    Raises `ImportError` if datasets or transformers is not installed.
     """
     import datasets
     import transformers
@@ -28,7 +31,7 @@ def tokenised(texts: Path, tokenizer: Path, length: int, cache: Path) -> Any:
     fast = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tokenizer))
 
     def tokenise(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
-        made = fast(
+        encoding = fast(
             batch["text"],
             truncation=True,
             max_length=length,
@@ -36,7 +39,7 @@ def tokenised(texts: Path, tokenizer: Path, length: int, cache: Path) -> Any:
             return_attention_mask=False,
             return_token_type_ids=False,
         )
-        return {"input_ids": made["input_ids"]}
+        return {"input_ids": encoding["input_ids"]}
 
     raw = datasets.load_dataset("json", data_files=str(texts), split="train", cache_dir=str(cache))
     return raw.map(tokenise, batched=True, remove_columns=raw.column_names)
@@ -45,20 +48,30 @@ def tokenised(texts: Path, tokenizer: Path, length: int, cache: Path) -> Any:
 def arrays(
     dataset: Any, order: Iterable[int] | None = None, size: int = 1000
 ) -> Iterator[np.ndarray]:
-    """The sequences of a tokenised dataset, in its order or another, read in batches."""
+    """Yield the sequences of a tokenised dataset, in its order or another, read in batches."""
     order = list(range(len(dataset)) if order is None else order)
     numbers = dataset.with_format("numpy")
     for start in range(0, len(order), size):
         yield from numbers[order[start : start + size]]["input_ids"]
 
 
-def pack(items: Iterable[Any], rows: int, capacity: int, source_batch: int) -> Iterator[Rows]:
-    """Batches of packed rows from things with a length. The last, with an empty row, is dropped."""
+def pack(
+    items: Iterable[Any], rows: int, capacity: int, source_batch: int, search: Search | None = None
+) -> Iterator[PeerRows]:
+    """Yield batches of packed rows. The last, with an empty row, is dropped.
+
+    Args:
+        items: Sequences, or anything with a length.
+        rows: Rows per batch.
+        capacity: Tokens per row.
+        source_batch: Items read at a time.
+        search: `best_fit` or an equivalent; by default the fastest one available.
+    """
     source, buffer = iter(items), collections.deque()
-    search, size = _search(), 5 * source_batch
+    search, size = search or _fastest(), 5 * source_batch
     while True:
         room = np.full(rows, capacity, np.int64)
-        batch: Rows = [[] for _ in range(rows)]
+        batch: PeerRows = [[] for _ in range(rows)]
         leftovers: list[Any] = []
         while True:
             if not buffer:
@@ -84,7 +97,7 @@ def pack(items: Iterable[Any], rows: int, capacity: int, source_batch: int) -> I
         yield batch
 
 
-def filled(batch: Rows, capacity: int, pad_id: int = 0) -> np.ndarray:
+def filled(batch: PeerRows, capacity: int, pad_id: int = 0) -> np.ndarray:
     """Token ids of packed rows, int64 [rows, capacity]."""
     ids = np.full((len(batch), capacity), pad_id, np.int64)
     for row, items in zip(ids, batch, strict=True):
@@ -96,7 +109,7 @@ def filled(batch: Rows, capacity: int, pad_id: int = 0) -> np.ndarray:
 def masked(
     ids: np.ndarray, rng: np.random.Generator, mask_id: int, rate: float = 0.3
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and labels, int64 [rows, capacity], made on the host: one draw for each position."""
+    """Masked inputs and labels, int64 [rows, capacity], with one random number per position."""
     share = rng.random(ids.shape)
     inputs = np.where(share < 0.8 * rate, mask_id, ids)
     redrawn = (share >= 0.8 * rate) & (share < 0.9 * rate)
@@ -104,8 +117,8 @@ def masked(
     return inputs, np.where(share < rate, ids, -100)
 
 
-def _best_fit(room: np.ndarray, length: int) -> int:
-    """The first row with the least room that takes `length`; -1 if there is none."""
+def best_fit(room: np.ndarray, length: int) -> int:
+    """Index of the first row with the least sufficient room; -1 if there is none."""
     best, least = -1, 1 << 62
     for i in range(len(room)):
         if length <= room[i] < least:
@@ -113,16 +126,17 @@ def _best_fit(room: np.ndarray, length: int) -> int:
     return best
 
 
-def _best_fit_numpy(room: np.ndarray, length: int) -> int:
+def best_fit_numpy(room: np.ndarray, length: int) -> int:
+    """`best_fit` in numpy."""
     fits = np.where(room >= length, room, 1 << 62)
     best = int(fits.argmin())
     return best if fits[best] < 1 << 62 else -1
 
 
-def _search():
-    """The search, compiled if that can be."""
+def _fastest() -> Search:
+    """`best_fit`, compiled if numba is installed."""
     try:
         import numba
     except ImportError:
-        return _best_fit_numpy
-    return numba.njit(cache=False)(_best_fit)
+        return best_fit_numpy
+    return numba.njit(cache=False)(best_fit)

@@ -1,10 +1,10 @@
 """Training steps on the CPU, beside transformers with PyTorch's AdamW.
 
-Both sides start from the same random weights, compute in float32 with two threads each in processes
-of their own, and have to find the same loss and gradient. They take turns, but for the largest
-model, and the fastest turn counts. A turn is a few optimizer steps: ours the compiled step of a
-run, masks, norms and guard included, on packed rows; the peer's masks, forward, backward and fused
-AdamW on padded batches.
+Both sides start from the same random weights, compute in float32 with two threads in processes of
+their own, and must agree on loss and gradient. They take turns, except for the largest model, and
+the fastest turn counts. A turn is a few optimizer steps: ours the compiled step of a run on packed
+rows, with masks, norms and guard; the peer's masks, forward, backward and fused AdamW on padded
+batches.
 """
 
 import tempfile
@@ -18,12 +18,12 @@ import numpy as np
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.heads import MaskedLM
 
-from . import Measurement, Options
+from . import Measurement, Options, compared
 from .encode import peer_installed, write_random
 from .turns import take_turns
 
 TOLERANCE = 1e-4
-"""Between losses and, relative, gradient norms of the two sides."""
+"""Maximum relative difference between losses, and gradient norms, of the two sides."""
 
 PEERS = {
     "peer": "transformers, sdpa, fused AdamW",
@@ -33,27 +33,27 @@ PEERS = {
 WORKER = Path(__file__).with_name("train_worker.py")
 
 
-class Workload(NamedTuple):
-    """What a turn computes."""
+class TrainWorkload(NamedTuple):
+    """The documents and batches of a turn."""
 
     lengths: list[int]
-    """Of the documents that there are."""
+    """Tokens of each available document."""
     rows: int
-    """In a batch of ours."""
+    """Rows of our batch."""
     capacity: int
-    """Tokens of such a row."""
+    """Tokens per row of our batch."""
     documents: int
-    """In a batch of the peer's, padded to the longest."""
+    """Documents of the peer's batch, padded to the longest."""
     steps: int
-    """In a turn."""
+    """Optimizer steps of a turn."""
     axis: str = "data"
-    """Of the mesh of two devices that the CPU poses as for us: `pretrain --cpu-devices 2`."""
+    """Axis of our mesh of two virtual devices: `pretrain --cpu-devices 2`."""
     together: bool = True
     """Whether the sides take turns. Two processes that train a base model do not fit in 24 GB."""
 
 
 def measure(options: Options) -> Iterator[Measurement]:
-    """Real tokens per second of three sizes of model, and per second of a core.
+    """Measure real tokens per second, and per second of a core, of three sizes of model.
 
     Raises:
         RuntimeError: the sides disagree.
@@ -68,49 +68,40 @@ def measure(options: Options) -> Iterator[Measurement]:
             yield from compare(f"{preset}, {name}", config, workload, options.repeats)
 
 
-def workloads(steps: int, rows: int, axis: str, together: bool = True) -> dict[str, Workload]:
-    """By name. Every stretch of 16 of the mixed lengths has short and long ones alike."""
-    middles = (np.arange(256) + 0.5) / 256
-    mixed = np.exp([np.log(120) + 0.8 * NormalDist().inv_cdf(q) for q in middles])
+def workloads(steps: int, rows: int, axis: str, together: bool = True) -> dict[str, TrainWorkload]:
+    """Workloads by name. Any 16 consecutive mixed lengths have short and long ones alike."""
+    quantiles = (np.arange(256) + 0.5) / 256
+    mixed = np.exp([np.log(120) + 0.8 * NormalDist().inv_cdf(q) for q in quantiles])
     mixed = mixed.clip(16, 512).astype(int).reshape(16, 16).T.ravel().tolist()
+    full, how = [1024] * rows * steps, (steps, axis, together)
     return {
-        "documents of 16 to 512 tokens": Workload(mixed, rows, 1024, 16, steps, axis, together),
-        "full rows of 1,024 tokens": Workload(
-            [1024] * rows * steps, rows, 1024, rows, steps, axis, together
-        ),
+        "documents of 16 to 512 tokens": TrainWorkload(mixed, rows, 1024, 16, *how),
+        "full rows of 1,024 tokens": TrainWorkload(full, rows, 1024, rows, *how),
     }
 
 
 def compare(
-    name: str, config: ModernBertConfig, workload: Workload, repeats: int
+    name: str, config: ModernBertConfig, workload: TrainWorkload, repeats: int
 ) -> Iterator[Measurement]:
-    """Measures a workload; without a peer where PyTorch or transformers is not installed."""
-    peers = tuple(PEERS) if peer_installed() else ()
+    """Measure a workload; without a peer if PyTorch or transformers is not installed."""
+    sides = ("ours", *(PEERS if peer_installed() else ()))
     with tempfile.TemporaryDirectory() as folder:
         model, work = Path(folder) / "model", Path(folder) / "work.npz"
         write_random(MaskedLM(config), "masked_lm", model)
         _write_work(config, workload, work)
-        sides = ("ours", *peers)
         ready, turns = take_turns(WORKER, (model, work), sides, repeats, workload.together)
-        for side, found in ready.items():
+        for side, first in ready.items():
             for what in ("loss", "grad_norm"):
-                difference = abs(found[what] / ready["ours"][what] - 1)
+                difference = abs(first[what] / ready["ours"][what] - 1)
                 if not difference <= TOLERANCE:
                     raise RuntimeError(f"{what} of {side} differs from ours by {difference:.1e}")
         for seconds, unit in (("seconds", "tokens/s"), ("cpu_seconds", "tokens/CPU s")):
             best = {side: max(t["tokens"] / t[seconds] for t in turns[side]) for side in turns}
-            for peer in peers or (None,):
-                yield Measurement(
-                    name=name,
-                    unit=unit,
-                    ours=best["ours"],
-                    peer=best.get(peer),
-                    peer_name=PEERS.get(peer, ""),
-                )
+            yield from compared(name, unit, best, PEERS)
 
 
-def _write_work(config: ModernBertConfig, workload: Workload, path: Path) -> None:
-    """The documents, flat; also inputs and labels on which both sides have to agree."""
+def _write_work(config: ModernBertConfig, workload: TrainWorkload, path: Path) -> None:
+    """Write the concatenated documents, and inputs and labels on which both sides must agree."""
     rng = np.random.default_rng(0)
     ids = rng.integers(5, config.vocab_size, sum(workload.lengths), dtype=np.int32)
     probe = ids[:256].reshape(2, 128)

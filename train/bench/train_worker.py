@@ -13,11 +13,13 @@ import numpy as np
 THREADS = 2
 MASK_RATE = 0.3
 MASK_ID, SPECIAL = 4, 5
-"""The id of [MASK], and the first that is no special token's."""
+"""Id of [MASK], and number of special tokens, which have the first ids."""
 
 Work = dict[str, Any]
-Turn = Callable[[], int]
-"""Makes a turn's steps; returns the real tokens in them."""
+"""Arrays of `work.npz`."""
+
+Steps = Callable[[], int]
+"""Makes the steps of a turn and returns their number of real tokens."""
 
 
 def documents(work: Work) -> list[np.ndarray]:
@@ -25,8 +27,8 @@ def documents(work: Work) -> list[np.ndarray]:
     return np.split(work["ids"], np.cumsum(work["lengths"])[:-1])
 
 
-def ours(directory: str, work: Work) -> tuple[dict[str, float], Turn]:
-    """The training step of a run, on packed rows."""
+def ours(directory: str, work: Work) -> tuple[dict[str, float], Steps]:
+    """The training step of a run, on packed rows. Returns facts to agree on, and the turn."""
     import jax
     import optax
 
@@ -64,8 +66,8 @@ def ours(directory: str, work: Work) -> tuple[dict[str, float], Turn]:
         total, number = loss.masked_lm_loss(module, params, inputs, segments, positions, labels)
         return total / number
 
-    found, grads = jax.jit(jax.value_and_grad(mean))(state.params)
-    agreed = {"loss": float(found), "grad_norm": float(optax.tree.norm(grads))}
+    value, grads = jax.jit(jax.value_and_grad(mean))(state.params)
+    agreed = {"loss": float(value), "grad_norm": float(optax.tree.norm(grads))}
     del grads
     texts = documents(work)
     packed = packing.pack([len(text) for text in texts], capacity)[: rows * count]
@@ -90,7 +92,7 @@ def ours(directory: str, work: Work) -> tuple[dict[str, float], Turn]:
     return agreed, turn
 
 
-def peer(directory: str, work: Work, sparse: bool = False) -> tuple[dict[str, float], Turn]:
+def peer(directory: str, work: Work, sparse: bool = False) -> tuple[dict[str, float], Steps]:
     """Padded batches in the given order, by transformers with sdpa and a fused AdamW."""
     import torch
     from transformers import ModernBertForMaskedLM
@@ -103,7 +105,7 @@ def peer(directory: str, work: Work, sparse: bool = False) -> tuple[dict[str, fl
     loss = model(input_ids=inputs, labels=labels).loss
     loss.backward()
     grads = [p.grad for p in model.parameters() if p.grad is not None]
-    # Not torch's own total norm, whose float32 sum over the embeddings is off by 3e-4.
+    # torch's own total norm sums the embeddings in float32, which is off by 3e-4.
     norm = math.sqrt(sum(g.double().square().sum() for g in grads))
     agreed = {"loss": float(loss.detach()), "grad_norm": norm}
     model.zero_grad()
@@ -114,25 +116,22 @@ def peer(directory: str, work: Work, sparse: bool = False) -> tuple[dict[str, fl
     for start in range(0, len(texts), size):
         group = texts[start : start + size]
         lengths = torch.tensor([len(text) for text in group])
-        there = torch.arange(int(lengths.max())) < lengths[:, None]
-        ids = torch.zeros(there.shape, dtype=torch.long)
-        ids[there] = torch.from_numpy(np.concatenate(group)).long()
-        batches.append((ids, there))
+        real = torch.arange(int(lengths.max())) < lengths[:, None]
+        ids = torch.zeros(real.shape, dtype=torch.long)
+        ids[real] = torch.from_numpy(np.concatenate(group)).long()
+        batches.append((ids, real))
 
-    def masked(ids: Any, there: Any) -> tuple[Any, Any]:
-        share, drawn = (
-            torch.rand(ids.shape),
-            torch.randint(SPECIAL, model.config.vocab_size, ids.shape),
-        )
+    def masked(ids: Any, real: Any) -> tuple[Any, Any]:
+        share = torch.rand(ids.shape)
+        drawn = torch.randint(SPECIAL, model.config.vocab_size, ids.shape)
         inputs = torch.where(share < 0.8 * MASK_RATE, MASK_ID, ids)
         inputs = torch.where((share >= 0.8 * MASK_RATE) & (share < 0.9 * MASK_RATE), drawn, inputs)
-        return torch.where(there, inputs, ids), torch.where(there & (share < MASK_RATE), ids, -100)
+        return torch.where(real, inputs, ids), torch.where(real & (share < MASK_RATE), ids, -100)
 
     def turn() -> int:
-        for ids, there in batches:
-            inputs, labels = masked(ids, there)
-            # A mask of ones would only cost time.
-            mask = None if there.all() else there.long()
+        for ids, real in batches:
+            inputs, labels = masked(ids, real)
+            mask = None if real.all() else real.long()  # a mask of ones would only cost time
             model(input_ids=inputs, attention_mask=mask, labels=labels).loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -141,8 +140,8 @@ def peer(directory: str, work: Work, sparse: bool = False) -> tuple[dict[str, fl
     return agreed, turn
 
 
-def peer_sparse(directory: str, work: Work) -> tuple[dict[str, float], Turn]:
-    """Like `peer`, but for `sparse_prediction`, which is off by default."""
+def peer_sparse(directory: str, work: Work) -> tuple[dict[str, float], Steps]:
+    """Like `peer`, with `sparse_prediction`, which is off by default."""
     return peer(directory, work, sparse=True)
 
 
@@ -150,7 +149,7 @@ SIDES = {"ours": ours, "peer": peer, "peer_sparse": peer_sparse}
 
 
 def main(side: str, model: str, work: str) -> None:
-    """Answers until its input ends."""
+    """Answer until the input ends."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
     agreed, turn = SIDES[side](model, dict(np.load(work)))

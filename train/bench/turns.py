@@ -1,13 +1,15 @@
 """Sides of a comparison as processes of their own that take turns.
 
 A worker is a script that is called with the name of its side and more arguments. It does its work
-once, answers with a line of JSON, and answers again for every line that it reads.
+once and answers with a line of JSON; then it repeats both for every line that it reads.
 """
 
 import contextlib
 import json
+import math
 import subprocess
 import sys
+import time
 from collections import ChainMap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,54 +20,65 @@ Answer = dict[str, Any]
 
 def take_turns(
     script: Path,
-    arguments: Sequence[Path],
+    arguments: Sequence[Path | str],
     sides: Sequence[str],
     repeats: int,
     together: bool = True,
+    enough: float = math.inf,
 ) -> tuple[dict[str, Answer], dict[str, list[Answer]]]:
-    """First answers, and those of `repeats` turns, by side.
+    """Run all sides of a worker.
 
-    Turns go round `together`, with all sides in memory, or a side ends before the next one begins.
+    Args:
+        script: The worker.
+        arguments: Arguments after the name of the side.
+        sides: Names of the sides.
+        repeats: Rounds, in each of which every side has a turn.
+        together: Whether all sides are in memory; otherwise each ends before the next begins.
+        enough: Seconds after which no further round begins.
+
+    Returns:
+        The first answers, and the answers of all turns, by side.
+
+    Raises:
+        RuntimeError: a process ended early.
     """
     if not together:
-        alone = [take_turns(script, arguments, (side,), repeats) for side in sides]
+        alone = [take_turns(script, arguments, (side,), repeats, True, enough) for side in sides]
         ready, turns = zip(*alone, strict=True)
         return dict(ChainMap(*ready)), dict(ChainMap(*turns))
     with contextlib.ExitStack() as stack:
         workers, ready = {}, {}
         for side in sides:
-            workers[side] = stack.enter_context(worker(script, side, *arguments))
-            ready[side] = answer(side, workers[side])  # one loads and warms up at a time
+            workers[side] = stack.enter_context(_worker(script, side, *arguments))
+            ready[side] = _answer(side, workers[side])  # one at a time loads and warms up
         turns: dict[str, list[Answer]] = {side: [] for side in sides}
-        for _ in range(repeats):
+        began = time.monotonic()
+        for round_ in range(repeats):
+            if round_ and time.monotonic() - began >= enough:
+                break
             for side, process in workers.items():
-                turns[side].append(again(side, process))
+                process.stdin.write("again\n")
+                process.stdin.flush()
+                turns[side].append(_answer(side, process))
     return ready, turns
 
 
 @contextlib.contextmanager
-def worker(script: Path, side: str, *arguments: Path | str) -> Iterator[subprocess.Popen]:
-    """The process of a side; it ends with the block."""
+def _worker(script: Path, side: str, *arguments: Path | str) -> Iterator[subprocess.Popen]:
+    """Start the process of a side; it ends with the block."""
     command = [sys.executable, "-P", script, side, *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield process
     finally:
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
         process.kill()
         process.wait()
 
 
-def answer(side: str, process: subprocess.Popen) -> Answer:
-    """The next answer of a side. Raises `RuntimeError` if its process ended instead."""
+def _answer(side: str, process: subprocess.Popen) -> Answer:
     line = process.stdout.readline()
     if not line:
         raise RuntimeError(f"the process of {side} ended with exit code {process.wait()}")
     return json.loads(line)
-
-
-def again(side: str, process: subprocess.Popen) -> Answer:
-    """Has a side do its work once more; its answer."""
-    process.stdin.write("again\n")
-    process.stdin.flush()
-    return answer(side, process)

@@ -1,1 +1,1 @@
-"""From text to packed rows on disk."""
+"""From text files to packed rows on disk: the `prepare` and `data` commands."""

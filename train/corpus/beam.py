@@ -1,7 +1,7 @@
-"""The units of work on Apache Beam: DirectRunner here, Dataflow, Flink or Spark on many machines.
+"""Units of work on Apache Beam: DirectRunner locally, Dataflow, Flink or Spark on many machines.
 
-Every step maps one function over items and leaves its results in the output, just as local
-processes do; so the files are the same, byte for byte, whoever made them.
+Each step maps a function over items and stores its results in the output, as local processes do.
+The files are therefore the same bytes with any runner.
 """
 
 import functools
@@ -19,15 +19,15 @@ ELSEWHERE = ("DataflowRunner",)
 
 
 def runner(name: str, options: Sequence[str], root: str) -> Callable[..., None]:
-    """What `prepare` takes as `run`: calls a function with every item, on a runner of Beam.
+    """Return a function for `prepare`'s argument `run` that uses a runner of Beam.
 
     Args:
-        name: the runner's name, as Beam knows it.
-        options: its options, each NAME=VALUE, or NAME for a switch.
-        root: where the work lies, a path or URL that all machines can write to.
+        name: The runner's name, as Beam knows it.
+        options: The runner's options, each NAME=VALUE, or NAME for a switch.
+        root: Path or URL of the work, writable from all machines.
 
     Raises:
-        UserError: Beam is not installed, or an option that looks like something else.
+        UserError: Beam is not installed, or an option is malformed.
     """
     try:
         import apache_beam  # noqa: F401
@@ -62,9 +62,9 @@ def _run(
 
 
 def call(root: str, function: Callable[[Any], None], numbered: tuple[int, Any]) -> None:
-    """Calls the function with an item. What is wrong with the user's input is written down.
+    """Call a function with a numbered item, and store the message of a `UserError`.
 
-    Raised here, it would be tried again and again, and end up as a traceback in a log.
+    Raised on a worker, it would be retried and end as a traceback in that worker's log.
     """
     number, item = numbered
     try:

@@ -1,7 +1,7 @@
-"""The corpus by components, and its division into units of work.
+"""The components of a corpus, the mixture file that names them, and their units of work.
 
-A unit is some files, or a part of one, of about the same amount of text. Units depend on the
-files alone, never on who does the work, and each becomes files of rows of its own.
+A unit is some files, or a range of one, with about the same amount of text as any other. Units
+depend on the files alone, never on the workers, and each becomes files of rows of its own.
 """
 
 import dataclasses
@@ -17,30 +17,30 @@ from modernbert_jax.io.store import is_remote
 from .sources import Corpus, OnError, Piece, Source, parquet
 
 UNIT_BYTES = 256 << 20
-"""Text in a unit, about 64 million tokens: 8,000 rows of 8,192, whose last row may be half
-empty, and less than a minute lost when a process is killed."""
+"""Text of a unit: about 64 million tokens or 8,000 rows of 8,192, the last of which may be half
+empty. A killed process loses less than a minute of work."""
 
 _EXPANSION = 4
-"""Text is about so much longer than a compressed file of it."""
+"""Typical length of text relative to its compressed file."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _KEYS = ("input", "weight", "epochs", "field")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Part:
-    """A named part of the corpus."""
+class CorpusComponent:
+    """A named component of the corpus."""
 
     corpus: Corpus
     weight: float | None = None
-    """Share of the tokens in training, relative to the other parts."""
+    """Share of the tokens in training, relative to the other components; None is unspecified."""
     epochs: float | None = None
-    """How often its rows may be repeated in training."""
+    """How often its rows may be read in training; None is any number of times."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Unit:
-    """What one process does at a time, and what is done again if it is killed."""
+class WorkUnit:
+    """The amount of work that one process does at a time, and repeats if it is killed."""
 
     component: str
     number: int
@@ -49,18 +49,19 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """Its place in file names."""
+        """The number as file names contain it."""
         return f"{self.number:05d}"
 
 
-def read_mixture(path: str | Path, on_error: OnError = "stop") -> dict[str, Part]:
-    """The components of a mixture file.
+def read_mixture(path: str | Path, on_error: OnError = "stop") -> dict[str, CorpusComponent]:
+    """Read the components of a mixture file.
 
-    TOML with a table for each: `[components.NAME]`, with `input`, a list of what `--input` takes
-    (relative to the mixture file), and optionally `weight`, `epochs` and `field`.
+    The file is TOML with a table for each, `[components.NAME]`. `input` lists what `--input` takes,
+    relative to the mixture file; `weight`, `epochs` and `field` are optional.
 
     Raises:
-        UserError: a file that is not TOML, unknown keys, values of the wrong type, no such input.
+        UserError: the file is not TOML, has unknown keys or values of the wrong type, or names
+            input that does not exist.
     """
     path = Path(path)
     try:
@@ -69,37 +70,35 @@ def read_mixture(path: str | Path, on_error: OnError = "stop") -> dict[str, Part
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise UserError(f"{path}: not TOML ({error})") from None
-    for key in content:
-        if key != "components":
-            raise UserError(f"{path}: unknown key {key!r}; {did_you_mean(key, ['components'])}")
+    _check_keys(f"{path}", content, ("components",))
     tables = content.get("components")
     if not isinstance(tables, dict) or not tables:
         raise UserError(f"{path}: has no [components.NAME]")
-    return {name: _part(path, name, table, on_error) for name, table in tables.items()}
+    return {name: _component(path, name, table, on_error) for name, table in tables.items()}
 
 
-def units(parts: Mapping[str, Part]) -> list[Unit]:
-    """All units of all components, in order."""
-    found = []
-    for name, part in parts.items():
-        pieces = [piece for source in part.corpus.sources for piece in _pieces(source)]
+def work_units(components: Mapping[str, CorpusComponent]) -> list[WorkUnit]:
+    """Divide all components into units, in order."""
+    units = []
+    for name, component in components.items():
+        pieces = [piece for source in component.corpus.sources for piece in _pieces(source)]
         groups: dict[int, list[Piece]] = {}
         total = sum(size for _, size in pieces)
         count = max(1, round(total / UNIT_BYTES))
-        before = 0
-        for piece, size in pieces:  # by the middle of the piece, so that units come out alike
-            at = min(count - 1, int((before + size / 2) * count / total)) if total else 0
-            groups.setdefault(at, []).append(piece)
+        before = 0.0
+        for piece, size in pieces:  # assigned by its middle, so that units come out alike
+            i = min(count - 1, int((before + size / 2) * count / total)) if total else 0
+            groups.setdefault(i, []).append(piece)
             before += size
-        found += [
-            Unit(component=name, number=i, field=part.corpus.field, pieces=tuple(group))
+        units += [
+            WorkUnit(component=name, number=i, field=component.corpus.field, pieces=tuple(group))
             for i, group in enumerate(groups.values())
         ]
-    return found
+    return units
 
 
 def check_name(name: str) -> None:
-    """Raises `UserError` for a component's name that cannot be a folder's."""
+    """Raise `UserError` for a component's name that cannot be a folder's."""
     if not _NAME.fullmatch(name) or name in ("tokenizer", "work"):
         raise UserError(
             f"component {name!r}: a name has letters, digits, '_', '-' and '.', and is neither"
@@ -107,50 +106,50 @@ def check_name(name: str) -> None:
         )
 
 
-def _part(path: Path, name: str, table: Any, on_error: OnError) -> Part:
+def _check_keys(where: str, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for key in table:
+        if key not in known:
+            raise UserError(f"{where}: unknown key {key!r}; {did_you_mean(key, known)}")
+
+
+def _component(path: Path, name: str, table: Any, on_error: OnError) -> CorpusComponent:
     where = f"{path}: components.{name}"
     check_name(name)
     if not isinstance(table, dict):
         raise UserError(f"{where} is {table!r}; it must be a table")
-    for key in table:
-        if key not in _KEYS:
-            raise UserError(f"{where}: unknown key {key!r}; {did_you_mean(key, _KEYS)}")
+    _check_keys(where, table, _KEYS)
     patterns = table.get("input")
     if isinstance(patterns, str):
         patterns = [patterns]
     if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
         raise UserError(f"{where}.input is {patterns!r}; it must be a list of files or globs")
-    for key in ("weight", "epochs"):
-        value = table.get(key)
-        if key in table and (type(value) not in (int, float) or not 0 < value < float("inf")):
+    numbers = {key: table[key] for key in ("weight", "epochs") if key in table}
+    for key, value in numbers.items():
+        if type(value) not in (int, float) or not 0 < value < float("inf"):
             raise UserError(f"{where}.{key} is {value!r}; it must be a number above 0")
     field = table.get("field", "text")
     if not isinstance(field, str):
         raise UserError(f"{where}.field is {field!r}; it must be a string")
-    found = [p if is_remote(p) else str(path.parent / p) for p in patterns]
-    number = {k: float(table[k]) for k in ("weight", "epochs") if k in table}
-    return Part(corpus=Corpus.find(found, field=field, on_error=on_error), **number)
+    paths = [p if is_remote(p) else str(path.parent / p) for p in patterns]
+    return CorpusComponent(
+        corpus=Corpus(paths, on_error, field), **{k: float(v) for k, v in numbers.items()}
+    )
 
 
 def _pieces(source: Source) -> list[tuple[Piece, float]]:
-    """A file whole, or in stretches of about a unit where its format can be entered halfway.
-
-    Each with about how much text it holds, in bytes.
-    """
+    """A file's pieces with their approximate bytes of text: several where its format allows."""
     size = source.bytes * (_EXPANSION if source.compressed else 1)
-    count = round(size / UNIT_BYTES)
-    end = None
+    count, end = round(size / UNIT_BYTES), 1
     if count > 1 and not is_remote(source.path):
         if source.format == "parquet":
             end = parquet.row_groups(Path(source.path))
         elif source.format == "jsonl" and not source.compressed:
             end = source.bytes
-    if end is None or end < 2:
-        return [(Piece(source=source), size)]
     count = min(count, end)
-    cuts = [end * i // count for i in range(count)]
-    stops = [*cuts[1:], None]
+    if count < 2:
+        return [(Piece(source=source), size)]
+    starts = [end * i // count for i in range(count)]
     return [
-        (Piece(source=source, start=a, stop=b), size / count)
-        for a, b in zip(cuts, stops, strict=True)
+        (Piece(source=source, start=start, stop=stop), size / count)
+        for start, stop in zip(starts, [*starts[1:], None], strict=True)
     ]

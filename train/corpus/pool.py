@@ -1,4 +1,4 @@
-"""One function over many items, in as many processes as there is work for."""
+"""Map a function over items in local processes, with progress, interruption and clean ends."""
 
 import concurrent.futures
 import contextlib
@@ -12,49 +12,51 @@ from typing import Any
 
 POLL_SECONDS = 0.2
 
-_state: tuple[Any, Any] | None = None
-"""In a worker: the count of documents and the wish to stop, both shared with the parent."""
-_watch: Callable[[int], None] | None = None
-"""Where the work is done in this process: what is called with more documents."""
+Work = Callable[[Any], None]
+Watch = Callable[[int, int, int], None]
+"""Receives finished items, all items, and documents so far."""
+
+_tick: Callable[[int], None] | None = None
+"""Receives the documents that `tick` reports, in this process."""
 
 
 class Stopped(Exception):
-    """Another item failed, or the user stopped the work."""
+    """Another item failed, or the user interrupted the work."""
 
 
 def tick(documents: int) -> None:
-    """Tells whoever shows progress that more documents are done. Raises `Stopped` on a stop."""
-    if _watch is not None:
-        _watch(documents)
-    if _state is not None:
-        count, stop = _state
-        with count.get_lock():
-            count.value += documents
-        if stop.value:
-            raise Stopped
+    """Report that more documents are done. Raises `Stopped` if the work shall end."""
+    if _tick is not None:
+        _tick(documents)
 
 
 def run(
-    function: Callable[[Any], None],
+    function: Work,
     items: Sequence[Any],
     workers: int,
-    watch: Callable[[int, int, int], None] = lambda done, of, documents: None,
+    watch: Watch = lambda done, of, documents: None,
 ) -> None:
-    """Calls the function with every item; `watch` hears of items done, all items and documents.
+    """Call a function with every item.
 
-    With fewer items than workers, each process lets the tokenizer use several threads. Raises
-    what the first item to fail raises; finished items stay finished.
+    With fewer items than workers, each process lets the tokenizer use several threads. The first
+    exception of an item is raised; finished items stay finished.
+
+    Args:
+        function: What to call; with several processes it must be picklable.
+        items: Its arguments.
+        workers: Number of processes, at most.
+        watch: Receives the progress.
     """
     processes = min(workers, len(items))
     threads = max(1, workers // max(1, processes))
     if processes > 1:
         _in_processes(function, items, processes, threads, watch)
     else:
-        _here(function, items, threads, watch)
+        _in_this_process(function, items, threads, watch)
 
 
-def _here(function, items, threads, watch) -> None:
-    global _watch
+def _in_this_process(function: Work, items: Sequence[Any], threads: int, watch: Watch) -> None:
+    global _tick
     done = documents = 0
 
     def more(count: int) -> None:
@@ -62,26 +64,26 @@ def _here(function, items, threads, watch) -> None:
         documents += count
         watch(done, len(items), documents)
 
-    before = _watch
-    _watch = more
+    before, _tick = _tick, more
     try:
-        with _threads(threads):
+        with _environment(threads):
             for item in items:
                 function(item)
                 done += 1
                 watch(done, len(items), documents)
     finally:
-        _watch = before
+        _tick = before
 
 
-def _in_processes(function, items, processes, threads, watch) -> None:
+def _in_processes(
+    function: Work, items: Sequence[Any], processes: int, threads: int, watch: Watch
+) -> None:
     context = multiprocessing.get_context("spawn")
     count, stop = context.Value("q", 0), context.Value("b", 0)
     with concurrent.futures.ProcessPoolExecutor(
-        processes, context, _begin, (count, stop, threads)
+        processes, context, _start_worker, (count, stop, threads)
     ) as executor:
-        futures = [executor.submit(function, item) for item in items]
-        waiting = set(futures)
+        waiting = {executor.submit(function, item) for item in items}
         try:
             while waiting:
                 done, waiting = concurrent.futures.wait(waiting, POLL_SECONDS)
@@ -94,10 +96,20 @@ def _in_processes(function, items, processes, threads, watch) -> None:
             raise
 
 
-def _begin(count, stop, threads: int) -> None:
-    """In a new worker: it ignores Ctrl-C, which the parent hears too, and ends with the parent."""
-    global _state
-    _state = count, stop
+def _start_worker(count: Any, stop: Any, threads: int) -> None:
+    """Initialise a worker: it ignores Ctrl-C, which the parent handles, and ends with the parent.
+
+    `count` and `stop` are shared with the parent: documents so far, and the request to end.
+    """
+    global _tick
+
+    def more(documents: int) -> None:
+        with count.get_lock():
+            count.value += documents
+        if stop.value:
+            raise Stopped
+
+    _tick = more
     os.environ.update(_thread_settings(threads))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -114,8 +126,8 @@ def _thread_settings(threads: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _threads(threads: int) -> Iterator[None]:
-    """The tokenizer's threads while the block runs. Their number is fixed by its first use."""
+def _environment(threads: int) -> Iterator[None]:
+    """Set the tokenizer's number of threads, which its first use fixes, within the block."""
     settings = _thread_settings(threads)
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)

@@ -1,8 +1,8 @@
-"""From text to packed rows on disk, once for all: who does what, and how it all ends.
+"""Text to packed rows on disk: the order of the steps, and how the work starts, resumes and ends.
 
-The work lies in `OUTPUT.partial` until it is done (in OUTPUT itself where that is a URL): files of
-rows, and `work/` with a record of everything that is finished. The same command goes on from
-there. The last things are `manifest.json` and the folder's real name.
+The work is stored in `OUTPUT.partial` until it is done (in OUTPUT itself where that is a URL):
+files of rows, and `work/` with a record of everything that is finished. The same command resumes
+from there. The last steps write `manifest.json` and give the folder its name.
 """
 
 import hashlib
@@ -10,32 +10,31 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.store import Store
 from modernbert_jax.tokenizer import Tokenizer
 
 from ..rows.manifest import DEFAULT, Manifest
-from . import duplicates, pool
-from .components import Part, Unit, check_name, units
-from .folder import Folder, work_root
+from . import deduplicate, pool
+from .components import CorpusComponent, WorkUnit, check_name, work_units
 from .shards import Settings, digest_unit, make_unit
 from .sources import Corpus
+from .writer import PreparedWriter, work_root
 
 WINDOW_DOCUMENTS = 65_536
 WINDOW_TOKENS = 1 << 26
-"""Documents are packed together up to one of these. More would pack no better: 99.98 % at 1,024."""
+"""A packing window ends at either number. More would not pack better: 99.98 % at 1,024."""
 
 LEAST_LENGTH = 8
-"""Tokens in the shortest row."""
+"""Tokens of the shortest row."""
 
-Map = Callable[[Callable[[Any], None], Sequence[Any]], None]
-"""What calls a function with every item: processes here, or machines elsewhere."""
+UnitRunner = Callable[[pool.Work, Sequence], None]
+"""Calls a function with every item: in processes here, or on machines elsewhere."""
 
 
 def prepare(
-    corpus: Corpus | Mapping[str, Part],
+    corpus: Corpus | Mapping[str, CorpusComponent],
     tokenizer: Tokenizer,
     output: str | Path,
     lengths: Sequence[int],
@@ -44,34 +43,34 @@ def prepare(
     seed: int = 0,
     deduplicate: bool = False,
     workers: int | None = None,
-    run: Map | None = None,
+    run: UnitRunner | None = None,
     report: Callable[[str], None] = lambda line: None,
-    watch: Callable[[int, int, int], None] = lambda done, of, documents: None,
+    watch: pool.Watch = lambda done, of, documents: None,
 ) -> Manifest:
-    """Writes a prepared folder with rows of each length and returns its manifest.
+    """Write a prepared folder with rows of each length and return its manifest.
 
     Documents are cut into samples that fit the row, each beginning with [CLS] and ending with
-    [SEP], and packed. Rows depend on the corpus, the tokenizer, `seed` and the next three
-    arguments alone. Killed and called again, it does what is left; called on a folder that is
-    finished, it returns its manifest, with the weights and epochs that the parts have now.
+    [SEP], and packed. Rows depend on the corpus, the tokenizer, `lengths`, `validation`, `seed` and
+    `deduplicate` alone. Killed and called again, it resumes. Called for a finished folder, it
+    returns the manifest with the weights and epochs that the components have now.
 
     Args:
-        corpus: the text, or parts of it by name.
-        tokenizer: what makes ids of it; saved beside the rows.
-        output: folder or fsspec URL to write. It must not hold anything else.
-        lengths: tokens in a row; one or several.
-        validation: share of the documents that is kept apart, chosen by a hash of their text.
-        seed: of the order of rows in a window.
-        deduplicate: leave out every document whose text came before in its component.
-        workers: processes or threads to use; all cores by default. Processes are started anew,
-            so that a script that calls this must do so below `if __name__ == "__main__":`.
-        run: what maps a function over the units of work instead of local processes.
-        report: is told what is done, a line at a time.
-        watch: is told of units done, of all units, and of documents, at every step of the work.
+        corpus: The text, or its components by name.
+        tokenizer: Makes the token ids; saved beside the rows.
+        output: Folder or fsspec URL to write. It must not hold anything else.
+        lengths: Tokens per row; one or several.
+        validation: Share of the documents that is held out, chosen by a hash of their text.
+        seed: Seed of the order of rows in a window.
+        deduplicate: Whether to skip documents whose text came before in their component.
+        workers: Number of processes or threads; by default all cores. Processes are spawned, so a
+            script must call this below `if __name__ == "__main__":`.
+        run: Maps a function over the units of work, instead of local processes.
+        report: Receives a line for each result.
+        watch: Receives units done, all units, and documents so far, whenever they change.
 
     Raises:
-        UserError: nothing usable in the corpus, an output that holds something else, a disk that
-            is full or may not be written.
+        UserError: nothing usable in the corpus, an output that holds something else, or a disk
+            that is full or write-protected.
     """
     if not lengths or min(lengths) < LEAST_LENGTH:
         raise UserError(
@@ -81,8 +80,10 @@ def prepare(
         raise UserError(f"validation is {validation}; it must be 0 or more and below 1")
     if workers is not None and workers < 1:
         raise UserError(f"workers is {workers}; it must be 1 or more")
-    parts = {DEFAULT: Part(corpus=corpus)} if isinstance(corpus, Corpus) else dict(corpus)
-    for name in parts:
+    components = corpus
+    if isinstance(corpus, Corpus):
+        components = {DEFAULT: CorpusComponent(corpus=corpus)}
+    for name in components:
         check_name(name)
     settings = Settings(
         root=work_root(output),
@@ -94,56 +95,56 @@ def prepare(
         window_documents=WINDOW_DOCUMENTS,
         window_tokens=WINDOW_TOKENS,
         deduplicate=deduplicate,
-        on_error=next(iter(parts.values())).corpus.on_error,
+        on_error=next(iter(components.values())).corpus.on_error,
     )
-    folder = Folder(output, settings, parts, tokenizer)
-    if (finished := folder.finished()) is not None:
+    writer = PreparedWriter(output, settings, components, tokenizer)
+    if (finished := writer.finished()) is not None:
         report(f"{output}: is finished already")
         return finished
-    folder.claim()
-    work = units(parts)
+    writer.claim()
+    units = work_units(components)
     if run is None:
         run = partial(pool.run, workers=workers or os.cpu_count() or 1, watch=watch)
     try:
         if deduplicate:
-            _find_duplicates(run, settings, work)
-        run(partial(make_unit, settings), work)
-        made = folder.manifest(work)
+            _find_duplicates(run, settings, units)
+        run(partial(make_unit, settings), units)
+        result = writer.manifest(units)
     except UserError:
-        folder.forget_if_nothing_is_done()
+        writer.remove_if_nothing_is_done()
         raise
-    for line in describe(made):
+    for line in describe(result):
         report(line)
-    folder.finish(made)
-    return made
+    writer.finish(result)
+    return result
 
 
-def describe(made: Manifest) -> list[str]:
-    """What was made, in a few lines."""
-    found = []
-    for name, component in made.components.items():
+def describe(result: Manifest) -> list[str]:
+    """Summarise a prepared folder in a few lines."""
+    lines = []
+    for name, component in result.components.items():
         label = "" if name == DEFAULT else f"{name}: "
         documents, tokens = sum(component.documents.values()), sum(component.tokens.values())
-        found.append(f"{label}tokenised {documents:,} documents, {tokens:,} tokens")
+        lines.append(f"{label}tokenised {documents:,} documents, {tokens:,} tokens")
         if component.duplicates:
-            found.append(f"{label}left out {component.duplicates:,} duplicates")
+            lines.append(f"{label}skipped {component.duplicates:,} duplicates")
         for length, splits in component.lengths.items():
             rows = splits["train"]
-            found.append(
+            lines.append(
                 f"{label}packed {rows.rows:,} rows of {int(length):,} tokens,"
                 f" {rows.efficiency:.2%} full"
             )
-    return found
+    return lines
 
 
-def _find_duplicates(run: Map, settings: Settings, work: Sequence[Unit]) -> None:
-    """Notes every unit's duplicates: digests by unit, then comparison by bucket of digests."""
+def _find_duplicates(run: UnitRunner, settings: Settings, units: Sequence[WorkUnit]) -> None:
+    """Store every unit's duplicates: digests by unit, then comparison by bucket of digests."""
     store = Store(settings.root)
-    run(partial(digest_unit, settings), work)
+    run(partial(digest_unit, settings), units)
     buckets = []
-    for component in dict.fromkeys(unit.component for unit in work):
-        names = [unit.name for unit in work if unit.component == component]
-        documents = sum(duplicates.count(store, component, name) for name in names)
-        of = -(-documents // duplicates.BUCKET_DOCUMENTS) or 1
-        buckets += [duplicates.Bucket(component, tuple(names), i, of) for i in range(of)]
-    run(partial(duplicates.find_duplicates, settings.root), buckets)
+    for component in dict.fromkeys(unit.component for unit in units):
+        names = tuple(unit.name for unit in units if unit.component == component)
+        documents = sum(deduplicate.count(store, component, name) for name in names)
+        of = -(-documents // deduplicate.BUCKET_DOCUMENTS) or 1
+        buckets += [deduplicate.Bucket(component, names, i, of) for i in range(of)]
+    run(partial(deduplicate.find_duplicates, settings.root), buckets)

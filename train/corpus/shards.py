@@ -1,8 +1,8 @@
 """One unit of the corpus to files of rows: read, tokenise, cut, pack, write.
 
-The only place where rows are made, for one process and for many machines. All that a unit gives
-depends on its files and on the settings. Each window of it leaves its files of rows and then a
-record in `work/`; a unit that is started again goes on behind its last record.
+This is the only place where rows are made, for one process and for many machines. The result
+depends on the unit's files and the settings alone. Each window of a unit leaves its files of rows
+and then a record in `work/`; a restarted unit resumes after its last record.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import functools
 import itertools
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -22,21 +23,21 @@ from modernbert_jax.tokenizer import FILES, Tokenizer
 
 from ..rows import manifest
 from ..rows.records import row_record, write_records
-from . import duplicates, pool
-from .components import Unit
+from . import deduplicate, pool
+from .components import WorkUnit
 from .sources import Document, OnError, Piece, documents, fetched
-from .tokenise import bounds, tokenise
+from .tokenise import Tokenised, bounds, tokenise
 
 _TICK = 64
-"""Documents between two signs of progress."""
+"""Documents between two reports of progress."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What rows depend on, besides the corpus."""
+    """Everything that rows depend on, besides the corpus."""
 
     root: str
-    """Of the store to write into, which has the tokenizer's files too."""
+    """Path or URL of the store to write into, which also holds the tokenizer's files."""
     tokenizer_sha256: str
     lengths: tuple[int, ...]
     dtype: str
@@ -47,70 +48,67 @@ class Settings:
     deduplicate: bool
     on_error: OnError
 
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer from the store, loaded once."""
+        return _tokenizer(self.root, self.tokenizer_sha256)
 
-def digest_unit(settings: Settings, unit: Unit) -> None:
-    """Writes what finding duplicates needs to know of a unit."""
+
+def digest_unit(settings: Settings, unit: WorkUnit) -> None:
+    """Store the digests of a unit's documents, unless they are stored already."""
     store = Store(settings.root)
     if not store.exists(f"work/{unit.component}/digests-{unit.name}.npy"):
-        found = (document for _, document in Reading(settings, unit))
-        duplicates.write_digests(store, unit.component, unit.name, found)
+        texts = (document for _, document in Reader(settings, unit))
+        deduplicate.write_digests(store, unit.component, unit.name, texts)
 
 
-def make_unit(settings: Settings, unit: Unit) -> None:
-    """Writes a unit's rows and records, or those of them that are not there yet.
+def make_unit(settings: Settings, unit: WorkUnit) -> None:
+    """Write a unit's rows and records, except those that are written already.
 
     Raises:
-        UserError: a source that cannot be used, or a file that cannot be written.
+        UserError: a source cannot be used, or a file cannot be written.
     """
     store = Store(settings.root)
     work = f"work/{unit.component}"
     if store.exists(f"{work}/unit-{unit.name}.json"):
         return
-    left_out = set()
+    duplicates = set()
     if settings.deduplicate:
-        left_out = duplicates.duplicates(store, unit.component, unit.number)
-    behind, count = 0, 0
-    while store.exists(f"{work}/window-{unit.name}-{count:04d}.json"):
-        record = json.loads(store.read(f"{work}/window-{unit.name}-{count:04d}.json"))
-        behind, count = record["next"], count + 1
-    reading = Reading(settings, unit)
-    rest = ((n, d) for n, d in reading if n >= behind and n not in left_out)
-    tokenizer = _tokenizer(settings.root, settings.tokenizer_sha256)
-    with contextlib.closing(tokenise(rest, tokenizer, np.dtype(settings.dtype))) as tokenised:
-        while (window := Window.fill(tokenised, settings)) is not None:
-            name = f"{unit.name}-{count:04d}"
-            record = window.write(store, settings, tokenizer, unit, count, name)
-            store.write(f"{work}/window-{name}.json", _json(record))
+        duplicates = deduplicate.duplicates_of(store, unit.component, unit.number)
+    start, count = 0, 0
+    while store.exists(name := f"{work}/window-{unit.name}-{count:04d}.json"):
+        start, count = json.loads(store.read(name))["next"], count + 1
+    reader = Reader(settings, unit)
+    rest = ((n, d) for n, d in reader if n >= start and n not in duplicates)
+    tokenised = tokenise(rest, settings.tokenizer(), np.dtype(settings.dtype))
+    with contextlib.closing(tokenised):
+        while (window := PackingWindow.fill(tokenised, settings)) is not None:
+            record = window.write(store, settings, unit, count)
+            store.write(f"{work}/window-{unit.name}-{count:04d}.json", json.dumps(record).encode())
             count += 1
-    record = {"sources": reading.sources, "duplicates": len(left_out), "windows": count}
-    store.write(f"{work}/unit-{unit.name}.json", _json(record))
+    record = {"sources": reader.sources, "duplicates": len(duplicates), "windows": count}
+    store.write(f"{work}/unit-{unit.name}.json", json.dumps(record).encode())
 
 
-class Reading:
-    """A unit's usable documents with their numbers, and what was found out about its files."""
+class Reader:
+    """Yields a unit's usable documents with their numbers, and collects facts of its files."""
 
-    def __init__(self, settings: Settings, unit: Unit):
+    def __init__(self, settings: Settings, unit: WorkUnit):
         self._settings, self._unit = settings, unit
-        self.sources: list[dict] = []
-        """Facts of every piece, as `manifest.SourceFile` has them."""
+        self.sources: list[dict[str, Any]] = []
+        """Fields of `manifest.SourceFile` for each piece read so far."""
 
     def __iter__(self) -> Iterator[tuple[int, Document]]:
         number = 0
         for piece in self._unit.pieces:
-            facts = {
-                "path": piece.source.path,
-                "bytes": piece.source.bytes,
-                "sha256": "",
-                "documents": 0,
-                "skipped": {},
-            }
+            facts = {"path": piece.source.path, "bytes": piece.source.bytes}
+            facts |= {"sha256": "", "documents": 0, "skipped": {}}
             self.sources.append(facts)
             for document in self._documents(piece, facts):
                 facts["documents"] += 1
                 yield number, document
                 number += 1
 
-    def _documents(self, piece: Piece, facts: dict) -> Iterator[Document]:
+    def _documents(self, piece: Piece, facts: dict[str, Any]) -> Iterator[Document]:
         on_error, skipped = self._settings.on_error, facts["skipped"]
         with contextlib.ExitStack() as stack:
             try:
@@ -121,7 +119,7 @@ class Reading:
                 skipped["damaged or unreadable"] = 1
                 return
             if piece.start == 0:
-                with contextlib.suppress(OSError):  # reading tells what is wrong
+                with contextlib.suppress(OSError):  # reading the file raises with the reason
                     facts["sha256"] = checksums.sha256(path)
             for document in documents(piece, path, self._unit.field, on_error, skipped):
                 if not isinstance(document, str):
@@ -129,7 +127,7 @@ class Reading:
                 yield document
 
     def _check(self, piece: Piece, ids: np.ndarray) -> None:
-        size = _tokenizer(self._settings.root, self._settings.tokenizer_sha256).vocab_size
+        size = self._settings.tokenizer().vocab_size
         if ids.min() < 0 or ids.max() >= size:
             raise UserError(
                 f"{piece.source.path}: has token ids from {ids.min()} to {ids.max()}, and the"
@@ -138,17 +136,17 @@ class Reading:
 
 
 @dataclasses.dataclass
-class Window:
+class PackingWindow:
     """Documents that are packed together, as token ids without special tokens around them."""
 
     splits: dict[str, list[np.ndarray]]
     next: int = 0
-    """Number of the unit's first document behind the window."""
+    """Number of the unit's first document after the window."""
     tokenless: int = 0
 
     @classmethod
-    def fill(cls, tokenised: Iterator, settings: Settings) -> "Window | None":
-        """The next window of a stream of (number, document, ids); None at its end."""
+    def fill(cls, tokenised: Iterator[Tokenised], settings: Settings) -> "PackingWindow | None":
+        """Take the next window from a stream of documents; None at its end."""
         window, tokens, count = cls({split: [] for split in manifest.SPLITS}), 0, 0
         for number, document, ids in tokenised:
             window.next = number + 1
@@ -165,58 +163,47 @@ class Window:
         return window if window.next else None
 
     def write(
-        self,
-        store: Store,
-        settings: Settings,
-        tokenizer: Tokenizer,
-        unit: Unit,
-        number: int,
-        name: str,
-    ) -> dict:
-        """Writes the window's rows of all lengths and splits; returns its record."""
+        self, store: Store, settings: Settings, unit: WorkUnit, number: int
+    ) -> dict[str, Any]:
+        """Write the window's rows of all lengths and splits, and return its record."""
+        tokenizer = settings.tokenizer()
         special = np.zeros(tokenizer.vocab_size, bool)
         special[[i for i in tokenizer.special_ids if i != tokenizer.unk_id]] = True
-        everything = [ids for documents in self.splits.values() for ids in documents]
         unknown = -1 if tokenizer.unk_id is None else tokenizer.unk_id
-        record = {
+        everything = [ids for texts in self.splits.values() for ids in texts]
+        record: dict[str, Any] = {
             "next": self.next,
             "tokenless": self.tokenless,
-            "documents": {split: len(found) for split, found in self.splits.items()},
-            "tokens": {split: sum(map(len, found)) for split, found in self.splits.items()},
+            "documents": {split: len(texts) for split, texts in self.splits.items()},
+            "tokens": {split: sum(map(len, texts)) for split, texts in self.splits.items()},
             "unknown": sum(int((ids == unknown).sum()) for ids in everything),
             "special": sum(int(special[ids].sum()) for ids in everything),
             "document_lengths": manifest.histogram(np.array([len(ids) for ids in everything])),
             "lengths": {},
         }
         ends = np.array([tokenizer.cls_id, tokenizer.sep_id], settings.dtype)
-        for length, (split, found) in itertools.product(settings.lengths, self.splits.items()):
-            if found:
-                file = f"{unit.component}/{length}/{split}-{name}.arrayrecord"
-                made = _write_rows(
-                    store, file, found, length, ends, [settings.seed, unit.number, number]
-                )
-                record["lengths"].setdefault(str(length), {})[split] = made
+        seed = [settings.seed, unit.number, number]
+        for length, (split, texts) in itertools.product(settings.lengths, self.splits.items()):
+            if texts:
+                file = f"{unit.component}/{length}/{split}-{unit.name}-{number:04d}.arrayrecord"
+                facts = _write_rows(store, file, texts, length, ends, seed)
+                record["lengths"].setdefault(str(length), {})[split] = facts
         return record
 
 
 def _write_rows(
-    store: Store,
-    file: str,
-    found: list[np.ndarray],
-    length: int,
-    ends: np.ndarray,
-    seed: list[int],
-) -> dict:
-    """Cuts and packs documents and writes the rows into one file; returns its facts."""
-    samples = [(ids, a, b) for ids in found for a, b in bounds(len(ids), length - 2)]
+    store: Store, file: str, texts: list[np.ndarray], length: int, ends: np.ndarray, seed: list[int]
+) -> dict[str, Any]:
+    """Cut and pack documents, write the rows into one file, and return its facts."""
+    samples = [(ids, a, b) for ids in texts for a, b in bounds(len(ids), length - 2)]
     lengths = np.array([b - a + 2 for _, a, b in samples])
     rows = pack(lengths, length, seed=seed)
     cls, sep = ends[:1], ends[1:]
 
     def records() -> Iterator[bytes]:
         for row in rows:
-            chosen = (samples[i] for i in row)
-            yield row_record([np.concatenate([cls, d[a:b], sep]) for d, a, b in chosen], ends.dtype)
+            cut = (samples[i] for i in row)
+            yield row_record([np.concatenate([cls, d[a:b], sep]) for d, a, b in cut], ends.dtype)
 
     with store.writing(file) as path:
         count = write_records(path, records())
@@ -233,7 +220,7 @@ def _write_rows(
 
 @functools.lru_cache(maxsize=2)
 def _tokenizer(root: str, sha256: str) -> Tokenizer:
-    """The tokenizer in a store. The hash is there to tell one folder's tokenizers apart."""
+    """Load the tokenizer of a store; its hash distinguishes tokenizers of the same folder."""
     store = Store(root)
     names = [name for name in store.names("tokenizer") if name in FILES]
     return Tokenizer({n: store.read(f"tokenizer/{n}") for n in names}, store.path("tokenizer"))
@@ -241,8 +228,4 @@ def _tokenizer(root: str, sha256: str) -> Tokenizer:
 
 def _fraction(document: Document) -> float:
     """A fixed pseudo-random number in [0, 1) for a document's content."""
-    return int.from_bytes(duplicates.digest(document)[:8], "big") / 2**64
-
-
-def _json(record: dict) -> bytes:
-    return json.dumps(record).encode()
+    return int.from_bytes(deduplicate.digest(document)[:8], "big") / 2**64

@@ -1,4 +1,4 @@
-"""Documents to token ids, and long ones into pieces."""
+"""Documents to token ids in the background, and where to cut long ones."""
 
 import collections
 import itertools
@@ -13,31 +13,35 @@ from modernbert_jax.tokenizer import Tokenizer
 from .sources import Document
 
 LEAST = 64
-"""Tokens in the last piece of a document that is cut: fewer would have no context to learn from."""
+"""Tokens in the last piece of a cut document, at least: fewer have too little context."""
 
 CHUNKING = (
     f"pieces of at most length - 2 tokens; a last piece below {LEAST} tokens, or an eighth of the"
     " row if that is less, is filled up from the end of the piece before it; none lost or repeated"
 )
-"""How manifests record what `bounds` does."""
+"""Description of `bounds` in manifests."""
 
 _DOCUMENTS, _CHARACTERS = 512, 4 << 20
-"""A batch for the tokenizer has at most so many documents, and ends with so many characters."""
+"""A batch for the tokenizer ends at either number."""
 
-_PIECE = 1 << 18
-"""Characters tokenised at once; a longer document is split between words."""
+PIECE = 1 << 18
+"""Characters tokenised at once; longer documents are split between words."""
 
 _BETWEEN_WORDS = re.compile(r"(?<=\S) (?=\S)")
 _AHEAD = 2
-"""Batches that are tokenised while another is packed."""
+"""Batches tokenised while another is packed."""
+
+Numbered = tuple[int, Document]
+Tokenised = tuple[int, Document, np.ndarray]
+"""A document's number, the document, and its token ids [n] without special tokens around them."""
 
 
 def tokenise(
-    documents: Iterable[tuple[int, Document]], tokenizer: Tokenizer, dtype: np.dtype
-) -> Iterator[tuple[int, Document, np.ndarray]]:
-    """Numbered documents with their token ids [n] of type `dtype`, without special tokens around.
+    documents: Iterable[Numbered], tokenizer: Tokenizer, dtype: np.dtype
+) -> Iterator[Tokenised]:
+    """Yield numbered documents with their token ids of type `dtype`, in order.
 
-    In order. The tokenizer uses as many threads as its library was given, besides this one.
+    The tokenizer runs in one more thread, which uses as many as its library is configured for.
     """
     running: collections.deque[Future] = collections.deque()
     with ThreadPoolExecutor(1) as executor:
@@ -54,11 +58,11 @@ def tokenise(
 
 
 def bounds(count: int, size: int, least: int = LEAST) -> list[tuple[int, int]]:
-    """Where to cut `count` tokens into pieces of at most `size`, the last with `least` or more.
+    """Cut `count` tokens into pieces of at most `size`, the last with `least` or more.
 
-    As in Ettin's data (Weller et al. 2025): a short last piece is filled up with tokens taken
-    from the end of the piece before it, so that none is lost or repeated. In rows too short for
-    `least` an eighth of the row will do, because long last pieces pack badly.
+    As in Ettin's data (Weller et al. 2025), a short last piece takes tokens from the end of the
+    piece before it, so that none is lost or repeated. In rows too short for `least`, an eighth of
+    the row suffices, because long last pieces pack badly.
     """
     cuts = [*range(0, count, size), count]
     if len(cuts) > 2:
@@ -66,38 +70,36 @@ def bounds(count: int, size: int, least: int = LEAST) -> list[tuple[int, int]]:
     return list(itertools.pairwise(cuts))
 
 
-def _encode(
-    batch: list[tuple[int, Document]], tokenizer: Tokenizer, dtype: np.dtype
-) -> list[tuple[int, Document, np.ndarray]]:
-    parts = [list(_split(d)) if isinstance(d, str) else [] for _, d in batch]
-    encoded = iter(tokenizer.encode_raw(list(itertools.chain.from_iterable(parts))))
-    found = []
-    for (number, document), pieces in zip(batch, parts, strict=True):
-        if isinstance(document, str):
-            ids = np.concatenate([np.array(next(encoded), dtype) for _ in pieces])
-        else:
-            ids = _body(document, tokenizer).astype(dtype)
-        found.append((number, document, ids))
-    return found
+def split(text: str) -> Iterator[str]:
+    """Split a long text into parts of about `PIECE` characters with the same tokens as the whole.
 
-
-def _split(text: str) -> Iterator[str]:
-    """A text in pieces that give the same tokens as the whole.
-
-    They end before a single space between words, where byte-level BPE begins a new word anyway.
+    Parts end before a single space between words, where byte-level BPE begins a word anyway.
     """
     start = 0
-    while len(text) - start > _PIECE:
-        found = _BETWEEN_WORDS.search(text, start + _PIECE)
-        if found is None:
+    while len(text) - start > PIECE:
+        space = _BETWEEN_WORDS.search(text, start + PIECE)
+        if space is None:
             break
-        yield text[start : found.start()]
-        start = found.start()
+        yield text[start : space.start()]
+        start = space.start()
     yield text[start:]
 
 
+def _encode(batch: list[Numbered], tokenizer: Tokenizer, dtype: np.dtype) -> list[Tokenised]:
+    parts = [list(split(d)) if isinstance(d, str) else [] for _, d in batch]
+    encoded = iter(tokenizer.encode_raw(list(itertools.chain.from_iterable(parts))))
+    tokenised = []
+    for (number, document), texts in zip(batch, parts, strict=True):
+        if isinstance(document, str):
+            ids = np.concatenate([np.array(next(encoded), dtype) for _ in texts])
+        else:
+            ids = _body(document, tokenizer).astype(dtype)
+        tokenised.append((number, document, ids))
+    return tokenised
+
+
 def _body(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
-    """Token ids from elsewhere without padding behind, [CLS] in front and [SEP] at the end."""
+    """Token ids of a tokenised corpus without trailing padding, first [CLS] and last [SEP]."""
     ids = ids.reshape(-1)
     used = np.flatnonzero(ids != tokenizer.pad_id)
     ids = ids[: used[-1] + 1] if used.size else ids[:0]
@@ -105,10 +107,8 @@ def _body(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
     return ids[:-1] if ids.size and ids[-1] == tokenizer.sep_id else ids
 
 
-def _batches(
-    documents: Iterable[tuple[int, Document]],
-) -> Iterator[list[tuple[int, Document]]]:
-    batch: list[tuple[int, Document]] = []
+def _batches(documents: Iterable[Numbered]) -> Iterator[list[Numbered]]:
+    batch: list[Numbered] = []
     size = 0
     for number, document in documents:
         batch.append((number, document))

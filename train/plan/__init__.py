@@ -1,1 +1,1 @@
-"""What a run needs on a machine that is not there, from compiling its real step for it."""
+"""Plans of a run on an absent machine, from compiling its real training step for it."""

@@ -1,4 +1,4 @@
-"""What the backward pass keeps of the forward pass, counted without compiling."""
+"""Bytes of activations that the backward pass keeps, counted without compiling."""
 
 import dataclasses
 import math
@@ -16,26 +16,26 @@ from ..pretrain.config import PretrainConfig, Stage
 class Activations:
     """Bytes of activations in a stage of a run.
 
-    Tracing tells what a rematerialisation policy keeps for a row; the compiler may need somewhat
-    less or more, so that this says where to look, not what fits.
+    Tracing counts what a rematerialisation policy keeps per row. The compiler may need somewhat
+    less or more, so this guides the search and does not decide what fits.
     """
 
     def __init__(self, config: PretrainConfig, stage: Stage, mesh: Mesh):
         self._config, self._stage = config, stage
-        # Attention is chosen by the kind of device: one of them will do.
+        # Attention is chosen by the kind of device, so one device suffices.
         self._alone = Mesh(mesh.devices.reshape(-1)[:1], ("data",), axis_types=(AxisType.Auto,))
         self._groups = max(config.model.scan_plan.groups, 1)
         self._known: dict[str, float] = {}
 
     def of_a_row(self, remat: str) -> float:
-        """Bytes for each further row on a device, with those of the layers at work."""
+        """Bytes per further row on a device, with those of the group being recomputed."""
         kept = self._kept(remat)
         return kept if remat == "none" else kept + self._kept("none") / self._groups
 
     def _kept(self, remat: str) -> float:
         if remat not in self._known:
-            few, more = (self._residuals(remat, rows) for rows in (1, 2))
-            self._known[remat] = more - few
+            one, two = (self._residuals(remat, rows) for rows in (1, 2))
+            self._known[remat] = two - one
         return self._known[remat]
 
     def _residuals(self, remat: str, rows: int) -> int:

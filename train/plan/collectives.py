@@ -1,8 +1,8 @@
-"""What a compiled program sends between devices, read from its text.
+"""The collectives of a compiled program, read from its text.
 
-The text is that of an optimised HLO module (`compiled.as_text()`), in which devices are numbered by
-their place in the mesh. Bytes are those that each device sends by the ring algorithm, whatever the
-hardware makes of it: 2 (n - 1) / n of the array for an all-reduce among n devices, and so on.
+The text is an optimised HLO module (`compiled.as_text()`), in which devices are numbered by their
+place in the mesh. Bytes are those that each device sends by the ring algorithm, such as
+2 (n - 1) / n of the array for an all-reduce among n devices, on any hardware.
 """
 
 import dataclasses
@@ -29,46 +29,47 @@ _PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One operation of the program, or several alike, and how often they run."""
+    """Operations of one kind along the same axes, and how often they run."""
 
     kind: str
     """One of `KINDS`."""
     axes: tuple[str, ...]
     """Axes of the mesh along which devices exchange."""
     times: int
-    """In one call of the program: loops are counted by their trips."""
+    """Executions in one call of the program, with the iterations of loops."""
     bytes: int
-    """That each device sends, all times together."""
+    """Bytes that each device sends in all executions."""
     counted: bool = True
-    """False if it is in a loop whose trips are not known; these are then counted once."""
+    """False if a loop with an unknown number of iterations contains it; then it counts once."""
 
 
 def collectives(text: str, mesh: Mesh) -> list[Collective]:
-    """The collectives of a program compiled for `mesh`, those alike as one, the largest first."""
+    """List the collectives of a program compiled for `mesh`, by kind and axes, largest first."""
     bodies = _computations(text)
     totals: dict[tuple[str, tuple[str, ...]], Collective] = {}
     for computation, times, counted in _reached(bodies):
         for line in bodies[computation]:
-            found = _OPERATION.search(line)
-            if found is None:
+            operation = _OPERATION.search(line)
+            if operation is None:
                 continue
-            pairs = found["kind"] == "collective-permute"
-            groups = _pairs(line) if pairs else _group(line, mesh.size)
+            kind = operation["kind"]
+            pairs = kind == "collective-permute"
+            groups = _pairs(line) if pairs else device_groups(line, mesh.size)
             axes = _axes(groups, mesh)
             if not axes:
                 continue
             size = 2 if pairs else groups.shape[1]
-            moved = _sent(found["kind"], _bytes(found), size) * times
-            key = found["kind"], axes
+            sent = _sent(kind, _bytes(operation), size) * times
+            key = kind, axes
             before = totals.get(key, Collective(*key, 0, 0))
             totals[key] = Collective(
-                *key, before.times + times, before.bytes + moved, before.counted and counted
+                *key, before.times + times, before.bytes + sent, before.counted and counted
             )
     return sorted(totals.values(), key=lambda c: -c.bytes)
 
 
 def _computations(text: str) -> dict[str, list[str]]:
-    """The lines of each computation; the entry's name begins with "ENTRY "."""
+    """Lines of each computation; the entry's name begins with "ENTRY "."""
     bodies: dict[str, list[str]] = {}
     lines: list[str] = []
     for line in text.splitlines():
@@ -81,9 +82,9 @@ def _computations(text: str) -> dict[str, list[str]]:
 
 
 def _reached(bodies: dict[str, list[str]]) -> Iterator[tuple[str, int, bool]]:
-    """Every computation that runs, with how often, and whether that is known.
+    """Yield each computation that runs, how often, and whether that is known.
 
-    One that is called from two places comes twice.
+    A computation with two callers is yielded twice.
     """
     entry = next(name for name in bodies if name.startswith("ENTRY "))
     todo = [(entry, 1, True)]
@@ -92,8 +93,8 @@ def _reached(bodies: dict[str, list[str]]) -> Iterator[tuple[str, int, bool]]:
         yield name, times, counted
         for line in bodies[name]:
             if loop := re.search(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)", line):
-                trips = _trips(line, loop[1], bodies)
-                todo.append((loop[2], times * (trips or 1), counted and trips is not None))
+                count = _iterations(line, loop[1], bodies)
+                todo.append((loop[2], times * (count or 1), counted and count is not None))
                 continue
             called = re.findall(
                 r"(?:calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)", line
@@ -103,38 +104,38 @@ def _reached(bodies: dict[str, list[str]]) -> Iterator[tuple[str, int, bool]]:
             todo += [(other, times, counted) for other in called if other in bodies]
 
 
-def _trips(line: str, condition: str, bodies: dict[str, list[str]]) -> int | None:
-    """How often a loop runs: as the compiler says, or by the constant that its counter meets."""
+def _iterations(line: str, condition: str, bodies: dict[str, list[str]]) -> int | None:
+    """Iterations of a loop: as the compiler states, or by the one constant of its condition."""
     if known := re.search(r'"known_trip_count":\{"n":"(\d+)"\}', line):
         return int(known[1])
     limits = re.findall(r"s32\[\]\S* constant\((\d+)\)", "\n".join(bodies.get(condition, ())))
     return int(limits[0]) if len(set(limits)) == 1 else None
 
 
-def _group(line: str, devices: int) -> np.ndarray:
-    """Places in the mesh of devices that exchange with each other: one group a row, or one row."""
-    if found := _MESH.search(line):
-        return _mesh_groups(*found.groups())
-    if found := _GROUPS.search(line):
-        return _iota(found[3]).reshape(int(found[1]), int(found[2]))
-    if found := _LISTED.search(line):
-        return np.array([[int(n) for n in found[1].split(",")]])
+def device_groups(line: str, devices: int) -> np.ndarray:
+    """Groups of devices that exchange with each other: int [groups, devices], or the first one."""
+    if match := _MESH.search(line):
+        return _mesh_groups(*match.groups())
+    if match := _GROUPS.search(line):
+        return _iota(match[3]).reshape(int(match[1]), int(match[2]))
+    if match := _LISTED.search(line):
+        return np.array([[int(n) for n in match[1].split(",")]])
     return np.arange(devices)[None]
 
 
 def _mesh_groups(axes: str, device_ids: str | None, along: str) -> np.ndarray:
-    """Groups given as axes of a mesh that the partitioner made up, or as pieces of such axes."""
+    """Groups written as axes of a mesh of the partitioner's own, or as parts of such axes."""
     sizes = {name: int(n) for name, n in re.findall(r"'([^']+)'=(\d+)", axes)}
     order = np.arange(math.prod(sizes.values()))
     if device_ids:
         order = _iota(device_ids).reshape(-1)
-    pieces: dict[str, tuple[int, int]] = {}  # devices of an axis before a piece, and in it
+    parts: dict[str, tuple[int, int]] = {}  # devices of an axis before a part, and in it
     for name, before, size in _MESH_AXIS.findall(along):
-        pieces[name] = (int(before), int(size)) if size else (1, sizes[name])
+        parts[name] = (int(before), int(size)) if size else (1, sizes[name])
     shape, wanted = [], []
     for name, size in sizes.items():
-        before, inside = pieces.get(name, (1, 1))
-        wanted += [len(shape) + 1] if name in pieces else []
+        before, inside = parts.get(name, (1, 1))
+        wanted += [len(shape) + 1] if name in parts else []
         shape += [before, inside, size // before // inside]
     others = [i for i in range(len(shape)) if i not in wanted]
     count = math.prod(shape[i] for i in wanted)
@@ -143,22 +144,22 @@ def _mesh_groups(axes: str, device_ids: str | None, along: str) -> np.ndarray:
 
 def _iota(text: str) -> np.ndarray:
     """0, 1, 2, ... in a shape, transposed: "[2,4]T(1,0)"."""
-    shape, turned = _IOTA.search(text).groups()
+    shape, transposed = _IOTA.search(text).groups()
     sizes = [int(n) for n in shape.split(",")]
     numbers = np.arange(math.prod(sizes)).reshape(sizes)
-    return numbers.transpose([int(n) for n in turned.split(",")]) if turned else numbers
+    return numbers.transpose([int(n) for n in transposed.split(",")]) if transposed else numbers
 
 
 def _pairs(line: str) -> np.ndarray:
-    """Pairs of places that exchange; none of a device with itself."""
-    found = _PAIRS.search(line)
-    numbers = [int(n) for n in re.findall(r"\d+", found[1] if found else "")]
+    """Pairs of devices that exchange, without pairs of a device with itself."""
+    match = _PAIRS.search(line)
+    numbers = [int(n) for n in re.findall(r"\d+", match[1] if match else "")]
     pairs = np.array(numbers, int).reshape(-1, 2)
     return pairs[pairs[:, 0] != pairs[:, 1]]
 
 
 def _axes(groups: np.ndarray, mesh: Mesh) -> tuple[str, ...]:
-    """Axes along which the devices of some group differ."""
+    """Axes of the mesh along which the devices of a group differ."""
     if not groups.size:
         return ()
     places = np.array(np.unravel_index(groups, tuple(mesh.shape.values())))
@@ -166,11 +167,11 @@ def _axes(groups: np.ndarray, mesh: Mesh) -> tuple[str, ...]:
     return tuple(axis for axis, v in zip(mesh.axis_names, varies, strict=True) if v)
 
 
-def _bytes(found: re.Match) -> int:
-    """Bytes of the result. An asynchronous start names its operands first, but of all-reduce."""
-    arrays = _ARRAY.findall(found["shapes"])
-    if found["start"] and found["kind"] != "all-reduce":
-        arrays = [m for m in arrays if not (m[0] == "u32" and not m[2])]  # of the runtime
+def _bytes(operation: re.Match) -> int:
+    """Bytes of the result. Asynchronous starts, except all-reduce, list their operands first."""
+    arrays = _ARRAY.findall(operation["shapes"])
+    if operation["start"] and operation["kind"] != "all-reduce":
+        arrays = [m for m in arrays if not (m[0] == "u32" and not m[2])]  # the runtime's own
         arrays = arrays[len(arrays) // 2 :]
     return sum(
         math.prod(int(n) for n in re.findall(r"\d+", dims)) * max(int(bits or 8), 8) // 8

@@ -1,4 +1,4 @@
-"""The plan of a run on a machine: for each stage what it needs, whether it fits, what is better."""
+"""The plan of a run on a machine: needs of each stage, whether it fits, and a better choice."""
 
 import dataclasses
 import functools
@@ -16,12 +16,12 @@ from ..pretrain.objective import MaskedLMObjective, MaskRule, learner
 from ..pretrain.run import check_mesh
 from .activations import Activations
 from .meshes import mesh_for, microbatch_rows, own_rows
-from .program import Choice, Compiled, attention_of, compile_step, local_bytes
+from .program import Compiled, Variant, attention_of, compile_step, local_bytes
 from .search import Search
 from .topology import Topology
 
 Which = Literal["both", "configured", "suggested"]
-"""What is compiled: the configuration as it stands, the best choice, or both."""
+"""What to compile: the configuration, the best variant of it, or both."""
 
 Say = Callable[[str], None]
 
@@ -36,20 +36,20 @@ def plan(
     say: Say = lambda line: None,
     compiled: dict[Any, Compiled] | None = None,
 ) -> dict[str, Any]:
-    """The facts of a run on a machine, as a JSON object. A program takes minutes.
+    """Plan a run on a machine; the result is a JSON object. Each program takes minutes to compile.
 
     Args:
-        config: the run. Where its mesh is the default one and does not divide a stage's rows, the
+        config: The run. If its mesh is the default one and does not divide a stage's rows, the
             stage gets the best mesh that does.
-        topology: the machine.
-        stages: names of the stages to plan; none means all.
-        mfu: model FLOPs utilisation that times are given for.
-        which: what to compile.
-        say: gets a line for whatever begins or ends.
-        compiled: what earlier plans of this run on this machine have compiled; added to.
+        topology: The machine.
+        stages: Names of the stages to plan; empty means all.
+        mfu: Model FLOPs utilisation that times are given for.
+        which: What to compile.
+        say: Receives a line when compiling begins or ends.
+        compiled: Programs of earlier plans of this run on this machine; updated in place.
 
     Raises:
-        UserError: no such stage, or one that cannot be divided among the devices.
+        UserError: there is no such stage, or it cannot be divided among the devices.
     """
     names = [stage.name for stage in config.stages]
     for name in stages:
@@ -64,7 +64,7 @@ def plan(
     ]
     shapes = [mesh_for(config, stage, len(topology.devices)) for stage, _ in wanted]
     compiled = {} if compiled is None else compiled
-    found = [
+    facts = [
         _Planner(config, stage, start, shape, topology, say, compiled).facts(which, mfu)
         for (stage, start), shape in zip(wanted, shapes, strict=True)
     ]
@@ -77,9 +77,17 @@ def plan(
         "parameters": config.model.parameter_count(),
         "mfu": mfu,
         "jax": jax.__version__,
-        "stages": found,
-        "fits": all((s["configured"] or s["suggested"] or {}).get("fits", False) for s in found),
+        "stages": facts,
+        "fits": all((s["configured"] or s["suggested"] or {}).get("fits", False) for s in facts),
     }
+
+
+def state_bytes(config: PretrainConfig, mesh: jax.sharding.Mesh) -> tuple[int, int]:
+    """Bytes on each device of the parameters, and of the whole state of training."""
+    with jax.set_mesh(mesh):
+        objective = MaskedLMObjective(config, config.stages[0], MaskRule(0, 1, ()))
+        state, _ = learner(objective).shapes(mesh)
+    return local_bytes(state.params), local_bytes(state)
 
 
 @dataclasses.dataclass
@@ -93,28 +101,20 @@ class _Planner:
     topology: Topology
     say: Say
     compiled: dict[Any, Compiled]
-    """By what the program depends on: stages may share one."""
+    """Programs by everything that they depend on; stages may share one."""
 
     def __post_init__(self):
         self.mesh = self.shape.make(self.topology.devices)
         self.sizes = dict(self.mesh.shape)
         self.pieces = row_pieces(self.sizes)
         self.activations = Activations(self.config, self.stage, self.mesh)
-        self.search = Search(
-            microbatch_rows(self.stage, self.pieces),
-            self.topology.memory,
-            self.guess,
-            self.compile,
-        )
+        rows = microbatch_rows(self.stage, self.pieces)
+        self.search = Search(rows, self.topology.memory, self.guess, self.compile)
+        self.own = Variant(self.config.runtime.remat, own_rows(self.stage))
 
     def facts(self, which: Which, mfu: float) -> dict[str, Any]:
-        own = Choice(self.config.runtime.remat, own_rows(self.stage))
-        configured = suggested = None
-        if which != "suggested":
-            configured = self._configured(own)
-        if which != "configured":
-            best = self.search.best()
-            suggested = best and self._choice(best)
+        configured = None if which == "suggested" else self._configured()
+        best = None if which == "configured" else self.search.best()
         return {
             "name": self.stage.name,
             "steps": self.stage.steps,
@@ -124,110 +124,109 @@ class _Planner:
             "mesh_is_configured": self.shape == self.config.mesh,
             **self._speed(mfu),
             "configured": configured,
-            "suggested": suggested,
-            "flags": suggested and self._flags(own, best),
+            "suggested": best and self._choice(best),
+            "flags": best and self._flags(best),
             "attempts": [
-                {"remat": c.remat, "microbatch_rows": c.rows, "peak_bytes": found.peak}
-                | {"fits": self.search.fits(c)}
-                for c, found in self.search.known.items()
+                {
+                    "remat": variant.remat,
+                    "microbatch_rows": variant.rows,
+                    "peak_bytes": compiled.peak,
+                    "fits": self.search.fits(variant),
+                }
+                for variant, compiled in self.search.known.items()
             ],
         }
 
-    def guess(self, choice: Choice) -> float:
-        """Bytes on a device by counting: arrays of the state, gradients, what layers keep."""
+    def guess(self, variant: Variant) -> float:
+        """Bytes on a device by counting: arrays of the state, gradients and activations."""
         parameters, state = self._state_bytes
-        gradients = parameters * (2 if choice.rows < self.stage.rows else 1)
-        row = self.activations.of_a_row(choice.remat) / self.sizes["context"]
+        gradients = parameters * (2 if variant.rows < self.stage.rows else 1)
+        row = self.activations.of_a_row(variant.remat) / self.sizes["context"]
         # Half of the parameters again: their copies in bfloat16.
         fixed = state + gradients + parameters / 2
-        return fixed + row * choice.rows / self.pieces
+        return fixed + row * variant.rows / self.pieces
 
     @functools.cached_property
     def _state_bytes(self) -> tuple[int, int]:
-        """Bytes on a device of the parameters, and of all of the state."""
-        with jax.set_mesh(self.mesh):
-            objective = MaskedLMObjective(self.config, self.stage, MaskRule(0, 1, ()))
-            state, _ = learner(objective).shapes(self.mesh)
-        return local_bytes(state.params), local_bytes(state)
+        return state_bytes(self.config, self.mesh)
 
-    def compile(self, choice: Choice) -> Compiled:
-        """Compiles the stage's step for a choice, unless an earlier stage's was the same."""
+    def compile(self, variant: Variant) -> Compiled:
+        """Compile the stage's step for a variant, unless an earlier stage's was the same."""
         stage = self.stage
-        key = (choice, stage.rows, stage.length, stage.mask_rate, stage.legacy_masking)
+        key = (variant, stage.rows, stage.length, stage.mask_rate, stage.legacy_masking)
         key += tuple(self.sizes.values())
-        what = f"{stage.name}: remat {choice.remat}, {self._per_device(choice)}"
-        if key not in self.compiled:
-            self.say(f"{what}: compiling ...")
-            self.compiled[key] = compile_step(self.config, stage, choice, self.mesh)
-            found = self.compiled[key]
-            said = "refused, " if found.refused else ""
-            needs = f"{found.peak / 1e9:.1f} of {self.topology.memory / 1e9:.1f} GB"
-            self.say(f"{what}: {said}{needs}, {found.seconds:.0f} s")
-        else:
+        what = f"{stage.name}: remat {variant.remat}, {self._per_device(variant)}"
+        if key in self.compiled:
             self.say(f"{what}: the same program as before")
+        else:
+            self.say(f"{what}: compiling ...")
+            compiled = compile_step(self.config, stage, variant, self.mesh)
+            self.compiled[key] = compiled
+            refused = "refused, " if compiled.refused else ""
+            needs = f"{compiled.peak / 1e9:.1f} of {self.topology.memory / 1e9:.1f} GB"
+            self.say(f"{what}: {refused}{needs}, {compiled.seconds:.0f} s")
         return self.compiled[key]
 
-    def _configured(self, own: Choice) -> dict[str, Any]:
+    def _configured(self) -> dict[str, Any]:
         try:
             check_mesh(self.config.model, self.stage, self.sizes)
         except UserError as error:
-            return {"fits": False, "reason": str(error), "remat": own.remat} | {
-                "microbatch_rows": own.rows
-            }
-        self.search.look(own)
-        return self._choice(own)
+            own = {"remat": self.own.remat, "microbatch_rows": self.own.rows}
+            return {"fits": False, "reason": str(error), **own}
+        self.search.look(self.own)
+        return self._choice(self.own)
 
-    def _choice(self, choice: Choice) -> dict[str, Any]:
-        found, fits = self.search.known[choice], self.search.fits(choice)
+    def _choice(self, variant: Variant) -> dict[str, Any]:
+        """The facts of a compiled variant."""
+        compiled = self.search.known[variant]
         return {
-            "remat": choice.remat,
-            "microbatch_rows": choice.rows,
-            "microbatches": self.stage.rows // choice.rows,
-            "rows_per_device": choice.rows / self.pieces,
-            "fits": fits,
-            "reason": found.refused,
-            "peak_bytes": found.peak,
-            "guessed_bytes": round(self.guess(choice)),
-            "memory": found.memory and dataclasses.asdict(found.memory),
-            "attention": attention_of(self.config, self.stage, choice.rows, self.mesh),
+            "remat": variant.remat,
+            "microbatch_rows": variant.rows,
+            "microbatches": self.stage.rows // variant.rows,
+            "rows_per_device": variant.rows / self.pieces,
+            "fits": self.search.fits(variant),
+            "reason": compiled.refused,
+            "peak_bytes": compiled.peak,
+            "guessed_bytes": round(self.guess(variant)),
+            "memory": compiled.memory and dataclasses.asdict(compiled.memory),
+            "attention": attention_of(self.config, self.stage, variant.rows, self.mesh),
             "collectives": [
-                dataclasses.asdict(c) | {"axes": list(c.axes)} for c in found.collectives
+                dataclasses.asdict(c) | {"axes": list(c.axes)} for c in compiled.collectives
             ],
-            "collective_bytes": sum(c.bytes for c in found.collectives),
-            "warnings": list(found.warnings),
-            "compile_seconds": round(found.seconds, 1),
+            "collective_bytes": sum(c.bytes for c in compiled.collectives),
+            "warnings": list(compiled.warnings),
+            "compile_seconds": round(compiled.seconds, 1),
         }
 
     def _speed(self, mfu: float) -> dict[str, Any]:
-        """Of full rows of one document each, the most that attention can cost."""
+        """FLOPs and times for full rows of one document each, where attention costs most."""
         stage, model = self.stage, self.config.stage_model(self.stage)
         per_token = 3.0 * model.flops_per_token(stage.length, stage.mask_rate)
-        step = per_token * stage.rows * stage.length
+        step = stage.rows * stage.length
         peak = peak_of(self.topology.devices[0].device_kind)
         speed = peak and peak * mfu * len(self.topology.devices) / per_token
-        tokens = stage.batches.rows * stage.length
         return {
-            "flops_per_step": step,
-            "step_seconds": speed and stage.rows * stage.length / speed,
+            "flops_per_step": per_token * step,
+            "step_seconds": speed and step / speed,
             "tokens_per_second": speed,
-            "hours": speed and tokens / speed / 3600,
+            "hours": speed and stage.batches.rows * stage.length / speed / 3600,
         }
 
-    def _flags(self, own: Choice, best: Choice) -> str:
-        """What to add to the command line of `pretrain` for the suggestion."""
+    def _flags(self, best: Variant) -> str:
+        """Options of `pretrain` that select the suggestion."""
         flags = []
         if self.shape != self.config.mesh:
             sizes = {axis: getattr(self.shape, axis) for axis in AXES}
             flags += [f"--mesh.{axis} {n}" for axis, n in sizes.items() if n != 1]
-        if best.remat != own.remat:
+        if best.remat != self.own.remat:
             flags.append(f"--runtime.remat {best.remat}")
-        if best.rows != own.rows:
+        if best.rows != self.own.rows:
             i = self.config.stages.index(self.stage)
             flags.append(f"--stages.{i}.microbatch-rows {best.rows}")
         return " ".join(flags)
 
-    def _per_device(self, choice: Choice) -> str:
-        rows = choice.rows // self.pieces
+    def _per_device(self, variant: Variant) -> str:
+        rows = variant.rows // self.pieces
         each = f"{rows:,} row{'s' * (rows != 1)}"
         others = self.mesh.size // self.pieces
         return f"{each} a device" if others == 1 else f"{each} for {others} devices"

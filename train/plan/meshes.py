@@ -1,4 +1,4 @@
-"""Which meshes and microbatches divide a stage's batches evenly among devices."""
+"""Meshes and microbatches that divide a stage's batches evenly among devices."""
 
 import dataclasses
 import math
@@ -13,34 +13,34 @@ from ..pretrain.config import PretrainConfig, Stage
 from ..pretrain.run import check_mesh
 
 LEAST_TOKENS = 256
-"""Of a row on one device: twice the halo that sliding layers exchange with their neighbours."""
+"""Least tokens of a row on one device: twice the halo that sliding layers exchange."""
 
 
 def own_rows(stage: Stage) -> int:
-    """Rows of a microbatch of the stage's full batches, as configured."""
+    """Rows of a microbatch of the stage's full batches, in the configuration."""
     return stage.rows // microbatches(stage.rows, stage.microbatch_rows)
 
 
 def microbatch_rows(stage: Stage, pieces: int) -> list[int]:
-    """The rows that a microbatch may have so that `pieces` divide it, also while batches grow."""
+    """Possible rows of a microbatch that `pieces` divide, also while batches grow."""
 
     def even(rows: int) -> bool:
         sizes = [s.rows // microbatches(s.rows, rows) for s in stage.batches.phases]
         return all(size % pieces == 0 and size <= rows for size in sizes)
 
-    several = range(pieces, stage.rows + 1, pieces)
-    return [rows for rows in several if stage.rows % rows == 0 and even(rows)]
+    multiples = range(pieces, stage.rows + 1, pieces)
+    return [rows for rows in multiples if stage.rows % rows == 0 and even(rows)]
 
 
 def mesh_for(config: PretrainConfig, stage: Stage, devices: int) -> MeshShape:
-    """The configured mesh or, where none is and `data` alone does not do, the best that divides.
+    """The configured mesh, or the best one that divides the stage if `data` alone does not.
 
     Raises:
-        UserError: nothing does, or the mesh that was asked for does not.
+        UserError: no mesh divides the stage, or the configured one does not.
     """
     if config.mesh != MeshShape():
         sizes = dict(zip(AXES, config.mesh.sizes(devices), strict=True))
-        rows = microbatch_rows(stage, _pieces(sizes, RULES.rows))
+        rows = microbatch_rows(stage, math.prod(sizes[axis] for axis in RULES.rows))
         shown = dataclasses.replace(stage, microbatch_rows=rows[0]) if rows else stage
         check_mesh(config.model, shown, sizes)
         return config.mesh
@@ -50,7 +50,7 @@ def mesh_for(config: PretrainConfig, stage: Stage, devices: int) -> MeshShape:
             f"stage {stage.name}: {stage.rows:,} rows of {stage.length:,} tokens cannot be divided"
             f" among {devices:,} devices by any mesh; change rows, as with --stages.N.rows"
         )
-    # Most rows at once, then least to send.
+    # Prefer more rows at a time, then less communication.
     best = min(shapes, key=lambda s: (-s.data, _traffic(config.model, s)))
     return config.mesh if best.data == devices else best
 
@@ -76,10 +76,10 @@ def _divides(model: ModernBertConfig, stage: Stage, shape: MeshShape) -> bool:
 
 
 def _traffic(model: ModernBertConfig, shape: MeshShape) -> float:
-    """What a device sends for a token and feature of its rows, but for gradients.
+    """Relative communication of a device per token and feature, without that of gradients.
 
-    `context` gathers keys and values of full layers: forward, again, and their gradients. `tensor`
-    sums up the outputs of attention and feed-forward, forward and backward, with two parts each.
+    `context` gathers keys and values of full layers: forward, recomputed, and their gradients.
+    `tensor` sums outputs of attention and feed-forward, forward and backward, in two parts each.
     """
     full = model.layer_kinds.count(FULL)
     context, tensor = shape.context, shape.tensor
@@ -90,7 +90,3 @@ def _traffic(model: ModernBertConfig, shape: MeshShape) -> float:
 
 def _divisors(n: int) -> list[int]:
     return [k for k in range(1, n + 1) if n % k == 0]
-
-
-def _pieces(sizes: dict[str, int], axes: tuple[str, ...]) -> int:
-    return math.prod(sizes[axis] for axis in axes)

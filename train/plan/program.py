@@ -1,4 +1,4 @@
-"""The real step of training, compiled for devices that are not there, and what it takes."""
+"""The real training step compiled for absent devices: memory, collectives and warnings."""
 
 import contextlib
 import dataclasses
@@ -22,13 +22,13 @@ from ..pretrain.objective import MaskRule, abstract_step
 from .collectives import Collective, collectives
 
 
-class Choice(NamedTuple):
-    """What may be chosen without changing the result of a run."""
+class Variant(NamedTuple):
+    """Settings of a step that do not change the result of a run."""
 
     remat: str
-    """Of `Runtime`."""
+    """Rematerialisation, as in `Runtime`."""
     rows: int
-    """Of a microbatch, over all devices."""
+    """Rows of a microbatch, over all devices."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,76 +37,81 @@ class Memory:
 
     parameters: int
     optimizer: int
-    """Moments."""
+    """Moments of the parameters."""
     batch: int
-    """The rows of a whole batch, and the rest of what goes into the step and comes out."""
+    """Rows of a whole batch, and the step's other inputs and outputs."""
     temporaries: int
-    """Activations, gradients and work space."""
-    """At the peak."""
+    """Activations, gradients and work space, at the peak."""
     code: int
-    """Beside all the others."""
+    """The program itself, which the peak does not include."""
     peak: int
-    """By the compiler's own account."""
+    """Peak as the compiler reports it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """What the compiler says of a step."""
+    """The result of compiling a step."""
 
-    choice: Choice
+    variant: Variant
     peak: int
-    """Bytes on each device, also where the compiler refused for want of them."""
+    """Bytes on each device, also if the compiler refused the program for its size."""
     refused: str = ""
-    """What the compiler said if it did."""
+    """The compiler's message if it refused the program."""
     memory: Memory | None = None
     collectives: tuple[Collective, ...] = ()
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
 
 
-def compile_step(config: PretrainConfig, stage: Stage, choice: Choice, mesh: Mesh) -> Compiled:
-    """Compiles the step of a stage's full batch.
+def compile_step(config: PretrainConfig, stage: Stage, variant: Variant, mesh: Mesh) -> Compiled:
+    """Compile the step of a stage's full batch.
 
-    The function is that of `pretrain`, with the same mesh, kernels, donation and places of arrays;
-    only ids of special tokens, which are constants, are not those of a tokenizer.
+    The function is that of `pretrain`, with the same mesh, kernels, donation and shardings; only
+    the ids of special tokens, which are constants, are not those of a tokenizer.
+
+    Args:
+        config: The run.
+        stage: Stage to compile.
+        variant: Settings to compile with.
+        mesh: Devices, which may be absent.
     """
     began = time.monotonic()
     config = dataclasses.replace(
-        config, runtime=dataclasses.replace(config.runtime, remat=choice.remat)
+        config, runtime=dataclasses.replace(config.runtime, remat=variant.remat)
     )
     ids = (config.model.pad_token_id or 0, 0, 1)
     mask = MaskRule(mask_id=1, vocab_size=config.model.vocab_size, special_ids=ids)
     with jax.set_mesh(mesh), _native_messages() as messages:
-        stage = dataclasses.replace(stage, microbatch_rows=choice.rows)
+        stage = dataclasses.replace(stage, microbatch_rows=variant.rows)
         config = dataclasses.replace(config, stages=(stage,))
         step, arguments = abstract_step(config, stage, mask, mesh)
         state, lowered = arguments[0], step.lower(*arguments)
         try:
             compiled = lowered.compile()
         except Exception as error:
-            needed = _refused(str(error))
+            needed = bytes_refused(str(error))
             if needed is None:
                 raise
-            said = " ".join(str(error).split())[:200]
-            return Compiled(choice, needed, said, seconds=time.monotonic() - began)
+            message = " ".join(str(error).split())[:200]
+            return Compiled(variant, needed, message, seconds=time.monotonic() - began)
     on_tpu = mesh.devices.flat[0].platform == "tpu"
     memory = _memory(compiled.memory_analysis(), state, on_tpu)
-    found = tuple(collectives(compiled.as_text(), mesh))
+    sent = tuple(collectives(compiled.as_text(), mesh))
     warnings = tuple(dict.fromkeys(re.findall(r"Involuntary full rematerialization.*", messages())))
     seconds = time.monotonic() - began
-    return Compiled(choice, memory.peak, "", memory, found, warnings, seconds)
+    return Compiled(variant, memory.peak, "", memory, sent, warnings, seconds)
 
 
 def local_bytes(tree: Any) -> int:
-    """Bytes on each device of arrays, given as shapes with shardings."""
+    """Bytes on each device of a tree of shapes with shardings."""
     return sum(
         math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
     )
 
 
 def attention_of(config: PretrainConfig, stage: Stage, rows: int, mesh: Mesh) -> dict[str, Any]:
-    """For each kind of layer, the implementation of attention and why it was chosen."""
-    model, found = config.stage_model(stage), {}
+    """The implementation of attention for each kind of layer, and why it is chosen."""
+    model, names = config.stage_model(stage), {}
     shape = (rows, stage.length, model.num_attention_heads, model.head_dim)
     with jax.set_mesh(mesh):
         for kind in sorted({FULL, SLIDING} & set(model.layer_kinds)):
@@ -117,17 +122,17 @@ def attention_of(config: PretrainConfig, stage: Stage, rows: int, mesh: Mesh) ->
                 symmetric=not model.causal,
                 implementation=config.runtime.attention_of(kind),
             )
-            found[kind] = {"name": decision.choice.name, "why": decision.choice.why}
-    return found
+            names[kind] = {"name": decision.choice.name, "why": decision.choice.why}
+    return names
 
 
 def _memory(stats: Any, state: Any, on_tpu: bool) -> Memory:
     parameters, optimizer = local_bytes(state.params), local_bytes(state.opt_state)
     arrays = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
-    # The TPU compiler counts some temporaries twice, and compares its peak with what there is; GPUs
-    # get all temporaries as one buffer.
-    told = getattr(stats, "peak_memory_in_bytes", 0) if on_tpu else 0
-    peak = told or arrays + stats.temp_size_in_bytes
+    # The TPU compiler counts some temporaries twice, but its peak decides whether a program fits.
+    # On GPUs all temporaries are one buffer.
+    reported = getattr(stats, "peak_memory_in_bytes", 0) if on_tpu else 0
+    peak = reported or arrays + stats.temp_size_in_bytes
     return Memory(
         parameters=parameters,
         optimizer=optimizer,
@@ -138,22 +143,22 @@ def _memory(stats: Any, state: Any, on_tpu: bool) -> Memory:
     )
 
 
-def _refused(message: str) -> int | None:
-    """The bytes that a program would take of which a compiler says that it has too few."""
+def bytes_refused(message: str) -> int | None:
+    """Bytes that a program needs, from a compiler's error; None if memory is not the reason."""
     if "RESOURCE_EXHAUSTED" not in message and "out of memory" not in message.lower():
         return None
     unit = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
     for pattern in (r"Used ([\d.]+)([KMGT]) of", r"\(([\d.]+)([KMGT])\) exceeds available"):
-        if found := re.search(pattern, message):
-            return int(float(found[1]) * unit[found[2]])
+        if match := re.search(pattern, message):
+            return int(float(match[1]) * unit[match[2]])
     return 0
 
 
 @contextlib.contextmanager
 def _native_messages() -> Iterator[Any]:
-    """Catches what compilers print; they print much, and half of it about hardware not found.
+    """Capture what compilers print, most of which is about hardware that is absent.
 
-    Yields a function that gives the text. It is shown after all if the block fails.
+    Yields a function that returns the text after the block. If the block fails, the text is shown.
     """
     sys.stderr.flush()
     kept, text = os.dup(2), ""

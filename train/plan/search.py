@@ -1,83 +1,80 @@
-"""The lightest rematerialisation, and with it the largest microbatch, that fit: by few compiles.
+"""Search for the lightest rematerialisation and the largest microbatch that fit, by few compiles.
 
-Memory is estimated from what is traced, corrected by what compiles said so far, and looked up where
-it matters: at the best choice, and at the next larger one unless that is far beyond the limit.
+Memory is estimated from tracing and corrected by the results of compiling. Only decisive variants
+are compiled: the best one, and the next larger one unless its estimate is far above the limit.
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from .program import Choice, Compiled
+from .program import Compiled, Variant
 
 REMATS = ("none", "dots", "full")
 """From the lightest to the heaviest."""
 
 MARGIN = 1.1
-"""An estimate that is above the limit by this is taken for granted."""
+"""Factor over the limit from which on an estimate is trusted without compiling."""
 
 
 @dataclasses.dataclass
 class Search:
-    """What is known of one stage on one machine."""
+    """A search for one stage on one machine."""
 
     rows: Sequence[int]
-    """Microbatches that divide evenly, smallest first."""
+    """Possible rows of a microbatch, smallest first."""
     limit: int
-    """Bytes of each device."""
-    guess: Callable[[Choice], float]
-    """Bytes that a choice takes, before anything was compiled."""
-    compile: Callable[[Choice], Compiled]
-    known: dict[Choice, Compiled] = dataclasses.field(default_factory=dict)
-    """What was compiled."""
+    """Bytes available on each device."""
+    guess: Callable[[Variant], float]
+    """Estimates a variant's bytes without compiling."""
+    compile: Callable[[Variant], Compiled]
+    known: dict[Variant, Compiled] = dataclasses.field(default_factory=dict)
+    """Results of compiling so far."""
 
-    def look(self, choice: Choice) -> Compiled:
-        """Compiles a choice, once."""
-        if choice not in self.known:
-            self.known[choice] = self.compile(choice)
-        return self.known[choice]
+    def look(self, variant: Variant) -> Compiled:
+        """Compile a variant, once."""
+        if variant not in self.known:
+            self.known[variant] = self.compile(variant)
+        return self.known[variant]
 
-    def fits(self, choice: Choice) -> bool:
-        """Whether a choice that is compiled fits."""
-        found = self.known[choice]
-        return not found.refused and found.peak <= self.limit
+    def fits(self, variant: Variant) -> bool:
+        """Whether a compiled variant fits."""
+        compiled = self.known[variant]
+        return not compiled.refused and compiled.peak <= self.limit
 
-    def estimate(self, choice: Choice) -> float:
-        """Bytes that a choice takes, by what is known of its neighbours."""
-        told = {c: found.peak for c, found in self.known.items() if found.peak}
-        same = sorted(c for c in told if c.remat == choice.remat)
+    def estimate(self, variant: Variant) -> float:
+        """Bytes that a variant takes, by the peaks of its compiled neighbours."""
+        peaks = {v: compiled.peak for v, compiled in self.known.items() if compiled.peak}
+        near = sorted(peaks, key=lambda v: abs(v.rows - variant.rows))
+        same = [v for v in near if v.remat == variant.remat]
         if len(same) > 1:  # memory is linear in rows
-            a, b = sorted(same, key=lambda c: abs(c.rows - choice.rows))[:2]
-            slope = (told[b] - told[a]) / (b.rows - a.rows)
-            return told[a] + slope * (choice.rows - a.rows)
-        near = same or sorted(told, key=lambda c: abs(c.rows - choice.rows))
-        ratio = told[near[0]] / self.guess(near[0]) if near else 1.0
-        return ratio * self.guess(choice)
+            a, b = same[:2]
+            slope = (peaks[b] - peaks[a]) / (b.rows - a.rows)
+            return peaks[a] + slope * (variant.rows - a.rows)
+        known = (same or near)[:1]
+        ratio = peaks[known[0]] / self.guess(known[0]) if known else 1.0
+        return ratio * self.guess(variant)
 
-    def best(self) -> Choice | None:
-        """The choice to make; compiled, as is whatever it was close to. None if nothing fits."""
+    def best(self) -> Variant | None:
+        """The best variant, compiled like its nearest competitors; None if nothing fits."""
         for remat in REMATS:
             if (rows := self._largest(remat)) is not None:
-                return Choice(remat, rows)
+                return Variant(remat, rows)
         return None
 
     def _largest(self, remat: str) -> int | None:
-        choices = [Choice(remat, rows) for rows in self.rows]
-        fitting, failing = -1, len(choices)
-        for i, choice in enumerate(choices):
-            if choice in self.known:
-                if self.fits(choice):
-                    fitting = i
-                else:
-                    failing = min(failing, i)
+        variants = [Variant(remat, rows) for rows in self.rows]
+        fits = {i: self.fits(v) for i, v in enumerate(variants) if v in self.known}
+        fitting = max((i for i, fit in fits.items() if fit), default=-1)
+        failing = min((i for i, fit in fits.items() if not fit), default=len(variants))
         while fitting + 1 < failing:
             between = range(fitting + 1, failing)
-            inside = [i for i in between if self.estimate(choices[i]) <= self.limit]
+            inside = [i for i in between if self.estimate(variants[i]) <= self.limit]
             i = max(inside, default=fitting + 1)
-            if not inside and self.estimate(choices[i]) > MARGIN * self.limit:
+            if not inside and self.estimate(variants[i]) > MARGIN * self.limit:
                 break
-            self.look(choices[i])
-            if self.fits(choices[i]):
+            self.look(variants[i])
+            if self.fits(variants[i]):
                 fitting = i
             else:
                 failing = i
-        return choices[fitting].rows if fitting >= 0 else None
+        return variants[fitting].rows if fitting >= 0 else None

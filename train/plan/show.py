@@ -1,4 +1,4 @@
-"""A plan for people: for each stage a table, the collectives, and a verdict."""
+"""Print a plan: for each stage a table, the collectives, and a verdict."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from modernbert_jax.io.progress import wide_console
 
 
 def show(facts: dict[str, Any]) -> None:
-    """Prints the facts that `plan` gives."""
+    """Print the facts of `facts.plan`."""
     console = wide_console()
     console.print(
         Text(
@@ -23,7 +23,7 @@ def show(facts: dict[str, Any]) -> None:
         console.print()
         console.print(Text(_headline(stage, facts["mfu"]), style="bold"))
         choices = [(name, c) for name in ("configured", "suggested") if (c := stage[name])]
-        # One that was refused for its mesh has nothing to show but the reason.
+        # A configuration whose mesh was refused has a reason, but no numbers.
         compiled = [(name, c) for name, c in choices if "peak_bytes" in c]
         if compiled:
             console.print(_table(compiled, facts["memory_bytes"]))
@@ -32,11 +32,10 @@ def show(facts: dict[str, Any]) -> None:
 
 
 def verdict(stage: dict[str, Any]) -> list[str]:
-    """What follows for a stage, in a line or a few."""
+    """Conclusions for a stage, in a few lines."""
     lines, own, best = [], stage["configured"], stage["suggested"]
-    for warning in own.get("warnings", ()) if own else ():
-        lines.append(f"the compiler warns: {warning}")
     if own:
+        lines += [f"the compiler warns: {warning}" for warning in own.get("warnings", ())]
         verdict = "fits" if own["fits"] else "does not fit"
         reason = f" ({own['reason']})" if own["reason"] else ""
         lines.append(f"{stage['name']} as configured {verdict}{reason}")
@@ -52,15 +51,15 @@ def verdict(stage: dict[str, Any]) -> list[str]:
 
 def _headline(stage: dict[str, Any], mfu: float) -> str:
     mesh = ", ".join(f"{axis} {n}" for axis, n in stage["mesh"].items() if n > 1) or "one device"
-    said = f"{stage['name']}: {stage['rows']:,} rows of {stage['length']:,} tokens on {mesh}"
-    said += f"; {stage['flops_per_step']:.3g} FLOPs a step"
+    line = f"{stage['name']}: {stage['rows']:,} rows of {stage['length']:,} tokens on {mesh}"
+    line += f"; {stage['flops_per_step']:.3g} FLOPs a step"
     if stage["step_seconds"]:
-        said += (
+        line += (
             f", {stage['step_seconds']:.2f} s at {mfu:.0%} MFU"
             f" ({stage['tokens_per_second']:,.0f} tokens/s), {stage['steps']:,} steps in"
             f" {stage['hours']:,.1f} hours"
         )
-    return said
+    return line
 
 
 def _table(choices: list[tuple[str, dict[str, Any]]], limit: int) -> rich_table.Table:
@@ -71,20 +70,16 @@ def _table(choices: list[tuple[str, dict[str, Any]]], limit: int) -> rich_table.
     for label, cell in _ROWS.items():
         table.add_row(label, *(Text(cell(choice)) for _, choice in choices))
     table.add_row("a program gets", *(_gb(limit) for _ in choices))
-    kinds = {kind: None for _, choice in choices for kind in choice["attention"]}
-    for kind in kinds:
-        told = (choice["attention"].get(kind) for _, choice in choices)
-        cells = (f"{t['name']} ({t['why']})" if t else "-" for t in told)
+    attention = [choice["attention"] for _, choice in choices]
+    for kind in dict.fromkeys(kind for each in attention for kind in each):
+        cells = (f"{a[kind]['name']} ({a[kind]['why']})" if kind in a else "-" for a in attention)
         table.add_row(Text(kind.replace("_", " ")), *(Text(cell) for cell in cells))
     sent = [
-        {(c["kind"], tuple(c["axes"])): c for c in choice["collectives"]} for _, choice in choices
+        {f"{c['kind']} over {', '.join(c['axes'])}": c for c in choice["collectives"]}
+        for _, choice in choices
     ]
-    for key in dict.fromkeys(key for found in sent for key in found):
-        kind, axes = key
-        table.add_row(
-            Text(f"{kind} over {', '.join(axes)}"),
-            *(_sent(found[key]) if key in found else "-" for found in sent),
-        )
+    for label in dict.fromkeys(label for each in sent for label in each):
+        table.add_row(Text(label), *(_sent(s[label]) if label in s else "-" for s in sent))
     return table
 
 

@@ -1,8 +1,13 @@
-"""Plans of the presets on usual machines, for the documentation: python -m ...train.plan.tables."""
+"""Plans of the presets on usual machines, for the documentation: python -m ...train.plan.tables.
+
+Compiling takes an hour or two, so results are stored as JSON, among the tests' fixtures because
+tests hold README and docs/plans.md to them.
+"""
 
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +20,42 @@ from .topology import absent_devices, topology
 CONFIGS = ("base", "large")
 TOPOLOGIES = ("h100:8", "v5e-256", "v5p-128")
 
+Plans = list[dict[str, Any]]
+"""Facts of one stage each, with "config", "machine" and "stage"."""
+
+_INTRODUCTION = """\
+# Plans
+
+Each stage of the presets on three machines, with the lightest rematerialisation and with it the
+largest microbatch that fit: the real step of training, compiled by `make plans` for machines that
+were not there. Memory is the compiler's account of each device's peak, out of what a program gets;
+times are for 40 % of the peak FLOPs, on full rows of one document each. Nothing here has been run.
+"""
+
 
 def main(args: list[str] | None = None) -> None:
-    """Plans every stage of `CONFIGS` on every one of `TOPOLOGIES`, and writes JSON and Markdown.
+    """Plan every stage of `CONFIGS` on each of `TOPOLOGIES`, and write JSON and Markdown.
 
-    Whatever the JSON file holds already is not compiled again.
+    Plans that the JSON file already has are not compiled again.
     """
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--json", type=Path, default=Path("docs/plans.json"))
+    parser.add_argument("--json", type=Path, default=Path("tests/fixtures/plans.json"))
     parser.add_argument("--markdown", type=Path, default=Path("docs/plans.md"))
-    given = parser.parse_args(args)
-    found: list[dict[str, Any]] = json.loads(given.json.read_text()) if given.json.exists() else []
+    options = parser.parse_args(args)
+    plans: Plans = json.loads(options.json.read_text()) if options.json.exists() else []
     with absent_devices():
         for machine in TOPOLOGIES:
             for name in CONFIGS:
-                _plan(name, machine, found, given.json)
-    write_bytes(given.markdown, page(found).encode())
+                _plan(name, machine, plans, options.json)
+    write_bytes(options.markdown, page(plans).encode())
 
 
-def _plan(name: str, machine: str, found: list[dict[str, Any]], path: Path) -> None:
+def _plan(name: str, machine: str, plans: Plans, path: Path) -> None:
+    """Add the missing plans of a preset on a machine, and store all plans after each."""
     config, compiled = configs.load("pretrain", name), {}
+    known = {(p["config"], p["machine"], p["stage"]) for p in plans}
     for stage in config.stages:
-        if any(
-            (f["config"], f["machine"], f["stage"]) == (name, machine, stage.name) for f in found
-        ):
+        if (name, machine, stage.name) in known:
             continue
         facts = plan(
             config,
@@ -48,90 +65,73 @@ def _plan(name: str, machine: str, found: list[dict[str, Any]], path: Path) -> N
             say=lambda line: print(f"{name} on {machine}, {line}", file=sys.stderr, flush=True),
             compiled=compiled,
         )
-        found.append({"config": name, "machine": machine, "stage": stage.name, **facts})
-        write_json(path, found)
+        plans.append({"config": name, "machine": machine, "stage": stage.name, **facts})
+        write_json(path, plans)
 
 
-def page(found: list[dict[str, Any]]) -> str:
+def page(plans: Plans) -> str:
     """The plans as a page of Markdown."""
-    lines = [
-        "# Plans",
-        "",
-        "Each stage of the presets on three machines, with the lightest rematerialisation and with"
-        " it the",
-        "largest microbatch that fit: the real step of training, compiled by `make plans` for"
-        " machines that",
-        "were not there. Memory is the compiler's account of each device's peak, out of what a"
-        " program gets;",
-        "times are for 40 % of the peak FLOPs, on full rows of one document each. Nothing here has"
-        " been run.",
-    ]
-    for machine in dict.fromkeys(f["machine"] for f in found):
-        some = [f for f in found if f["machine"] == machine]
-        first = some[0]
-        lines += [
-            "",
-            f"## {machine}",
-            "",
+    text = _INTRODUCTION
+    for machine in dict.fromkeys(p["machine"] for p in plans):
+        of_machine = [p for p in plans if p["machine"] == machine]
+        first = of_machine[0]
+        text += (
+            f"\n## {machine}\n\n"
             f"{first['devices']} x {first['device']} ({first['topology']});"
-            f" {first['memory_bytes'] / 1e9:.1f} GB for a program: {first['memory_limit']}.",
-            "",
-            *table(some),
-        ]
-    return "\n".join(lines) + "\n"
+            f" {first['memory_bytes'] / 1e9:.1f} GB for a program: {first['memory_limit']}.\n\n"
+        )
+        text += "\n".join(_markdown(_HEADINGS, map(_cells, of_machine))) + "\n"
+    return text
 
 
-def table(found: list[dict[str, Any]]) -> list[str]:
-    """A line of Markdown for each stage."""
-    head = (
-        "preset",
-        "stage",
-        "mesh",
-        "remat",
-        "microbatches x rows",
-        "memory, GB",
-        "sent a step, GB",
-        "step, s",
-        "hours",
-    )
-    lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
-    for f in found:
-        (stage,) = f["stages"]
-        mesh = " ".join(f"{axis} {n}" for axis, n in stage["mesh"].items() if n > 1)
-        cells = [f["config"], stage["name"], mesh or "1 device"]
-        if (best := stage["suggested"]) is None:
-            cells += ["does not fit", "", "", ""]
-        else:
-            cells += [
-                best["remat"],
-                f"{best['microbatches']} x {best['microbatch_rows']:,}",
-                f"{best['peak_bytes'] / 1e9:.1f}",
-                f"{best['collective_bytes'] / 1e9:.1f}",
-            ]
-        cells += [f"{stage['step_seconds']:.2f}", f"{stage['hours']:,.0f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
-def summary(found: list[dict[str, Any]]) -> list[str]:
-    """A short table of Markdown: memory of a device and hours, for each stage and machine."""
-    machines = {f["machine"]: f["memory_bytes"] for f in found}
-    heads = [f"{name}, of {limit / 1e9:.0f} GB" for name, limit in machines.items()]
-    rows: dict[str, dict[str, str]] = {}
-    for f in found:
-        (stage,) = f["stages"]
+def summary(plans: Plans) -> list[str]:
+    """Lines of a short table: memory per device and hours, for each stage and machine."""
+    machines = {p["machine"]: p["memory_bytes"] for p in plans}
+    stages: dict[str, dict[str, str]] = {}
+    for p in plans:
+        (stage,) = p["stages"]
         best = stage["suggested"]
         memory = f"{best['peak_bytes'] / 1e9:.1f} GB" if best else "does not fit"
-        of_machine = rows.setdefault(f"{f['config']}, {stage['name']}", {})
-        of_machine[f["machine"]] = f"{memory}, {stage['hours']:,.0f} h"
-    return [
-        f"| stage | {' | '.join(heads)} |",
-        "|" + " --- |" * (1 + len(heads)),
-        *(
-            f"| {name} | {' | '.join(cells.get(machine, '–') for machine in machines)} |"
-            for name, cells in rows.items()
-        ),
-    ]
+        of_stage = stages.setdefault(f"{p['config']}, {stage['name']}", {})
+        of_stage[p["machine"]] = f"{memory}, {stage['hours']:,.0f} h"
+    headings = [f"{name}, of {limit / 1e9:.0f} GB" for name, limit in machines.items()]
+    rows = ([name, *(cells.get(m, "–") for m in machines)] for name, cells in stages.items())
+    return _markdown(["stage", *headings], rows)
+
+
+_HEADINGS = (
+    "preset",
+    "stage",
+    "mesh",
+    "remat",
+    "microbatches x rows",
+    "memory, GB",
+    "sent a step, GB",
+    "step, s",
+    "hours",
+)
+
+
+def _cells(facts: dict[str, Any]) -> list[str]:
+    """The cells of a stage's plan, below `_HEADINGS`."""
+    (stage,) = facts["stages"]
+    mesh = " ".join(f"{axis} {n}" for axis, n in stage["mesh"].items() if n > 1)
+    chosen = ["does not fit", "", "", ""]
+    if (best := stage["suggested"]) is not None:
+        chosen = [
+            best["remat"],
+            f"{best['microbatches']} x {best['microbatch_rows']:,}",
+            f"{best['peak_bytes'] / 1e9:.1f}",
+            f"{best['collective_bytes'] / 1e9:.1f}",
+        ]
+    times = [f"{stage['step_seconds']:.2f}", f"{stage['hours']:,.0f}"]
+    return [facts["config"], stage["name"], mesh or "1 device", *chosen, *times]
+
+
+def _markdown(headings: Sequence[str], rows: Any) -> list[str]:
+    """Lines of a table in Markdown."""
+    lines = [f"| {' | '.join(headings)} |", "|" + " --- |" * len(headings)]
+    return lines + [f"| {' | '.join(cells)} |" for cells in rows]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Machines that are not here: their devices, for compiling, and the memory of each.
+"""Absent machines: their devices for compiling, and the memory of each device.
 
 TPUs come from libtpu, which knows every slice by the shape of its grid of chips. NVIDIA GPUs come
-from jax's CUDA plugin, which takes a description of the card (`train/targets`) and a number.
+from jax's CUDA plugin, which takes a description of the card (`targets/`) and a number.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from jax.sharding import SingleDeviceSharding
 from modernbert_jax.errors import UserError, did_you_mean
 
 MOST_CHIPS = 512
+"""Devices of the largest machine to plan for; compiling takes longer with more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +28,13 @@ class Family:
     """A kind of TPU."""
 
     memory: int
-    """GiB of each device that jax shows."""
+    """Memory of each device that jax shows, in GiB."""
     cores: int = 1
-    """That Google's names such as v5p-128 count for each chip."""
+    """Cores per chip, which names such as v5p-128 count."""
     dimensions: int = 2
-    """Of the grid of chips."""
+    """Dimensions of the grid of chips."""
     options: tuple[tuple[str, str], ...] = ()
-    """What libtpu has to be told to show devices as jax does on the machine itself."""
+    """Options of libtpu for devices as jax shows them on the machine itself."""
 
 
 TPUS = {
@@ -45,7 +46,7 @@ TPUS = {
 }
 
 GPUS = ("a100", "l4", "h100", "b200")
-"""Descriptions in `train/targets`."""
+"""Cards described in `targets/`."""
 
 TARGETS = Path(__file__).with_name("targets")
 
@@ -57,7 +58,7 @@ DEFAULT_FRACTION = 0.75
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """Devices to compile for; none of them need exist."""
+    """A machine to compile for, which need not exist."""
 
     name: str
     family: str
@@ -65,20 +66,20 @@ class Topology:
     memory: int
     """Bytes that a program may use on each device."""
     limit: str
-    """What says so."""
+    """Explanation of `memory`."""
     enforced: bool = False
-    """Whether the compiler itself refuses what does not fit."""
+    """Whether the compiler itself refuses programs that do not fit."""
 
 
 def topology(name: str) -> Topology:
-    """The devices of a TPU slice or of NVIDIA GPUs.
+    """Describe a TPU slice or a machine with NVIDIA GPUs.
 
     Args:
         name: "v5e:16x16", the grid of chips; "v5e-256" and "v5p-128", as Google names slices (of
             v4, v5p and tpu7x it counts cores, two on a chip); "h100:8"; "h100:4x8", hosts x GPUs.
 
     Raises:
-        UserError: no such machine, or its compiler is not installed.
+        UserError: there is no such machine, or its compiler is not installed.
     """
     family, colon, shape = name.partition(":")
     if not colon:
@@ -92,9 +93,9 @@ def topology(name: str) -> Topology:
 
 
 def grid(chips: int, dimensions: int) -> tuple[int, ...] | None:
-    """The most even grid for a number of chips; None unless that is a power of two.
+    """The most even grid of a number of chips; None unless that is a power of two.
 
-    Of three sides the later ones are the longer, of two likewise: 8 x 16, 4 x 4 x 8.
+    Later sides are longer: 8 x 16, 4 x 4 x 8.
     """
     if chips < 1 or chips & (chips - 1):
         return None
@@ -109,9 +110,9 @@ def grid(chips: int, dimensions: int) -> tuple[int, ...] | None:
 
 @contextlib.contextmanager
 def absent_devices() -> Iterator[None]:
-    """Lets compilers of absent devices load: no metadata server, no driver, no lock, no backend.
+    """Let compilers of absent devices load, without metadata server, driver, lock or backend.
 
-    What jax itself computes in the block, it computes on CPU.
+    jax computes on the CPU in the block.
     """
     wanted = {
         "TPU_SKIP_MDS_QUERY": "1",
@@ -154,7 +155,7 @@ def _sides(name: str, family: str, shape: str, named: bool) -> tuple[int, ...]:
 
 
 def _numbers(shape: str) -> tuple[int, ...]:
-    """The numbers of "4x4x8"; none if it is nothing of the kind."""
+    """The numbers of "4x4x8"; empty for other text."""
     return tuple(map(int, shape.split("x"))) if re.fullmatch(r"\d+(x\d+)*", shape) else ()
 
 
@@ -186,21 +187,22 @@ def _gpus(name: str, family: str, shape: str) -> Topology:
     devices = _devices(name, "cuda12", options)
     share = _fraction()
     memory = int(re.search(r"device_memory_size: (\d+)", text)[1])
-    limit = f"{share:.0%} of {memory / 1e9:.0f} GB, as {FRACTION} says"
+    source = f"as {FRACTION} says"
     if FRACTION not in os.environ:
-        limit = f"{share:.0%} of {memory / 1e9:.0f} GB, jax's default; {FRACTION} changes it"
+        source = f"jax's default; {FRACTION} changes it"
+    limit = f"{share:.0%} of {memory / 1e9:.0f} GB, {source}"
     layout = f"{family}:{hosts}x{each}" if hosts > 1 else f"{family}:{each}"
     return Topology(layout, family, devices, int(memory * share), limit)
 
 
 def _fraction() -> float:
-    given = os.environ.get(FRACTION, str(DEFAULT_FRACTION))
+    value = os.environ.get(FRACTION, str(DEFAULT_FRACTION))
     try:
-        share = float(given)
+        share = float(value)
     except ValueError:
         share = 0.0
     if not 0 < share <= 1:
-        raise UserError(f"{FRACTION} is {given!r}; it must be above 0 and up to 1")
+        raise UserError(f"{FRACTION} is {value!r}; it must be above 0 and up to 1")
     return share
 
 
@@ -210,23 +212,23 @@ def _devices(name: str, extra: str, options: dict[str, Any]) -> tuple[jax.Device
     try:
         return tuple(topologies.get_topology_desc(**options).devices)
     except Exception as error:
-        said = " ".join(str(error).split())[:200]
-        if "INVALID_ARGUMENT" in said:
-            raise UserError(f"topology {name!r}: no such machine ({said})") from error
+        reason = " ".join(str(error).split())[:200]
+        if "INVALID_ARGUMENT" in reason:
+            raise UserError(f"topology {name!r}: no such machine ({reason})") from error
         raise UserError(
             f"topology {name!r} needs the {extra!r} extra: pip install 'modernbert-jax[{extra}]'"
-            f" ({said})"
+            f" ({reason})"
         ) from error
 
 
 def _available(device: jax.Device) -> int | None:
-    """Bytes of memory that the TPU compiler gives to a program: it says so when refusing one."""
+    """Bytes that the TPU compiler allows a program, from its refusal of one; None if unknown."""
     far_too_large = jax.ShapeDtypeStruct(
         (2**42,), jnp.float32, sharding=SingleDeviceSharding(device)
     )
     try:
         jax.jit(lambda x: (x * 2).sum()).lower(far_too_large).compile()
     except Exception as error:
-        found = re.search(r"available HBM \(([\d.]+)G\)", str(error))
-        return int(float(found[1]) * 2**30) if found else None
+        match = re.search(r"available HBM \(([\d.]+)G\)", str(error))
+        return int(float(match[1]) * 2**30) if match else None
     return None

@@ -22,8 +22,9 @@ from modernbert_jax.tokenizer import Tokenizer
 
 from .. import engine, loss
 from ..engine.hyperparameters import Hyperparameters
-from ..rows.data import Host, Prepared, place
+from ..rows.batches import Host, place
 from ..rows.mixture import Order
+from ..rows.prepared import Prepared
 from . import initial_model
 from .batch_size import microbatches
 from .config import PretrainConfig, Stage

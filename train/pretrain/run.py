@@ -19,7 +19,7 @@ from modernbert_jax.io.typed_json import from_json, to_json
 from .. import engine
 from ..engine import peft
 from ..engine.distributed import together, whole
-from ..rows.data import Prepared
+from ..rows.prepared import Prepared
 from .batch_size import microbatches
 from .config import PretrainConfig, Stage
 from .initial_model import adopted, initial_params, with_token_ids

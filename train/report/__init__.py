@@ -1,1 +1,1 @@
-"""Curves of runs as PNG and HTML."""
+"""Reports on training runs: curves as PNG and HTML."""

@@ -1,4 +1,4 @@
-"""Pictures of runs: loss, schedule, norms, speed and memory over tokens."""
+"""Curves of runs over tokens: loss, schedule, norms, speed and memory."""
 
 import base64
 import html
@@ -32,24 +32,24 @@ PANELS = {
     "packing efficiency": ("packing_efficiency",),
     "device memory, bytes": ("device_memory_bytes",),
 }
-"""Curves by the label of their axis, with their keys in `metrics.jsonl`; drawn if there are any."""
+"""Keys of `metrics.jsonl` by the label of their panel; panels without values are omitted."""
 
 EXACT = {"score", "learning_rate", "batch_rows", "skipped_updates"}
-"""Not noisy, and so not smoothed."""
+"""Keys that are not noisy and therefore not smoothed."""
 
 
 def report(runs: Sequence[str | Path], output: str | Path | None = None) -> tuple[Path, Path]:
-    """Draws runs over one another into `<output>.png` and a page `<output>.html` that holds it.
+    """Draw runs over one another as `<output>.png`, and as a page `<output>.html` that contains it.
 
-    By default they are `report.png` and `report.html` in the first run's folder. Returns both
+    By default these are `report.png` and `report.html` in the first run's folder. Returns both
     paths. Raises `UserError` for a folder without metrics.
     """
     if not runs:
         raise UserError("report needs the folder of a run")
     rows = {}
     for run in map(Path, runs):
-        rows[run.name or str(run)] = read_rows(run / "metrics.jsonl")
-        if not rows[run.name or str(run)]:
+        rows[run.name or str(run)] = metrics = read_rows(run / "metrics.jsonl")
+        if not metrics:
             raise UserError(f"{run}: no metrics.jsonl with a step in it; is it a run's folder?")
     stem = Path(output) if output else Path(runs[0]) / "report"
     known = {key for run in rows.values() for row in run for key in row if row[key] is not None}
@@ -61,11 +61,10 @@ def report(runs: Sequence[str | Path], output: str | Path | None = None) -> tupl
 
 
 def curves(run: str | Path, path: str | Path) -> Path:
-    """Draws only the loss and the learning rate of a run."""
+    """Draw only the loss and the learning rate of a run, and return the path."""
     path = Path(path)
     write_bytes(
-        path,
-        _draw({"": read_rows(Path(run) / "metrics.jsonl")}, ["loss", "learning rate"]),
+        path, _draw({"": read_rows(Path(run) / "metrics.jsonl")}, ["loss", "learning rate"])
     )
     return path
 
@@ -119,7 +118,7 @@ def _curve(axis, name: str, rows: list[dict[str, Any]], key: str, alone: bool) -
 
 
 def _evaluations(rows: list[dict[str, Any]]) -> list[tuple[float, float]]:
-    """Tokens and evaluation loss; an evaluation lies at the tokens of its step."""
+    """Evaluation losses with the tokens of their steps."""
     tokens = {0: 0} | {r["step"]: r["tokens"] for r in rows if "tokens" in r}
     return [
         (tokens[r["step"]], r["eval_loss"])
@@ -129,7 +128,7 @@ def _evaluations(rows: list[dict[str, Any]]) -> list[tuple[float, float]]:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """The mean of each value and its neighbours: a fortieth of the curve to either side."""
+    """Moving average over a fortieth of the curve on either side."""
     reach = len(values) // 40
     sums = np.concatenate([[0.0], np.cumsum(values)])
     i = np.arange(len(values))
@@ -138,20 +137,20 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 
 def _mark_stages(axis, rows: list[dict[str, Any]], named: bool) -> None:
-    """A line where a stage begins, and its name."""
-    seen: dict[str, float] = {}
+    """Draw a line where each stage begins, and its name."""
+    starts: dict[str, float] = {}
     last = 0.0
     for row in (r for r in rows if "tokens" in r):
-        seen.setdefault(row["stage"], last)
+        starts.setdefault(row["stage"], last)
         last = row["tokens"]
-    for i, (name, start) in enumerate(seen.items() if len(seen) > 1 else ()):
+    for i, (name, start) in enumerate(starts.items() if len(starts) > 1 else ()):
         axis.axvline(start, color="gray", linewidth=0.8, linestyle=":")
         if named:
             axis.annotate(
                 name,
                 (start, 1.0),
                 xycoords=("data", "axes fraction"),
-                xytext=(4, 4 + 11 * (i % 2)),  # short stages would write over one another
+                xytext=(4, 4 + 11 * (i % 2)),  # names of short stages would overlap
                 textcoords="offset points",
                 fontsize=8,
                 color="gray",
@@ -159,7 +158,7 @@ def _mark_stages(axis, rows: list[dict[str, Any]], named: bool) -> None:
 
 
 def _page(runs: dict[str, list[dict[str, Any]]], picture: bytes) -> str:
-    """One HTML file that needs nothing else."""
+    """A self-contained HTML page."""
     body = []
     for name, rows in runs.items():
         steps, evaluations = [r for r in rows if "loss" in r], [r for r in rows if "eval_loss" in r]

@@ -1,16 +1,17 @@
-"""What a prepared folder holds: `manifest.json`, written last, so that a folder with it is whole.
+"""`manifest.json` of a prepared folder. It is written last, so a folder that has it is complete.
 
     DIR/manifest.json
     DIR/tokenizer/                               the tokenizer's files
     DIR/<component>/<length>/train-<unit>-<window>.arrayrecord
     DIR/<component>/<length>/validation-<unit>-<window>.arrayrecord
 
-A component is a named part of the corpus with a weight of its own in training; without a mixture
-there is one, `default`. Files are listed with the rows, bytes and SHA-256 that they must have, in
-the order in which their rows count.
+A component is a named part of the corpus with its own weight in training; without a mixture there
+is one, `default`. Files are listed with their rows, bytes and SHA-256, in the order in which rows
+are numbered.
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Literal
 
@@ -22,16 +23,16 @@ from modernbert_jax.io.files import read_json
 from modernbert_jax.io.typed_json import from_json, to_json
 
 FORMAT = 2
-"""Version of the layout and of the records. Another one is refused by name."""
+"""Version of the folder's layout and of the records; folders of other versions are refused."""
 
 NAME = "manifest.json"
 DEFAULT = "default"
-"""The component of a corpus without a mixture."""
+"""Name of the component of a corpus without a mixture."""
 
 SPLITS = ("train", "validation")
 
 EDGES = tuple(sorted({round(2 ** (k / 4)) for k in range(4 * 24 + 1)}))
-"""Where the bins of length histograms begin, in tokens: four to an octave. The last has no end."""
+"""Lower edges of the bins of length histograms, in tokens: four per octave; the last is open."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class Shard:
     """A file of rows."""
 
     file: str
-    """Relative to the prepared folder, with `/`."""
+    """Path relative to the prepared folder, with `/`."""
     rows: int
     bytes: int
     sha256: str
@@ -51,28 +52,28 @@ class PackedRows:
 
     rows: int
     samples: int
-    """Documents, or pieces of long ones: what is a segment in a row."""
+    """Number of segments: documents, or pieces of long ones."""
     tokens: int
-    """Of all samples, with [CLS] and [SEP]."""
+    """Tokens of all samples, with [CLS] and [SEP]."""
     efficiency: float
     """Share of the rows' capacity that holds tokens."""
     sample_lengths: dict[str, int]
-    """Samples by length with [CLS] and [SEP]; see `histogram`."""
+    """Histogram of the samples' lengths, with [CLS] and [SEP]."""
     shards: tuple[Shard, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceFile:
-    """A file that was read."""
+    """A source file."""
 
     path: str
     bytes: int
     sha256: str
-    """Of the file as it lies there, compressed or not."""
+    """Hash of the stored file, compressed or not; "" if the file could not be read."""
     documents: int
-    """Usable ones, duplicates included."""
+    """Usable documents, duplicates included."""
     skipped: dict[str, int]
-    """Documents left out, by reason."""
+    """Skipped documents, by reason."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,61 +81,57 @@ class Component:
     """A named part of the corpus. Tokens are counted before cutting, without [CLS] and [SEP]."""
 
     weight: float | None = None
-    """Share of the tokens in training, relative to the other components; none was given."""
+    """Share of the tokens in training, relative to the other components; None is unspecified."""
     epochs: float | None = None
-    """How often its rows may be repeated; none was given."""
+    """How often its rows may be read; None is any number of times."""
     field: str
-    """Key or column of the text in sources that have several."""
+    """Key or column of the text, in sources that have several."""
     sources: tuple[SourceFile, ...]
     documents: dict[str, int]
-    """By split, without duplicates."""
+    """Documents by split, without duplicates."""
     duplicates: int
-    """Documents left out because the same text came before."""
+    """Documents skipped because the same text came before."""
     tokenless: int
-    """Documents left out because the tokenizer makes nothing of them."""
+    """Documents skipped because they have no tokens."""
     tokens: dict[str, int]
-    """By split."""
+    """Tokens by split."""
     unknown: int
-    """Tokens that are the unknown token, in both splits."""
+    """Unknown tokens, in both splits."""
     special: int
     """Special tokens in the text itself, in both splits."""
     document_lengths: dict[str, int]
-    """Documents of both splits by length; see `histogram`."""
+    """Histogram of the documents' lengths, in both splits."""
     lengths: dict[str, dict[str, PackedRows]]
-    """By row length, then split. A split without documents is missing."""
+    """Rows by row length, then split. A split without documents is absent."""
 
     @property
     def skipped(self) -> dict[str, int]:
-        """Documents left out by reason, over all sources."""
-        total: dict[str, int] = {}
-        for source in self.sources:
-            for reason, count in source.skipped.items():
-                total[reason] = total.get(reason, 0) + count
-        return total
+        """Skipped documents by reason, over all sources."""
+        return functools.reduce(add, (source.skipped for source in self.sources), {})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A prepared folder: how it was made and what lies where."""
+    """A prepared folder: how it was made, and its files."""
 
     format: int = FORMAT
     tokenizer_sha256: str
-    """Of `tokenizer/tokenizer.json`."""
+    """Hash of `tokenizer/tokenizer.json`."""
     vocab_size: int
     dtype: Literal["uint16", "uint32"]
-    """Of the token ids in records."""
+    """Type of the token ids in records."""
     chunking: str
-    """How documents longer than a row are cut."""
+    """Description of how documents longer than a row are cut."""
     deduplicate: bool
-    """Whether exact duplicates were left out, in each component."""
+    """Whether exact duplicates were skipped, in each component."""
     validation: float
-    """Share of the documents kept apart, chosen by a hash of their text."""
+    """Share of the documents held out, chosen by a hash of their text."""
     seed: int
-    """Of the order of rows inside a window."""
+    """Seed of the order of rows in a packing window."""
     packer: str
     window_documents: int
     window_tokens: int
-    """A window, whose documents are packed together, ends when it has either."""
+    """A window, whose documents are packed together, ends at either number."""
     components: dict[str, Component]
 
     def __post_init__(self):
@@ -144,10 +141,10 @@ class Manifest:
             for length, splits in component.lengths.items():
                 if not length.isdecimal() or not set(splits) <= set(SPLITS):
                     raise UserError(f"components.{name}.lengths.{length} is not known")
-                for split, made in splits.items():
-                    if made.rows != sum(s.rows for s in made.shards):
+                for split, packed in splits.items():
+                    if packed.rows != sum(s.rows for s in packed.shards):
                         raise UserError(f"components.{name}.lengths.{length}.{split}: rows differ")
-                    for shard in made.shards:
+                    for shard in packed.shards:
                         parts = shard.file.split("/")
                         if parts[:2] != [name, length] or len(parts) != 3 or ".." in parts:
                             raise UserError(f"components.{name}: {shard.file!r} is not its file")
@@ -159,9 +156,9 @@ class Manifest:
         return sorted(set.intersection(*sets))
 
     def shards(self, component: str, length: int, split: str) -> tuple[Shard, ...]:
-        """The files of rows; none where a split has no documents."""
-        made = self.components[component].lengths.get(str(length), {}).get(split)
-        return made.shards if made else ()
+        """Files of rows; none if the split has no documents."""
+        packed = self.components[component].lengths.get(str(length), {}).get(split)
+        return packed.shards if packed else ()
 
     def to_json(self) -> dict:
         """The manifest as a JSON object."""
@@ -169,10 +166,10 @@ class Manifest:
 
 
 def read(folder: str | Path) -> Manifest:
-    """The manifest of a prepared folder.
+    """Read the manifest of a prepared folder.
 
     Raises:
-        UserError: no manifest, a damaged one, or one of another format.
+        UserError: the manifest is missing, damaged or of another version.
     """
     path = Path(folder) / NAME
     if not path.is_file():
@@ -192,9 +189,9 @@ def read(folder: str | Path) -> Manifest:
 
 
 def check(folder: str | Path, shard: Shard, *, content: bool = True) -> None:
-    """Compares a file of rows with its size and, if `content`, with its checksum.
+    """Compare a file of rows with its size and, if `content`, with its checksum.
 
-    Raises `UserError` that names the file.
+    Raises `UserError` that names a damaged file.
     """
     path = Path(folder) / shard.file
     again = "; prepare the corpus again, or copy the file again from where it was made"
@@ -210,13 +207,13 @@ def check(folder: str | Path, shard: Shard, *, content: bool = True) -> None:
 
 
 def histogram(lengths: np.ndarray) -> dict[str, int]:
-    """How many lengths fall into each bin, by the bin's lower edge; empty bins are left out."""
+    """Count lengths by bin: {lower edge: count}, without empty bins."""
     bins = np.searchsorted(EDGES, np.maximum(lengths, 1), side="right") - 1
     counts = np.bincount(bins, minlength=len(EDGES))
     return {str(edge): int(n) for edge, n in zip(EDGES, counts, strict=True) if n}
 
 
 def add(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
-    """Two histograms or counts by reason as one, in the order of the numbers if they have one."""
+    """Add two histograms or counts by reason, sorted by number where keys are numbers."""
     keys = sorted({*a, *b}, key=lambda k: (int(k) if k.isdecimal() else -1, k))
     return {k: a.get(k, 0) + b.get(k, 0) for k in keys}

@@ -1,4 +1,4 @@
-"""Which row of which component comes when: a mixture as a function of the position alone."""
+"""A mixture of components: the component and row at each position of training."""
 
 import dataclasses
 import functools
@@ -12,34 +12,34 @@ import numpy as np
 from modernbert_jax.errors import UserError
 
 BLOCK = 1024
-"""Positions that are worked out together."""
+"""Positions computed at a time."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Share:
-    """What a component has, and how much of it is wanted."""
+    """A component's size, and how much of it is wanted."""
 
     rows: int
     tokens: int
-    """In all its rows."""
+    """Tokens in all its rows."""
     weight: float | None = None
-    """Its part of the tokens, relative to the others. None: all that it has, `epochs` times."""
+    """Share of the tokens, relative to the others; None is all its tokens, `epochs` times."""
     epochs: float | None = None
-    """Times that it may be read; None: without end."""
+    """How often it may be read; None is any number of times."""
 
 
 class Order(grain.transforms.DatasetSelectionMap):
-    """Maps a position to the component that is read there, and to which of its rows.
+    """Maps each position to a component and one of its rows, independently of other positions.
 
     Row k of a component is due at time (k + 1/2) / rate, where the rate is the component's weight
-    over the tokens in a row of it. Rows come when they are due; those due at the same time, in
-    the order of the components' names. So every stretch holds each component's part of the tokens
-    to within a row or two, a component that has been read `epochs` times drops out, and the
-    others keep their proportions to one another.
+    over the tokens in a row of it. Rows come in the order of these times, and at equal times in
+    the order of the components' names. At any point each component is within two rows of its
+    share of the tokens. A component that has been read `epochs` times drops out, and the others
+    keep their proportions.
     """
 
     def __init__(self, shares: Mapping[str, Share]):
-        """For components by name. Raises `UserError` if only some of them have a weight."""
+        """Mix components by name. Raises `UserError` if only some of them have a weight."""
         self.names = tuple(sorted(shares))
         listed = [shares[name] for name in self.names]
         bare = [name for name in self.names if shares[name].weight is None]
@@ -60,42 +60,42 @@ class Order(grain.transforms.DatasetSelectionMap):
         self._block = functools.lru_cache(maxsize=64)(self._make_block)
 
     def __len__(self) -> int:
-        """Rows until every component is used up; `sys.maxsize` where one never is."""
+        """Rows until every component is exhausted; `sys.maxsize` if one never is."""
         total = self._caps.sum()
         return sys.maxsize if math.isinf(total) else int(total)
 
     def __getitem__(self, position: int) -> tuple[int, int]:
-        """Index of the component in `names`, and of the row among all that are read from it."""
+        """Index of the component in `names`, and number of the row among those read from it."""
         block, i = divmod(position, BLOCK)
         components, rows = self._block(block)
         return int(components[i]), int(rows[i])
 
     def components(self, start: int, stop: int) -> np.ndarray:
-        """The component of each position from `start` to `stop`, int [stop - start]."""
+        """Component of each position from `start` to `stop`, int [stop - start]."""
         first, last = start // BLOCK, (stop - 1) // BLOCK
-        found = np.concatenate([self._block(b)[0] for b in range(first, last + 1)])
-        return found[start - first * BLOCK : stop - first * BLOCK]
+        blocks = np.concatenate([self._block(b)[0] for b in range(first, last + 1)])
+        return blocks[start - first * BLOCK : stop - first * BLOCK]
 
     def counts(self, position: int) -> np.ndarray:
-        """Rows that are read of each component before a position, int [components]."""
-        counts, behind = self._before(position)
-        components, _ = self._due(counts, behind)
-        return counts + np.bincount(components[:behind], minlength=len(counts))
+        """Rows of each component before a position, int [components]."""
+        counts, remaining = self._before(position)
+        components, _ = self._due(counts, remaining)
+        return counts + np.bincount(components[:remaining], minlength=len(counts))
 
     def epochs(self, position: int) -> np.ndarray:
-        """Times that each component has been read before a position, float [components]."""
+        """How often each component has been read before a position, float [components]."""
         return self.counts(position) / self._rows
 
     def _make_block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        counts, behind = self._before(block * BLOCK)
-        components, rows = self._due(counts, behind + BLOCK)
-        return components[behind:], rows[behind:]
+        counts, remaining = self._before(block * BLOCK)
+        components, rows = self._due(counts, remaining + BLOCK)
+        return components[remaining:], rows[remaining:]
 
     def _before(self, position: int) -> tuple[np.ndarray, int]:
-        """Rows due up to some time that lies a little before a position, and how little."""
+        """Rows due by a time shortly before a position, and how many positions remain."""
         low, high = 0.0, float((np.minimum(self._caps, position + 1) / self._rates).max())
         counts = np.zeros(len(self.names), np.int64)
-        while (behind := position - int(counts.sum())) > BLOCK:
+        while (remaining := position - int(counts.sum())) > BLOCK:
             middle = (low + high) / 2
             if middle in (low, high):
                 break
@@ -104,17 +104,17 @@ class Order(grain.transforms.DatasetSelectionMap):
                 low, counts = middle, due
             else:
                 high = middle
-        return counts, behind
+        return counts, remaining
 
     def _due_by(self, time: float) -> np.ndarray:
-        """Rows of each component that are due at `time` or before, int [components]."""
+        """Rows of each component that are due by `time`, int [components]."""
         counts = np.floor(time * self._rates + 0.5)
-        counts -= (counts - 0.5) / self._rates > time  # the product may round otherwise
+        counts -= (counts - 0.5) / self._rates > time  # floor may be off by one
         counts += (counts + 0.5) / self._rates <= time
         return np.minimum(counts, self._caps).astype(np.int64)
 
     def _due(self, counts: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Components and rows of the next `number` positions after `counts` rows of each."""
+        """Components and rows of the `number` positions after `counts` rows of each."""
         rows = counts[:, None] + np.arange(number)
         times = np.where(rows < self._caps[:, None], (rows + 0.5) / self._rates[:, None], math.inf)
         nearest = np.argsort(times.ravel(), kind="stable")[:number]

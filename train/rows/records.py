@@ -1,4 +1,4 @@
-"""Packed rows as records in ArrayRecord files: the one place that knows their bytes."""
+"""The byte format of packed rows: records in ArrayRecord files."""
 
 import errno
 import os
@@ -9,17 +9,17 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 _OPTIONS = "group_size:1"
-"""Every record by itself, so that any row can be read without its neighbours."""
+"""One record per group, so that a row can be read without its neighbours."""
 
 
 def row_record(documents: Sequence[np.ndarray], dtype: np.dtype) -> bytes:
-    """A packed row as bytes: number of documents and their lengths (uint32), then the ids."""
+    """Encode a packed row: number of documents and their lengths (uint32), then the token ids."""
     head = np.array([len(documents), *(len(d) for d in documents)], "<u4")
     return head.tobytes() + np.concatenate(documents).astype(dtype.newbyteorder("<")).tobytes()
 
 
 def read_row(record: bytes, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids on end and document lengths of a row written by `row_record`."""
+    """Decode a row of `row_record`: concatenated token ids, and document lengths."""
     count = int(np.frombuffer(record, "<u4", 1)[0])
     lengths = np.frombuffer(record, "<u4", count, offset=4)
     ids = np.frombuffer(record, dtype.newbyteorder("<"), offset=4 * (count + 1))
@@ -27,10 +27,10 @@ def read_row(record: bytes, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_records(path: str | Path, records: Iterable[bytes]) -> int:
-    """Writes a file of records and returns their number.
+    """Write a file of records and return their number.
 
     Raises:
-        OSError: the disk is full, or anything else kept the file from being whole.
+        OSError: the disk is full, or the file could not be written completely.
     """
     count = 0
     try:
@@ -42,7 +42,7 @@ def write_records(path: str | Path, records: Iterable[bytes]) -> int:
         reader = ArrayRecordReader(str(path))
         whole = reader.num_records() == count
         reader.close()
-    except (RuntimeError, ValueError, IndexError) as error:  # what the library makes of errno
+    except (RuntimeError, ValueError, IndexError) as error:  # the library's translation of errno
         raise _os_error(str(error), path) from error
     if not whole:
         raise OSError(errno.EIO, "not all of it was written", str(path))

@@ -1,4 +1,4 @@
-"""Files of packed rows for reading: opened when needed, and damage named."""
+"""Files of packed rows for reading, opened on demand; errors name the damaged file."""
 
 import bisect
 import contextlib
@@ -15,35 +15,35 @@ from . import manifest as manifests
 from .manifest import Shard
 
 HASHED = 4 << 30
-"""Bytes that are compared with their checksums before use. Of more only the sizes are compared,
-and damage is found when a row is read: every block of an ArrayRecord file has a hash."""
+"""Bytes up to which `check` computes checksums. Of larger data only sizes are compared; damage is
+then noticed when a row is read, because every block of an ArrayRecord file has a hash."""
 
 
 class RowFiles(grain.sources.ArrayRecordDataSource):
-    """Records of several files as one sequence; a file is opened when it is first read from."""
+    """Records of several files as one sequence; each file is opened at its first read."""
 
     def __init__(self, folder: Path, shards: Sequence[Shard]):
         self._files = [folder / shard.file for shard in shards]
         self._ends = list(itertools.accumulate(shard.rows for shard in shards))
         _allow_open_files(len(shards))
-        # The numbers of rows are known, so that no file has to be opened for them.
+        # With the numbers of rows given, no file has to be opened for counting.
         super().__init__([f"{f}[0:{s.rows}]" for f, s in zip(self._files, shards, strict=True)])
 
     def __getitem__(self, index: int) -> bytes:
-        """A record. Raises `UserError` that names the file if it cannot be read."""
+        """Read a record. Raises `UserError` that names a damaged file."""
         try:
             return super().__getitem__(index)
-        except Exception as error:  # the library raises what its C++ made of it
+        except Exception as error:  # the library raises many types
             file = self._files[bisect.bisect_right(self._ends, index)]
-            said = (str(error) or type(error).__name__).splitlines()[0]
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(
-                f"{file}: damaged or unreadable ({said}); prepare the corpus again, or copy the"
+                f"{file}: damaged or unreadable ({reason}); prepare the corpus again, or copy the"
                 " file again from where it was made"
             ) from error
 
 
 def check(folder: Path, shards: Sequence[Shard], hashed: int = HASHED) -> None:
-    """Compares files with the manifest: sizes always, checksums if they have up to `hashed` bytes.
+    """Compare files with the manifest: sizes, and checksums if they total up to `hashed` bytes.
 
     Raises `UserError` that names the first damaged file.
     """
@@ -54,7 +54,7 @@ def check(folder: Path, shards: Sequence[Shard], hashed: int = HASHED) -> None:
 
 
 def _allow_open_files(number: int) -> None:
-    """Raises the limit of open files as far as it may be, if that many come near to it."""
+    """Raise the limit of open files to its maximum if `number` comes near it."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource  # not on Windows
 

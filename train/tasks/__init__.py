@@ -1,4 +1,4 @@
-"""What each fine-tuning task makes of records, and of a model's outputs. No jax in here.
+"""Fine-tuning tasks: records to examples, and outputs to metrics and predictions. No jax in here.
 
 records = read(["train.jsonl"])
 task = TASKS["classification"](columns=("question", "passage")).with_labels(records)
@@ -6,39 +6,45 @@ examples = task.examples(records, tokenizer)
 task.metrics(examples, outputs)
 """
 
-from .choice import Choice
 from .classification import Classification
 from .example import IGNORED, Example
 from .multilabel import MultiLabel
-from .questions import Questions
+from .multiple_choice import MultipleChoice
+from .question_answering import QuestionAnswering
 from .read import read
 from .records import Record, Records
 from .regression import Regression
 from .split import balanced_weights, positive_weights, split
 from .task import Outputs, Task
-from .tokens import Tokens
+from .token_classification import TokenClassification
 
 __all__ = [
     "IGNORED",
     "TASKS",
-    "Choice",
     "Classification",
     "Example",
     "MultiLabel",
+    "MultipleChoice",
     "Outputs",
-    "Questions",
+    "QuestionAnswering",
     "Record",
     "Records",
     "Regression",
     "Task",
-    "Tokens",
+    "TokenClassification",
     "balanced_weights",
     "positive_weights",
     "read",
     "split",
 ]
 
-TASKS: dict[str, type[Task]] = {
-    task.kind: task for task in (Classification, MultiLabel, Regression, Tokens, Questions, Choice)
-}
-"""The tasks by their names on the command line."""
+_TASKS = (
+    Classification,
+    MultiLabel,
+    Regression,
+    TokenClassification,
+    QuestionAnswering,
+    MultipleChoice,
+)
+TASKS: dict[str, type[Task]] = {task.kind: task for task in _TASKS}
+"""Tasks by their names on the command line."""

@@ -1,7 +1,7 @@
-"""Parquet and Arrow files and saved datasets as records, with the label names they declare."""
+"""Records of Parquet and Arrow files and saved datasets, with the label names they declare."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +9,21 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.io.files import read_json
 
 from ..corpus.sources import Source, fetched
-
-Names = dict[str, tuple[str, ...]]
-Rows = Iterator[tuple[int, dict[str, Any]]]
+from .records import LabelNames, RawRecords
 
 
-def file(path: str, kind: str) -> tuple[Rows, Names]:
-    """Rows of one file, here or behind a URL; `kind` is .parquet or .arrow (a file or a stream)."""
+def file(path: str, kind: str) -> tuple[RawRecords, LabelNames]:
+    """Read a local or remote file; `kind` is .parquet or .arrow (file or stream format)."""
     batches = _parquet if kind == ".parquet" else _arrow
     source = Source(path=path, bytes=0, format="unread")
     with fetched(source) as local:
-        found = list(_guarded(batches, local, ""))
-    names = _declared(found[0].schema.metadata) if found else {}
-    return _rows(iter(found)), names
+        tables = list(_guarded(batches, local, ""))
+    names = _declared(tables[0].schema.metadata) if tables else {}
+    return _rows(iter(tables)), names
 
 
-def folder(path: Path) -> tuple[Rows, Names]:
-    """Rows of a folder that `Dataset.save_to_disk` wrote."""
+def folder(path: Path) -> tuple[RawRecords, LabelNames]:
+    """Read a folder that `Dataset.save_to_disk` wrote."""
     state = read_json(path / "state.json")
     if state.get("_indices_data_files"):
         raise UserError("has its rows in another order; save it again after flatten_indices()")
@@ -38,9 +36,9 @@ def folder(path: Path) -> tuple[Rows, Names]:
     return rows, label_names(info.get("features"))
 
 
-def label_names(features: Any) -> Names:
-    """The names of every column of class labels, or of lists of them."""
-    found = {}
+def label_names(features: Any) -> LabelNames:
+    """Names of each column of class labels, or of lists of them, from `datasets` features."""
+    declared = {}
     for column, feature in features.items() if isinstance(features, Mapping) else ():
         while True:
             if isinstance(feature, list) and len(feature) == 1:
@@ -52,20 +50,20 @@ def label_names(features: Any) -> Names:
         if isinstance(feature, Mapping) and feature.get("_type") == "ClassLabel":
             names = feature.get("names")
             if isinstance(names, list) and all(isinstance(n, str) for n in names):
-                found[column] = tuple(names)
-    return found
+                declared[column] = tuple(names)
+    return declared
 
 
-def _declared(metadata: Mapping[bytes, bytes] | None) -> Names:
-    """Label names from what `datasets` notes in a schema."""
+def _declared(metadata: Mapping[bytes, bytes] | None) -> LabelNames:
+    """Label names from the metadata that `datasets` adds to a schema."""
     try:
-        noted = json.loads((metadata or {}).get(b"huggingface", b"{}"))
-        return label_names(noted["info"]["features"])
+        content = json.loads((metadata or {}).get(b"huggingface", b"{}"))
+        return label_names(content["info"]["features"])
     except (ValueError, KeyError, TypeError):
         return {}
 
 
-def _guarded(batches, path: Path, name: str) -> Iterator[Any]:
+def _guarded(batches: Callable[[Path], Iterator[Any]], path: Path, name: str) -> Iterator[Any]:
     import pyarrow
 
     try:
@@ -97,13 +95,13 @@ def _arrow(path: Path) -> Iterator[Any]:
             yield reader.get_batch(i)
 
 
-def _rows(batches: Iterator[Any]) -> Rows:
+def _rows(batches: Iterator[Any]) -> RawRecords:
     number = 0
     for batch in batches:
         try:
             values = batch.to_pylist()
         except UnicodeDecodeError:
-            raise UserError(f"not UTF-8 in one of the rows behind {number:,}") from None
+            raise UserError(f"not UTF-8 in one of the rows after {number:,}") from None
         for row in values:
             number += 1
             yield number, row

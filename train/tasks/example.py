@@ -1,4 +1,4 @@
-"""What a task makes of a record: token ids, and what the model should say about them."""
+"""An example: the token ids of a record and the target that the model should predict."""
 
 import dataclasses
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 IGNORED = -100
-"""The target of a token without a label, as in PyTorch and transformers."""
+"""Target of a token without a label, as in PyTorch and transformers."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -14,11 +14,11 @@ class Example:
     """One record, ready to be packed."""
 
     id: str
-    """The record's own, or its place ("FILE:LINE")."""
+    """The record's own id, or its place ("FILE:LINE")."""
     sequences: tuple[np.ndarray, ...]
-    """int32 token ids with their special tokens: one for most tasks, one for each choice, one for
-    each window of a long document."""
+    """int32 token ids with special tokens: one sequence for most tasks, one per option of multiple
+    choice, one per window of a long document."""
     target: Any = None
-    """None where unlabelled; otherwise what the task's docstring says."""
+    """Target as the task's docstring defines it; None for unlabelled records."""
     source: Any = None
-    """What decoding needs of the record: words, offsets, the text, gold answers."""
+    """Facts of the record for decoding and metrics: words, offsets, text, reference answers."""

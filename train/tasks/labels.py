@@ -1,4 +1,4 @@
-"""Label names: how files write them, in which order they count, and which one a value is."""
+"""Label names: how files write them, their order, and the index of a value."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,6 +6,9 @@ from functools import cached_property
 from typing import Any
 
 from modernbert_jax.errors import UserError
+
+_LISTED = 12
+"""Names that a message lists; of more it gives the number."""
 
 
 def name(value: Any) -> str:
@@ -20,16 +23,16 @@ def name(value: Any) -> str:
 
 
 def ordered(names: Iterable[str]) -> tuple[str, ...]:
-    """Each name once: whole numbers by value, anything else by the alphabet."""
+    """Each name once: whole numbers by value, anything else alphabetically."""
     names = {*names}
     return tuple(sorted(names, key=int if all(map(_is_number, names)) else None))
 
 
 def check(names: Sequence[str], least: int = 1) -> None:
-    """Raises `UserError` for names given twice, empty ones, or fewer than `least`."""
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
-        raise UserError(f"labels holds {', '.join(twice)} more than once")
+    """Raise `UserError` for repeated names, empty ones, or fewer than `least`."""
+    repeated = sorted({n for n in names if names.count(n) > 1})
+    if repeated:
+        raise UserError(f"labels holds {', '.join(repeated)} more than once")
     if "" in names:
         raise UserError("labels holds an empty name; give every label one")
     if 0 < len(names) < least:
@@ -37,25 +40,26 @@ def check(names: Sequence[str], least: int = 1) -> None:
 
 
 class Index(Mapping[str, int]):
-    """From a value in a file to the place of its label."""
+    """Maps a value in a file to the index of its label."""
 
     def __init__(self, names: Sequence[str]):
-        """For these names, in the order of the classifier's outputs."""
+        """Index these names, which are in the order of the classifier's outputs."""
         self.names = tuple(names)
         self._places = {n: i for i, n in enumerate(self.names)}
         self.by_number = not any(map(_is_number, self.names))
-        """Whether a number is a place; where names are numbers themselves, it must be one."""
+        """Whether a number is an index; where names are numbers, it must be a name."""
 
     def __getitem__(self, value: Any) -> int:
-        """By name, or by number where no name is one. Raises `UserError` that has all names."""
-        found = name(value)
-        if found in self._places:
-            return self._places[found]
+        """Look up a name, or a number where no name is one. Raises `UserError` with all names."""
+        key = name(value)
+        if key in self._places:
+            return self._places[key]
         if self.by_number and isinstance(value, bool):
-            found = str(int(value))
-        if self.by_number and found.isdecimal() and int(found) < len(self.names):
-            return int(found)
-        raise UserError(f"label {found!r} is not one of {listing(self.names)}")
+            key = str(int(value))
+        if self.by_number and key.isdecimal() and int(key) < len(self.names):
+            return int(key)
+        more = f", ... ({len(self)} in all)" if len(self) > _LISTED else ""
+        raise UserError(f"label {key!r} is not one of {', '.join(self.names[:_LISTED])}{more}")
 
     def __iter__(self):
         return iter(self._places)
@@ -65,7 +69,7 @@ class Index(Mapping[str, int]):
 
 
 class Labelled:
-    """A task whose outputs are its labels, one each. Comes before `Task` among a class's bases."""
+    """Base of tasks with one output per label. It precedes `Task` among a class's bases."""
 
     labels: tuple[str, ...]
 
@@ -80,12 +84,6 @@ class Labelled:
     @cached_property
     def _index(self) -> Index:
         return Index(self.labels)
-
-
-def listing(names: Sequence[str], most: int = 12) -> str:
-    """The names for a message; of many, the first and their number."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown}, ... ({len(names)} in all)"
 
 
 def _is_number(text: str) -> bool:

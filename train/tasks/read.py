@@ -1,4 +1,4 @@
-"""Reading labelled records: JSON lines, CSV, Parquet, Arrow, and folders of `datasets`."""
+"""Read labelled records: JSON lines, CSV, CoNLL, Parquet, Arrow and folders of `datasets`."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,34 +13,31 @@ from ..corpus.sources.document import decoded
 from ..corpus.sources.find import matches
 from ..corpus.sources.text import CUT_OFF, lines_of
 from . import arrow, tables
-from .records import Problems, Record, Records
-
-Rows = Iterator[tuple[int, Any]]
-"""Line numbers, and what stands there: values by column, or why there are none (`UserError`)."""
+from .records import LabelNames, Lines, Problems, RawRecords, Record, Records
 
 
 def read(paths: Sequence[str | Path]) -> Records:
-    """All records of files, in the given order.
+    """Read all records of files, in the order of the paths.
 
     `.jsonl`, `.csv` and `.tsv` (each also `.gz` and `.zst`), `.json` (a list of objects, JSON
     lines, or SQuAD's nesting), `.conll` (words and tags in columns), `.parquet`, `.arrow`, and
-    folders that `Dataset.save_to_disk` wrote. Where a file declares the names of a column's
-    numbers (`ClassLabel`), values are the names.
+    folders that `Dataset.save_to_disk` wrote. If a file declares the names of a column's numbers
+    (`ClassLabel`), values are the names.
 
     Args:
-        paths: files, folders, globs of these, or URLs of files that fsspec reads.
+        paths: Files, folders, globs of these, or URLs of files that fsspec reads.
 
     Raises:
-        UserError: a path that matches nothing, or one line with the first few damaged records.
+        UserError: a path that matches nothing; or the first damaged records, in one line.
     """
     problems, records = Problems(), []
-    names: dict[str, tuple[str, ...]] = {}
+    names: LabelNames = {}
     for path in _files(paths):
         count = len(records)
         with problems.at(path):
             rows, declared = _open(path)
-            for column, found in declared.items():
-                if names.setdefault(column, found) != found:
+            for column, labels in declared.items():
+                if names.setdefault(column, labels) != labels:
                     raise UserError(
                         f"declares labels of {column!r} that differ from those of another file"
                     )
@@ -61,11 +58,11 @@ def _files(paths: Sequence[str | Path]) -> Iterator[str]:
     if isinstance(paths, str | Path):
         paths = [paths]
     for pattern in map(str, paths):
-        found = sorted(matches(pattern))
-        if not found:
+        paths_and_kinds = sorted(matches(pattern))
+        if not paths_and_kinds:
             raise UserError(f"{pattern}: no such file")
-        for path, folder in found:
-            if folder:
+        for path, is_folder in paths_and_kinds:
+            if is_folder:
                 _check_folder(path)
             yield path
 
@@ -78,12 +75,12 @@ def _check_folder(path: str) -> None:
         raise UserError(f"{path}: holds several splits; name one of them: {listed}")
     if "state.json" not in inside:
         raise UserError(
-            f"{path}: is a folder, but none of a saved dataset; name the files in it: {path}/*"
+            f"{path}: is a folder, but not a saved dataset; name the files in it: {path}/*"
         )
 
 
-def _open(path: str) -> tuple[Rows, Mapping[str, tuple[str, ...]]]:
-    """Rows, and the label names that the file declares by column."""
+def _open(path: str) -> tuple[RawRecords, LabelNames]:
+    """Open a file or folder: its records, and the label names that it declares."""
     if Path(path).is_dir():
         return arrow.folder(Path(path))
     ending = Path(path).suffix if Path(path).suffix in (".gz", ".zst") else ""
@@ -96,21 +93,21 @@ def _open(path: str) -> tuple[Rows, Mapping[str, tuple[str, ...]]]:
     return _LINES[kind](_lines(path, ending)), {}
 
 
-def _lines(path: str, ending: str) -> Iterator[tuple[int, str | UserError]]:
-    """Numbered lines with their line ends; a bad one is told and does not stop the others."""
+def _lines(path: str, ending: str) -> Lines:
+    """Yield numbered lines with their line ends; a bad line does not stop the others."""
     source = Source(path=path, bytes=0, format="unread")
     try:
         with fetched(source) as local, lines_of(local, ending) as lines:
             for number, line in enumerate(lines, start=1):
-                found = decoded(line)
-                yield number, found if isinstance(found, str) else UserError(found.reason)
+                text = decoded(line)
+                yield number, text if isinstance(text, str) else UserError(text.reason)
     except CUT_OFF as error:
         raise UserError(f"damaged or unreadable ({error})") from None
     except OSError as error:
         raise UserError(f"damaged or unreadable ({error.strerror or error})") from None
 
 
-def _json_lines(lines: Iterator[tuple[int, str | UserError]]) -> Rows:
+def _json_lines(lines: Lines) -> RawRecords:
     for number, line in lines:
         if isinstance(line, UserError):
             yield number, line
@@ -126,18 +123,18 @@ def _object(line: str) -> dict[str, Any] | UserError:
     return value if isinstance(value, dict) else UserError("not a JSON object")
 
 
-def _json(lines: Iterator[tuple[int, str | UserError]]) -> Rows:
-    """One document; or JSON lines, which this ending often stands for."""
-    found = list(lines)
-    for _, line in found:
+def _json(lines: Lines) -> RawRecords:
+    """Read one JSON document; or JSON lines, which often have this ending too."""
+    numbered = list(lines)
+    for _, line in numbered:
         if isinstance(line, UserError):
             raise line
-    text = "".join(line for _, line in found)
+    text = "".join(line for _, line in numbered)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if sum(bool(line.strip()) for _, line in found) > 1 and text.lstrip().startswith("{"):
-            yield from _json_lines(iter(found))
+        if sum(bool(line.strip()) for _, line in numbered) > 1 and text.lstrip().startswith("{"):
+            yield from _json_lines(iter(numbered))
             return
         raise UserError(f"not JSON ({error})") from None
     if isinstance(value, dict):
@@ -149,7 +146,7 @@ def _json(lines: Iterator[tuple[int, str | UserError]]) -> Rows:
 
 
 def _squad(articles: list[Any]) -> Iterator[Any]:
-    """SQuAD's articles, paragraphs and questions as records; a plain list under "data" as it is."""
+    """Flatten SQuAD's articles, paragraphs and questions; other objects are records already."""
     for article in articles:
         if not isinstance(article, dict) or not isinstance(article.get("paragraphs"), list):
             yield article
@@ -168,7 +165,7 @@ _LINES = {
 }
 
 
-def _named(values: Mapping[str, Any], declared: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+def _named(values: Mapping[str, Any], declared: LabelNames) -> dict[str, Any]:
     return {
         column: _name(value, declared[column]) if column in declared else value
         for column, value in values.items()
@@ -176,7 +173,7 @@ def _named(values: Mapping[str, Any], declared: Mapping[str, tuple[str, ...]]) -
 
 
 def _name(value: Any, names: tuple[str, ...]) -> Any:
-    """Names for numbers; -1 stands for no label."""
+    """Replace numbers by names; -1 is no label."""
     if isinstance(value, list):
         return [_name(v, names) for v in value]
     if not isinstance(value, int) or value == -1:

@@ -1,4 +1,4 @@
-"""Records: what a line or row of a file holds, where it stands, and what is wrong with it."""
+"""Records: the values of a line or row of a file, its place, and problems collected over many."""
 
 import contextlib
 import dataclasses
@@ -11,7 +11,16 @@ from typing import Any
 from modernbert_jax.errors import UserError
 
 SHOWN = 5
-"""Problems that a message names; of the others it gives the number."""
+"""Problems that one message lists; it counts the others."""
+
+Lines = Iterator[tuple[int, str | UserError]]
+"""Numbered lines of a file, or the reason why one cannot be used."""
+
+RawRecords = Iterator[tuple[int, Any]]
+"""Line or row numbers with values by column, or the reason why there are none (`UserError`)."""
+
+LabelNames = dict[str, tuple[str, ...]]
+"""Label names that files declare, by column."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +28,7 @@ class Record:
     """A line or row, with values by column."""
 
     place: str
-    """As "FILE:LINE"; rows of Parquet and Arrow are counted from 1."""
+    """Position as "FILE:LINE"; rows of Parquet and Arrow count from 1."""
     values: Mapping[str, Any]
 
     def get(self, column: str) -> Any:
@@ -32,7 +41,7 @@ class Record:
         return value
 
     def need(self, column: str) -> Any:
-        """The value. Raises `UserError` naming the columns that there are."""
+        """The value. Raises `UserError` that lists the columns if it is missing."""
         value = self.get(column)
         if value is None and column in self.values:
             raise UserError(f"{column!r} is empty")
@@ -88,12 +97,14 @@ class Records(Sequence[Record]):
     """All records of some files, in order."""
 
     def __init__(self, records: Sequence[Record], names: Mapping[str, Sequence[str]] | None = None):
-        """From records and the label names that their files declare, by column.
+        """Collect records.
 
-        Values of such columns are names already, not numbers.
+        Args:
+            records: The records. Values of columns in `names` are names already, not numbers.
+            names: Label names that the files declare, by column.
         """
         self._records = list(records)
-        self.names = {column: tuple(found) for column, found in (names or {}).items()}
+        self.names: LabelNames = {column: tuple(n) for column, n in (names or {}).items()}
 
     def __getitem__(self, index):
         if isinstance(index, slice):
@@ -105,25 +116,25 @@ class Records(Sequence[Record]):
 
 
 class Problems:
-    """Collects what is wrong with records, so that all of it is said at once."""
+    """Collects problems of records, in order to report all of them at once."""
 
     def __init__(self):
         self._lines: list[str] = []
 
     def add(self, line: str) -> None:
-        """Notes one; `line` begins with the place."""
+        """Add a problem; `line` begins with its place."""
         self._lines.append(line)
 
     @contextlib.contextmanager
     def at(self, place: str) -> Iterator[None]:
-        """Notes a `UserError` of the block instead of raising it."""
+        """Add a `UserError` of the block instead of raising it."""
         try:
             yield
         except UserError as error:
             self.add(f"{place}: {error}")
 
     def check(self) -> None:
-        """Raises `UserError` with the first few and how many more there are."""
+        """Raise `UserError` with the first problems and the number of the others, if any."""
         if not self._lines:
             return
         more = len(self._lines) - SHOWN
@@ -132,7 +143,7 @@ class Problems:
 
 
 def columns_of(source: str) -> list[str]:
-    """The columns of a template such as "{question} {answer}", or of a plain name: itself.
+    """The columns of a template such as "{question} {answer}"; a plain name is its own column.
 
     Raises:
         UserError: a template with anything but columns in its braces.
@@ -143,10 +154,10 @@ def columns_of(source: str) -> list[str]:
         parts = [part[1:] for part in string.Formatter().parse(source) if part[1] is not None]
     except ValueError as error:
         raise UserError(f"template {source!r}: {error}") from None
-    found = [column for column, *_ in parts]
-    if any(how or conversion for _, how, conversion in parts) or not all(found):
+    columns = [column for column, *_ in parts]
+    if any(spec or conversion for _, spec, conversion in parts) or not all(columns):
         raise UserError(f"template {source!r}: braces must hold the name of a column and no more")
-    return found
+    return columns
 
 
 def _short(value: Any) -> str:

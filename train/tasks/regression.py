@@ -1,4 +1,4 @@
-"""A number for a text or a pair of texts."""
+"""Regression: a number for a text or a pair of texts."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,18 +20,9 @@ class Regression(TextTask):
     kind = "regression"
     problem_type = "regression"
     default_metric = "spearman"
-
-    @property
-    def outputs(self) -> int:
-        return 1
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        return ("score",)
-
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        return ("pearson", "spearman", "mean_squared_error", "mean_absolute_error")
+    outputs = 1
+    label_names = ("score",)
+    metric_names = ("pearson", "spearman", "mean_squared_error", "mean_absolute_error")
 
     def target(self, record: Record) -> float:
         return record.number(self.label_column)
@@ -46,8 +37,5 @@ class Regression(TextTask):
             "mean_absolute_error": float(np.abs(actual - predicted).mean()),
         }
 
-    def predictions(self, examples: Sequence[Example], outputs: Outputs) -> list[dict[str, Any]]:
-        return [
-            {"id": example.id, "score": float(logits[0])}
-            for example, (logits,) in zip(examples, outputs, strict=True)
-        ]
+    def predict(self, example: Example, logits: Sequence[np.ndarray]) -> dict[str, Any]:
+        return {"score": float(logits[0][0])}

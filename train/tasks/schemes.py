@@ -1,8 +1,7 @@
-"""Tags and the entities that they stand for, as the library seqeval has them.
+"""Tagging schemes: tags to entities and back, as the library seqeval defines them.
 
-A tag is O or a prefix, a hyphen and a type: B-PER. `joined` says when two neighbouring tags belong
-to the same entity. Read leniently, as the CoNLL script does, every run of joined tags is an entity;
-a scheme is stricter about how a run begins and ends.
+A tag is O, or a prefix, a hyphen and a type: B-PER. Read leniently, as the CoNLL script does, every
+run of joined tags is an entity. Read strictly, the run must begin and end as the scheme demands.
 """
 
 import dataclasses
@@ -16,14 +15,14 @@ OUTSIDE = "O"
 
 
 class Tag(NamedTuple):
-    """A tag in its parts."""
+    """A parsed tag."""
 
     prefix: str
     type: str
 
 
 class Entity(NamedTuple):
-    """Words from `start` up to but not including `stop`."""
+    """An entity: words from `start` up to but not including `stop`."""
 
     type: str
     start: int
@@ -31,22 +30,22 @@ class Entity(NamedTuple):
 
 
 Rule = Callable[[Tag, Tag], bool]
-"""Of two neighbouring tags: the one before, and the one behind."""
+"""A condition on two neighbouring tags: the one before and the one after."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Scheme:
-    """How entities are written as tags. BILOU's L and U are kept as E and S."""
+    """Rules of a scheme. BILOU's L and U are stored as E and S."""
 
     prefixes: str
     follows: str
-    """Prefixes that may only stand behind a tag of the same entity."""
+    """Prefixes that must follow a tag of the same entity."""
     precedes: str
-    """Prefixes that may only stand before a tag of the same entity."""
+    """Prefixes that must precede a tag of the same entity."""
     begins: Rule
-    """Whether an entity can begin with the second tag, if it has not begun before."""
+    """Whether an entity can begin with the second tag."""
     ends: Rule
-    """Whether one may end with the first tag; if not, there was none."""
+    """Whether an entity can end with the first tag; if not, the run is no entity."""
 
 
 def _same(a: Tag, b: Tag) -> bool:
@@ -54,7 +53,7 @@ def _same(a: Tag, b: Tag) -> bool:
 
 
 def joined(a: Tag, b: Tag) -> bool:
-    """Whether two neighbouring tags are of one entity."""
+    """Whether two neighbouring tags belong to the same entity."""
     return a.prefix in "BI" and b.prefix in "IE" and a.type == b.type
 
 
@@ -83,7 +82,7 @@ _WRITTEN = {"L": "E", "U": "S"}
 
 
 def parse(tag: str, scheme: Name) -> Tag:
-    """A tag's parts. Raises `UserError` for one that the scheme does not know."""
+    """Parse a tag. Raises `UserError` if the scheme does not have it."""
     if scheme == "none":
         return Tag(OUTSIDE, "")
     prefix, hyphen, kind = tag.partition("-")
@@ -96,19 +95,19 @@ def parse(tag: str, scheme: Name) -> Tag:
 
 
 def lenient(tags: Sequence[Tag]) -> list[Entity]:
-    """Every run of joined tags, whatever the scheme."""
+    """Entities as runs of joined tags, in any scheme."""
     return _runs(tags, lambda a, b: True, lambda a, b: True)
 
 
 def strict(tags: Sequence[Tag], scheme: Name) -> list[Entity]:
-    """Runs that begin and end as the scheme wants it."""
+    """Entities as runs that begin and end as the scheme demands."""
     return _runs(tags, SCHEMES[scheme].begins, SCHEMES[scheme].ends)
 
 
 def _runs(tags: Sequence[Tag], begins: Rule, ends: Rule) -> list[Entity]:
     outside = Tag(OUTSIDE, "")
     padded = [outside, *tags, outside]
-    found, i = [], 1
+    entities, i = [], 1
     while i <= len(tags):
         start = i
         i += 1
@@ -117,12 +116,12 @@ def _runs(tags: Sequence[Tag], begins: Rule, ends: Rule) -> list[Entity]:
         while joined(padded[i - 1], padded[i]):
             i += 1
         if ends(padded[i - 1], padded[i]):
-            found.append(Entity(padded[start].type, start - 1, i - 1))
-    return found
+            entities.append(Entity(padded[start].type, start - 1, i - 1))
+    return entities
 
 
 def first_break(tags: Sequence[Tag], scheme: Name) -> int | None:
-    """The place of the first tag that the scheme does not allow there."""
+    """Index of the first tag that violates the scheme; None if there is none."""
     if scheme == "none":
         return None
     rules, outside = SCHEMES[scheme], Tag(OUTSIDE, "")
@@ -138,16 +137,16 @@ def first_break(tags: Sequence[Tag], scheme: Name) -> int | None:
 
 
 def all_tags(kind: str, scheme: Name) -> list[str]:
-    """Every tag that the scheme has for a type of entities."""
+    """All tags of the scheme for a type of entity."""
     prefixes = "BILOU" if scheme == "BILOU" else SCHEMES[scheme].prefixes
     return [f"{p}-{kind}" for p in prefixes if p != OUTSIDE]
 
 
 def write(entities: Sequence[Entity], length: int, scheme: Name) -> list[str]:
-    """The tags of entities that do not overlap, in a scheme other than "none"."""
+    """Tags of entities that do not overlap, in a scheme other than "none"."""
     tags = [OUTSIDE] * length
-    behind = {e.stop: e.type for e in entities}
-    before = {e.start: e.type for e in entities}
+    ends = {e.stop: e.type for e in entities}
+    starts = {e.start: e.type for e in entities}
     first, last, only = {
         "IOB1": "IIB",
         "IOB2": "BIB",
@@ -161,7 +160,7 @@ def write(entities: Sequence[Entity], length: int, scheme: Name) -> list[str]:
         tags[stop - 1] = f"{last}-{kind}"
         tags[start] = f"{first if stop - start > 1 else only}-{kind}"
         if scheme == "IOB1":
-            tags[start] = f"{'B' if behind.get(start) == kind else 'I'}-{kind}"
+            tags[start] = f"{'B' if ends.get(start) == kind else 'I'}-{kind}"
         if scheme == "IOE1":
-            tags[stop - 1] = f"{'E' if before.get(stop) == kind else 'I'}-{kind}"
+            tags[stop - 1] = f"{'E' if starts.get(stop) == kind else 'I'}-{kind}"
     return tags

@@ -1,4 +1,4 @@
-"""From logits of starts and ends to the best answers, over all windows of a text."""
+"""The best answers from logits of starts and ends, over all windows of a text."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,42 +12,37 @@ class Candidate(NamedTuple):
     start: int
     """First character in the text."""
     stop: int
-    """The one behind the last."""
+    """Character after the last."""
     score: float
-    """Sum of the logits of its start and its end."""
+    """Sum of the logits of the first and the last token."""
 
 
 def best(
-    logits: Sequence[np.ndarray],
-    spans: Sequence[np.ndarray],
-    text: str,
-    count: int,
-    longest: int,
+    logits: Sequence[np.ndarray], spans: Sequence[np.ndarray], text: str, count: int, longest: int
 ) -> list[Candidate]:
     """The best `count` answers, each once, the best one first.
 
-    Every start is tried with every end, so that none is missed by looking at good starts and good
-    ends alone.
+    Every start is combined with every end, not only good starts with good ends.
 
     Args:
         logits: float32 [tokens, 2] of each window: starts, ends.
         spans: int32 [tokens, 2] of each window, as in `alignment.Window`.
-        text: that the characters are of.
-        count: answers to keep.
-        longest: tokens in an answer at most.
+        text: Text that spans refer to.
+        count: Number of answers.
+        longest: Maximum tokens of an answer.
     """
-    found: dict[tuple[int, int], float] = {}
+    best_scores: dict[tuple[int, int], float] = {}
     for scores, borders in zip(logits, spans, strict=True):
         for first, last, score in _top(scores, borders[:, 0] >= 0, count, longest):
             place = _trimmed(text, int(borders[first, 0]), int(borders[last, 1]))
             if place[0] < place[1]:
-                found[place] = max(score, found.get(place, -np.inf))
-    ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+                best_scores[place] = max(score, best_scores.get(place, -np.inf))
+    ranked = sorted(best_scores.items(), key=lambda item: (-item[1], item[0]))
     return [Candidate(*place, score) for place, score in ranked[:count]]
 
 
 def null_score(logits: Sequence[np.ndarray]) -> float:
-    """How much speaks for no answer: [CLS]'s start and end, where they say least in any window."""
+    """Score of no answer: logits of [CLS] as start and end, in the window where they are lowest."""
     return float(min(np.float64(x[0, 0]) + x[0, 1] for x in logits))
 
 
@@ -63,7 +58,7 @@ def _top(
     longest = min(longest, len(starts))
     padded = np.concatenate([ends, np.full(longest - 1, -np.inf)])
     sums = starts[:, None] + np.lib.stride_tricks.sliding_window_view(padded, longest)
-    # Spans may come down to the same characters, so a few more are kept than are wanted.
+    # Several spans may have the same characters, so a few more are kept than are wanted.
     keep = min(2 * count, sums.size)
     flat = np.argpartition(-sums, keep - 1, axis=None)[:keep]
     first, more = np.unravel_index(flat, sums.shape)
@@ -75,6 +70,6 @@ def _top(
 
 
 def _trimmed(text: str, start: int, stop: int) -> tuple[int, int]:
-    """The span without space at its ends."""
+    """A span without white space at its ends."""
     inner = text[start:stop]
     return start + len(inner) - len(inner.lstrip()), stop - len(inner) + len(inner.rstrip())

@@ -1,4 +1,4 @@
-"""A validation set out of the training records, and weights for classes that are rare."""
+"""A stratified validation set from the training records, and weights for rare classes."""
 
 import hashlib
 import json
@@ -15,23 +15,23 @@ from .task import Task
 
 
 def split(records: Records, task: Task, fraction: float, seed: int = 0) -> tuple[Records, Records]:
-    """Training and validation records, both in the given order.
+    """Split records into training and validation records, both in the original order.
 
-    Labels have the same shares in both, as nearly as whole records allow. Which record goes where
-    follows from the seed and what the model reads of it, not from its place: other orders and other
-    files give the same split, and records with the same texts stay together.
+    Labels have the same shares in both, as nearly as whole records allow. The split depends on the
+    seed and on what the model reads, not on the order of records or files. Records with the same
+    texts stay together.
 
     Args:
-        records: all of them.
-        task: says what is read and what is stratified.
-        fraction: of the records to validate on, above 0 and below 1.
-        seed: another one gives another split.
+        records: All records.
+        task: Defines what is read and what is stratified.
+        fraction: Share of the records for validation, above 0 and below 1.
+        seed: Other seeds give other splits.
 
     Raises:
-        UserError: fraction out of range, records without labels, or none left on one side.
+        UserError: fraction out of range, records without labels, or an empty side.
     """
     if not 0 < fraction < 1:
-        raise UserError(f"validation_split is {fraction}; it must lie between 0 and 1")
+        raise UserError(f"validation_split is {fraction}; it must be between 0 and 1")
     problems = Problems()
     strata: dict[str, dict[str, list[int]]] = {}
     for i, record in enumerate(records):
@@ -39,32 +39,33 @@ def split(records: Records, task: Task, fraction: float, seed: int = 0) -> tuple
             groups = strata.setdefault(task.stratum(record), {})
             groups.setdefault(_digest(record, task, seed), []).append(i)
     problems.check()
-    chosen = set()
+    validation = set()
     for stratum, wanted in _shares(strata, fraction).items():
         for _, group in sorted(strata[stratum].items()):
             if len(group) <= wanted:
-                chosen.update(group)
+                validation.update(group)
                 wanted -= len(group)
-    if not chosen or len(chosen) == len(records):
+    if not validation or len(validation) == len(records):
         raise UserError(
             f"validation_split {fraction} of {len(records)} records leaves nothing to"
-            f" {'train' if chosen else 'validate'} on; give a file of validation records"
+            f" {'train' if validation else 'validate'} on; give a file of validation records"
         )
-    sides = ([r for i, r in enumerate(records) if (i in chosen) == side] for side in (False, True))
-    training, validation = (Records(side, records.names) for side in sides)
-    return training, validation
+    sides: tuple[list[Record], list[Record]] = ([], [])
+    for i, record in enumerate(records):
+        sides[i in validation].append(record)
+    return Records(sides[0], records.names), Records(sides[1], records.names)
 
 
 def _shares(strata: dict[str, dict[str, list[int]]], fraction: float) -> dict[str, int]:
-    """How many records of each stratum validate: whole numbers, largest remainders first."""
+    """Validation records of each stratum: whole numbers, by largest remainders."""
     sizes = {name: sum(map(len, groups.values())) for name, groups in strata.items()}
     exact = {name: fraction * size for name, size in sizes.items()}
-    found = {name: math.floor(share) for name, share in exact.items()}
-    left = round(fraction * sum(sizes.values())) - sum(found.values())
-    by_remainder = sorted(sizes, key=lambda name: (found[name] - exact[name], name))
+    shares = {name: math.floor(share) for name, share in exact.items()}
+    left = round(fraction * sum(sizes.values())) - sum(shares.values())
+    by_remainder = sorted(sizes, key=lambda name: (shares[name] - exact[name], name))
     for name in by_remainder[: max(left, 0)]:
-        found[name] = min(found[name] + 1, sizes[name] - 1)
-    return found
+        shares[name] = min(shares[name] + 1, sizes[name] - 1)
+    return shares
 
 
 def _digest(record: Record, task: Task, seed: int) -> str:
@@ -78,16 +79,19 @@ def _digest(record: Record, task: Task, seed: int) -> str:
 
 
 def balanced_weights(examples: Sequence[Example], classes: int) -> np.ndarray:
-    """n / (k n_c): weights with which all classes count alike, as scikit-learn's "balanced".
+    """Class weights n / (k n_c) that give all classes the same influence.
+
+    This is scikit-learn's "balanced", with k the number of classes that occur.
 
     Args:
-        examples: with targets that are class numbers, or tuples of arrays of them.
-        classes: how many there are; k is the number of those that occur.
+        examples: Examples whose targets are class indices, or tuples of arrays of them.
+        classes: Number of classes.
 
     Returns:
         float32 [classes]; 1 for classes that do not occur.
     """
-    targets = np.concatenate([np.ravel(t) for e in examples for t in _parts(e.target)])
+    parts = (e.target if isinstance(e.target, tuple) else (e.target,) for e in examples)
+    targets = np.concatenate([np.ravel(target) for part in parts for target in part])
     counts = np.bincount(targets[targets != IGNORED].astype(np.int64), minlength=classes)
     occurs = counts > 0
     weights = np.ones(classes, np.float32)
@@ -95,14 +99,10 @@ def balanced_weights(examples: Sequence[Example], classes: int) -> np.ndarray:
     return weights
 
 
-def _parts(target) -> Sequence:
-    return target if isinstance(target, tuple) else (target,)
-
-
 def positive_weights(examples: Sequence[Example]) -> np.ndarray:
-    """Negatives over positives of each label of a multi-label task: float32 [labels].
+    """Number of negatives over positives of each label of a multi-label task: float32 [labels].
 
-    That is `pos_weight` of PyTorch's binary cross-entropy; 1 for labels that never or always occur.
+    This is `pos_weight` of PyTorch's binary cross-entropy; 1 for labels that never or always occur.
     """
     targets = np.stack([e.target for e in examples])
     positive = targets.sum(0)

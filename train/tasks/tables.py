@@ -1,4 +1,4 @@
-"""Tables as text: comma- and tab-separated values, and CoNLL's columns of words and tags."""
+"""Records from text tables: comma- and tab-separated values, and CoNLL's columns."""
 
 import csv
 from collections.abc import Iterator
@@ -6,24 +6,23 @@ from typing import Any
 
 from modernbert_jax.errors import UserError
 
-Lines = Iterator[tuple[int, str | UserError]]
-Rows = Iterator[tuple[int, dict[str, Any] | UserError]]
+from .records import Lines, RawRecords
 
 _LONGEST = 1 << 30
-"""Characters in a field; Python's own limit is 128 thousand."""
+"""Maximum characters of a field; Python's default is 131,072."""
 
 
-def comma_separated(lines: Lines) -> Rows:
-    """CSV with a header; quoted fields may hold line ends."""
+def comma_separated(lines: Lines) -> RawRecords:
+    """Read CSV with a header; quoted fields may contain line ends."""
     return _table(lines, {"strict": True})
 
 
-def tab_separated(lines: Lines) -> Rows:
-    """TSV with a header. Quotes mean nothing, as in GLUE's files."""
+def tab_separated(lines: Lines) -> RawRecords:
+    """Read TSV with a header. Quotes have no meaning, as in GLUE's files."""
     return _table(lines, {"delimiter": "\t", "quoting": csv.QUOTE_NONE})
 
 
-def _table(lines: Lines, dialect: dict[str, Any]) -> Rows:
+def _table(lines: Lines, dialect: dict[str, Any]) -> RawRecords:
     read = 0
 
     def text() -> Iterator[str]:
@@ -38,9 +37,9 @@ def _table(lines: Lines, dialect: dict[str, Any]) -> Rows:
     rows = csv.reader(text(), **dialect)
     try:
         header = next(rows, [])
-        twice = sorted({c for c in header if header.count(c) > 1})
-        if twice:
-            raise UserError(f"names column {twice[0]!r} twice in its first line")
+        repeated = sorted({c for c in header if header.count(c) > 1})
+        if repeated:
+            raise UserError(f"names column {repeated[0]!r} twice in its first line")
         start = read + 1
         for row in rows:
             if len(row) == len(header):
@@ -52,11 +51,11 @@ def _table(lines: Lines, dialect: dict[str, Any]) -> Rows:
         raise UserError(f"line {read}: not CSV ({error})") from None
 
 
-def conll(lines: Lines) -> Rows:
-    """A word in each line, its tag last, and an empty line between records.
+def conll(lines: Lines) -> RawRecords:
+    """Read one word per line, its tag last, with empty lines between records.
 
-    Values are `tokens` and `ner_tags`, the columns of the data set on the hub; records are placed
-    by their first line. Lines of -DOCSTART- are no records.
+    Values are `tokens` and `ner_tags`, the columns of the data set on the hub. A record's place is
+    its first line. Lines of -DOCSTART- are ignored.
     """
     start, words, tags = 0, [], []
     problem: UserError | None = None

@@ -1,4 +1,4 @@
-"""Words with their tags, or a text with its entities: read from records, checked, and written."""
+"""Tagged words and texts with entities: read from records, checked, converted, written as JSON."""
 
 import dataclasses
 import itertools
@@ -23,28 +23,28 @@ class Span(NamedTuple):
 
 
 class Tagged(NamedTuple):
-    """What a record says of its words. A text without words is split by the tokenizer."""
+    """The words of a record and their labels. A text without words is split by the tokenizer."""
 
     words: tuple[str, ...] | None
     text: str | None
     tags: tuple[str, ...] | None = None
-    """One for each word."""
+    """One tag per word."""
     spans: tuple[Span, ...] | None = None
     """Entities of a text without words, in order."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Words:
-    """The words of an example, and where the model speaks of each."""
+    """The words of an example, and the token that decides each."""
 
     words: tuple[str, ...]
     tags: tuple[str, ...] | None
     text: str | None
-    """The record's text, where there is one..."""
+    """The record's text, if it has one."""
     spans: np.ndarray | None
-    """... and, int32 [words, 2], the characters of each word in it, if it holds them all."""
+    """Characters of each word in the text, int32 [words, 2]; None if it does not hold all words."""
     places: np.ndarray | None = None
-    """int32 [words, 2]: the sequence and the token that decide on a word; -1 where none does."""
+    """Sequence and token that decide a word, int32 [words, 2]; -1 for words without tokens."""
 
 
 def words_of(record: Record, column: str) -> tuple[str, ...]:
@@ -61,10 +61,10 @@ def words_of(record: Record, column: str) -> tuple[str, ...]:
 def tags_of(
     record: Record, column: str, words: Sequence[str], index: Index, scheme: schemes.Name
 ) -> tuple[str, ...]:
-    """The record's tags: known ones, as many as words, in keeping with the scheme.
+    """The record's tags.
 
     Raises:
-        UserError: if they are not.
+        UserError: unknown tags, another number than words, or a violation of the scheme.
     """
     values = record.list(column)
     if len(values) != len(words):
@@ -84,39 +84,44 @@ def tags_of(
 
 def spans_of(record: Record, column: str, text: str) -> tuple[Span, ...]:
     """The entities of a text, sorted. Raises `UserError` for bad or overlapping ones."""
-    found = []
+    spans = []
     for entity in record.list(column):
         if not isinstance(entity, Mapping) or not {"start", "end", "label"} <= {*entity}:
             raise UserError(f"{column!r} has {entity!r}; it must have start, end and label")
         start, stop = entity["start"], entity["end"]
-        whole = type(start) is int and type(stop) is int and 0 <= start < stop <= len(text)
-        if not whole:
+        if type(start) is not int or type(stop) is not int or not 0 <= start < stop <= len(text):
             raise UserError(
                 f"{column!r} has an entity from {start!r} to {stop!r}; the text has"
                 f" {len(text)} characters"
             )
-        found.append(Span(labels.name(entity["label"]), start, stop))
-    found.sort(key=lambda span: span.start)
-    for a, b in itertools.pairwise(found):
+        spans.append(Span(labels.name(entity["label"]), start, stop))
+    spans.sort(key=lambda span: span.start)
+    for a, b in itertools.pairwise(spans):
         if b.start < a.stop:
             raise UserError(
                 f"{column!r} has {text[a.start : a.stop]!r} and {text[b.start : b.stop]!r}, which"
                 " overlap; each word can have one tag"
             )
-    return tuple(found)
+    return tuple(spans)
 
 
 def tagged_words(
     text: str, spans: Sequence[Span], borders: np.ndarray, scheme: schemes.Name
 ) -> tuple[str, ...]:
-    """Tags for the words of a text, whose characters are `borders` [words, 2].
+    """Tags of a text's words from its entities.
+
+    Args:
+        text: The text.
+        spans: Its entities.
+        borders: Characters of each word, int32 [words, 2].
+        scheme: Scheme to write.
 
     Raises:
-        UserError: an entity that begins or ends within a word.
+        UserError: an entity begins or ends within a word.
     """
     starts = {int(a): i for i, (a, _) in enumerate(borders)}
     stops = {int(b): i for i, (_, b) in enumerate(borders)}
-    found = []
+    entities = []
     for kind, start, stop in spans:
         inner = text[start:stop]
         first = start + len(inner) - len(inner.lstrip())
@@ -128,12 +133,12 @@ def tagged_words(
                 f"entity {inner!r} at {start} begins or ends within {cut!r}, one word to the"
                 " tokenizer; give the record's words and tags instead"
             )
-        found.append(schemes.Entity(kind, starts[first], stops[last] + 1))
-    return tuple(schemes.write(found, len(borders), scheme))
+        entities.append(schemes.Entity(kind, starts[first], stops[last] + 1))
+    return tuple(schemes.write(entities, len(borders), scheme))
 
 
 def located(words: Sequence[str], text: str) -> np.ndarray | None:
-    """Where the words stand in the text, int32 [words, 2]; None if it holds others."""
+    """Characters of the words in the text, int32 [words, 2]; None if it holds other words."""
     spans, at = np.zeros((len(words), 2), np.int32), 0
     for i, word in enumerate(words):
         start = text.find(word, at)
@@ -145,7 +150,7 @@ def located(words: Sequence[str], text: str) -> np.ndarray | None:
 
 
 def described(entity: schemes.Entity, source: Words, score: float) -> dict[str, Any]:
-    """An entity by its characters in the text, or by its words; the end is the one behind."""
+    """Describe an entity by its characters in the text, or by its words; ends are exclusive."""
     kind, start, stop = entity
     if source.spans is None:
         text = " ".join(source.words[start:stop])

@@ -1,4 +1,4 @@
-"""What all tasks have in common: from records to examples, from outputs to metrics."""
+"""The interface of all tasks: records to examples, and outputs to metrics and predictions."""
 
 import abc
 import dataclasses
@@ -17,7 +17,7 @@ Outputs = Sequence[Sequence[np.ndarray]]
 """float32 logits of sequence j of example i at [i][j]: [outputs], or [tokens, outputs]."""
 
 _CHUNK = 8192
-"""Records that are tokenised at once."""
+"""Records tokenised at a time."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,21 +25,21 @@ class Task(abc.ABC):
     """A kind of supervised task with its options. Immutable; every method is pure."""
 
     kind: ClassVar[str]
-    """Its key in `TASKS`."""
+    """Key in `TASKS`."""
     head: ClassVar[str]
     """The model's head: a key of `convert.names.HEADS`."""
     level: ClassVar[Literal["document", "token"]] = "document"
-    """Where logits are read: from pooled sequences, or from every token."""
+    """Whether logits belong to pooled sequences or to every token."""
     problem_type: ClassVar[str | None] = None
-    """What an exported `config.json` calls it."""
+    """`problem_type` of an exported `config.json`."""
     default_metric: ClassVar[str]
 
     max_length: int = 512
-    """The longest sequence in tokens, special ones included."""
+    """Maximum tokens of a sequence, special ones included."""
     id_column: str = "id"
-    """Column of the records' ids, used where it is there; "" never is."""
+    """Column of the records' ids, if the data have it; "" numbers records by place."""
     best_metric: str = ""
-    """The metric that model selection maximises; "" is the usual one of the task."""
+    """Metric that model selection maximises; "" is the task's usual one."""
 
     def __post_init__(self):
         if self.max_length < 8:
@@ -54,7 +54,7 @@ class Task(abc.ABC):
         for source in (*self.inputs, *self.answers):
             columns_of(source)
 
-    # --- what a task says of itself -------------------------------------------------------------
+    # --- properties -----------------------------------------------------------------------------
 
     @property
     @abc.abstractmethod
@@ -64,7 +64,7 @@ class Task(abc.ABC):
     @property
     @abc.abstractmethod
     def metric_names(self) -> tuple[str, ...]:
-        """What `metrics` gives."""
+        """Keys of `metrics`."""
 
     @property
     @abc.abstractmethod
@@ -78,45 +78,45 @@ class Task(abc.ABC):
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """Names of the classifier's outputs, for `id2label`; empty where they have none."""
+        """Names of the classifier's outputs, for `id2label`; empty if they have none."""
         return ()
 
     def with_labels(self, records: Records) -> "Task":
-        """The task with the labels of these training records, where none are configured.
+        """The task with the labels of these training records, if none are configured.
 
         Files that declare label names decide their order; otherwise names are sorted.
         """
         return self
 
     def tuned(self, examples: Sequence[Example], outputs: Outputs) -> "Task":
-        """The task with the thresholds that are best on these, where it has any."""
+        """The task with the best thresholds for these outputs, if it has any."""
         return self
 
     def stratum(self, record: Record) -> str:
-        """What a stratified split keeps the shares of; "" for all alike."""
+        """Key of the group whose share a stratified split preserves; "" is one group."""
         return ""
 
-    # --- from records to examples ---------------------------------------------------------------
+    # --- records to examples --------------------------------------------------------------------
 
     @abc.abstractmethod
     def parse(self, record: Record, labelled: bool) -> Any:
-        """What there is to tokenise in a record, checked. Raises `UserError`."""
+        """Check a record and return what `encode` needs of it. Raises `UserError`."""
 
     @abc.abstractmethod
     def encode(
         self, ids: Sequence[str], places: Sequence[str], parsed: Sequence[Any], tokenizer: Tokenizer
     ) -> list[Example]:
-        """Examples from what `parse` gave. Raises `UserError`."""
+        """Tokenise results of `parse` into examples. Raises `UserError`."""
 
     def examples(
         self, records: Records, tokenizer: Tokenizer, labelled: bool = True
     ) -> list[Example]:
-        """One example for each record.
+        """One example per record.
 
         Args:
-            records: as `read` gives them.
-            tokenizer: the model's.
-            labelled: False leaves targets out, and does not ask for their columns.
+            records: Records of `read`.
+            tokenizer: The model's tokenizer.
+            labelled: False omits targets and does not require their columns.
 
         Raises:
             UserError: one line with the first few of all problems, each with its place.
@@ -129,53 +129,62 @@ class Task(abc.ABC):
         for record in records:
             with problems.at(record.place):
                 parsed.append(self.parse(record, labelled))
-            ids.append(self._id(record))
-            if ids[-1] in seen:
+            value = record.get(self.id_column) if self.id_column else None
+            ids.append(record.place if value is None else str(value))
+            first = seen.setdefault(ids[-1], record.place)
+            if first is not record.place:
                 problems.add(
-                    f"{record.place}: id {ids[-1]!r} is that of {seen[ids[-1]]} too; make it"
-                    f' unique, or set id_column to ""'
+                    f"{record.place}: id {ids[-1]!r} is that of {first} too; make it unique, or"
+                    ' set id_column to ""'
                 )
-            seen.setdefault(ids[-1], record.place)
         problems.check()
         places = [record.place for record in records]
-        found: list[Example] = []
+        examples: list[Example] = []
         for i in range(0, len(parsed), _CHUNK):
             part = slice(i, i + _CHUNK)
-            found += self.encode(ids[part], places[part], parsed[part], tokenizer)
-        return found
-
-    def _id(self, record: Record) -> str:
-        value = record.get(self.id_column) if self.id_column else None
-        return record.place if value is None else str(value)
+            examples += self.encode(ids[part], places[part], parsed[part], tokenizer)
+        return examples
 
     def check_columns(self, records: Records, labelled: bool = True) -> None:
-        """Raises `UserError` for columns that a whole file lacks, once and not for every record."""
+        """Raise `UserError` for columns that a whole file lacks, once per file."""
         problems = Problems()
         files: dict[str, list[Record]] = {}
         for record in records:
             files.setdefault(record.place.rpartition(":")[0], []).append(record)
         sources = (*self.inputs, *(self.answers if labelled else ()))
-        for file, found in files.items():
-            for column in dict.fromkeys(c for source in sources for c in columns_of(source)):
-                key = column.split(".")[0]
-                if not any(column in r.values or key in r.values for r in found):
-                    has = dict.fromkeys(k for r in found for k in r.values)
-                    problems.add(f"{file}: has no column {column!r}; it has {', '.join(has)}")
+        columns = dict.fromkeys(c for source in sources for c in columns_of(source))
+        for file, rows in files.items():
+            present = dict.fromkeys(key for row in rows for key in row.values)
+            for column in columns:
+                if column not in present and column.split(".")[0] not in present:
+                    problems.add(f"{file}: has no column {column!r}; it has {', '.join(present)}")
         problems.check()
 
-    # --- from outputs to metrics ----------------------------------------------------------------
+    # --- outputs to metrics and predictions -----------------------------------------------------
 
     @abc.abstractmethod
     def metrics(self, examples: Sequence[Example], outputs: Outputs) -> dict[str, float]:
-        """Every metric of the task, by its name; shares lie between 0 and 1."""
+        """All metrics of the task by name; shares are between 0 and 1."""
 
     @abc.abstractmethod
+    def predict(self, example: Example, logits: Sequence[np.ndarray]) -> dict[str, Any]:
+        """The prediction for one example, ready for JSON.
+
+        Args:
+            example: The example.
+            logits: Logits of each of its sequences.
+        """
+
     def predictions(self, examples: Sequence[Example], outputs: Outputs) -> list[dict[str, Any]]:
-        """What the model says of each example, ready for JSON: "id" and what the task adds."""
+        """Predictions of all examples, each with the example's "id"."""
+        return [
+            {"id": example.id, **self.predict(example, logits)}
+            for example, logits in zip(examples, outputs, strict=True)
+        ]
 
 
 def targets(examples: Sequence[Example]) -> list[Any]:
-    """The targets of all examples. Raises `UserError` where one has none, or there are none."""
+    """The targets of all examples. Raises `UserError` if there are none, or one has none."""
     if not examples:
         raise UserError("there are no examples to measure")
     for example in examples:
@@ -185,12 +194,12 @@ def targets(examples: Sequence[Example]) -> list[Any]:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Over the last axis, in float64."""
+    """Softmax over the last axis, in float64."""
     shifted = np.asarray(logits, np.float64)
     shifted = np.exp(shifted - shifted.max(-1, keepdims=True))
     return shifted / shifted.sum(-1, keepdims=True)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """In float64, for large negative numbers too."""
+    """Sigmoid in float64, accurate for large negative numbers too."""
     return 0.5 * (1 + np.tanh(0.5 * np.asarray(logits, np.float64)))

@@ -1,4 +1,4 @@
-"""Tasks on a text or a pair of texts, of which each gets one label, several or a number."""
+"""Base of tasks that predict a label, several labels or a number for a text or a pair of texts."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,23 +9,24 @@ import numpy as np
 from modernbert_jax.errors import UserError
 from modernbert_jax.tokenizer import Tokenizer
 
+from . import labels
 from .example import Example
-from .records import Record
+from .records import Problems, Record, Records
 from .task import Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextTask(Task):
-    """One sequence a record, read out as a whole."""
+    """A task with one pooled sequence per record."""
 
     head = "sequence_classification"
 
     columns: tuple[str, ...] = ("text",)
-    """The column of the text, or the two of a pair; or templates such as "{question} {answer}"."""
+    """Column of the text, or two columns for a pair; or templates such as "{question} {answer}"."""
     label_column: str = "label"
     """Column of the answer."""
     allow_empty: bool = False
-    """Takes records without text, too, instead of reporting them."""
+    """Whether to accept records without text, instead of reporting them."""
 
     def __post_init__(self):
         if not 1 <= len(self.columns) <= 2:
@@ -43,23 +44,50 @@ class TextTask(Task):
     def answers(self) -> tuple[str, ...]:
         return (self.label_column,)
 
+    def labels_in(self, records: Records, many: bool = False) -> tuple[str, ...]:
+        """Label names of training records: those that the file declares, or else all that occur.
+
+        Args:
+            records: Training records.
+            many: Whether the column holds lists of labels.
+
+        Raises:
+            UserError: no labels at all, or only one; a missing column, or a value that is no label.
+        """
+        if declared := records.names.get(self.label_column):
+            return declared
+        self.check_columns(records)
+        problems, names = Problems(), set()
+        for record in records:
+            with problems.at(record.place):
+                value = record.get(self.label_column)
+                values = record.list(self.label_column) if many else [value]
+                names |= {labels.name(v) for v in values if v is not None}
+        problems.check()
+        ordered = labels.ordered(names)
+        if not ordered or (len(ordered) < 2 and not many):
+            raise UserError(
+                f"column {self.label_column!r} of the training data has"
+                f" {f'only the label {ordered[0]!r}' if ordered else 'no labels'}; name the labels"
+            )
+        return ordered
+
     def target(self, record: Record) -> Any:
-        """The record's answer. Raises `UserError`."""
+        """The record's target. Raises `UserError`."""
         raise NotImplementedError
 
     def source(self, record: Record) -> Any:
-        """What metrics need besides the target."""
+        """Facts that metrics need besides the target."""
         return None
 
     def parse(self, record: Record, labelled: bool) -> Any:
         texts = tuple(record.text(c, self.allow_empty) for c in self.columns)
-        target = self.target(record) if labelled else None
-        return texts, target, self.source(record) if labelled else None
+        return texts, *((self.target(record), self.source(record)) if labelled else (None, None))
 
     def encode(
         self, ids: Sequence[str], places: Sequence[str], parsed: Sequence[Any], tokenizer: Tokenizer
     ) -> list[Example]:
-        texts = [found[0] for found in parsed]
+        texts = [record_texts for record_texts, _, _ in parsed]
         if len(self.columns) == 1:
             tokens = tokenizer.encode([t for (t,) in texts], max_length=self.max_length)
         else:

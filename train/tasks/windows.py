@@ -1,4 +1,4 @@
-"""Long texts in windows that overlap, cut between words, and which window speaks for a word."""
+"""Overlapping windows of long texts, cut between words, and the window that decides a word."""
 
 import numpy as np
 
@@ -6,34 +6,34 @@ from modernbert_jax.alignment import Pieces
 
 
 def cut(words: np.ndarray, room: int, stride: int) -> list[tuple[int, int]]:
-    """Stretches of at most `room` tokens that cover all, from `begin` up to but not `end`.
+    """Cut tokens into windows of at most `room`: pairs of first token and token after the last.
 
     Neighbours share about `stride` tokens. Words stay whole unless one is longer than `room`.
 
     Args:
         words: int32 [tokens], the word of each token.
-        room: tokens in a window.
-        stride: tokens to share; below `room`.
+        room: Tokens per window.
+        stride: Tokens to share; below `room`.
     """
     length = len(words)
-    # Places where a word may be cut off from the one before.
+    # Tokens before which a window may begin or end.
     free = np.flatnonzero(np.r_[True, (words[1:] != words[:-1]) | (words[1:] < 0), True])
-    found, begin = [], 0
+    windows, begin = [], 0
     while begin + room < length:
         inside = free[(free > begin) & (free <= begin + room)]
         end = int(inside[-1]) if inside.size else begin + room
-        found.append((begin, end))
-        # As much is shared as is asked for, if the next word then still fits behind it.
+        windows.append((begin, end))
+        # Share as much as asked for, if the next word then still fits.
         follows = free[free > end][0]
         shared = free[(free >= max(end - stride, follows - room, begin + 1)) & (free <= end)]
         begin = int(shared[0]) if shared.size else end
-    return [*found, (begin, length)]
+    return [*windows, (begin, length)]
 
 
 def deepest(pieces: Pieces, windows: list[tuple[int, int]], count: int) -> np.ndarray:
-    """Where each of `count` words is read: int32 [words, 2], its window and its first token there.
+    """Where each of `count` words is predicted: its window and its first token, int32 [words, 2].
 
-    That is the window with the most context on the shorter side; -1 for words without tokens.
+    This is the window with the most context on the shorter side; -1 for words without tokens.
     """
     places = np.full((count, 2), -1, np.int32)
     known = pieces.words >= 0

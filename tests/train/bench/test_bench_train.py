@@ -1,4 +1,4 @@
-"""The train suite: sides in processes of their own that start from the same loss and gradient."""
+"""The `train` suite: sides in processes of their own that agree on loss and gradient."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def test_workloads_are_what_their_names_say():
         assert len(mixed.lengths) == 256 >= mixed.documents * steps
         assert full.lengths == [1024] * full.rows * steps
     batches = np.reshape(mixed.lengths, (16, 16))
-    assert batches.max(axis=1).min() > 320  # no batch is lucky with what it pads
+    assert batches.max(axis=1).min() > 320  # no batch has little padding by luck
     assert batches.mean(axis=1) == pytest.approx(np.mean(mixed.lengths), rel=0.2)
     assert set(train.PEERS) < set(SIDES)
 
@@ -28,13 +28,13 @@ def test_documents_are_cut_where_they_end():
 
 @pytest.mark.parametrize("together", (True, False))
 def test_sides_take_turns_and_agree(together):
-    """With PyTorch installed, against it; else ours alone."""
+    """Beside PyTorch if it is installed; otherwise ours alone."""
     lengths = [90, 100, 80, 70, 7, 20]
-    work = train.Workload(lengths, 2, 128, documents=2, steps=2, together=together)
-    found = list(train.compare("a few", tiny.config(num_hidden_layers=1), work, repeats=1))
-    assert {m.unit for m in found} == {"tokens/s", "tokens/CPU s"}
-    assert len(found) == 2 * (len(train.PEERS) if peer_installed() else 1)
-    assert all(m.ours > 0 and (m.ratio is not None) == peer_installed() for m in found)
+    work = train.TrainWorkload(lengths, 2, 128, documents=2, steps=2, together=together)
+    result = list(train.compare("a few", tiny.config(num_hidden_layers=1), work, repeats=1))
+    assert {m.unit for m in result} == {"tokens/s", "tokens/CPU s"}
+    assert len(result) == 2 * (len(train.PEERS) if peer_installed() else 1)
+    assert all(m.ours > 0 and (m.ratio is not None) == peer_installed() for m in result)
 
 
 def test_a_disagreement_is_an_error(monkeypatch):

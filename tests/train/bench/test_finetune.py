@@ -1,4 +1,4 @@
-"""Sides of the comparison, but for the Trainer's, which has its test among those of parity."""
+"""Sides of the `finetune` comparison; the Trainer's is tested among those of parity."""
 
 import corpus
 import labelled
@@ -32,7 +32,7 @@ def configured(place, kind, **changes):
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression", "tokens"])
-def test_words_tell_what_the_data_hide_in_words(place, kind):
+def test_a_bag_of_words_suffices_for_the_tests_data(place, kind):
     config = configured(place, kind)
     (turn,) = finetune.compare(config, (0, 1), ("words",))
     assert turn.side == "words" and turn.metrics[config.task.best_metric] > 0.9
@@ -56,10 +56,10 @@ def test_a_summary_has_means_deviations_and_the_best_speed():
         Turn(side="ours", seed=i, metrics={"f1": f}, examples_per_second=s, seconds=9.0)
         for i, (f, s) in enumerate([(0.5, 10.0), (0.7, 30.0)])
     ]
-    found = finetune.summary(turns, "f1")["ours"]
-    assert found["mean"] == pytest.approx(0.6)
-    assert found["deviation"] == pytest.approx(0.1 * 2**0.5)
-    assert found["examples_per_second"] == 30.0
+    result = finetune.summary(turns, "f1")["ours"]
+    assert result["mean"] == pytest.approx(0.6)
+    assert result["deviation"] == pytest.approx(0.1 * 2**0.5)
+    assert result["examples_per_second"] == 30.0
 
 
 def test_what_cannot_be_compared_is_refused(place):

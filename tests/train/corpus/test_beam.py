@@ -1,4 +1,4 @@
-"""The same bytes from Apache Beam as from local processes."""
+"""Apache Beam writes the same bytes as local processes."""
 
 import pickle
 from functools import partial
@@ -8,7 +8,7 @@ import corpus
 import pytest
 
 from modernbert_jax import UserError
-from modernbert_jax.train.corpus import beam, components, folder, prepare, shards
+from modernbert_jax.train.corpus import beam, components, prepare, shards, writer
 from modernbert_jax.train.corpus.sources import Corpus
 
 
@@ -23,20 +23,20 @@ def contents(place: Path) -> dict[str, bytes]:
 
 
 def both(tmp_path: Path, run) -> None:
-    """Prepares one corpus locally and by `run`, and compares."""
+    """Prepare one corpus locally and by `run`, and compare the files."""
     texts = [*corpus.texts(60), *corpus.texts(20)]
     source = corpus.write_jsonl(tmp_path / "text.jsonl", texts)
-    tokenizer, made = corpus.make_tokenizer(), []
+    tokenizer, outcome = corpus.make_tokenizer(), []
     for name, how in {"local": {"workers": 1}, "other": {"run": run}}.items():
         output = tmp_path / name
         options = {"deduplicate": True} | how
         prepare.prepare(Corpus([source]), tokenizer, output, [64, 128], **options)
-        made.append(contents(output))
-    assert made[0] == made[1] and len(made[0]) > 12
+        outcome.append(contents(output))
+    assert outcome[0] == outcome[1] and len(outcome[0]) > 12
 
 
 def test_units_in_any_order_and_twice_over_give_the_same(tmp_path):
-    """What a cluster does: items pickled, shuffled, and some tried again."""
+    """As on a cluster: items are pickled, shuffled, and some are retried."""
 
     def cluster(function, items):
         for item in [*reversed(items), *items[:2]]:
@@ -56,13 +56,13 @@ def test_wrong_input_is_written_down_for_the_launcher(tmp_path):
 
 def test_real_runner_gives_the_same_bytes(tmp_path):
     pytest.importorskip("apache_beam")
-    root = folder.work_root(tmp_path / "other")
+    root = writer.work_root(tmp_path / "other")
     both(tmp_path, beam.runner("DirectRunner", [], root))
 
 
 def test_real_runner_names_wrong_input(tmp_path):
     pytest.importorskip("apache_beam")
-    root = folder.work_root(tmp_path / "out")
+    root = writer.work_root(tmp_path / "out")
     run = beam.runner("DirectRunner", ["direct_num_workers=1"], root)
     (tmp_path / "text.jsonl").write_text('{"text": "x"}\noops\n')
     options = {"run": run, "validation": 0}
@@ -93,7 +93,7 @@ def test_without_beam_there_is_a_hint(tmp_path, monkeypatch):
 
 def test_work_can_be_sent_to_other_machines(tmp_path):
     source = corpus.write_jsonl(tmp_path / "text.jsonl", corpus.texts(5))
-    parts = {"x": components.Part(corpus=Corpus([source]))}
-    for unit in components.units(parts):
+    parts = {"x": components.CorpusComponent(corpus=Corpus([source]))}
+    for unit in components.work_units(parts):
         assert pickle.loads(pickle.dumps(unit)) == unit
     assert pickle.loads(pickle.dumps(partial(shards.make_unit, 1))).func is shards.make_unit

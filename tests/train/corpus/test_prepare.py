@@ -1,4 +1,4 @@
-"""From text to rows: every token once and in its place, the same whoever does the work."""
+"""From text to rows: every token once and in its place, with any number of workers."""
 
 import hashlib
 import itertools
@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 
 from modernbert_jax import UserError
 from modernbert_jax.tokenizer import Tokenizer
-from modernbert_jax.train.corpus import components, duplicates, tokenise
+from modernbert_jax.train.corpus import components, deduplicate, tokenise
 from modernbert_jax.train.corpus import prepare as preparing
 from modernbert_jax.train.corpus.components import read_mixture
 from modernbert_jax.train.corpus.prepare import prepare
 from modernbert_jax.train.corpus.sources import Corpus
 from modernbert_jax.train.corpus.tokenise import bounds
 from modernbert_jax.train.rows import manifest
-from modernbert_jax.train.rows.data import Prepared
+from modernbert_jax.train.rows.prepared import Prepared
 from modernbert_jax.train.rows.records import read_row, row_record
 
 MDS = Path(__file__).parents[2] / "fixtures" / "mds"
@@ -39,7 +39,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture
 def small(monkeypatch):
-    """Units and windows so small that the tests' corpora have several of each."""
+    """Small units and windows, so that the tests' corpora have several of each."""
     monkeypatch.setattr(components, "UNIT_BYTES", 20_000)
     monkeypatch.setattr(preparing, "WINDOW_DOCUMENTS", 12)
 
@@ -124,13 +124,13 @@ def test_manifest(data):
     assert sum(component.documents.values()) == 120
     assert 1 <= component.documents["validation"] <= 30
     for length in (64, 128):
-        made = component.lengths[str(length)]["train"]
-        assert made.rows == len(data.rows("train", length))
-        assert made.efficiency == made.tokens / (made.rows * length) > 0.97
+        outcome = component.lengths[str(length)]["train"]
+        assert outcome.rows == len(data.rows("train", length))
+        assert outcome.efficiency == outcome.tokens / (outcome.rows * length) > 0.97
 
 
 def test_unprepared_length_and_folder(data, tmp_path):
-    with pytest.raises(UserError, match=r"no rows of length 99, only of 64, 128; prepare it with"):
+    with pytest.raises(UserError, match=r"no rows of length 99"):
         data.rows("train", 99)
     with pytest.raises(UserError, match=r"not a prepared corpus"):
         Prepared(tmp_path)
@@ -141,7 +141,7 @@ def test_nothing_usable_leaves_nothing(tmp_path):
     bad = Corpus.find([str(tmp_path / "empty.txt")], on_error="skip")
     with pytest.raises(UserError, match=r"no usable text \(1 empty\)"):
         prepare(bad, corpus.make_tokenizer(), tmp_path / "out", [64])
-    with pytest.raises(UserError, match="remove it, or pass --on-error skip"):
+    with pytest.raises(UserError, match="--on-error skip"):
         prepare(
             Corpus.find([str(tmp_path / "*.txt")]), corpus.make_tokenizer(), tmp_path / "out", [64]
         )
@@ -151,16 +151,16 @@ def test_nothing_usable_leaves_nothing(tmp_path):
 def test_a_huge_document_becomes_many_samples(tmp_path):
     text = " ".join(corpus.WORDS) * 20_000
     (tmp_path / "huge.txt").write_text(text)
-    made = prepare(
+    outcome = prepare(
         Corpus([tmp_path / "huge.txt"]), corpus.make_tokenizer(), tmp_path / "out", [512]
     )
-    assert made.components["default"].documents["train"] == 1
-    assert made.components["default"].lengths["512"]["train"].efficiency > 0.999
+    assert outcome.components["default"].documents["train"] == 1
+    assert outcome.components["default"].lengths["512"]["train"].efficiency > 0.999
     assert len(text) > 1 << 20
 
 
 def samples(tokenizer, texts, length) -> Counter:
-    """What rows must hold, made the plain way."""
+    """Samples that rows must hold, computed directly."""
     wanted = []
     for ids in tokenizer.encode_raw(list(texts)):
         for piece in cut(np.asarray(ids), length - 2, 64):
@@ -195,7 +195,7 @@ def test_every_token_is_there_once_and_no_segment_mixes_documents(
     source = corpus.write_jsonl(tmp_path / "text.jsonl", texts)
     options = {"validation": validation, "deduplicate": deduplicate, "workers": 1}
     try:
-        made = prepare(Corpus([source]), tokenizer, tmp_path / "out", [length, 256], **options)
+        outcome = prepare(Corpus([source]), tokenizer, tmp_path / "out", [length, 256], **options)
     except UserError as error:
         assert validation and "all documents were kept for validation" in str(error)
         return
@@ -203,7 +203,7 @@ def test_every_token_is_there_once_and_no_segment_mixes_documents(
     kept = list(dict.fromkeys(texts)) if deduplicate else texts
     for n in (length, 256):
         assert Counter(documents_of(data, n)) == samples(tokenizer, kept, n)
-    component = made.components["default"]
+    component = outcome.components["default"]
     assert sum(component.documents.values()) == len(kept)
     assert component.duplicates == len(texts) - len(kept)
     assert component.sources[0].documents == len(texts)
@@ -215,12 +215,12 @@ def test_every_token_is_there_once_and_no_segment_mixes_documents(
 def test_long_texts_give_the_same_tokens_in_pieces(tokenizer, monkeypatch):
     text = " ".join(corpus.texts()[:40])
     (whole,) = tokenizer.encode_raw([text])
-    monkeypatch.setattr(tokenise, "_PIECE", 100)
+    monkeypatch.setattr(tokenise, "PIECE", 100)
     ((_, _, ids),) = tokenise.tokenise([(0, text)], tokenizer, np.dtype(np.uint16))
-    assert len(list(tokenise._split(text))) > 20 and ids.tolist() == whole
+    assert len(list(tokenise.split(text))) > 20 and ids.tolist() == whole
 
 
-def test_workers_and_what_is_in_one_unit_change_nothing(tmp_path, tokenizer, small):
+def test_rows_do_not_depend_on_the_number_of_workers(tmp_path, tokenizer, small):
     source = corpus.write_jsonl(tmp_path / "text.jsonl", corpus.texts())
     for workers in (1, 2):
         prepare(
@@ -231,8 +231,8 @@ def test_workers_and_what_is_in_one_unit_change_nothing(tmp_path, tokenizer, sma
             deduplicate=True,
             workers=workers,
         )
-    made = files(tmp_path / "out1")
-    assert made == files(tmp_path / "out2") and len([n for n in made if n.endswith("cord")]) > 20
+    first = files(tmp_path / "out1")
+    assert first == files(tmp_path / "out2") and len([n for n in first if n.endswith("cord")]) > 20
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out1", "out2", "text.jsonl"]
 
 
@@ -248,30 +248,30 @@ def test_seed_orders_rows_and_nothing_else(tmp_path, tokenizer):
 
 
 def test_duplicates_in_other_files_and_buckets(tmp_path, tokenizer, small, monkeypatch):
-    monkeypatch.setattr(duplicates, "BUCKET_DOCUMENTS", 10)
+    monkeypatch.setattr(deduplicate, "BUCKET_DOCUMENTS", 10)
     texts = corpus.texts(50)
     (tmp_path / "2.txt").write_bytes(b"\0" * 20_000)  # a unit without any document
     for i in range(4):
         corpus.write_jsonl(tmp_path / f"{i}.jsonl", [f"only in {i}", *texts, *texts[: 5 * i]])
     texts_only = Corpus([tmp_path], on_error="skip")
-    made = prepare(texts_only, tokenizer, tmp_path / "out", [64], deduplicate=True)
-    component = made.components["default"]
+    outcome = prepare(texts_only, tokenizer, tmp_path / "out", [64], deduplicate=True)
+    component = outcome.components["default"]
     assert sum(component.documents.values()) == 54
     assert component.duplicates == 3 * 50 + 5 + 10 + 15
     kept = [*texts, *(f"only in {i}" for i in range(4))]
     assert Counter(documents_of(Prepared(tmp_path / "out"), 64)) == samples(tokenizer, kept, 64)
 
 
-def test_tokenised_corpora_are_taken_as_they_are(tmp_path, tokenizer):
+def test_tokenised_corpora_keep_their_token_ids(tmp_path, tokenizer):
     ids = [[7, 8, 9], [tokenizer.cls_id, 20, tokenizer.sep_id, tokenizer.pad_id]]
     pq.write_table(pa.table({"input_ids": ids}), tmp_path / "ids.parquet")
     sources = Corpus([MDS / "ids_shaped", tmp_path / "ids.parquet"])
-    made = prepare(sources, tokenizer, tmp_path / "out", [64], validation=0, workers=1)
-    assert made.components["default"].tokens == {"train": 3 * 7 + 3 + 1, "validation": 0}
+    outcome = prepare(sources, tokenizer, tmp_path / "out", [64], validation=0, workers=1)
+    assert outcome.components["default"].tokens == {"train": 3 * 7 + 3 + 1, "validation": 0}
     packed = Counter(documents_of(Prepared(tmp_path / "out"), 64))
     wanted = [*([*range(i, i + 7)] for i in range(3)), [7, 8, 9], [20]]
     assert packed == Counter((tokenizer.cls_id, *w, tokenizer.sep_id) for w in wanted)
-    with pytest.raises(UserError, match=r"ids_uint16/.*has token ids from 400 to 411, and the"):
+    with pytest.raises(UserError, match=r"ids_uint16/.*token ids from 400 to 411"):
         prepare(Corpus([MDS / "ids_uint16"]), tokenizer, tmp_path / "bad", [64], workers=1)
 
 
@@ -283,26 +283,26 @@ def test_corrupt_rows_are_named(tmp_path, data):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=rf"{path.name}: damaged: its checksum"):
+    with pytest.raises(UserError, match=rf"{path.name}: damaged.*checksum"):
         manifest.check(tmp_path / "data", shard)
     path.write_bytes(content[:-1])
-    with pytest.raises(UserError, match=rf"{path.name}: damaged: has [\d,]+ bytes"):
+    with pytest.raises(UserError, match=rf"{path.name}: damaged.*[\d,]+ bytes"):
         manifest.check(tmp_path / "data", shard)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        ({"format": 1}, "format is 1; this version reads 2"),
+        ({"format": 1}, "format is 1"),
         ({"seed": "x"}, r"damaged \(manifest.seed"),
         ({"colour": 1}, "unknown key 'colour'"),
         ({"components": {}}, "components is empty"),
     ],
 )
-def test_damaged_manifests(tmp_path, data, change, said):
+def test_damaged_manifests(tmp_path, data, change, message):
     content = json.loads((data.folder / "manifest.json").read_text()) | change
     (tmp_path / "manifest.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         manifest.read(tmp_path)
 
 
@@ -345,11 +345,11 @@ def test_mixture(tmp_path, tokenizer):
     )
     (tmp_path / "mixture.toml").write_text(MIXTURE)
     parts = read_mixture(tmp_path / "mixture.toml")
-    made = prepare(parts, tokenizer, tmp_path / "out", [64], validation=0, workers=1)
-    web, code = made.components["web"], made.components["code"]
+    outcome = prepare(parts, tokenizer, tmp_path / "out", [64], validation=0, workers=1)
+    web, code = outcome.components["web"], outcome.components["code"]
     assert (web.weight, web.epochs, code.weight, code.epochs) == (2.0, 1.5, 1.0, None)
     assert web.documents["train"] == 80 and code.documents["train"] == 40
-    assert [s.file for s in made.shards("code", 64, "train")] == [
+    assert [s.file for s in outcome.shards("code", 64, "train")] == [
         "code/64/train-00000-0000.arrayrecord"
     ]
     assert Counter(documents_of(Prepared(tmp_path / "out"), 64)) == samples(tokenizer, texts, 64)
@@ -364,23 +364,23 @@ def test_mixture(tmp_path, tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("x = [", "not TOML"),
         ("", "has no .components.NAME."),
-        ("[component.a]", "unknown key 'component'; did you mean 'components'"),
-        ("[components.a]\nweight = 1", "input is None; it must be a list"),
+        ("[component.a]", "did you mean 'components'"),
+        ("[components.a]\nweight = 1", "input is None"),
         ("[components.a]\ninput = ['*']\nwieght = 1", "did you mean 'weight'"),
-        ("[components.a]\ninput = ['*']\nweight = 0", "weight is 0; it must be a number above 0"),
+        ("[components.a]\ninput = ['*']\nweight = 0", "weight is 0"),
         ("[components.a]\ninput = ['*']\nepochs = true", "epochs is True"),
-        ("[components.'../a']\ninput = ['*']", "component '../a': a name has letters"),
-        ("[components.tokenizer]\ninput = ['*']", "is neither tokenizer nor work"),
+        ("[components.'../a']\ninput = ['*']", "component '../a'"),
+        ("[components.tokenizer]\ninput = ['*']", "component 'tokenizer'"),
         ("[components.a]\ninput = ['none-*']", "none-.*: no such file"),
     ],
 )
-def test_wrong_mixtures(tmp_path, content, said):
+def test_wrong_mixtures(tmp_path, content, message):
     (tmp_path / "m.toml").write_text(content)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         read_mixture(tmp_path / "m.toml")
 
 
@@ -388,24 +388,24 @@ def test_writes_to_urls(tmp_path, tokenizer, small):
     source = corpus.write_jsonl(tmp_path / "text.jsonl", corpus.texts())
     options = {"workers": 1, "deduplicate": True}
     prepare(Corpus([source]), tokenizer, tmp_path / "out", [64], **options)
-    made = prepare(Corpus([source]), tokenizer, "memory://made/out", [64], **options)
+    outcome = prepare(Corpus([source]), tokenizer, "memory://made/out", [64], **options)
     memory = fsspec.filesystem("memory")
     memory.get("/made/out", str(tmp_path / "copy"), recursive=True)
     assert files(tmp_path / "copy") == files(tmp_path / "out")
-    assert prepare(Corpus([source]), tokenizer, "memory://made/out", [64], **options) == made
-    with pytest.raises(UserError, match="exists; choose another place"):
+    assert prepare(Corpus([source]), tokenizer, "memory://made/out", [64], **options) == outcome
+    with pytest.raises(UserError, match="out: exists"):
         prepare(Corpus([source]), tokenizer, "memory://made/out", [128], **options)
     memory.rm("/made", recursive=True)
 
 
-def test_what_is_finished_is_not_done_again(tmp_path, tokenizer):
+def test_a_finished_folder_is_not_written_again(tmp_path, tokenizer):
     source = corpus.write_jsonl(tmp_path / "text.jsonl", corpus.texts())
-    made = prepare(Corpus([source]), tokenizer, tmp_path / "out", [64], workers=1)
+    outcome = prepare(Corpus([source]), tokenizer, tmp_path / "out", [64], workers=1)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")}
-    assert prepare(Corpus([source]), tokenizer, tmp_path / "out", [64], workers=1) == made
+    assert prepare(Corpus([source]), tokenizer, tmp_path / "out", [64], workers=1) == outcome
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")} == before
     for other in ({"seed": 1}, {"validation": 0.5}, {"deduplicate": True}):
-        with pytest.raises(UserError, match="out: exists; choose another place or remove it"):
+        with pytest.raises(UserError, match="out: exists"):
             prepare(Corpus([source]), tokenizer, tmp_path / "out", [64], **other)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.txt").write_text("mine")
@@ -416,7 +416,7 @@ def test_what_is_finished_is_not_done_again(tmp_path, tokenizer):
 @pytest.mark.parametrize(
     "options", [{"lengths": [7]}, {"lengths": []}, {"validation": 1.0}, {"workers": 0}]
 )
-def test_settings_without_sense_are_refused(tmp_path, tokenizer, options):
+def test_invalid_settings_are_refused(tmp_path, tokenizer, options):
     source = corpus.write_jsonl(tmp_path / "text.jsonl", corpus.texts(3))
     options = {"lengths": [64]} | options
     with pytest.raises(UserError, match=r"below 1|8 tokens or more|must be 1 or more"):
@@ -428,18 +428,18 @@ def test_bad_text_in_a_worker_is_one_line(tmp_path, tokenizer, small):
     source = corpus.write_jsonl(tmp_path / "text.jsonl", corpus.texts())
     with source.open("a") as file:
         file.write("oops\n")
-    with pytest.raises(UserError, match=r"text.jsonl:121: not JSON; remove it, or pass"):
+    with pytest.raises(UserError, match=r"text.jsonl:121: not JSON"):
         prepare(Corpus([source]), tokenizer, tmp_path / "out", [64], workers=2)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif("MODERNBERT_JAX_CORPUS" not in os.environ, reason="no real corpus")
 def test_real_text_fills_its_rows(tmp_path):
-    """In $MODERNBERT_JAX_CORPUS: tokenizer.json, and a folder corpus with some megabytes of it."""
+    """$MODERNBERT_JAX_CORPUS has tokenizer.json, and a folder `corpus` with megabytes of text."""
     place = Path(os.environ["MODERNBERT_JAX_CORPUS"])
     real = Tokenizer.load(place / "tokenizer.json")
-    made = prepare(Corpus([place / "corpus"]), real, tmp_path / "out", [1024, 8192])
-    component = made.components["default"]
+    outcome = prepare(Corpus([place / "corpus"]), real, tmp_path / "out", [1024, 8192])
+    component = outcome.components["default"]
     for length in ("1024", "8192"):
         assert component.lengths[length]["train"].efficiency >= 0.999
         tokens = sum(rows.tokens - 2 * rows.samples for rows in component.lengths[length].values())

@@ -1,4 +1,4 @@
-"""The whole data path on a real corpus: what small ones cannot show. Minutes; see `CORPUS`."""
+"""The whole data path on a real corpus, named by `CORPUS`. Takes minutes."""
 
 import os
 import time
@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from modernbert_jax.tokenizer import Tokenizer
-from modernbert_jax.train.corpus import data_report
-from modernbert_jax.train.corpus.components import Part
+from modernbert_jax.train.corpus import report
+from modernbert_jax.train.corpus.components import CorpusComponent
 from modernbert_jax.train.corpus.prepare import prepare
 from modernbert_jax.train.corpus.sources import Corpus
 from modernbert_jax.train.pretrain.objective import MaskRule
-from modernbert_jax.train.rows.data import Host, Prepared
+from modernbert_jax.train.rows.batches import Host
+from modernbert_jax.train.rows.prepared import Prepared
 
 CORPUS = os.environ.get("MODERNBERT_JAX_CORPUS", "")
 """A folder with `tokenizer.json` and `corpus/*.jsonl.zst`; each file becomes a component."""
@@ -30,7 +31,7 @@ def data(tmp_path_factory) -> Prepared:
     folder = tmp_path_factory.mktemp("real") / "data"
     files = sorted(Path(CORPUS, "corpus").glob("*.jsonl.zst"))
     parts = {
-        path.name.split(".")[0]: Part(corpus=Corpus([path]), weight=1.0 + i)
+        path.name.split(".")[0]: CorpusComponent(corpus=Corpus([path]), weight=1.0 + i)
         for i, path in enumerate(files)
     }
     prepare(parts, Tokenizer.load(CORPUS), folder, [1024, 8192])
@@ -38,13 +39,13 @@ def data(tmp_path_factory) -> Prepared:
 
 
 def test_rows_are_full_and_hold_every_token(data):
-    found = data_report.facts(data)
+    result = report.facts(data)
     data.check([1024, 8192])
-    for length, total in found["lengths"].items():
+    for length, total in result["lengths"].items():
         assert total["efficiency"] > 0.998, length
-        for component in found["components"].values():
-            made = component["lengths"][length].values()
-            rows = [r for r in made if isinstance(r, dict)]
+        for component in result["components"].values():
+            outcome = component["lengths"][length].values()
+            rows = [r for r in outcome if isinstance(r, dict)]
             # [CLS] and [SEP] around each sample, and nothing else but the text.
             assert sum(r["tokens"] - 2 * r["samples"] for r in rows) == component["tokens"]
 
@@ -61,8 +62,8 @@ def test_hosts_that_come_and_go_see_the_same_batches_of_the_mixture(data, length
 
     whole, at, tokens = read(1, 60, 0), 0, np.zeros(3)
     for number, count in ((1, 10), (2, 20), (4, 20), (3, 10)):
-        for got in read(number, count, 12 * at):
-            assert np.array_equal(got, next(whole))
+        for actual in read(number, count, 12 * at):
+            assert np.array_equal(actual, next(whole))
         at += count
     batches = data.batches(length, 12, 3)
     for _ in range(60):
@@ -92,7 +93,7 @@ def test_masks_of_real_text(data):
 def test_reading_keeps_up_with_a_large_machine(data):
     batches, best = data.batches(1024, 256, 0), 0.0
     for _ in range(3):
-        began, tokens = time.process_time(), 0  # so, whatever else the machine does
+        began, tokens = time.process_time(), 0  # independent of other processes
         while (seconds := time.process_time() - began) < 2:
             tokens += int(next(batches).tokens.sum())
         best = max(best, tokens / seconds)

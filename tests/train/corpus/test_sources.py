@@ -1,4 +1,4 @@
-"""Documents from files of every kind, whatever is wrong with them, and wherever they lie."""
+"""Documents from local and remote files of every format, and from damaged ones."""
 
 import gzip
 import json
@@ -13,12 +13,12 @@ import pytest
 import zstandard
 
 from modernbert_jax import UserError
-from modernbert_jax.train.corpus.components import Part, units
+from modernbert_jax.train.corpus.components import CorpusComponent, work_units
 from modernbert_jax.train.corpus.sources import Corpus, Piece, documents, fetched
 
 MDS = Path(__file__).parents[2] / "fixtures" / "mds"
 WRITTEN = json.loads((MDS / "expected.json").read_text())
-"""What the real library was given, by folder."""
+"""Documents that the real library wrote, by folder."""
 
 TEXTS = ["one", "two\nlines", "три"]
 
@@ -29,12 +29,12 @@ def lines(texts, key="text") -> bytes:
 
 def everything(*patterns, **options) -> list:
     """All documents, token ids as lists."""
-    corpus, skipped, found = Corpus.find([str(p) for p in patterns], **options), {}, []
+    corpus, skipped, result = Corpus.find([str(p) for p in patterns], **options), {}, []
     for source in corpus.sources:
         with fetched(source) as path:
             piece = Piece(source=source)
-            found += documents(piece, path, corpus.field, corpus.on_error, skipped)
-    return [d if isinstance(d, str) else d.tolist() for d in found]
+            result += documents(piece, path, corpus.field, corpus.on_error, skipped)
+    return [d if isinstance(d, str) else d.tolist() for d in result]
 
 
 def test_every_kind(tmp_path):
@@ -61,13 +61,13 @@ def test_mds_prefers_what_is_decompressed_already(tmp_path):
     shutil.copytree(MDS / "text_zstd", tmp_path / "f")
     zipped = (tmp_path / "f" / "shard.00000.mds.zstd").read_bytes()
     (tmp_path / "f" / "shard.00000.mds").write_bytes(zstandard.decompress(zipped))
-    found = [Path(s.path).name for s in Corpus.find([str(tmp_path / "f")]).sources]
-    assert found == ["shard.00000.mds", "shard.00001.mds.zstd"]
+    result = [Path(s.path).name for s in Corpus.find([str(tmp_path / "f")]).sources]
+    assert result == ["shard.00000.mds", "shard.00001.mds.zstd"]
     assert everything(tmp_path / "f") == WRITTEN["text_zstd"]
 
 
 def index_with(folder: Path, **changes) -> Path:
-    """A copy of an MDS folder whose index says something else about its first shard."""
+    """A copy of an MDS folder with changes to its first shard's entry in the index."""
     shutil.copytree(MDS / "text_raw", folder)
     index = json.loads((folder / "index.json").read_text())
     index["shards"][0] |= changes
@@ -76,11 +76,11 @@ def index_with(folder: Path, **changes) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
-        ({"column_encodings": ["str", "int", "pkl"]}, r"'text' is encoded as 'pkl'; only str"),
-        ({"format": "json"}, "another format than MDS version 2"),
-        ({"column_names": ["a", "b", "c"]}, r"has no column 'text' or 'input_ids', only a, b, c"),
+        ({"column_encodings": ["str", "int", "pkl"]}, r"'text' is encoded as 'pkl'"),
+        ({"format": "json"}, "MDS version 2"),
+        ({"column_names": ["a", "b", "c"]}, r"no column 'text'.*a, b, c"),
         ({"column_sizes": [None]}, "different numbers of facts"),
         ({"samples": "many"}, "damaged index"),
         ({"raw_data": {"basename": "../x", "bytes": 1, "hashes": {}}}, r"'../x' is not the name"),
@@ -89,8 +89,8 @@ def index_with(folder: Path, **changes) -> Path:
         ({"column_sizes": [None, 4, None]}, r"shard.00000.mds: damaged.*do not fill it"),
     ],
 )
-def test_wrong_mds_index(tmp_path, changes, said):
-    with pytest.raises(UserError, match=said):
+def test_wrong_mds_index(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
         everything(index_with(tmp_path / "f", **changes))
 
 
@@ -134,7 +134,7 @@ def test_parquet_of_token_ids_and_of_neither(tmp_path):
     (tmp_path / "x").rename(tmp_path / "x.parquet")
     assert everything(tmp_path / "x.parquet") == ids
     pq.write_table(pa.table({"body": TEXTS}), tmp_path / "x.parquet")
-    with pytest.raises(UserError, match=r"no column 'text', only body; name one with --field"):
+    with pytest.raises(UserError, match=r"no column 'text'.*--field"):
         everything(tmp_path / "x.parquet")
     pq.write_table(pa.table({"text": [1.5]}), tmp_path / "x.parquet")
     with pytest.raises(UserError, match="column 'text' holds double"):
@@ -217,23 +217,23 @@ def test_a_file_in_pieces_has_every_line_once(tmp_path, monkeypatch, unit, endin
     (tmp_path / "a.jsonl").write_bytes(lines(texts).replace(b"\n", ending.encode()))
     table = pa.table({"text": texts})
     pq.write_table(table, tmp_path / "b.parquet", row_group_size=4)
-    made = units({"x": Part(corpus=Corpus([tmp_path]))})
-    assert unit > 1000 or len(made) > 4
-    found = [
+    outcome = work_units({"x": CorpusComponent(corpus=Corpus([tmp_path]))})
+    assert unit > 1000 or len(outcome) > 4
+    result = [
         document
-        for one in made
+        for one in outcome
         for piece in one.pieces
         for document in documents(piece, Path(piece.source.path), "text", "stop", {})
     ]
-    assert found == texts * 2
+    assert result == texts * 2
 
 
 def test_a_bad_line_in_a_later_piece_is_counted_from_the_start(tmp_path, monkeypatch):
     monkeypatch.setattr("modernbert_jax.train.corpus.components.UNIT_BYTES", 50)
     (tmp_path / "a.jsonl").write_bytes(lines(["x"] * 40) + b"oops\n")
-    made = units({"x": Part(corpus=Corpus([tmp_path]))})
-    assert len(made) > 5
-    piece = made[-1].pieces[-1]
+    outcome = work_units({"x": CorpusComponent(corpus=Corpus([tmp_path]))})
+    assert len(outcome) > 5
+    piece = outcome[-1].pieces[-1]
     with pytest.raises(UserError, match=r"a.jsonl:41: not JSON"):
         list(documents(piece, tmp_path / "a.jsonl", "text", "stop", {}))
 
@@ -243,9 +243,9 @@ def test_units_are_alike_and_keep_the_order(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for i in range(60):
         (tmp_path / f"{i:02}.txt").write_text("x" * int(rng.integers(20, 400)))
-    made = units({"x": Part(corpus=Corpus([tmp_path]))})
-    paths = [piece.source.path for one in made for piece in one.pieces]
+    outcome = work_units({"x": CorpusComponent(corpus=Corpus([tmp_path]))})
+    paths = [piece.source.path for one in outcome for piece in one.pieces]
     assert paths == sorted(str(p) for p in tmp_path.iterdir())
-    sizes = [sum(p.source.bytes for p in one.pieces) for one in made]
-    assert len(made) == round(sum(sizes) / 1000) and min(sizes) > 500 and max(sizes) < 1500
-    assert [one.number for one in made] == list(range(len(made)))
+    sizes = [sum(p.source.bytes for p in one.pieces) for one in outcome]
+    assert len(outcome) == round(sum(sizes) / 1000) and min(sizes) > 500 and max(sizes) < 1500
+    assert [one.number for one in outcome] == list(range(len(outcome)))

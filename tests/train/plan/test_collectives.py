@@ -1,4 +1,4 @@
-"""What a compiled program sends, read from texts as compilers for GPU and TPU write them."""
+"""Collectives of compiled programs, from texts as compilers for GPU and TPU write them."""
 
 from types import SimpleNamespace
 
@@ -81,8 +81,8 @@ def mesh(**sizes):
 
 
 def test_what_a_gpu_program_sends():
-    found = collectives(GPU, mesh(data=2, context=4))
-    assert {(c.kind, c.axes): (c.times, c.bytes) for c in found} == {
+    result = collectives(GPU, mesh(data=2, context=4))
+    assert {(c.kind, c.axes): (c.times, c.bytes) for c in result} == {
         # Three times seven in two loops; 2 x 7/8 of 128 bytes each.
         ("all-reduce", ("data", "context")): (21, 21 * 224),
         ("all-gather", ("context",)): (1, 64 * 16 * 4 * 3 // 4),
@@ -91,15 +91,15 @@ def test_what_a_gpu_program_sends():
         ("collective-permute", ("context",)): (1, 16),
         ("all-to-all", ("data",)): (1, 8),
     }
-    assert all(c.counted for c in found)
-    assert [c.bytes for c in found] == sorted((c.bytes for c in found), reverse=True)
+    assert all(c.counted for c in result)
+    assert [c.bytes for c in result] == sorted((c.bytes for c in result), reverse=True)
 
 
 def test_what_a_tpu_program_sends():
-    found = collectives(TPU, mesh(fsdp=4))
+    result = collectives(TPU, mesh(fsdp=4))
     once = round((768 * 768 * 2 + 12) * 1.5)
-    assert found == [
-        # The loop's trips are not told: two constants could be its end.
+    assert result == [
+        # The loop's iterations are unknown: two constants could be its bound.
         Collective("all-reduce", ("fsdp",), 2, once + 18, counted=False),
         Collective("collective-permute", ("fsdp",), 1, 1024),
     ]
@@ -122,7 +122,10 @@ def test_what_a_tpu_program_sends():
     ],
 )
 def test_forms_of_groups(given, groups):
-    assert reader._group(f"%x = f32[] all-reduce(%y), {given}, to_apply=%add", 8).tolist() == groups
+    assert (
+        reader.device_groups(f"%x = f32[] all-reduce(%y), {given}, to_apply=%add", 8).tolist()
+        == groups
+    )
 
 
 def test_sizes_of_types():
@@ -137,5 +140,5 @@ def test_sizes_of_types():
         "s4[8]{0}": 8,
         "f32[]": 4,
     }.items():
-        (found,) = collectives(text.format(array), mesh(tensor=2))
-        assert (found.axes, found.bytes) == (("tensor",), size // 2), array
+        (result,) = collectives(text.format(array), mesh(tensor=2))
+        assert (result.axes, result.bytes) == (("tensor",), size // 2), array

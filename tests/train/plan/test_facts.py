@@ -1,4 +1,4 @@
-"""Plans on a machine of one CPU: facts, verdicts, JSON and what is printed."""
+"""Plans on a machine of one CPU: facts, verdicts, JSON and printed tables."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from modernbert_jax.sharding import MeshShape
 from modernbert_jax.train.plan import facts as planner
 from modernbert_jax.train.plan import program, show, tables, topology
 from modernbert_jax.train.plan.collectives import Collective
-from modernbert_jax.train.plan.program import Choice, Compiled, Memory
+from modernbert_jax.train.plan.program import Compiled, Memory, Variant
 from modernbert_jax.train.plan.topology import Topology
 from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
 
@@ -34,7 +34,7 @@ def machine(memory: int = 10**9) -> Topology:
 
 @pytest.fixture
 def linear(monkeypatch):
-    """Compiles nothing: memory is ten thousand bytes a row, twice that without remat."""
+    """Replace compiling by a formula: 10,000 bytes per row, and twice that without remat."""
     calls, a_row = [], {"none": 20_000, "dots": 10_000, "full": 5_000}
 
     def compile_step(config, stage, choice, mesh):
@@ -46,105 +46,105 @@ def linear(monkeypatch):
 
     monkeypatch.setattr(planner, "compile_step", compile_step)
     monkeypatch.setattr(planner.Activations, "of_a_row", lambda self, remat: a_row[remat])
-    monkeypatch.setattr(planner._Planner, "_state_bytes", (30_000, 91_000))
+    monkeypatch.setattr(planner, "state_bytes", lambda config, mesh: (30_000, 91_000))
     return calls
 
 
 def test_the_real_step_compiled():
-    """On CPU, where memory is what it is and nothing is sent."""
-    made = config()
+    """On the CPU, where nothing is sent."""
+    outcome = config()
     mesh = MeshShape().make(jax.devices()[:1])
-    found = program.compile_step(made, made.stages[0], Choice("dots", 2), mesh)
-    parameters = 4 * made.model.parameter_count()
-    assert found.memory.parameters == parameters and found.memory.optimizer // parameters == 2
-    assert found.peak == found.memory.peak > 3 * parameters
-    assert found.memory.batch >= 3 * 8 * 64 * 4 and found.memory.temporaries > parameters
-    assert not found.refused and found.collectives == ()
-    attention = program.attention_of(made, made.stages[0], 2, mesh)
+    result = program.compile_step(outcome, outcome.stages[0], Variant("dots", 2), mesh)
+    parameters = 4 * outcome.model.parameter_count()
+    assert result.memory.parameters == parameters and result.memory.optimizer // parameters == 2
+    assert result.peak == result.memory.peak > 3 * parameters
+    assert result.memory.batch >= 3 * 8 * 64 * 4 and result.memory.temporaries > parameters
+    assert not result.refused and result.collectives == ()
+    attention = program.attention_of(outcome, outcome.stages[0], 2, mesh)
     assert attention["full_attention"] == {"name": "xla_range", "why": "default on cpu"}
 
 
 def test_what_the_compiler_refuses_is_a_number():
-    said = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 21.50G of 15.75G hbm."
-    assert program._refused(said) == int(21.5 * 2**30)
-    said = "RESOURCE_EXHAUSTED: the total memory required (1.00T) exceeds available HBM (15.75G)."
-    assert program._refused(said) == 2**40
-    assert program._refused("RESOURCE_EXHAUSTED: no number") == 0
-    assert program._refused("INTERNAL: something else") is None
+    error = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 21.50G of 15.75G hbm."
+    assert program.bytes_refused(error) == int(21.5 * 2**30)
+    error = "RESOURCE_EXHAUSTED: the total memory required (1.00T) exceeds available HBM (15.75G)."
+    assert program.bytes_refused(error) == 2**40
+    assert program.bytes_refused("RESOURCE_EXHAUSTED: no number") == 0
+    assert program.bytes_refused("INTERNAL: something else") is None
 
 
 def test_a_lighter_rematerialisation_keeps_more():
-    made = config(model=tiny.config(num_hidden_layers=7))
-    kept = planner.Activations(made, made.stages[0], MeshShape().make(jax.devices()[:1]))
+    outcome = config(model=tiny.config(num_hidden_layers=7))
+    kept = planner.Activations(outcome, outcome.stages[0], MeshShape().make(jax.devices()[:1]))
     none, dots, full = (kept.of_a_row(remat) for remat in ("none", "dots", "full"))
-    assert none > dots > full > 64 * made.model.hidden_size * 4
+    assert none > dots > full > 64 * outcome.model.hidden_size * 4
 
 
 def test_configured_and_suggested(linear):
-    found = planner.plan(config(), machine(400_000), mfu=0.5)
-    first, later = found["stages"]
+    result = planner.plan(config(), machine(400_000), mfu=0.5)
+    first, later = result["stages"]
     assert first["configured"]["microbatch_rows"] == 2 and first["configured"]["remat"] == "dots"
     assert first["suggested"]["microbatch_rows"] == 8 and first["suggested"]["remat"] == "none"
     assert first["flags"] == "--runtime.remat none --stages.0.microbatch-rows 8"
     assert later["flags"].endswith("--stages.1.microbatch-rows 8")
-    assert found["fits"] and first["configured"]["memory"]["peak"] == 120_000
-    assert first["steps"] == 8 and first["step_seconds"] is None  # of a CPU
-    # Stages whose programs differ in their schedules alone share one.
+    assert result["fits"] and first["configured"]["memory"]["peak"] == 120_000
+    assert first["steps"] == 8 and first["step_seconds"] is None  # unknown for a CPU
+    # Stages that differ in their schedules alone share a program.
     assert {name for name, _ in linear} == {"first"}
-    assert json.loads(json.dumps(found)) == found
+    assert json.loads(json.dumps(result)) == result
 
 
 def test_what_does_not_fit(linear, capsys):
-    found = planner.plan(config(), machine(108_000), stages=("later",))
-    (stage,) = found["stages"]
-    assert not found["fits"] and not stage["configured"]["fits"]
+    result = planner.plan(config(), machine(108_000), stages=("later",))
+    (stage,) = result["stages"]
+    assert not result["fits"] and not stage["configured"]["fits"]
     assert stage["suggested"]["remat"] == "full" and stage["suggested"]["microbatch_rows"] == 1
-    show.show(found)
-    said = capsys.readouterr().out
-    assert "later as configured does not fit" in said
-    assert "pass --runtime.remat full" in said and "all-reduce over data" in said
-    assert "at least 3 x, 0.005 GB" in said and "the compiler warns: Involuntary" in said
-    found = planner.plan(config(), machine(1000))
-    show.show(found)
-    assert found["stages"][0]["suggested"] is None
+    show.show(result)
+    message = capsys.readouterr().out
+    assert "later as configured does not fit" in message and "--runtime.remat full" in message
+    assert "all-reduce over data" in message and "at least 3 x, 0.005 GB" in message
+    assert "Involuntary" in message
+    result = planner.plan(config(), machine(1000))
+    show.show(result)
+    assert result["stages"][0]["suggested"] is None
     assert "first does not fit at all" in capsys.readouterr().out
 
 
 def test_times_follow_from_the_peak_and_the_utilisation(linear, monkeypatch):
     monkeypatch.setattr(planner, "peak_of", lambda kind: 1e12)
-    made = config()
-    (stage,) = planner.plan(made, machine(), stages=("first",), mfu=0.25)["stages"]
-    flops = 3 * made.model.flops_per_token(64, 0.3) * 8 * 64
+    outcome = config()
+    (stage,) = planner.plan(outcome, machine(), stages=("first",), mfu=0.25)["stages"]
+    flops = 3 * outcome.model.flops_per_token(64, 0.3) * 8 * 64
     assert stage["flops_per_step"] == pytest.approx(flops)
     assert stage["step_seconds"] == pytest.approx(flops / 0.25e12)
     assert stage["hours"] == pytest.approx(8 * flops / 0.25e12 / 3600)
 
 
 def test_only_one_of_both(linear):
-    found = planner.plan(config(), machine(), which="suggested")
-    assert found["stages"][0]["configured"] is None and found["fits"]
-    found = planner.plan(config(), machine(), which="configured")
-    assert found["stages"][0]["suggested"] is None and found["fits"]
-    assert [choice for _, choice in linear][-1] == Choice("dots", 2)
+    result = planner.plan(config(), machine(), which="suggested")
+    assert result["stages"][0]["configured"] is None and result["fits"]
+    result = planner.plan(config(), machine(), which="configured")
+    assert result["stages"][0]["suggested"] is None and result["fits"]
+    assert [choice for _, choice in linear][-1] == Variant("dots", 2)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"stages": ("frist",)}, "no stage is named 'frist'; did you mean 'first'"),
         ({"mfu": 40}, "mfu is 40"),
     ],
 )
-def test_what_makes_no_sense(linear, options, said):
-    with pytest.raises(UserError, match=said):
+def test_what_makes_no_sense(linear, options, message):
+    with pytest.raises(UserError, match=message):
         planner.plan(config(), machine(), **options)
     assert not linear
 
 
 def test_rows_that_cannot_be_divided(linear):
-    made = config(mesh=MeshShape(data=1, fsdp=1, context=1, tensor=3))
+    outcome = config(mesh=MeshShape(data=1, fsdp=1, context=1, tensor=3))
     with pytest.raises(UserError, match="does not fit 1 devices"):
-        planner.plan(made, machine())
+        planner.plan(outcome, machine())
     assert not linear
 
 
@@ -152,10 +152,10 @@ def test_the_command(linear, monkeypatch, capsys):
     monkeypatch.setattr(topology, "topology", lambda name: machine())
     command = ["plan", "nano", "--topology", "cpu:1", "--stage", "pretrain"]
     assert cli.main([*command, "--json"]) == 0
-    said = capsys.readouterr()
-    found = json.loads(said.out)
-    assert [s["name"] for s in found["stages"]] == ["pretrain"] and found["mfu"] == 0.4
-    assert "compiling ..." in said.err
+    message = capsys.readouterr()
+    result = json.loads(message.out)
+    assert [s["name"] for s in result["stages"]] == ["pretrain"] and result["mfu"] == 0.4
+    assert "compiling ..." in message.err
     monkeypatch.setattr(topology, "topology", lambda name: machine(1000))
     assert cli.main([*command, "--only", "configured"]) == 1
     assert "does not fit" in capsys.readouterr().out
@@ -179,7 +179,7 @@ def test_the_tables_of_the_documentation(linear, monkeypatch, tmp_path):
 
 def test_the_readme_shows_the_plans_that_were_compiled():
     top = Path(__file__).parents[3]
-    found = json.loads((top / "docs" / "plans.json").read_text())
+    result = json.loads((top / "tests" / "fixtures" / "plans.json").read_text())
     readme = (top / "README.md").read_text()
-    assert "\n".join(tables.summary(found)) in readme
-    assert (top / "docs" / "plans.md").read_text() == tables.page(found)
+    assert "\n".join(tables.summary(result)) in readme
+    assert (top / "docs" / "plans.md").read_text() == tables.page(result)

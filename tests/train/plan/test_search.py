@@ -11,7 +11,7 @@ from modernbert_jax import UserError, configs
 from modernbert_jax.config import PRESETS
 from modernbert_jax.sharding import MeshShape
 from modernbert_jax.train.plan import meshes
-from modernbert_jax.train.plan.program import Choice, Compiled
+from modernbert_jax.train.plan.program import Compiled, Variant
 from modernbert_jax.train.plan.search import REMATS, Search
 from modernbert_jax.train.pretrain.batch_size import microbatches
 from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
@@ -21,7 +21,7 @@ A_ROW = {"none": 10, "dots": 4, "full": 1}
 
 
 def search(limit, bias=1.0, fixed=100, refuses=False):
-    """A search in which memory is linear, and estimates are wrong by a factor."""
+    """A search with memory linear in rows and estimates wrong by a factor."""
 
     def peak(choice):
         return fixed + A_ROW[choice.remat] * choice.rows
@@ -35,7 +35,7 @@ def search(limit, bias=1.0, fixed=100, refuses=False):
 
 def truth(limit, fixed=100):
     fitting = [
-        Choice(remat, rows)
+        Variant(remat, rows)
         for remat in REMATS
         for rows in ROWS
         if fixed + A_ROW[remat] * rows <= limit
@@ -68,12 +68,12 @@ def test_few_compiles(limit, compiles):
 
 def test_estimates_learn_from_what_was_compiled():
     it = search(10_000, bias=1.5)
-    assert it.estimate(Choice("none", 64)) == 1.5 * 740
-    it.look(Choice("none", 64))
-    assert it.estimate(Choice("none", 64)) == pytest.approx(740)
-    assert it.estimate(Choice("dots", 64)) == pytest.approx(356)
-    it.look(Choice("none", 128))
-    assert it.estimate(Choice("none", 512)) == pytest.approx(5220)
+    assert it.estimate(Variant("none", 64)) == 1.5 * 740
+    it.look(Variant("none", 64))
+    assert it.estimate(Variant("none", 64)) == pytest.approx(740)
+    assert it.estimate(Variant("dots", 64)) == pytest.approx(356)
+    it.look(Variant("none", 128))
+    assert it.estimate(Variant("none", 512)) == pytest.approx(5220)
 
 
 def test_what_the_compiler_refuses_does_not_fit_though_it_seemed_to():
@@ -109,8 +109,8 @@ def test_another_mesh_is_found_where_rows_are_too_few():
     # 576 = 64 x 9 rows of 8,192 tokens.
     assert meshes.mesh_for(base, base.stages[1], 256) == MeshShape(data=64, context=4)
     # 616 = 8 x 77.
-    found = meshes.mesh_for(large, large.stages[2], 256)
-    assert found.data == 8 and found.context * found.tensor == 32 and found.tensor in (2, 4)
+    result = meshes.mesh_for(large, large.stages[2], 256)
+    assert result.data == 8 and result.context * result.tensor == 32 and result.tensor in (2, 4)
 
 
 def test_a_mesh_that_was_asked_for_is_used_or_refused():

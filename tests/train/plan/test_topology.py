@@ -1,4 +1,4 @@
-"""Names of machines, and what is said of those that there are not."""
+"""Names of machines, and messages about unknown ones."""
 
 import importlib.util
 import math
@@ -32,7 +32,7 @@ def test_grids(chips, flat, cube):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What jax is asked for, instead of being asked."""
+    """Record the options that jax would receive."""
     options = []
 
     def devices(name, extra, given):
@@ -59,17 +59,17 @@ def asked(monkeypatch):
     ],
 )
 def test_slices(asked, name, layout):
-    found = machines.topology(name)
-    assert found.name == layout and found.enforced and asked[0]["extra"] == "tpu"
+    result = machines.topology(name)
+    assert result.name == layout and result.enforced and asked[0]["extra"] == "tpu"
     assert asked[0]["topology_name"] == layout
     assert (asked[0].get("chip_config_name") == "megacore") == layout.startswith("v4")
 
 
 def test_gpus_get_what_jax_takes_of_their_memory(asked, monkeypatch):
-    found = machines.topology("h100:4x8")
+    result = machines.topology("h100:4x8")
     assert asked[0]["topology"] == "1x4x8" and "H100" in asked[0]["target_config"]
-    assert found.name == "h100:4x8" and not found.enforced
-    assert found.memory == int(0.75 * 84942979072) and "75%" in found.limit
+    assert result.name == "h100:4x8" and not result.enforced
+    assert result.memory == int(0.75 * 84942979072) and "75%" in result.limit
     monkeypatch.setenv(machines.FRACTION, "0.9")
     assert machines.topology("h100:8").memory == int(0.9 * 84942979072)
     assert asked[-1]["topology"] == "1x1x8"
@@ -79,7 +79,7 @@ def test_gpus_get_what_jax_takes_of_their_memory(asked, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("h10:8", "did you mean 'h100'"),
         ("v9", "known: a100"),
@@ -95,8 +95,8 @@ def test_gpus_get_what_jax_takes_of_their_memory(asked, monkeypatch):
         ("h100:8x", "a number of GPUs"),
     ],
 )
-def test_machines_that_are_not(asked, name, said):
-    with pytest.raises(UserError, match=said):
+def test_machines_that_are_not(asked, name, message):
+    with pytest.raises(UserError, match=message):
         machines.topology(name)
     assert not asked
 
@@ -109,8 +109,8 @@ def test_a_compiler_that_is_missing(name, extra, module, capsys):
     if importlib.util.find_spec(module):
         pytest.skip(f"{module} is installed")
     assert cli.main(["plan", "nano", "--topology", name]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and f"modernbert-jax[{extra}]" in said
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and f"modernbert-jax[{extra}]" in message
 
 
 def test_the_environment_is_as_it_was_afterwards(monkeypatch):

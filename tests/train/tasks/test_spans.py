@@ -1,4 +1,4 @@
-"""The best answers of all windows, against trying everything."""
+"""The best answers of all windows, compared with an exhaustive search."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -10,7 +10,7 @@ TEXT = "ab cd ef gh ij kl"
 
 
 def window(first: int, last: int) -> np.ndarray:
-    """[CLS], two tokens of a question, a token for each of some words with its space, [SEP]."""
+    """Spans of [CLS], two tokens of a question, one token per word with its space, and [SEP]."""
     borders = [(max(3 * w - 1, 0), 3 * w + 2) for w in range(first, last)]
     return np.array([(-1, -1)] * 3 + borders + [(-1, -1)], np.int32)
 
@@ -29,10 +29,10 @@ def test_against_trying_everything(seed, count, longest):
                 score = float(np.float64(x[a, 0]) + x[b, 1])
                 every[place] = max(score, every.get(place, -np.inf))
     want = sorted(every.items(), key=lambda item: -item[1])[:count]
-    found = spans.best(logits, windows, TEXT, count, longest)
-    assert [(c.start, c.stop) for c in found] == [place for place, _ in want]
-    np.testing.assert_allclose([c.score for c in found], [score for _, score in want])
-    assert all(TEXT[c.start : c.stop].strip() == TEXT[c.start : c.stop] for c in found)
+    result = spans.best(logits, windows, TEXT, count, longest)
+    assert [(c.start, c.stop) for c in result] == [place for place, _ in want]
+    np.testing.assert_allclose([c.score for c in result], [score for _, score in want])
+    assert all(TEXT[c.start : c.stop].strip() == TEXT[c.start : c.stop] for c in result)
 
 
 def test_a_window_without_text_has_no_answer():

@@ -1,4 +1,4 @@
-"""SQuAD's metrics against another reading of their definition, and against scikit-learn."""
+"""SQuAD's metrics, compared with a second implementation of their definition."""
 
 import json
 import re
@@ -19,14 +19,14 @@ TEXTS = st.one_of(
 
 
 def tokens(text: str) -> list[str]:
-    """Words after lower-casing, taking out ASCII punctuation, then articles, in that order."""
+    """Words after lower-casing, then removal of ASCII punctuation, then of articles."""
     kept = [c for c in text.lower() if not (c.isascii() and unicodedata.category(c)[0] in "PS")]
-    found = re.split(r"\s+", re.sub(r"(?<!\w)(?:the|an|a)(?!\w)", " ", "".join(kept)))
-    return [word for word in found if word]
+    result = re.split(r"\s+", re.sub(r"(?<!\w)(?:the|an|a)(?!\w)", " ", "".join(kept)))
+    return [word for word in result if word]
 
 
 def f1(answer: str, gold: str) -> float:
-    """By precision and recall, a word counting as often as it is in both."""
+    """F1 from precision and recall; a word counts as often as it is in both texts."""
     left, hits, words = tokens(gold), 0, tokens(answer)
     if not words or not left:
         return float(not words and not left)
@@ -65,15 +65,15 @@ ANSWERS = st.lists(
 
 
 def mean(answered, score, threshold) -> tuple[float, list[float], list[float]]:
-    """Of all questions; and the scores of those with and without an answer."""
+    """Mean over all questions, and the scores of those with and without an answer."""
     has, none = [], []
     for text, gold, no_answer_score in answered:
         right = [g for g in gold if tokens(g)]
-        said = "" if no_answer_score > threshold else text
-        if said == "" and no_answer_score > threshold:
+        message = "" if no_answer_score > threshold else text
+        if message == "" and no_answer_score > threshold:
             value = float(not right)
         else:
-            value = max(score(said, g) for g in right or [""])
+            value = max(score(message, g) for g in right or [""])
         (has if right else none).append(value)
     return sum(has + none) / len(answered), has, none
 
@@ -81,23 +81,23 @@ def mean(answered, score, threshold) -> tuple[float, list[float], list[float]]:
 @settings(max_examples=150, deadline=None)
 @given(ANSWERS, st.integers(-4, 4))
 def test_means_and_best_thresholds(answered, threshold):
-    found = squad.metrics(answered, threshold, no_answer=True)
-    assert {*found} == {*squad.names(True)}
+    result = squad.metrics(answered, threshold, no_answer=True)
+    assert {*result} == {*squad.names(True)}
     for name, score in (("exact_match", lambda a, b: tokens(a) == tokens(b)), ("f1", f1)):
         want, has, none = mean(answered, score, threshold)
-        assert found[name] == pytest.approx(want)
-        assert found[f"{name}_answerable"] == pytest.approx(sum(has) / len(has) if has else 0)
-        assert found[f"{name}_unanswerable"] == pytest.approx(sum(none) / len(none) if none else 0)
+        assert result[name] == pytest.approx(want)
+        assert result[f"{name}_answerable"] == pytest.approx(sum(has) / len(has) if has else 0)
+        assert result[f"{name}_unanswerable"] == pytest.approx(sum(none) / len(none) if none else 0)
         all_means = [mean(answered, score, t)[0] for t in np.arange(-4, 4)]
-        best = found[f"best_{name}"]
+        best = result[f"best_{name}"]
         # SQuAD's script counts any text where there is no answer as wrong, also "the".
         silent = all(a.text != "the" for a in answered)
         if silent:
             assert best == pytest.approx(max(all_means))
-            assert mean(answered, score, found[f"best_{name}_threshold"])[0] == pytest.approx(best)
-    json.dumps(found, allow_nan=False)
+            assert mean(answered, score, result[f"best_{name}_threshold"])[0] == pytest.approx(best)
+    json.dumps(result, allow_nan=False)
 
 
 def test_one_answer_of_several_is_enough():
-    found = squad.metrics([Answered("cat", ["dog", "a cat"])], 0.0, no_answer=False)
-    assert found == {"exact_match": 1.0, "f1": 1.0}
+    result = squad.metrics([Answered("cat", ["dog", "a cat"])], 0.0, no_answer=False)
+    assert result == {"exact_match": 1.0, "f1": 1.0}

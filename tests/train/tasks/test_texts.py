@@ -1,4 +1,4 @@
-"""Tasks on texts and pairs: what becomes of labels, and of logits."""
+"""Tasks on texts and pairs: labels to targets, logits to metrics and predictions."""
 
 import json
 
@@ -12,9 +12,9 @@ from sklearn import metrics
 from modernbert_jax import UserError
 from modernbert_jax.train.tasks import (
     TASKS,
-    Choice,
     Classification,
     MultiLabel,
+    MultipleChoice,
     Record,
     Records,
     Regression,
@@ -37,7 +37,7 @@ def texts(*labels, key="label") -> Records:
 
 
 def logits(*rows):
-    """Of examples with one sequence each."""
+    """Logits of examples with one sequence each."""
     return [[np.array(row, np.float32)] for row in rows]
 
 
@@ -81,9 +81,9 @@ def test_labels_are_found_and_sorted(values, want):
 
 
 def test_labels_that_are_given_or_declared_come_first(tokenizer):
-    found = records({"text": "ba", "label": "yes"}, names={"label": ("yes", "no")})
-    assert Classification().with_labels(found).labels == ("yes", "no")
-    assert Classification(labels=("no", "yes")).with_labels(found).labels == ("no", "yes")
+    result = records({"text": "ba", "label": "yes"}, names={"label": ("yes", "no")})
+    assert Classification().with_labels(result).labels == ("yes", "no")
+    assert Classification(labels=("no", "yes")).with_labels(result).labels == ("no", "yes")
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_targets(tokenizer, labels, value, want):
 
 
 def test_pairs_templates_and_ids(tokenizer):
-    found = records({"id": 7, "a": {"b": "ba ce"}, "c": "di", "d": 5, "label": "x"})
+    result = records({"id": 7, "a": {"b": "ba ce"}, "c": "di", "d": 5, "label": "x"})
     task = Classification(columns=("a.b", "{c} {d}!"), labels=("x", "y"), max_length=64)
-    (example,) = task.examples(found, tokenizer)
+    (example,) = task.examples(result, tokenizer)
     assert example.id == "7"
     assert example.sequences[0].tolist() == tokenizer.encode_pairs([("ba ce", "di 5!")])[0]
     (short,) = Classification(columns=("a.b",), labels=("x", "y"), max_length=8).examples(
@@ -133,10 +133,10 @@ def test_classification(tokenizer):
     task = Classification(labels=("a", "b", "c"))
     examples = task.examples(texts("a", "b", "c", "b"), tokenizer)
     outputs = logits([2, 0, 0], [0, 1, 0], [0, 3, 0], [0, 0.5, 0])
-    found = task.metrics(examples, outputs)
-    assert {*found} == {*task.metric_names}
-    assert found["accuracy"] == 0.75
-    assert found["f1_macro"] == pytest.approx(
+    result = task.metrics(examples, outputs)
+    assert {*result} == {*task.metric_names}
+    assert result["accuracy"] == 0.75
+    assert result["f1_macro"] == pytest.approx(
         metrics.f1_score([0, 1, 2, 1], [0, 1, 1, 1], average="macro")
     )
     first = task.predictions(examples, outputs)[0]
@@ -154,19 +154,19 @@ def test_two_labels_have_a_positive_one(tokenizer):
         {"text": "ba", "q": q, "label": v} for q, v in zip("aab", ("yes", "no", "yes"), strict=True)
     ]
     examples = task.examples(records(*rows), tokenizer)
-    found = task.metrics(examples, logits([0, 1], [1, 0], [1, 0]))
-    assert {*found} == {*task.metric_names}
-    assert found["f1"] == pytest.approx(2 / 3) and found["auroc"] == pytest.approx(0.75)
-    assert found["exact_match"] == 0.5 and found["f1a"] == found["f1"]
+    result = task.metrics(examples, logits([0, 1], [1, 0], [1, 0]))
+    assert {*result} == {*task.metric_names}
+    assert result["f1"] == pytest.approx(2 / 3) and result["auroc"] == pytest.approx(0.75)
+    assert result["exact_match"] == 0.5 and result["f1a"] == result["f1"]
 
 
 def test_regression(tokenizer):
     task = Regression()
     examples = task.examples(texts(1, "2.5", 4.0), tokenizer)
     assert [e.target for e in examples] == [1.0, 2.5, 4.0]
-    found = task.metrics(examples, logits([1], [3], [5]))
-    assert {*found} == {*task.metric_names} and found["spearman"] == pytest.approx(1)
-    assert found["mean_squared_error"] == pytest.approx((0 + 0.25 + 1) / 3)
+    result = task.metrics(examples, logits([1], [3], [5]))
+    assert {*result} == {*task.metric_names} and result["spearman"] == pytest.approx(1)
+    assert result["mean_squared_error"] == pytest.approx((0 + 0.25 + 1) / 3)
     assert task.predictions(examples, logits([1], [3], [5]))[1] == {"id": "x.jsonl:2", "score": 3.0}
 
 
@@ -184,15 +184,15 @@ def test_multilabel(tokenizer, seed, classes, count):
     np.testing.assert_array_equal(np.stack([e.target for e in examples]), actual)
     scores = rng.integers(-3, 4, (count, classes)).astype(np.float32)
     outputs = logits(*scores)
-    found = task.metrics(examples, outputs)
-    assert {*found} == {*task.metric_names}
+    result = task.metrics(examples, outputs)
+    assert {*result} == {*task.metric_names}
     predicted = scores >= 0
     for average in ("micro", "macro", "weighted"):
         want = metrics.f1_score(actual, predicted, average=average, zero_division=0)
         # One column is binary to scikit-learn, of which micro F1 is the accuracy.
-        assert classes == 1 or found[f"f1_{average}"] == pytest.approx(want)
-    assert found["exact_match"] == pytest.approx((actual == predicted).all(1).mean())
-    assert found["hamming_loss"] == pytest.approx((actual != predicted).mean())
+        assert classes == 1 or result[f"f1_{average}"] == pytest.approx(want)
+    assert result["exact_match"] == pytest.approx((actual == predicted).all(1).mean())
+    assert result["hamming_loss"] == pytest.approx((actual != predicted).mean())
     tuned = task.tuned(examples, outputs)
     assert len(tuned.thresholds) == classes
     best = [
@@ -206,8 +206,8 @@ def test_multilabel(tokenizer, seed, classes, count):
 
 def test_multilabel_takes_ones_and_zeros_and_numbers(tokenizer):
     task = MultiLabel(labels=("a", "b", "c"))
-    found = task.examples(texts([1, 0, 1], [2], "a c", key="labels"), tokenizer)
-    assert [e.target.tolist() for e in found] == [[1, 0, 1], [0, 0, 1], [1, 0, 1]]
+    result = task.examples(texts([1, 0, 1], [2], "a c", key="labels"), tokenizer)
+    assert [e.target.tolist() for e in result] == [[1, 0, 1], [0, 0, 1], [1, 0, 1]]
     assert MultiLabel().with_labels(texts(["b"], [], ["a", "b"], key="labels")).labels == ("a", "b")
 
 
@@ -216,7 +216,7 @@ def test_choice(tokenizer):
         {"question": "ba", "choices": ["ce", "di", "fo"], "label": 2},
         {"question": "gu", "choices": ["ka", "le"], "label": "0"},
     )
-    task = Choice().with_labels(rows)
+    task = MultipleChoice().with_labels(rows)
     examples = task.examples(rows, tokenizer)
     assert [e.target for e in examples] == [2, 0] and task.outputs == 1
     assert [len(e.sequences) for e in examples] == [3, 2]
@@ -231,7 +231,7 @@ def test_choice(tokenizer):
 
 def test_options_in_columns_and_with_names(tokenizer):
     rows = records({"p": "ba", "q": "ce", "c1": "di", "c2": "fo", "answer": "B"})
-    task = Choice(
+    task = MultipleChoice(
         context="{p} {q}", options=("c1", "{c2}"), label_column="answer", labels=("A", "B")
     )
     (example,) = task.examples(rows, tokenizer)
@@ -241,7 +241,7 @@ def test_options_in_columns_and_with_names(tokenizer):
     assert task.predictions([example], outputs)[0]["label"] == "B"
 
 
-# --- what is wrong ------------------------------------------------------------------------------
+# --- invalid records and options ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -249,97 +249,93 @@ def test_options_in_columns_and_with_names(tokenizer):
     [
         ({"text": " ", "label": "a"}, "'text' is empty"),
         ({"text": None, "label": "a"}, "'text' is empty"),
-        ({"text": ["x"], "label": "a"}, "'text' is ['x']; it must be text"),
-        ({"text": "ba", "label": "d"}, "label 'd' is not one of a, b, c"),
-        ({"text": "ba", "label": 3}, "label '3' is not one of a, b, c"),
-        ({"text": "ba", "label": -1}, "label '-1' is not one of a, b, c"),
+        ({"text": ["x"], "label": "a"}, "'text' is ['x']"),
+        ({"text": "ba", "label": "d"}, "label 'd' is not one of"),
+        ({"text": "ba", "label": 3}, "label '3' is not one of"),
+        ({"text": "ba", "label": -1}, "label '-1' is not one of"),
         ({"text": "ba", "label": None}, "'label' is empty"),
-        ({"text": "ba", "label": ["a"]}, "label is ['a']; it must be a name or a number"),
-        ({"text": "ba"}, "has no 'label'; it has text"),
+        ({"text": "ba", "label": ["a"]}, "label is ['a']"),
+        ({"text": "ba"}, "has no 'label'"),
     ],
 )
 def test_bad_records(tokenizer, row, want):
     task = Classification(labels=("a", "b", "c"))
     good = {"text": "ba", "label": "a"}
-    assert message(task.examples, records(good, row), tokenizer) == f"x.jsonl:2: {want}"
+    assert message(task.examples, records(good, row), tokenizer).startswith(f"x.jsonl:2: {want}")
 
 
 def test_empty_texts_where_they_are_allowed(tokenizer):
     task = Classification(columns=("{a}", "b"), labels=("x", "y"), allow_empty=True)
     rows = records({"a": None, "b": "ba", "label": "x"}, {"a": 0, "b": " ", "label": "x"})
-    found = [e.sequences[0].tolist() for e in task.examples(rows, tokenizer)]
-    assert found == tokenizer.encode_pairs([("", "ba"), ("0", " ")])
+    result = [e.sequences[0].tolist() for e in task.examples(rows, tokenizer)]
+    assert result == tokenizer.encode_pairs([("", "ba"), ("0", " ")])
 
 
-def test_bad_records_are_told_together(tokenizer):
+def test_bad_records_are_reported_together(tokenizer):
     task = Classification(labels=("a", "b"))
-    found = message(task.examples, texts(*"abcdefghi"), tokenizer)
-    assert found.startswith("x.jsonl:3: label 'c' is not one of a, b; x.jsonl:4: ")
-    assert found.endswith("x.jsonl:7: label 'g' is not one of a, b; and 2 more")
+    result = message(task.examples, texts(*"abcdefghi"), tokenizer)
+    places = [part.split(": ")[0] for part in result.split("; ")]
+    assert places == [*(f"x.jsonl:{n}" for n in range(3, 8)), "and 2 more"]
 
 
-def test_missing_columns_are_told_once(tokenizer):
+def test_missing_columns_are_reported_once(tokenizer):
     task = Classification(columns=("text", "{other} {text}"), labels=("a", "b"))
-    found = message(task.examples, texts(*"abab"), tokenizer)
-    assert found == "x.jsonl: has no column 'other'; it has text, label"
+    result = message(task.examples, texts(*"abab"), tokenizer)
+    assert result.startswith("x.jsonl: has no column 'other'") and result.count("has no") == 1
 
 
 def test_labels_are_looked_for_in_their_column():
     for task in (Classification(label_column="gold"), MultiLabel(label_column="gold")):
-        found = message(task.with_labels, texts("a", "b"))
-        assert found == "x.jsonl: has no column 'gold'; it has text, label"
+        result = message(task.with_labels, texts("a", "b"))
+        assert result.startswith("x.jsonl: has no column 'gold'")
     assert message(Classification().with_labels, texts("a", ["b"])).startswith("x.jsonl:2: label")
-    assert message(MultiLabel().with_labels, texts(["a"], 3, key="labels")) == (
-        "x.jsonl:2: 'labels' is 3; it must be a list"
-    )
+    result = message(MultiLabel().with_labels, texts(["a"], 3, key="labels"))
+    assert result.startswith("x.jsonl:2: 'labels' is 3")
 
 
 def test_ids_must_differ(tokenizer):
     rows = records(*({"id": i, "text": "ba", "label": "a"} for i in (1, 2, "1")))
     task = Classification(labels=("a", "b"))
-    found = message(task.examples, rows, tokenizer)
-    assert found.startswith("x.jsonl:3: id '1' is that of x.jsonl:1 too; make it unique, or set")
+    result = message(task.examples, rows, tokenizer)
+    assert result.startswith("x.jsonl:3: id '1' is that of x.jsonl:1")
     assert len(Classification(labels=("a", "b"), id_column="").examples(rows, tokenizer)) == 3
 
 
 @pytest.mark.parametrize("value", ["x", "nan", float("inf"), None, True])
 def test_bad_numbers(tokenizer, value):
-    found = message(Regression().examples, texts(value), tokenizer)
-    assert found.startswith("x.jsonl:1: 'label' is ")
+    result = message(Regression().examples, texts(value), tokenizer)
+    assert result.startswith("x.jsonl:1: 'label' is ")
 
 
 @pytest.mark.parametrize(
     "row,want",
     [
-        ({"choices": ["ce"], "label": 0}, "has 1 options; it needs two texts or more"),
+        ({"choices": ["ce"], "label": 0}, "has 1 options"),
         ({"choices": ["ce", ""], "label": 0}, "has an option that is ''"),
         ({"choices": ["ce", "di"], "label": 2}, "label '2' is not one of 0, 1"),
     ],
 )
 def test_bad_choices(tokenizer, row, want):
-    found = message(Choice().examples, records({"question": "ba", **row}), tokenizer)
-    assert found.startswith(f"x.jsonl:1: {want}")
+    result = message(MultipleChoice().examples, records({"question": "ba", **row}), tokenizer)
+    assert result.startswith(f"x.jsonl:1: {want}")
 
 
 @pytest.mark.parametrize(
     "make,want",
     [
-        (lambda: Classification(labels=("a",)), "labels holds only a; 2 or more are needed"),
+        (lambda: Classification(labels=("a",)), "labels holds only a"),
         (lambda: Classification(labels=("a", "b", "a")), "labels holds a more than once"),
-        (
-            lambda: Classification(best_metric="acuracy"),
-            "best_metric is 'acuracy'; did you mean 'accuracy'?",
-        ),
+        (lambda: Classification(best_metric="acuracy"), "best_metric is 'acuracy'"),
         (lambda: Classification(labels=("a", "b", "c"), best_metric="auroc"), "best_metric is"),
         (lambda: Regression(best_metric="mean_squared_error"), "best_metric is"),
         (lambda: Classification(columns=("a", "b", "c")), "columns has 3 entries"),
         (lambda: Classification(columns=("{a!r}",)), "template '{a!r}': braces must hold"),
         (lambda: Classification(columns=("{a:>9}",)), "template '{a:>9}': braces must hold"),
         (lambda: Classification(columns=("{",)), "template '{': "),
-        (lambda: Classification(max_length=3), "max_length is 3; it must be 8 or more"),
+        (lambda: Classification(max_length=3), "max_length is 3"),
         (lambda: MultiLabel(labels=("a",), thresholds=(0.1, 0.2)), "thresholds has 2 entries"),
         (lambda: MultiLabel(thresholds=(1.5,)), "thresholds holds 1.5"),
-        (lambda: Choice(options=()), "options is empty"),
+        (lambda: MultipleChoice(options=()), "options is empty"),
         (lambda: Classification().with_labels(texts("a", "a")), "column 'label' of the training"),
     ],
 )
@@ -354,6 +350,6 @@ def test_labels_must_be_known_first(tokenizer):
 
 
 def test_templates_reach_nothing_but_columns(tokenizer):
-    found = records({"text": "ba", "label": "a"})
+    result = records({"text": "ba", "label": "a"})
     task = Classification(columns=("{text.__class__}",), labels=("a", "b"))
-    assert "has no 'text.__class__'" in message(task.examples, found, tokenizer)
+    assert "has no 'text.__class__'" in message(task.examples, result, tokenizer)

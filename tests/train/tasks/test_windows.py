@@ -1,4 +1,4 @@
-"""Windows cover everything between words, and words are read where they lie deepest."""
+"""Windows cover all tokens and end between words; words have the window with most context."""
 
 import itertools
 
@@ -15,31 +15,31 @@ from modernbert_jax.train.tasks import windows
 def test_windows(lengths, room, data):
     stride = data.draw(st.integers(0, room - 1))
     words = np.repeat(np.arange(len(lengths)), lengths)
-    found = windows.cut(words, room, stride)
-    assert found[0][0] == 0 and found[-1][1] == len(words)
-    for begin, end in found:
+    result = windows.cut(words, room, stride)
+    assert result[0][0] == 0 and result[-1][1] == len(words)
+    for begin, end in result:
         assert end - begin <= room
         for border in (begin, end):
             split = 0 < border < len(words) and words[border] == words[border - 1]
             assert not split or lengths[words[border]] > room
-    for (a, b), (c, d) in itertools.pairwise(found):
+    for (a, b), (c, d) in itertools.pairwise(result):
         assert a < c <= b < d
         # More is shared than asked for only if less would cut a word.
         assert b - c <= stride
-    places = windows.deepest(Pieces(words, words), found, len(lengths))
+    places = windows.deepest(Pieces(words, words), result, len(lengths))
     for word, (j, at) in enumerate(places):
         if not lengths[word]:
             assert (j, at) == (-1, -1)
             continue
         first = int(np.flatnonzero(words == word)[0])
-        assert found[j][0] + at == first
+        assert result[j][0] + at == first
 
         def depth(begin, end, first=first):
             left = first - begin if begin else len(words)
             right = end - 1 - first if end < len(words) else len(words)
             return min(left, right) if begin <= first < end else -1
 
-        assert depth(*found[j]) == max(depth(*w) for w in found)
+        assert depth(*result[j]) == max(depth(*w) for w in result)
 
 
 def test_a_short_text_is_one_window():

@@ -1,7 +1,7 @@
-"""Documents from files of every kind, here or behind a URL, and what was wrong with the others.
+"""Documents from local and remote files of every format, with one policy for unusable ones.
 
-A module for each format reads one local file and yields a document (`str`, or token ids as an
-array) or `Bad`; finding files, fetching them and what to do about bad ones is the same for all.
+A module per format reads one local file and yields a `Document` or `Bad`. Finding files, fetching
+them and handling unusable documents is common to all formats.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ from typing import Literal
 from modernbert_jax.errors import UserError
 
 from . import mds, parquet, text
-from .document import Bad, Damaged, Document, problem
-from .find import Source, fetched, find
+from .document import Bad, Damaged, Document, Piece, Source, problem
+from .find import fetched, find
 
 __all__ = ["Bad", "Corpus", "Document", "OnError", "Piece", "Source", "documents", "fetched"]
 
@@ -22,71 +22,66 @@ OnError = Literal["stop", "skip"]
 _READ = {"text": text.read_text, "jsonl": text.read_jsonl, "parquet": parquet.read, "mds": mds.read}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Piece:
-    """A file, or a stretch of one: bytes of JSON lines, row groups of Parquet."""
-
-    source: Source
-    start: int = 0
-    stop: int | None = None
-    """None is the end."""
-
-
 def documents(
     piece: Piece, path: Path, field: str, on_error: OnError, skipped: dict[str, int]
 ) -> Iterator[Document]:
-    """The usable documents of a piece, whose file lies at `path`, in the file's order.
+    """Yield the usable documents of a piece, in file order.
 
-    With `on_error="stop"` the first document that is empty, binary, not UTF-8 or damaged raises
-    `UserError`; with "skip" its reason is counted in `skipped` and the next one follows.
+    Args:
+        piece: What to read.
+        path: Local copy of the piece's file.
+        field: Key or column of the text, in formats that have several.
+        on_error: "stop" raises at the first document that is empty, binary, not UTF-8 or damaged;
+            "skip" counts its reason in `skipped` and continues.
+        skipped: Number of skipped documents by reason, updated in place.
+
+    Raises:
+        UserError: an unusable document, with `on_error="stop"`.
     """
-    for found in _every(piece, path, field):
-        if not isinstance(found, Bad):
-            reason = problem(found)
-            found = Bad("", reason) if reason else found
-        if not isinstance(found, Bad):
-            yield found
-        elif on_error == "stop":
+    for item in _items(piece, path, field):
+        if not isinstance(item, Bad):
+            reason = problem(item)
+            if reason is None:
+                yield item
+                continue
+            item = Bad("", reason)
+        if on_error == "stop":
             raise UserError(
-                f"{piece.source.path}{found.place}: {found.reason}; remove it, or pass --on-error"
+                f"{piece.source.path}{item.place}: {item.reason}; remove it, or pass --on-error"
                 " skip"
             )
-        else:
-            reason = found.reason.split(" at byte")[0].split(" (")[0]
-            skipped[reason] = skipped.get(reason, 0) + 1
+        reason = item.reason.split(" at byte")[0].split(" (")[0]
+        skipped[reason] = skipped.get(reason, 0) + 1
 
 
-def _every(piece: Piece, path: Path, field: str) -> Iterator[Document | Bad]:
-    """All that the format's module yields; a file without anything is `Bad` too."""
-    source, nothing = piece.source, True
-    if source.format == "unread":
-        yield Bad("", f"{Path(source.path).suffix} files are not read")
+def _items(piece: Piece, path: Path, field: str) -> Iterator[Document | Bad]:
+    """Yield everything that the format's module yields; a file without content is `Bad`."""
+    if piece.source.format == "unread":
+        yield Bad("", f"{Path(piece.source.path).suffix} files are not read")
         return
+    count = 0
     try:
-        for found in _READ[source.format](path, piece, field):
-            nothing = False
-            yield found
-    except Damaged as error:
-        nothing = False
-        yield Bad("", f"damaged or unreadable ({error})")
-    except OSError as error:
-        nothing = False
-        yield Bad("", f"damaged or unreadable ({error.strerror or error})")
-    if nothing and not piece.start and piece.stop is None:
+        for item in _READ[piece.source.format](path, piece, field):
+            count += 1
+            yield item
+    except (Damaged, OSError) as error:
+        yield Bad("", f"damaged or unreadable ({getattr(error, 'strerror', None) or error})")
+        return
+    if not count and not piece.start and piece.stop is None:
         yield Bad("", "empty")
 
 
 @dataclasses.dataclass
 class Corpus:
-    """The documents of some files: a part of a training corpus, or the text for a tokenizer."""
+    """The documents of some files: a training corpus or a component of one."""
 
     paths: Sequence[str | Path]
     """Files, globs, MDS folders, folders to search, or URLs of these."""
     on_error: OnError = "stop"
     field: str = "text"
-    """Key or column of the text, where a file has several."""
+    """Key or column of the text, in formats that have several."""
     skipped: dict[str, int] = dataclasses.field(default_factory=dict)
-    """Reasons, and how many documents iterating left out for each."""
+    """Documents skipped while iterating, by reason."""
 
     def __post_init__(self):
         self.sources = find(self.paths)
@@ -97,7 +92,7 @@ class Corpus:
         return cls(patterns, **options)
 
     def __iter__(self) -> Iterator[str]:
-        """Every usable text, in the order of the files."""
+        """Yield every usable text, in file order. Raises `UserError` for token ids."""
         for source in self.sources:
             with fetched(source) as path:
                 piece = Piece(source=source)

@@ -1,28 +1,58 @@
-"""What every format yields: a document, or why there is none."""
+"""Source files, pieces of them, and documents: the types that all formats share."""
 
-from typing import NamedTuple
+import dataclasses
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 Document = str | np.ndarray
-"""A text, or token ids [n] where the corpus was tokenised before."""
+"""A text, or token ids [n] where the corpus is already tokenised."""
+
+Format = Literal["text", "jsonl", "parquet", "mds", "unread"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """A file of documents."""
+
+    path: str
+    """Local path or URL, as the user wrote it or as a pattern matched it."""
+    bytes: int
+    format: Format
+    shard: str = ""
+    """Entry of an MDS shard in its folder's index, as JSON; "" for other formats."""
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the text is several times longer than the file."""
+        return self.path.endswith((".gz", ".zst", ".bz2", ".parquet"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A file, or a range of it: bytes of JSON lines, row groups of Parquet."""
+
+    source: Source
+    start: int = 0
+    stop: int | None = None
+    """End of the range, exclusive; None is the end of the file."""
 
 
 class Bad(NamedTuple):
-    """Something in a file that cannot be used."""
+    """Content of a file that cannot be used."""
 
     place: str
-    """Behind the file's path in messages, such as ":12" for line 12; may be empty."""
+    """Position that messages append to the path, such as ":12" for line 12; may be empty."""
     reason: str
-    """What counts are kept by, up to " at byte" or " (" and what follows."""
+    """Explanation; counts are kept by the part before " at byte" or " ("."""
 
 
 class Damaged(Exception):
-    """The rest of a file cannot be read; the message says why."""
+    """The rest of a file cannot be read; the message is the reason."""
 
 
 def problem(document: Document) -> str | None:
-    """Why a document is of no use, or None if it is."""
+    """Explain why a document cannot be used; None if it can."""
     if not isinstance(document, str):
         return None if document.size else "empty"
     if "\0" in document:
@@ -35,7 +65,7 @@ def problem(document: Document) -> str | None:
 
 
 def decoded(content: bytes, place: str = "") -> str | Bad:
-    """Text from UTF-8, without a byte order mark; zeros betray what is not text at all."""
+    """Decode UTF-8 and drop a byte order mark; a zero byte means that it is not text."""
     if b"\0" in content:
         return Bad(place, "binary")
     try:

@@ -1,14 +1,12 @@
-"""Which files there are: patterns, folders and URLs to files that can be read one by one."""
+"""Patterns, folders and URLs resolved to source files, and local copies of remote ones."""
 
 import contextlib
-import dataclasses
 import glob
 import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import fsspec
 
@@ -16,8 +14,7 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.io.store import filesystem_errors, is_remote
 
 from . import mds
-
-Format = Literal["text", "jsonl", "parquet", "mds", "unread"]
+from .document import Format, Source
 
 _ENDINGS: dict[str, Format] = {
     ".jsonl": "jsonl",
@@ -26,49 +23,32 @@ _ENDINGS: dict[str, Format] = {
     ".parquet": "parquet",
 }
 _OTHER = (".gz", ".zst", ".bz2", ".xz", ".zip", ".mds", ".arrow")
-"""Endings of containers that are not read by themselves; they must not pass for text."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Source:
-    """A file of documents."""
-
-    path: str
-    """As it was given or found: a local path or a URL."""
-    bytes: int
-    format: Format
-    shard: str = ""
-    """What the index says about a shard of an MDS folder, as JSON."""
-
-    @property
-    def compressed(self) -> bool:
-        """Whether its text is a few times longer than the file."""
-        return self.path.endswith((".gz", ".zst", ".bz2", ".parquet"))
+"""Endings of containers that no module reads; without this they would be read as text."""
 
 
 def find(patterns: Sequence[str | Path]) -> list[Source]:
-    """All files that the patterns match, sorted, each once.
+    """List all files that the patterns match, sorted, each once.
 
-    A folder stands for the shards of its MDS index, or for what can be read in it and below.
+    A folder means the shards of its MDS indexes and all readable files below it.
 
     Raises:
         UserError: a pattern that matches nothing, or a damaged MDS index.
     """
-    found: dict[str, Source] = {}
+    sources: dict[str, Source] = {}
     for pattern in patterns:
-        groups = [_files(path, folder) for path, folder in matches(str(pattern))]
-        if not any(groups):
+        matched = [s for path, folder in matches(str(pattern)) for s in _files(path, folder)]
+        if not matched:
             raise UserError(f"{pattern}: no such file")
-        found |= {source.path: source for sources in groups for source in sources}
-    return [found[path] for path in sorted(found)]
+        sources |= {source.path: source for source in matched}
+    return [sources[path] for path in sorted(sources)]
 
 
 @contextlib.contextmanager
 def fetched(source: Source) -> Iterator[Path]:
-    """The source's file on this machine: itself, or a copy that goes away again.
+    """Provide a source as a local file: itself, or a temporary copy of a remote one.
 
     Raises:
-        UserError: a file that cannot be copied.
+        UserError: the file cannot be copied.
     """
     if not is_remote(source.path):
         yield Path(source.path)
@@ -82,7 +62,7 @@ def fetched(source: Source) -> Iterator[Path]:
 
 
 def matches(pattern: str) -> Iterator[tuple[str, bool]]:
-    """Paths that a pattern matches, here or behind a URL, and whether each is a folder."""
+    """Yield the local or remote paths that a pattern matches, and whether each is a folder."""
     if not is_remote(pattern):
         for path in glob.glob(pattern, recursive=True):
             yield path, os.path.isdir(path)
@@ -95,7 +75,7 @@ def matches(pattern: str) -> Iterator[tuple[str, bool]]:
 
 
 def _files(path: str, folder: bool) -> list[Source]:
-    """The sources that a path stands for."""
+    """List the sources that a path means."""
     if not folder:
         if os.path.basename(path) == mds.INDEX and _is_mds(path):
             return _shards(os.path.dirname(path))
@@ -104,32 +84,32 @@ def _files(path: str, folder: bool) -> list[Source]:
     indexes = [p for p in below if os.path.basename(p) == mds.INDEX and _is_mds(p)]
     inside = tuple(os.path.dirname(p) + "/" for p in indexes)
     plain = [p for p in below if not p.startswith(inside)] if inside else below
-    known = [_file(p) for p in plain if p.endswith((*_ENDINGS, ".txt"))]
-    return [shard for index in indexes for shard in _shards(os.path.dirname(index))] + known
+    files = [_file(p) for p in plain if p.endswith((*_ENDINGS, ".txt"))]
+    return [shard for index in indexes for shard in _shards(os.path.dirname(index))] + files
 
 
 def _file(path: str) -> Source:
-    known = next((kind for ending, kind in _ENDINGS.items() if path.endswith(ending)), "text")
-    if known == "text" and path.endswith(_OTHER):
-        known = "unread"
-    return Source(path=path, bytes=_size(path), format=known)
+    format = next((kind for ending, kind in _ENDINGS.items() if path.endswith(ending)), "text")
+    if format == "text" and path.endswith(_OTHER):
+        format = "unread"
+    return Source(path=path, bytes=_size(path) or 0, format=format)
 
 
 def _shards(folder: str) -> list[Source]:
-    """The shards of an MDS folder: decompressed where such a file is there, else compressed."""
+    """List the shards of an MDS folder, preferring decompressed files where they exist."""
     index = f"{folder}/{mds.INDEX}"
-    found = []
+    sources = []
     for shard in mds.shards(_content(index), index):
-        path = f"{folder}/{mds.file_name(shard, False)}"
-        if shard.get("zip_data") and not _exists(path):
-            path = f"{folder}/{mds.file_name(shard, True)}"
-        size = _size(path) if _exists(path) else 0
-        found.append(Source(path=path, bytes=size, format="mds", shard=json.dumps(shard)))
-    return found
+        names = [mds.file_name(shard, zipped) for zipped in (False, True)]
+        sizes = {f"{folder}/{name}": _size(f"{folder}/{name}") for name in names if name}
+        path = next((p for p, size in sizes.items() if size is not None), list(sizes)[-1])
+        size = sizes[path] or 0
+        sources.append(Source(path=path, bytes=size, format="mds", shard=json.dumps(shard)))
+    return sources
 
 
 def _is_mds(index: str) -> bool:
-    """Whether an index.json is that of an MDS folder; the name alone says little."""
+    """Whether an `index.json` describes an MDS folder; other programs use that name too."""
     try:
         content = json.loads(_content(index))
     except ValueError:
@@ -150,17 +130,10 @@ def _content(path: str) -> bytes:
         return file.read()
 
 
-def _size(path: str) -> int:
+def _size(path: str) -> int | None:
+    """Bytes of a file; None if it does not exist."""
     with filesystem_errors(path, "read"):
         if not is_remote(path):
-            return os.path.getsize(path)
+            return os.path.getsize(path) if os.path.exists(path) else None
         fs, root = fsspec.url_to_fs(path)
-        return fs.size(root)
-
-
-def _exists(path: str) -> bool:
-    if not is_remote(path):
-        return os.path.exists(path)
-    with filesystem_errors(path, "read"):
-        fs, root = fsspec.url_to_fs(path)
-        return fs.exists(root)
+        return fs.size(root) if fs.exists(root) else None

@@ -1,6 +1,6 @@
 """Shards of MosaicML's streaming format (MDS): texts or token ids, compressed or not.
 
-A folder has `index.json`, which names the shards, their columns, sizes and hashes. A shard is a
+The folder's `index.json` lists the shards with their columns, sizes and hashes. A shard is a
 count n (uint32), n+1 offsets from the file's start (uint32), a description, and the samples. A
 sample has a size (uint32) for each column without a fixed one, then the columns' content.
 """
@@ -19,7 +19,7 @@ import zstandard
 
 from modernbert_jax.errors import UserError
 
-from .document import Bad, Damaged, Document, decoded
+from .document import Bad, Damaged, Document, Piece, decoded
 
 INDEX = "index.json"
 _IDS = ("input_ids", "tokens")
@@ -27,18 +27,17 @@ _KINDS = {
     8: "u1", 9: "i1", 16: "u2", 17: "i2", 18: "f2", 32: "u4", 33: "i4", 34: "f4",
     64: "u8", 65: "i8", 66: "f8",
 }  # fmt: skip
-"""Types of arrays by the byte that stands for them: the width in bits, and 0, 1 or 2 for
-unsigned, signed and real."""
+"""Array types by their code: the width in bits, plus 0 for unsigned, 1 for signed, 2 for real."""
 
 
 def shards(content: bytes, path: str) -> list[dict[str, Any]]:
-    """The shards that an index lists. Raises `UserError` for a damaged or foreign one."""
+    """List the shards of an index. Raises `UserError` if it is damaged or of another format."""
     try:
         index = json.loads(content)
-        found = index["shards"]
-        if index["version"] != 2 or not all(s["format"] == "mds" for s in found):
+        listed = index["shards"]
+        if index["version"] != 2 or not all(s["format"] == "mds" for s in listed):
             raise UserError(f"{path}: lists shards of another format than MDS version 2")
-        for shard in found:
+        for shard in listed:
             for name in {file_name(shard, zipped) for zipped in (False, True)} - {None}:
                 if not set(name.split("/")).isdisjoint({"", ".", ".."}) or "\\" in name:
                     raise UserError(f"{path}: {name!r} is not the name of a file below it")
@@ -47,21 +46,21 @@ def shards(content: bytes, path: str) -> list[dict[str, Any]]:
             if not len(names) == len(encodings) == len(sizes):
                 raise UserError(f"{path}: its columns have different numbers of facts")
             int(shard["samples"]), int(shard["raw_data"]["bytes"])
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"{path}: damaged index of an MDS folder ({error})") from None
-    return found
+    return listed
 
 
 def file_name(shard: dict[str, Any], zipped: bool) -> str | None:
-    """The name of a shard's file, compressed or not; None where it was never compressed."""
+    """Name of a shard's file, compressed or not; None if there is no compressed one."""
     data = shard.get("zip_data") if zipped else shard["raw_data"]
     return data["basename"] if data else None
 
 
-def read(path: Path, piece, field: str) -> Iterator[Document | Bad]:
-    """The samples of one shard, in order."""
+def read(path: Path, piece: Piece, field: str) -> Iterator[Document | Bad]:
+    """Yield the samples of one shard, in order."""
     shard = json.loads(piece.source.shard)
     column = _column(piece.source.path, shard, field)
     raw = _raw(path, Path(piece.source.path).name, shard)
@@ -70,23 +69,17 @@ def read(path: Path, piece, field: str) -> Iterator[Document | Bad]:
         raise Damaged(f"has {count} samples, not {shard['samples']}")
     offsets = np.frombuffer(raw, "<u4", count + 1, offset=4).astype(np.int64)
     if (np.diff(offsets) < 0).any() or offsets[0] < 4 * (count + 2) or offsets[-1] > len(raw):
-        raise Damaged("its offsets point outside of it")
+        raise Damaged("its offsets point outside the file")
     encoding = shard["column_encodings"][column]
+    is_text = encoding == "str" or (encoding == "bytes" and shard["column_names"][column] == field)
     for number in range(count):
         sample = raw[offsets[number] : offsets[number + 1]]
         value = _cell(sample, shard["column_sizes"], column)
-        if encoding == "str" or (encoding == "bytes" and _is_text(shard, column, field)):
-            yield decoded(value, f", sample {number}")
-        else:
-            yield _array(value, encoding)
-
-
-def _is_text(shard: dict[str, Any], column: int, field: str) -> bool:
-    return shard["column_names"][column] == field
+        yield decoded(value, f", sample {number}") if is_text else _array(value, encoding)
 
 
 def _column(path: str, shard: dict[str, Any], field: str) -> int:
-    """Which column to read: texts, or else token ids. Nothing pickled is ever decoded."""
+    """Index of the column to read: texts, or else token ids. Pickled columns are never decoded."""
     names = shard["column_names"]
     for name in (field, *_IDS):
         if name in names:
@@ -104,7 +97,7 @@ def _column(path: str, shard: dict[str, Any], field: str) -> int:
 
 
 def _raw(path: Path, name: str, shard: dict[str, Any]) -> bytes:
-    """A shard's content, decompressed, after comparing sizes and hashes."""
+    """Content of a shard, decompressed, with its size and hashes checked."""
     content = path.read_bytes()
     size = int(shard["raw_data"]["bytes"])
     if shard.get("zip_data") and name == Path(shard["zip_data"]["basename"]).name:
@@ -124,7 +117,7 @@ def _check(content: bytes, facts: dict[str, Any]) -> None:
 
 
 def _decompress(content: bytes, compression: str, size: int) -> bytes:
-    """Never more than `size` bytes."""
+    """Decompress, to at most `size` + 1 bytes, so that a bomb is noticed and not unpacked."""
     kind = compression.split(":")[0]
     try:
         if kind == "zstd":
@@ -140,12 +133,12 @@ def _decompress(content: bytes, compression: str, size: int) -> bytes:
 
 
 def _cell(sample: bytes, sizes: list[int | None], column: int) -> bytes:
-    """The content of one column of a sample."""
+    """Content of one column of a sample."""
     variable = sizes.count(None)
     if len(sample) < 4 * variable:
         raise Damaged("a sample is too short")
-    given = iter(np.frombuffer(sample, "<u4", variable).tolist())
-    lengths = [next(given) if size is None else size for size in sizes]
+    stored = iter(np.frombuffer(sample, "<u4", variable).tolist())
+    lengths = [next(stored) if size is None else size for size in sizes]
     if 4 * variable + sum(lengths) != len(sample):
         raise Damaged("the columns of a sample do not fill it")
     start = 4 * variable + sum(lengths[:column])
@@ -153,7 +146,7 @@ def _cell(sample: bytes, sizes: list[int | None], column: int) -> bytes:
 
 
 def _array(content: bytes, encoding: str) -> np.ndarray:
-    """Token ids [n] from an array of any type and shape; bytes are int64 as in research code."""
+    """Token ids [n] of an array of any type and shape; bytes are int64, as research code writes."""
     if encoding == "bytes":
         if len(content) % 8:
             raise Damaged("bytes of token ids are not int64")

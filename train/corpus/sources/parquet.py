@@ -1,4 +1,4 @@
-"""Parquet files: a column of texts, or of token ids."""
+"""Parquet files with a column of texts or of token ids."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,14 +7,14 @@ import numpy as np
 
 from modernbert_jax.errors import UserError
 
-from .document import Bad, Damaged, Document, decoded
+from .document import Bad, Damaged, Document, Piece, decoded
 
 _BATCH = 1024
 IDS = "input_ids"
 
 
 def row_groups(path: Path) -> int:
-    """How many stretches the file can be split into; one where that cannot be told."""
+    """Number of row groups, by which a file can be split; 1 if the file cannot be read."""
     import pyarrow
     import pyarrow.parquet
 
@@ -24,8 +24,8 @@ def row_groups(path: Path) -> int:
         return 1
 
 
-def read(path: Path, piece, field: str) -> Iterator[Document | Bad]:
-    """The rows of the piece's row groups, in order."""
+def read(path: Path, piece: Piece, field: str) -> Iterator[Document | Bad]:
+    """Yield the rows of a piece's row groups, in order."""
     import pyarrow
     import pyarrow.parquet
 
@@ -48,7 +48,7 @@ def read(path: Path, piece, field: str) -> Iterator[Document | Bad]:
 
 
 def _column(path: str, schema, field: str) -> str:
-    """The column of texts, or else that of token ids."""
+    """Name of the column of texts, or else of token ids. Raises `UserError` if it has neither."""
     import pyarrow.types as types
 
     for name in (field, IDS):
@@ -69,7 +69,7 @@ def _column(path: str, schema, field: str) -> str:
 
 
 def _values(column) -> list:
-    """Texts as bytes, which may turn out not to be UTF-8, and token ids as lists."""
+    """Texts as undecoded bytes, which may not be UTF-8, and token ids as lists."""
     import pyarrow
 
     kind = column.type

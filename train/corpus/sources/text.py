@@ -1,4 +1,4 @@
-"""Plain text, one document a file, and JSON lines, one document a line."""
+"""Plain text with one document per file, and JSON lines with one document per line."""
 
 import gzip
 import io
@@ -10,15 +10,15 @@ from typing import BinaryIO
 
 import zstandard
 
-from .document import Bad, Damaged, Document, decoded, problem
+from .document import Bad, Damaged, Document, Piece, decoded, problem
 
 _CHUNK = 1 << 17
 _WINDOW = 1 << 31
-"""The longest window that `zstd --ultra --long=31` makes, in bytes."""
+"""Bytes of the longest window, that of `zstd --ultra --long=31`."""
 
 
 class _Zstandard(io.RawIOBase):
-    """Decompresses frame after frame; unlike the library's reader it tells when one is cut off."""
+    """Decompresses frame by frame and, unlike the library's reader, notices a truncated one."""
 
     def __init__(self, path: Path):
         self._file = open(path, "rb")  # noqa: SIM115 - closed by close()
@@ -49,26 +49,23 @@ class _Zstandard(io.RawIOBase):
         super().close()
 
 
-_OPEN = {
-    ".gz": gzip.open,
-    ".zst": lambda path, mode: io.BufferedReader(_Zstandard(path), _CHUNK),
-}
+_OPEN = {".gz": gzip.open, ".zst": lambda path, mode: io.BufferedReader(_Zstandard(path), _CHUNK)}
 CUT_OFF = (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError)
-"""What reading a damaged compressed file raises."""
+"""Exceptions that a damaged compressed file raises."""
 
 
 def lines_of(path: Path, ending: str) -> BinaryIO:
-    """The file's lines as bytes, decompressed if its name's last `ending` says so."""
+    """Open a file to iterate over its lines as bytes, decompressing by the `ending` of its name."""
     return _OPEN.get(ending, open)(path, "rb")
 
 
-def read_text(path: Path, piece, field: str) -> Iterator[Document | Bad]:
-    """The whole file as one document."""
+def read_text(path: Path, piece: Piece, field: str) -> Iterator[Document | Bad]:
+    """Yield the whole file as one document."""
     yield decoded(path.read_bytes())
 
 
-def read_jsonl(path: Path, piece, field: str) -> Iterator[Document | Bad]:
-    """Every line that begins in the piece. Line numbers in messages count from the file's start."""
+def read_jsonl(path: Path, piece: Piece, field: str) -> Iterator[Document | Bad]:
+    """Yield each line that begins in the piece. Messages count lines from the start of the file."""
     ending = Path(piece.source.path).suffix
     with lines_of(path, ending) as lines:
         position = _first_line(lines, piece.start)
@@ -80,11 +77,11 @@ def read_jsonl(path: Path, piece, field: str) -> Iterator[Document | Bad]:
                 position += len(line)
                 number += 1
                 if line.strip():
-                    found = _document(line, field)
-                    if isinstance(found, Bad):
-                        before = _lines_before(path, piece.start)
-                        found = Bad(f":{before + number}{found.place}", found.reason)
-                    yield found
+                    document = _document(line, field)
+                    if isinstance(document, Bad):
+                        line_number = _lines_before(path, piece.start) + number
+                        document = Bad(f":{line_number}", document.reason)
+                    yield document
         except CUT_OFF as error:
             raise Damaged(error) from None
 
@@ -105,7 +102,7 @@ def _document(line: bytes, field: str) -> Document | Bad:
 
 
 def _first_line(lines, start: int) -> int:
-    """Moves to the first line that begins at or behind `start`; returns where that is."""
+    """Seek the first line that begins at or after byte `start`, and return its position."""
     if not start:
         return 0
     lines.seek(start - 1)
@@ -113,7 +110,7 @@ def _first_line(lines, start: int) -> int:
 
 
 def _lines_before(path: Path, start: int) -> int:
-    """Lines that begin before `start`; only messages need it."""
+    """Number of lines that begin before byte `start`; only messages need it."""
     if not start:
         return 0
     with open(path, "rb") as lines:

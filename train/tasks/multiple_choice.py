@@ -1,8 +1,7 @@
-"""Multiple choice: which continuation, answer or option fits."""
+"""Multiple choice: which continuation, answer or option fits a context."""
 
 import dataclasses
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,45 +11,38 @@ from modernbert_jax.tokenizer import Tokenizer
 
 from . import labels
 from .example import Example
-from .labels import Index
 from .records import Record, Records
 from .scores import share
 from .task import Outputs, Task, softmax, targets
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Choice(Task):
+class MultipleChoice(Task):
     """One of several options, each paired with the context in a sequence of its own.
 
-    Records may differ in the number of options. Targets are int, the right option's place.
+    Records may differ in the number of options. Targets are int, the right option's index.
     """
 
     kind = "choice"
     head = "multiple_choice"
     default_metric = "accuracy"
+    outputs = 1
+    metric_names = ("accuracy",)
 
     context: str = "question"
     """Column of the text that all options share, or a template such as "{sent1} {sent2}"."""
     options: tuple[str, ...] = ("choices",)
-    """The column of a list of options; or a column or template for each one."""
+    """Column of a list of options; or a column or template for each one."""
     label_column: str = "label"
-    """Column of the right option: its number, from 0, or its name in `labels`."""
+    """Column of the right option: its index from 0, or its name in `labels`."""
     labels: tuple[str, ...] = ()
-    """Names of the options, such as A, B, C and D; none count from 0."""
+    """Names of the options, such as A, B, C and D. By default indices from 0."""
 
     def __post_init__(self):
         labels.check(self.labels, 2)
         if not self.options:
             raise UserError("options is empty; name the column of a list, or one for each option")
         super().__post_init__()
-
-    @property
-    def outputs(self) -> int:
-        return 1
-
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        return ("accuracy",)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -60,13 +52,9 @@ class Choice(Task):
     def answers(self) -> tuple[str, ...]:
         return (self.label_column,)
 
-    def with_labels(self, records: Records) -> "Choice":
+    def with_labels(self, records: Records) -> "MultipleChoice":
         declared = () if self.labels else records.names.get(self.label_column, ())
         return dataclasses.replace(self, labels=declared) if declared else self
-
-    @cached_property
-    def _index(self) -> Index:
-        return Index(self.labels)
 
     def stratum(self, record: Record) -> str:
         return labels.name(record.need(self.label_column))
@@ -85,10 +73,9 @@ class Choice(Task):
 
     def _target(self, record: Record, options: int) -> int:
         value = record.need(self.label_column)
-        names = self.labels or tuple(map(str, range(options)))
-        target = (self._index if self.labels else Index(names))[value]
+        target = labels.Index(self.labels or tuple(map(str, range(options))))[value]
         if target >= options:
-            raise UserError(f"label {value!r} stands for option {target}, but there are {options}")
+            raise UserError(f"label {value!r} is option {target}, but there are only {options}")
         return target
 
     def encode(
@@ -106,21 +93,17 @@ class Choice(Task):
         ]
 
     def metrics(self, examples: Sequence[Example], outputs: Outputs) -> dict[str, float]:
-        chosen = [int(scored(logits).argmax()) for logits in outputs]
-        right = sum(a == b for a, b in zip(targets(examples), chosen, strict=True))
-        return {"accuracy": float(share(right, len(chosen)))}
+        predicted = [int(_scores(logits).argmax()) for logits in outputs]
+        hits = sum(a == b for a, b in zip(targets(examples), predicted, strict=True))
+        return {"accuracy": float(share(hits, len(predicted)))}
 
-    def predictions(self, examples: Sequence[Example], outputs: Outputs) -> list[dict[str, Any]]:
-        found = []
-        for example, logits in zip(examples, outputs, strict=True):
-            chances = softmax(scored(logits))
-            place = int(chances.argmax())
-            found.append({"id": example.id, "choice": place, "scores": chances.tolist()})
-            if self.labels:
-                found[-1]["label"] = self.labels[place]
-        return found
+    def predict(self, example: Example, logits: Sequence[np.ndarray]) -> dict[str, Any]:
+        probabilities = softmax(_scores(logits))
+        choice = int(probabilities.argmax())
+        label = {"label": self.labels[choice]} if self.labels else {}
+        return {"choice": choice, "scores": probabilities.tolist(), **label}
 
 
-def scored(logits: Sequence[np.ndarray]) -> np.ndarray:
-    """One logit for each option: float32 [options]."""
+def _scores(logits: Sequence[np.ndarray]) -> np.ndarray:
+    """One logit per option: float32 [options]."""
     return np.array([np.reshape(x, -1)[0] for x in logits], np.float32)

@@ -1,7 +1,7 @@
-"""A label for every word: named entities, parts of speech, chunks."""
+"""Token classification: a label for every word, as for named entities or parts of speech."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,33 +19,35 @@ from .task import Outputs, Task, softmax
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Tokens(Labelled, Task):
-    """A label for each word, learned and read at its first token.
+class TokenClassification(Labelled, Task):
+    """A label for each word, learned and predicted at its first token.
 
     Records hold words and tags; or a text, which is split as the tokenizer does, and entities as
-    spans of characters. Long ones go into windows that overlap; each word is learned and read in
-    the window where it lies deepest. Targets are a tuple with an int32 [tokens] for each sequence,
+    spans of characters. Long records are read in overlapping windows, and each word in the window
+    with the most context around it. Targets are a tuple with int32 [tokens] for each window,
     `IGNORED` where there is nothing to learn.
     """
 
     kind = "tokens"
     head = "token_classification"
     level = "token"
+    inputs = ()
+    """Words or a text: each record has one of the two columns."""
 
     words_column: str = "tokens"
     """Column of the list of words."""
     tags_column: str = "ner_tags"
-    """Column of the list of tags, one for each word."""
+    """Column of the list of tags, one per word."""
     text_column: str = "text"
     """Column of the text, for records without words; for others it adds spans of characters."""
     entities_column: str = "entities"
     """Column of the entities of records without words: objects with start, end and label."""
     labels: tuple[str, ...] = ()
-    """Tags in the order of the outputs; none are taken from the training data."""
+    """Tags in the order of the outputs. By default those of the training data."""
     scheme: schemes.Name = "IOB2"
     """How tags write entities; "none" for other labels, such as parts of speech."""
     label_all_pieces: bool = False
-    """Whether a word's later tokens are learned too: as I-TYPE behind B-TYPE, else as the first."""
+    """Whether a word's later tokens are learned too: as I-TYPE after B-TYPE, else as the first."""
     stride: int = 64
     """Tokens that windows share."""
 
@@ -55,7 +57,7 @@ class Tokens(Labelled, Task):
             schemes.parse(tag, self.scheme)
         if not 0 <= self.stride <= self.max_length // 2:
             raise UserError(
-                f"stride is {self.stride}; it must lie between 0 and half of max_length,"
+                f"stride is {self.stride}; it must be between 0 and half of max_length,"
                 f" {self.max_length // 2}"
             )
         super().__post_init__()
@@ -63,10 +65,6 @@ class Tokens(Labelled, Task):
     @property
     def default_metric(self) -> str:
         return "accuracy" if self.scheme == "none" else "f1"
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return ()  # one of two columns, and which one is up to each record
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -79,7 +77,7 @@ class Tokens(Labelled, Task):
     def _tags(self) -> dict[str, schemes.Tag]:
         return {name: schemes.parse(name, self.scheme) for name in self.labels}
 
-    def with_labels(self, records: Records) -> "Tokens":
+    def with_labels(self, records: Records) -> "TokenClassification":
         if self.labels:
             return self
         if declared := records.names.get(self.tags_column):
@@ -97,24 +95,23 @@ class Tokens(Labelled, Task):
         return dataclasses.replace(self, labels=labels.ordered(names))
 
     def _tags_in(self, record: Record) -> set[str]:
-        """The tags of a record, or all that the scheme has for its entities."""
+        """The tags of a record, or all tags of the scheme for its entities."""
         if self._has_words(record) or self.scheme == "none":
             return {labels.name(tag) for tag in record.list(self.tags_column)}
         spans = tagged.spans_of(record, self.entities_column, record.text(self.text_column))
         tags = (schemes.all_tags(span.type, self.scheme) for span in spans)
         return {schemes.OUTSIDE}.union(*tags)
 
-    # --- from records to examples ---------------------------------------------------------------
+    # --- records to examples --------------------------------------------------------------------
 
     def _has_words(self, record: Record) -> bool:
         return record.get(self.words_column) is not None or record.get(self.text_column) is None
 
     def parse(self, record: Record, labelled: bool) -> tagged.Tagged:
         if self._has_words(record):
-            words = tagged.words_of(record, self.words_column)
-            tags, column = None, self.tags_column
+            words, tags = tagged.words_of(record, self.words_column), None
             if labelled:
-                tags = tagged.tags_of(record, column, words, self._index, self.scheme)
+                tags = tagged.tags_of(record, self.tags_column, words, self._index, self.scheme)
             text = record.get(self.text_column)
             return tagged.Tagged(words, text if isinstance(text, str) else None, tags)
         text = record.text(self.text_column)
@@ -126,25 +123,25 @@ class Tokens(Labelled, Task):
     def encode(
         self, ids: Sequence[str], places: Sequence[str], parsed: Sequence[Any], tokenizer: Tokenizer
     ) -> list[Example]:
-        given = iter(alignment.words(tokenizer, [p.words for p in parsed if p.words]))
-        split = iter(alignment.pieces(tokenizer, [p.text for p in parsed if not p.words]))
+        of_words = iter(alignment.words(tokenizer, [p.words for p in parsed if p.words]))
+        of_texts = iter(alignment.pieces(tokenizer, [p.text for p in parsed if not p.words]))
         around = alignment.around(tokenizer)
-        problems, found = Problems(), []
+        problems, examples = Problems(), []
         for i, place, record in zip(ids, places, parsed, strict=True):
             words, text, tags = record.words, record.text, record.tags
             if words:
-                pieces, spans = next(given), tagged.located(words, text) if text else None
+                pieces, spans = next(of_words), tagged.located(words, text) if text else None
             else:
-                pieces, spans = next(split)
+                pieces, spans = next(of_texts)
                 words = tuple(text[a:b] for a, b in spans)
                 if record.spans is not None:
                     with problems.at(place):
                         tags = tagged.tagged_words(text, record.spans, spans, self.scheme)
                         tags = tuple(self._index.names[self._index[tag]] for tag in tags)
             source = tagged.Words(words, tags, text, spans)
-            found.append(self._example(i, source, pieces, around))
+            examples.append(self._example(i, source, pieces, around))
         problems.check()
-        return found
+        return examples
 
     def _example(
         self,
@@ -153,15 +150,14 @@ class Tokens(Labelled, Task):
         pieces: alignment.Pieces,
         around: tuple[list[int], list[int]],
     ) -> Example:
-        before, behind = around
-        room = self.max_length - len(before) - len(behind)
-        stretches = windows.cut(pieces.words, room, self.stride)
-        places = windows.deepest(pieces, stretches, len(words.words))
+        before, after = around
+        room = self.max_length - len(before) - len(after)
+        ranges = windows.cut(pieces.words, room, self.stride)
+        places = windows.deepest(pieces, ranges, len(words.words))
         places[:, 1] += np.where(places[:, 0] >= 0, len(before), 0)
         sequences = tuple(
-            np.array([*before, *pieces.ids[a:b], *behind], np.int32) for a, b in stretches
+            np.array([*before, *pieces.ids[a:b], *after], np.int32) for a, b in ranges
         )
-        source = dataclasses.replace(words, places=places)
         target = None
         if words.tags is not None:
             target = tuple(np.full(len(s), IGNORED, np.int32) for s in sequences)
@@ -170,64 +166,55 @@ class Tokens(Labelled, Task):
                     continue
                 target[j][at] = self._index[tag]
                 if self.label_all_pieces:
-                    a, b = stretches[j]
-                    more = np.flatnonzero(pieces.words[a:b] == word)[1:] + len(before)
-                    target[j][more] = self._inside(tag)
+                    a, b = ranges[j]
+                    later = np.flatnonzero(pieces.words[a:b] == word)[1:] + len(before)
+                    target[j][later] = self._inside(tag)
+        source = dataclasses.replace(words, places=places)
         return Example(id=name, sequences=sequences, target=target, source=source)
 
     def _inside(self, tag: str) -> int:
-        """The label of a word's later tokens: transformers turns B into I, if there is one."""
+        """Label of a word's later tokens: I for B, if there is one, as in transformers."""
         inner = f"I{tag[1:]}" if self.scheme != "none" and tag.startswith("B-") else tag
         return self._index[inner if inner in self._index.names else tag]
 
-    # --- from outputs to metrics ----------------------------------------------------------------
+    # --- outputs to metrics and predictions -----------------------------------------------------
 
     def metrics(self, examples: Sequence[Example], outputs: Outputs) -> dict[str, float]:
-        actual, predicted = [], []
-        for example, (tags, _) in zip(examples, self._read(examples, outputs), strict=True):
+        sides: tuple[list[Sequence[str]], list[Sequence[str]]] = ([], [])
+        for example, logits in zip(examples, outputs, strict=True):
             if example.source.tags is None:
                 raise UserError(f"{example.id}: has no tags to measure by")
-            actual.append(example.source.tags)
-            predicted.append(tags)
+            sides[0].append(example.source.tags)
+            sides[1].append(self._read(example, logits)[0])
         if self.scheme == "none":
-            sides = (
-                [self._index[tag] for tags in side for tag in tags] for side in (actual, predicted)
-            )
-            measured = scores.label_metrics(*sides, self.outputs)
-            return {name: measured[name] for name in scores.LABEL_METRICS}
-        parsed = (
-            [[self._tags[tag] for tag in tags] for tags in side] for side in (actual, predicted)
-        )
-        measured = entities.metrics(*parsed, self.scheme)
-        measured["accuracy"] = entities.accuracy(actual, predicted)
-        return {name: measured.get(name, 0.0) for name in self.metric_names}
+            flat = ([self._index[tag] for tags in side for tag in tags] for side in sides)
+            metrics = scores.label_metrics(*flat, self.outputs)
+        else:
+            parsed = ([[self._tags[tag] for tag in tags] for tags in side] for side in sides)
+            metrics = entities.metrics(*parsed, self.scheme)
+            metrics["accuracy"] = entities.accuracy(*sides)
+        return {name: metrics.get(name, 0.0) for name in self.metric_names}
 
-    def predictions(self, examples: Sequence[Example], outputs: Outputs) -> list[dict[str, Any]]:
-        found = []
-        for example, (tags, chances) in zip(examples, self._read(examples, outputs), strict=True):
-            source = example.source
-            found.append({"id": example.id, "words": [*source.words], "tags": tags})
-            if self.scheme == "none":
-                found[-1]["scores"] = chances
-                continue
-            read = schemes.lenient([self._tags[tag] for tag in tags])
-            found[-1]["entities"] = [
-                tagged.described(
-                    entity, source, float(np.mean(chances[entity.start : entity.stop]))
-                )
-                for entity in read
-            ]
-        return found
+    def predict(self, example: Example, logits: Sequence[np.ndarray]) -> dict[str, Any]:
+        (tags, chances), source = self._read(example, logits), example.source
+        prediction = {"words": [*source.words], "tags": tags}
+        if self.scheme == "none":
+            return prediction | {"scores": chances}
+        described = [
+            tagged.described(e, source, float(np.mean(chances[e.start : e.stop])))
+            for e in schemes.lenient([self._tags[tag] for tag in tags])
+        ]
+        return prediction | {"entities": described}
 
     def _read(
-        self, examples: Sequence[Example], outputs: Outputs
-    ) -> Iterator[tuple[list[str], list[float]]]:
-        """The tag of every word of each example, and its probability."""
-        silent = schemes.OUTSIDE if schemes.OUTSIDE in self.labels else self.labels[0]
-        for example, logits in zip(examples, outputs, strict=True):
-            tags, chances = [], []
-            sure = [softmax(x) for x in logits]
-            for j, at in example.source.places:
-                tags.append(silent if j < 0 else self.labels[int(sure[j][at].argmax())])
-                chances.append(0.0 if j < 0 else float(sure[j][at].max()))
-            yield tags, chances
+        self, example: Example, logits: Sequence[np.ndarray]
+    ) -> tuple[list[str], list[float]]:
+        """The predicted tag of every word, and its probability; words without tokens are O."""
+        outside = schemes.OUTSIDE if schemes.OUTSIDE in self.labels else self.labels[0]
+        tags, chances = [], []
+        probabilities = [softmax(x) for x in logits]
+        for j, at in example.source.places:
+            of_word = probabilities[j][at] if j >= 0 else None
+            tags.append(outside if of_word is None else self.labels[int(of_word.argmax())])
+            chances.append(0.0 if of_word is None else float(of_word.max()))
+        return tags, chances

@@ -1,4 +1,4 @@
-"""Extractive question answering: which stretch of a text answers a question, if any does."""
+"""Extractive question answering: the span of a text that answers a question, if any does."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from .task import Outputs, Task, softmax, targets
 
 
 class Answer(NamedTuple):
-    """A right answer and where it begins in the text."""
+    """A reference answer and its first character in the text."""
 
     text: str
     start: int
@@ -25,26 +25,29 @@ class Answer(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Passage:
-    """What decoding needs of a record."""
+    """Facts of a record for decoding and metrics."""
 
     context: str
     answers: tuple[Answer, ...] | None
+    """Reference answers; None for unlabelled records."""
     spans: tuple[np.ndarray, ...] = ()
-    """int32 [tokens, 2] for each window: the characters of each token, -1 outside the text."""
+    """Characters of each token, int32 [tokens, 2] per window; -1 outside the text."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Questions(Task):
-    """A question and the text that answers it, long ones in windows that overlap.
+class QuestionAnswering(Task):
+    """A question and the text that answers it; long texts are read in overlapping windows.
 
-    Targets are a tuple with the first and last token of the first answer for each sequence; (0, 0),
-    which is [CLS], where the window does not hold it.
+    Targets are a tuple with the first and last token of the first answer in each window; (0, 0),
+    which is [CLS], if the window does not hold it.
     """
 
     kind = "questions"
     head = "question_answering"
     level = "token"
     default_metric = "f1"
+    outputs = 2
+    label_names = ("start", "end")
 
     question_column: str = "question"
     """Column of the question."""
@@ -55,15 +58,15 @@ class Questions(Task):
     no_answer: bool = False
     """Whether texts may hold no answer, as in SQuAD 2.0."""
     max_length: int = 384
-    """The longest window in tokens, with the question and special tokens."""
+    """Maximum tokens of a window, with the question and special tokens."""
     stride: int = 128
     """Tokens of the text that windows share."""
     n_best: int = 20
-    """Answers among which probability is shared, and which predictions have."""
+    """Number of answers in predictions, which share the probability."""
     max_answer_length: int = 30
-    """The longest answer in tokens."""
+    """Maximum tokens of an answer."""
     no_answer_threshold: float = 0.0
-    """There is no answer where the logits say so by more than this over the best one."""
+    """Margin over the best answer's logits from which on the prediction is no answer."""
 
     def __post_init__(self):
         for name in ("n_best", "max_answer_length"):
@@ -71,17 +74,10 @@ class Questions(Task):
                 raise UserError(f"{name} is {getattr(self, name)}; it must be 1 or more")
         if not 0 <= self.stride < self.max_length:
             raise UserError(
-                f"stride is {self.stride}; it must lie between 0 and max_length, {self.max_length}"
+                f"stride is {self.stride}; it must be 0 or more and below max_length,"
+                f" {self.max_length}"
             )
         super().__post_init__()
-
-    @property
-    def outputs(self) -> int:
-        return 2
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        return ("start", "end")
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -96,24 +92,22 @@ class Questions(Task):
         return squad.names(self.no_answer)
 
     def stratum(self, record: Record) -> str:
-        return "answerable" if _texts(record, self.answers_column) else "unanswerable"
+        return "answerable" if _answers(record, self.answers_column) else "unanswerable"
 
-    # --- from records to examples ---------------------------------------------------------------
+    # --- records to examples --------------------------------------------------------------------
 
     def parse(self, record: Record, labelled: bool) -> tuple[str, Passage]:
         question = record.text(self.question_column).lstrip()
         context = record.text(self.context_column)
         if not labelled:
             return question, Passage(context, None)
-        answers = tuple(_texts(record, self.answers_column))
+        answers = tuple(_answers(record, self.answers_column))
         if not answers and not self.no_answer:
-            raise UserError("has no answer; if that is meant so, set no_answer")
+            raise UserError("has no answer; if that is intended, set no_answer")
         for text, start in answers:
-            there = context[max(start, 0) : start + len(text)]
-            if start < 0 or there != text:
-                raise UserError(
-                    f"answer {text!r} does not stand at character {start}, where {there!r} does"
-                )
+            actual = context[max(start, 0) : start + len(text)]
+            if start < 0 or actual != text:
+                raise UserError(f"answer {text!r} is not at character {start}, but {actual!r} is")
         return question, Passage(context, answers)
 
     def encode(
@@ -121,7 +115,7 @@ class Questions(Task):
     ) -> list[Example]:
         pairs = [(question, passage.context) for question, passage in parsed]
         windowed = alignment.windows(tokenizer, pairs, self.max_length, self.stride)
-        problems, found = Problems(), []
+        problems, examples = Problems(), []
         for i, place, (_, passage), windows in zip(ids, places, parsed, windowed, strict=True):
             if not windows:
                 problems.add(
@@ -134,18 +128,18 @@ class Questions(Task):
                 target = tuple(_target(w.spans, passage.answers) for w in windows)
             source = dataclasses.replace(passage, spans=tuple(w.spans for w in windows))
             sequences = tuple(w.ids for w in windows)
-            found.append(Example(id=i, sequences=sequences, target=target, source=source))
+            examples.append(Example(id=i, sequences=sequences, target=target, source=source))
         problems.check()
-        return found
+        return examples
 
-    # --- from outputs to metrics ----------------------------------------------------------------
+    # --- outputs to metrics and predictions -----------------------------------------------------
 
     def metrics(self, examples: Sequence[Example], outputs: Outputs) -> dict[str, float]:
         answered = self._answered(examples, outputs)
         return squad.metrics(answered, self.no_answer_threshold, self.no_answer)
 
-    def tuned(self, examples: Sequence[Example], outputs: Outputs) -> "Questions":
-        """With the threshold of the best F1."""
+    def tuned(self, examples: Sequence[Example], outputs: Outputs) -> "QuestionAnswering":
+        """The task with the threshold of best F1."""
         if not self.no_answer:
             return self
         _, threshold = squad.Scores(self._answered(examples, outputs), squad.f1).best()
@@ -153,39 +147,30 @@ class Questions(Task):
 
     def _answered(self, examples: Sequence[Example], outputs: Outputs) -> list[squad.Answered]:
         targets(examples)
-        found = []
+        answered = []
         for example, logits in zip(examples, outputs, strict=True):
             candidates, null = self._candidates(example, logits)
             best = candidates[0] if candidates else spans.Candidate(0, 0, -np.inf)
             gold = [answer.text for answer in example.source.answers]
             text = example.source.context[best.start : best.stop]
-            found.append(squad.Answered(text, gold, null - best.score))
-        return found
+            answered.append(squad.Answered(text, gold, null - best.score))
+        return answered
 
     def _candidates(
         self, example: Example, logits: Sequence[np.ndarray]
     ) -> tuple[list[spans.Candidate], float]:
-        """The best answers, and the score of none; -inf where there must be one."""
-        source = example.source
-        found = spans.best(
-            logits, source.spans, source.context, self.n_best, self.max_answer_length
-        )
-        return found, spans.null_score(logits) if self.no_answer else -np.inf
+        """The best answers, and the score of no answer; -inf if there must be one."""
+        source, longest = example.source, self.max_answer_length
+        best = spans.best(logits, source.spans, source.context, self.n_best, longest)
+        return best, spans.null_score(logits) if self.no_answer else -np.inf
 
-    def predictions(self, examples: Sequence[Example], outputs: Outputs) -> list[dict[str, Any]]:
-        return [
-            self._predicted(example, *self._candidates(example, logits))
-            for example, logits in zip(examples, outputs, strict=True)
-        ]
-
-    def _predicted(
-        self, example: Example, candidates: Sequence[spans.Candidate], null: float
-    ) -> dict[str, Any]:
-        ranked = [spans.Candidate(*c) for c in candidates]
+    def predict(self, example: Example, logits: Sequence[np.ndarray]) -> dict[str, Any]:
+        candidates, null = self._candidates(example, logits)
+        ranked = list(candidates)
         if self.no_answer or not ranked:
             ranked.append(spans.Candidate(0, 0, null))
-        known = np.array([c.score for c in ranked])
-        chances = softmax(known) if np.isfinite(known).any() else np.ones(len(known))
+        scores = np.array([c.score for c in ranked])
+        chances = softmax(scores) if np.isfinite(scores).any() else np.ones(len(scores))
         listed = [
             {
                 "text": example.source.context[c.start : c.stop],
@@ -195,19 +180,19 @@ class Questions(Task):
             }
             for c, p in zip(ranked, chances, strict=True)
         ]
-        silent = not candidates
-        found: dict[str, Any] = {"id": example.id}
+        is_null, prediction = not candidates, {}
         if self.no_answer and candidates:
-            found["no_answer_score"] = float(null - candidates[0].score)
-            silent = found["no_answer_score"] > self.no_answer_threshold
-        chosen = listed[-1] if silent else listed[0]
-        answer = {"answer": chosen["text"], **{k: chosen[k] for k in ("start", "end", "score")}}
+            prediction["no_answer_score"] = float(null - candidates[0].score)
+            is_null = prediction["no_answer_score"] > self.no_answer_threshold
+        chosen = listed[-1] if is_null else listed[0]
+        prediction["answer"] = chosen["text"]
+        prediction |= {key: chosen[key] for key in ("start", "end", "score")}
         listed.sort(key=lambda candidate: -candidate["score"])
-        return {**found, **answer, "candidates": listed}
+        return {**prediction, "candidates": listed}
 
 
 def _target(borders: np.ndarray, answers: Sequence[Answer]) -> tuple[int, int]:
-    """The first and the last token of the first answer, or (0, 0)."""
+    """First and last token of the first answer, or (0, 0) if the window does not hold it."""
     inside = np.flatnonzero(borders[:, 0] >= 0)
     if not answers or not inside.size:
         return 0, 0
@@ -221,8 +206,8 @@ def _target(borders: np.ndarray, answers: Sequence[Answer]) -> tuple[int, int]:
     return int(inside[first]), int(inside[last])
 
 
-def _texts(record: Record, column: str) -> list[Answer]:
-    """The record's answers; none where it is said to be impossible. Raises `UserError`."""
+def _answers(record: Record, column: str) -> list[Answer]:
+    """The record's answers; empty if it is marked impossible. Raises `UserError`."""
     value = record.get(column)
     if value is None or record.get("is_impossible") is True:
         return []
@@ -231,14 +216,11 @@ def _texts(record: Record, column: str) -> list[Answer]:
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
             raise UserError(f"{column!r} must hold lists text and answer_start, equally long")
         value = [{"text": t, "answer_start": s} for t, s in zip(texts, starts, strict=True)]
-    found = []
-    for answer in value if isinstance(value, list) else [value]:
-        text, start = (
-            (answer.get("text"), answer.get("answer_start"))
-            if isinstance(answer, Mapping)
-            else (None, None)
-        )
+    answers = []
+    for item in value if isinstance(value, list) else [value]:
+        fields = item if isinstance(item, Mapping) else {}
+        text, start = fields.get("text"), fields.get("answer_start")
         if not isinstance(text, str) or type(start) is not int or not text.strip():
-            raise UserError(f"{column!r} has {answer!r}; it must have a text and its answer_start")
-        found.append(Answer(text, start))
-    return found
+            raise UserError(f"{column!r} has {item!r}; it must have a text and its answer_start")
+        answers.append(Answer(text, start))
+    return answers

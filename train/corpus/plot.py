@@ -1,4 +1,4 @@
-"""The picture of a prepared folder: lengths, mixture, padding, and unknown and special tokens."""
+"""Plot of a prepared folder: lengths, mixture, padding, and unknown and special tokens."""
 
 import io
 import itertools
@@ -18,28 +18,28 @@ _GRAY = "0.35"
 _COLORS = ("#3f6fb0", "#e2893b", "#4f9d69", "#b8516b", "#7f6bb3", "#4aa5b5", "#a58b3e", "#8c8c8c")
 
 
-def plot(found: dict[str, Any], path: str | Path) -> Path:
-    """Draws what `data_report.facts` found as a PNG."""
+def plot(facts: dict[str, Any], path: str | Path) -> Path:
+    """Draw the facts of `report.facts` as a PNG and return its path."""
     figure = Figure(figsize=(13, 8), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
     axes = figure.subplot_mosaic(_PANELS, height_ratios=(5, 3))
-    names = list(found["components"])
+    names = list(facts["components"])
     colors = dict(zip(names, itertools.cycle(_COLORS), strict=False))
-    _lengths(axes["documents"], found, colors, by_tokens=False)
-    _lengths(axes["tokens"], found, colors, by_tokens=True)
-    _mixture(axes["mixture"], found, colors)
-    _padding(axes["padding"], found, colors)
-    _rates(axes["rates"], found, colors)
+    _lengths(axes["documents"], facts, colors, by_tokens=False)
+    _lengths(axes["tokens"], facts, colors, by_tokens=True)
+    _mixture(axes["mixture"], facts, colors)
+    _padding(axes["padding"], facts, colors)
+    _rates(axes["rates"], facts, colors)
     for axis in axes.values():
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_axisbelow(True)
     packed = ", ".join(
         f"{total['rows']:,} rows of {int(length):,} ({total['efficiency']:.2%} full)"
-        for length, total in found["lengths"].items()
+        for length, total in facts["lengths"].items()
     )
     figure.suptitle(
-        f"{Path(found['folder']).name}: {found['documents']:,} documents,"
-        f" {short(found['tokens'])} tokens, {packed}",
+        f"{Path(facts['folder']).name}: {facts['documents']:,} documents,"
+        f" {short(facts['tokens'])} tokens, {packed}",
         fontsize=13,
     )
     if len(names) > 1:
@@ -55,27 +55,27 @@ def _title(axis, text: str) -> None:
 
 
 def short(number: float) -> str:
-    """A number in three digits: 12.3 M."""
+    """A number with three digits and a unit, such as "12.3 M"."""
     for size, unit in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k")):
         if number >= size:
             return f"{number / size:.3g}{unit}"
     return f"{number:.3g}"
 
 
-def _lengths(axis, found: dict[str, Any], colors: dict[str, str], *, by_tokens: bool) -> None:
-    """Documents, or the tokens in them, by length; the components on top of one another."""
+def _lengths(axis, facts: dict[str, Any], colors: dict[str, str], *, by_tokens: bool) -> None:
+    """Histogram of documents, or of their tokens, by length, with stacked components."""
     counts = {
         name: np.array([c["document_lengths"].get(str(edge), 0) for edge in EDGES], float)
-        for name, c in found["components"].items()
+        for name, c in facts["components"].items()
     }
     used = np.flatnonzero(sum(counts.values()))
     first, last = (used[0], used[-1] + 1) if used.size else (0, 1)
     edges = np.array([*EDGES, 2 * EDGES[-1]], float)
     bottom = np.zeros(last - first)
     for name, count in counts.items():
-        if by_tokens:  # a document counts as one in the middle of its bin, but the sum is exact
+        if by_tokens:  # each document has the length of its bin's middle, but the sum is exact
             count = count * np.sqrt(edges[:-1] * edges[1:])
-            count *= found["components"][name]["tokens"] / max(count.sum(), 1)
+            count *= facts["components"][name]["tokens"] / max(count.sum(), 1)
         heights = count[first:last]
         axis.bar(
             edges[first:last],
@@ -98,7 +98,7 @@ def _lengths(axis, found: dict[str, Any], colors: dict[str, str], *, by_tokens: 
     axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: short(y) if y else "0"))
     axis.set_xlabel("tokens in a document")
     _title(axis, "Tokens by length of their document" if by_tokens else "Documents by length")
-    for length in map(int, found["lengths"]):
+    for length in map(int, facts["lengths"]):
         if edges[first] < length < edges[last]:
             axis.axvline(length, color=_GRAY, linewidth=1, linestyle=":")
             axis.annotate(
@@ -115,13 +115,13 @@ def _lengths(axis, found: dict[str, Any], colors: dict[str, str], *, by_tokens: 
             )
 
 
-def _mixture(axis, found: dict[str, Any], colors: dict[str, str]) -> None:
-    """What each component has, beside what training reads from it."""
-    length = max(found["lengths"], key=int)
+def _mixture(axis, facts: dict[str, Any], colors: dict[str, str]) -> None:
+    """Each component's share of the stored tokens, and of the tokens that training reads."""
+    length = max(facts["lengths"], key=int)
     bars = {
-        "stored": {n: c["share"] for n, c in found["components"].items()},
+        "stored": {n: c["share"] for n, c in facts["components"].items()},
         "read": {
-            n: c["lengths"][length]["share_in_training"] for n, c in found["components"].items()
+            n: c["lengths"][length]["share_in_training"] for n, c in facts["components"].items()
         },
     }
     for y, shares in enumerate(bars.values()):
@@ -146,26 +146,26 @@ def _mixture(axis, found: dict[str, Any], colors: dict[str, str]) -> None:
     _title(axis, "Tokens of each component")
 
 
-def _padding(axis, found: dict[str, Any], colors: dict[str, str]) -> None:
-    """How much of the rows holds nothing."""
+def _padding(axis, facts: dict[str, Any], colors: dict[str, str]) -> None:
+    """Share of padding in the rows of each component and length."""
     _title(axis, "Padding, share of the rows")
-    empty = [
-        (f"{name} {int(length):,}" if len(colors) > 1 else f"{int(length):,}", colors[name], made)
-        for length in found["lengths"]
-        for name, c in found["components"].items()
-        if (made := c["lengths"][length].get("train"))
+    bars = [
+        (_label(f"{int(length):,}", name, colors), colors[name], 1 - rows["efficiency"])
+        for length in facts["lengths"]
+        for name, c in facts["components"].items()
+        if (rows := c["lengths"][length].get("train"))
     ]
-    _bars(axis, [(label, color, 1 - m["efficiency"]) for label, color, m in empty], "{:.3%}")
+    _bars(axis, bars, "{:.3%}")
     axis.xaxis.set_major_formatter(PercentFormatter(1))
 
 
-def _rates(axis, found: dict[str, Any], colors: dict[str, str]) -> None:
-    """Unknown tokens and special tokens in the text."""
+def _rates(axis, facts: dict[str, Any], colors: dict[str, str]) -> None:
+    """Unknown and special tokens in the text, per million tokens."""
     _title(axis, "Odd tokens in the text, per million")
     rates = [
-        (f"{kind} {name}" if len(colors) > 1 else kind, colors[name], 1e6 * c[f"{kind}_rate"])
+        (_label(kind, name, colors), colors[name], 1e6 * c[f"{kind}_rate"])
         for kind in ("unknown", "special")
-        for name, c in found["components"].items()
+        for name, c in facts["components"].items()
     ]
     if not any(rate for *_, rate in rates):
         axis.set_axis_off()
@@ -174,8 +174,12 @@ def _rates(axis, found: dict[str, Any], colors: dict[str, str]) -> None:
     _bars(axis, rates, "{:,.1f}")
 
 
+def _label(text: str, name: str, colors: dict[str, str]) -> str:
+    return f"{text} {name}" if len(colors) > 1 else text
+
+
 def _bars(axis, bars: list[tuple[str, str, float]], text: str) -> None:
-    """Horizontal bars with a label, a color and a value each, from the top."""
+    """Horizontal bars from the top, each with a label, a color and a value."""
     labels, colors, values = zip(*bars, strict=True)
     drawn = axis.barh(range(len(bars)), values, 0.7, color=colors)
     axis.bar_label(drawn, [text.format(v) if v else "0" for v in values], padding=3, fontsize=8)

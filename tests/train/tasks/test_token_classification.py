@@ -1,4 +1,4 @@
-"""Words and their labels: targets, windows, entities, and records that are wrong."""
+"""Token classification: targets, windows, entities, and invalid records."""
 
 import json
 
@@ -8,7 +8,7 @@ import pytest
 import seqeval.metrics
 
 from modernbert_jax import UserError
-from modernbert_jax.train.tasks import IGNORED, Record, Records, Tokens
+from modernbert_jax.train.tasks import IGNORED, Record, Records, TokenClassification
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 WORDS = corpus.WORDS
@@ -28,9 +28,9 @@ def row(words, tags, **more):
 
 
 def outputs_of(task, examples, tags):
-    """Logits that say these tags where words are read, and something else everywhere else."""
+    """Logits for these tags at the tokens that decide words, and random ones elsewhere."""
     rng = np.random.default_rng(0)
-    found = []
+    result = []
     for example, said in zip(examples, tags, strict=True):
         logits = [
             rng.standard_normal((len(s), task.outputs)).astype(np.float32)
@@ -39,8 +39,8 @@ def outputs_of(task, examples, tags):
         for (j, at), tag in zip(example.source.places, said, strict=True):
             if j >= 0:
                 logits[j][at] = 9 * (np.arange(task.outputs) == task.labels.index(tag))
-        found.append(logits)
-    return found
+        result.append(logits)
+    return result
 
 
 def message(function, *arguments) -> str:
@@ -54,7 +54,7 @@ def test_a_word_is_learned_at_its_first_token(tokenizer):
     words, tags = ["ba", "xyzzy", "ce"], ["O", "B-PER", "I-PER"]
     rows = records(row(words, tags))
     for every in (False, True):
-        task = Tokens(labels=LABELS, label_all_pieces=every)
+        task = TokenClassification(labels=LABELS, label_all_pieces=every)
         (example,) = task.examples(rows, tokenizer)
         pieces = [len(tokenizer.encode_raw([f" {w}"])[0]) for w in words]
         assert pieces[1] > 1
@@ -71,16 +71,18 @@ def test_a_word_is_learned_at_its_first_token(tokenizer):
 
 
 def test_labels_are_found_in_the_data(tokenizer):
-    task = Tokens().with_labels(records(row(["ba", "ce"], ["B-X", "O"]), row(["di"], ["I-X"])))
+    task = TokenClassification().with_labels(
+        records(row(["ba", "ce"], ["B-X", "O"]), row(["di"], ["I-X"]))
+    )
     assert task.labels == ("B-X", "I-X", "O")
     assert "f1_X" in task.metric_names and task.best_metric == "f1"
     declared = Records([Record("x:1", row(["ba"], ["O"]))], {"ner_tags": LABELS})
-    assert Tokens().with_labels(declared).labels == LABELS
+    assert TokenClassification().with_labels(declared).labels == LABELS
 
 
 @pytest.mark.parametrize("max_length,stride", [(512, 64), (16, 6), (9, 0)])
 def test_metrics_and_spans_over_windows(tokenizer, max_length, stride):
-    """Whatever the windows are, every word is read, and entities may lie in two of them."""
+    """Every word is predicted, whatever the windows; entities may span two of them."""
     rng = np.random.default_rng(1)
     rows, said = [], []
     for _ in range(6):
@@ -88,7 +90,7 @@ def test_metrics_and_spans_over_windows(tokenizer, max_length, stride):
         tags = ["O", "B-PER", "I-PER", "O", "B-LOC", "B-PER"] * 5
         rows.append(row(words, tags))
         said.append([t if rng.random() < 0.7 else str(rng.choice(LABELS)) for t in tags])
-    task = Tokens(labels=LABELS, max_length=max_length, stride=stride)
+    task = TokenClassification(labels=LABELS, max_length=max_length, stride=stride)
     examples = task.examples(records(*rows), tokenizer)
     assert all(len(s) <= max_length for e in examples for s in e.sequences)
     assert all(len(e.sequences) > 1 for e in examples) == (max_length < 512)
@@ -98,11 +100,11 @@ def test_metrics_and_spans_over_windows(tokenizer, max_length, stride):
         for (j, at), tag in zip(example.source.places, example.source.tags, strict=True):
             assert example.target[j][at] == LABELS.index(tag)
     outputs = outputs_of(task, examples, said)
-    found = task.metrics(examples, outputs)
-    assert {*found} == {*task.metric_names}
+    result = task.metrics(examples, outputs)
+    assert {*result} == {*task.metric_names}
     actual = [r["ner_tags"] for r in rows]
-    assert found["f1"] == pytest.approx(seqeval.metrics.f1_score(actual, said))
-    assert found["accuracy"] == pytest.approx(seqeval.metrics.accuracy_score(actual, said))
+    assert result["f1"] == pytest.approx(seqeval.metrics.f1_score(actual, said))
+    assert result["accuracy"] == pytest.approx(seqeval.metrics.accuracy_score(actual, said))
     predictions = task.predictions(examples, outputs)
     assert [p["tags"] for p in predictions] == said
     json.dumps(predictions)
@@ -116,7 +118,7 @@ def test_entities_by_words_and_by_characters(tokenizer):
         row(words, tags, text="another"),
         row([*words[:3], ",", "fo"], [*tags[:3], "O", "B-LOC"], text=text),
     )
-    task = Tokens(labels=LABELS)
+    task = TokenClassification(labels=LABELS)
     examples = task.examples(rows, tokenizer)
     outputs = outputs_of(task, examples, [e.source.tags for e in examples])
     first, second, third = task.predictions(examples, outputs)
@@ -133,15 +135,15 @@ def test_texts_with_entities_by_characters(tokenizer):
     text = "ba ce, di fo."
     entity = [{"start": 3, "end": 5, "label": "PER"}, {"start": 6, "end": 13, "label": "LOC"}]
     rows = records({"text": text, "entities": [entity[0]]})
-    task = Tokens().with_labels(rows)
+    task = TokenClassification().with_labels(rows)
     assert task.labels == ("B-PER", "I-PER", "O")
     (example,) = task.examples(rows, tokenizer)
     assert example.sequences[0].tolist() == tokenizer.encode([text])[0]
     assert example.source.words == ("ba", "ce", ",", "di", "fo", ".")
     assert example.source.tags == ("O", "B-PER", "O", "O", "O", "O")
     outputs = outputs_of(task, [example], [("O", "B-PER", "O", "O", "B-PER", "I-PER")])
-    (found,) = task.predictions([example], outputs)
-    spans = [(e["start"], e["end"], e["text"]) for e in found["entities"]]
+    (result,) = task.predictions([example], outputs)
+    spans = [(e["start"], e["end"], e["text"]) for e in result["entities"]]
     assert spans == [(3, 5, "ce"), (10, 13, "fo.")]
     (bare,) = task.examples(records({"text": text}), tokenizer, labelled=False)
     assert bare.target is None and bare.source.words == example.source.words
@@ -150,7 +152,7 @@ def test_texts_with_entities_by_characters(tokenizer):
 
 
 def test_words_without_tokens_are_outside(tokenizer):
-    task = Tokens(labels=LABELS)
+    task = TokenClassification(labels=LABELS)
     (example,) = task.examples(records(row(["ba", "", "ce"], ["O"] * 3)), tokenizer)
     assert example.source.places[1].tolist() == [-1, -1]
     outputs = outputs_of(task, [example], [("B-PER", "O", "B-LOC")])
@@ -159,61 +161,62 @@ def test_words_without_tokens_are_outside(tokenizer):
 
 def test_parts_of_speech(tokenizer):
     rows = records(row(["ba", "ce"], ["NOUN", "VERB"]), row(["di"], ["NOUN"]))
-    task = Tokens(scheme="none").with_labels(rows)
+    task = TokenClassification(scheme="none").with_labels(rows)
     assert task.labels == ("NOUN", "VERB") and task.best_metric == "accuracy"
     examples = task.examples(rows, tokenizer)
-    found = task.metrics(examples, outputs_of(task, examples, [("NOUN", "NOUN"), ("NOUN",)]))
-    assert {*found} == {*task.metric_names} and found["accuracy"] == pytest.approx(2 / 3)
+    result = task.metrics(examples, outputs_of(task, examples, [("NOUN", "NOUN"), ("NOUN",)]))
+    assert {*result} == {*task.metric_names} and result["accuracy"] == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(
     "bad,want",
     [
-        (row(["a", "b"], ["O"]), "'ner_tags' has 1 tags for 2 words; give each word one"),
-        (row(["a"], ["B-ORG"]), "label 'B-ORG' is not one of O, B-PER, I-PER, B-LOC, I-LOC"),
-        (
-            row(["a", "b"], ["O", "I-PER"]),
-            "tag 'I-PER' of word 2, 'b', breaks IOB2 in \"O I-PER\"; correct it, or name another",
-        ),
-        (row(["a", "b"], ["B-PER", "I-LOC"]), "tag 'I-LOC' of word 2, 'b', breaks IOB2 in"),
+        (row(["a", "b"], ["O"]), "'ner_tags' has 1 tags for 2 words"),
+        (row(["a"], ["B-ORG"]), "label 'B-ORG' is not one of"),
+        (row(["a", "b"], ["O", "I-PER"]), "tag 'I-PER' of word 2, 'b', breaks IOB2"),
+        (row(["a", "b"], ["B-PER", "I-LOC"]), "tag 'I-LOC' of word 2, 'b', breaks IOB2"),
         (row([], []), "'tokens' is empty"),
         (row([" "], ["O"]), "'tokens' is empty"),
-        (row([["a"]], ["O"]), "'tokens' has ['a'] at 0; it must be a word"),
-        (row(7, ["O"]), "'tokens' is 7; it must be a list"),
+        (row([["a"]], ["O"]), "'tokens' has ['a'] at 0"),
+        (row(7, ["O"]), "'tokens' is 7"),
         ({"tokens": ["a"]}, "has no 'ner_tags'; it has tokens"),
         ({"words": ["a"]}, "has no 'tokens'; it has words"),
-        ({"text": "ba", "entities": [{"start": 0}]}, "'entities' has {'start': 0}; it must have"),
+        ({"text": "ba", "entities": [{"start": 0}]}, "'entities' has {'start': 0}"),
         (
             {"text": "ba", "entities": [{"start": 1, "end": 9, "label": "PER"}]},
-            "'entities' has an entity from 1 to 9; the text has 2 characters",
+            "'entities' has an entity from 1 to 9",
         ),
         (
             {"text": "ba", "entities": [{"start": 0, "end": 1, "label": "PER"}]},
-            "entity 'b' at 0 begins or ends within 'ba', one word to the tokenizer; give",
+            "entity 'b' at 0 begins or ends within 'ba'",
         ),
         (
             {"text": "ba ce", "entities": 2 * [{"start": 0, "end": 2, "label": "PER"}]},
-            "'entities' has 'ba' and 'ba', which overlap; each word can have one tag",
+            "'entities' has 'ba' and 'ba', which overlap",
         ),
     ],
 )
 def test_bad_records(tokenizer, bad, want):
     good = row(["a", "b"], ["O", "B-PER"])
-    found = message(Tokens(labels=LABELS).examples, records(good, bad), tokenizer)
-    assert found.startswith(f"x.conll:2: {want}")
+    result = message(TokenClassification(labels=LABELS).examples, records(good, bad), tokenizer)
+    assert result.startswith(f"x.conll:2: {want}")
 
 
 def test_bad_options():
-    assert message(lambda: Tokens(labels=("O", "PER"))).startswith("tag 'PER' is none of IOB2's")
-    assert message(lambda: Tokens(stride=300)).startswith("stride is 300; it must lie between 0")
+    assert message(lambda: TokenClassification(labels=("O", "PER"))).startswith(
+        "tag 'PER' is none of IOB2's"
+    )
+    assert message(lambda: TokenClassification(stride=300)).startswith("stride is 300")
     unlike = records(row(["a"], ["O"]), {"tokens": ["a"], "pos": ["X"]})
-    found = message(Tokens().with_labels, unlike)
-    assert found == "x.conll:2: has no 'ner_tags'; it has tokens, pos"
-    assert "fewer than two tags" in message(Tokens().with_labels, records(row(["a"], ["O"])))
+    result = message(TokenClassification().with_labels, unlike)
+    assert result == "x.conll:2: has no 'ner_tags'; it has tokens, pos"
+    assert "fewer than two tags" in message(
+        TokenClassification().with_labels, records(row(["a"], ["O"]))
+    )
 
 
 def test_lists_may_be_text(tokenizer):
-    task = Tokens(labels=LABELS)
+    task = TokenClassification(labels=LABELS)
     given = records(row("ba ce", "O B-PER"), row('["ba", "ce"]', '["O", "B-PER"]'))
     first, second = task.examples(given, tokenizer)
     assert first.source.words == second.source.words == ("ba", "ce")
