@@ -296,6 +296,9 @@ COMMANDS: dict[str, Callable[..., int | None] | Elsewhere] = {
     "bench kernels": Elsewhere(
         "bench.command", "kernels", "Times every implementation of attention on this device."
     ),
+    "bench device": Elsewhere(
+        "bench.device.command", "device", "Checks and times everything on this device."
+    ),
 }
 
 
