@@ -31,18 +31,29 @@ def compile_all(
     Tracing holds Python's lock: programs are traced in order while earlier ones are compiled.
     """
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        started: list[tuple[Any, Future | Exception]] = []
+        started: list[tuple[Any, Any, Future | Exception]] = []
         for key, program in programs:
             try:
                 lowered = jax.jit(program.function).lower(*program.arguments)
-                started.append((key, pool.submit(lowered.compile)))
+                started.append((key, lowered, pool.submit(lowered.compile)))
             except Exception as error:
-                started.append((key, error))
-        for key, job in started:
+                started.append((key, None, error))
+        for key, lowered, job in started:
             if isinstance(job, Exception):
                 yield key, job
             else:
-                yield key, job.exception() or job.result()
+                yield key, _outcome(lowered, job)
+
+
+def _outcome(lowered: jax.stages.Lowered, job: Future) -> Callable[..., Any] | Exception:
+    """The compiled program, or the second error: assemblers started at once may fail to start."""
+    try:
+        return job.result()
+    except Exception:
+        try:
+            return lowered.compile()
+        except Exception as error:
+            return error
 
 
 def seconds(call: Callable[[], Any], at_least: float, repeats: int) -> float:
