@@ -62,9 +62,10 @@ bench-kernels: .venv/installed
 
 # Everything that the device at hand can tell: make device ARGS="--minutes 5". Where Python has jax,
 # nothing is installed and no network is needed.
-DEVICE_PYTHON := $(shell $(PYTHON) -c 'import jax, flax, optax' 2>/dev/null && echo $(PYTHON))
-device: $(if $(DEVICE_PYTHON),,.venv/installed)
-	PYTHONPATH=$(CURDIR) $(or $(DEVICE_PYTHON),.venv/bin/python) -m modernbert_jax.train.bench.device $(ARGS)
+device:
+	$(PYTHON) -c 'import jax, flax, optax' 2>/dev/null || $(MAKE) .venv/installed
+	PYTHONPATH=$(CURDIR) $$($(PYTHON) -c 'import jax, flax, optax' 2>/dev/null && \
+		echo $(PYTHON) || echo .venv/bin/python) -m modernbert_jax.train.bench.device $(ARGS)
 
 # What a machine without network lacks for it: make wheels ARGS="--python 3.12 --output wheels"
 wheels: .venv/installed

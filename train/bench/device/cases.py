@@ -136,7 +136,8 @@ def lognormal(length: int, rows: int, median: float = 400.0) -> list[list[int]]:
     rng = np.random.default_rng(0)
     draws = rng.lognormal(np.log(median), 1.0, size=max(64, 8 * rows * length // int(median)))
     lengths = np.clip(draws, 8, length).astype(int).tolist()
-    return [[lengths[i] for i in row] for row in pack(lengths, length)[:rows]]
+    packed = [[lengths[i] for i in row] for row in pack(lengths, length)[:rows]]
+    return [[*row, length - sum(row)] if sum(row) < length else row for row in packed]
 
 
 def segments(documents: list[list[int]], length: int) -> np.ndarray:

@@ -120,7 +120,7 @@ def _own(folder: Path) -> None:
 
 
 def _pinned(package: str) -> str:
-    """The version that is installed here, with which the tests pass; the newest if there is none."""
+    """The version that is installed here, or the newest where none is."""
     try:
         return f"{package}=={importlib.metadata.version(package)}"
     except importlib.metadata.PackageNotFoundError:

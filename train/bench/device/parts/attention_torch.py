@@ -16,20 +16,31 @@ from ..scale import Scale
 from . import attention_times as times
 from .ceilings import rates
 
+SDPA = "torch sdpa"
+
+DENSE = ("one document", "full")
+"""What sdpa computes without a mask of all pairs."""
+
 
 @register("kernels in torch", group="kernels", order=35, seconds=45)
 def kernels(scale: Scale) -> Iterator[Result]:
     """Both passes of every way that the installed PyTorch has."""
     with needs("torch"):
         import torch  # noqa: F401
+    absent: set[str] = set()
     for length in scale.time_lengths:
         for kind in cases.WINDOWS:
             layer = Layer(kind, length, times.dtype(scale))
             for documents in times.DOCUMENTS:
                 for name, make in WAYS.items():
+                    if name in absent or (name == SDPA and (documents, kind) != DENSE):
+                        continue
                     measure = partial(_measured, make, layer, documents, scale)
                     labels = layer.labels(name) | {"documents": documents}
-                    yield attempt(layer.name(documents, name), labels, measure)
+                    result = attempt(layer.name(documents, name), labels, measure)
+                    if result.status == "missing":  # said once
+                        absent.add(name)
+                    yield result
 
 
 def seconds(call: Callable[[], Any], scale: Scale) -> float:
@@ -41,7 +52,7 @@ def seconds(call: Callable[[], Any], scale: Scale) -> float:
 
 
 def device() -> str:
-    """Where torch computes. Raises `MissingError` for a GPU that this build cannot use."""
+    """Where torch computes."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -120,9 +131,6 @@ def _sdpa(layer: Layer, ids: np.ndarray) -> Callable:
     """Dense attention without a mask."""
     import torch.nn.functional as F
 
-    if layer.window is not None or ids.max() > 1:
-        raise NotImplementedError("it has no windows and no documents without a mask of all pairs")
-
     def function(q, k, v):
         heads_first = (x.transpose(1, 2) for x in (q, k, v))
         return F.scaled_dot_product_attention(*heads_first).transpose(1, 2)
@@ -174,9 +182,11 @@ def _flash(layer: Layer, ids: np.ndarray) -> Callable:
 
 
 def _flex(layer: Layer, ids: np.ndarray) -> Callable:
-    """FlexAttention, compiled on an accelerator, with a block mask made in advance."""
+    """FlexAttention, compiled, with a block mask made in advance."""
     import torch
 
+    if device() == "cpu":
+        raise NotImplementedError("FlexAttention has a backward pass on GPUs only")
     with needs("a torch with FlexAttention"):
         from torch.nn.attention.flex_attention import create_block_mask, flex_attention
     segments = torch.from_numpy(ids).to(device())
@@ -188,7 +198,7 @@ def _flex(layer: Layer, ids: np.ndarray) -> Callable:
 
     rows, length = ids.shape
     mask = create_block_mask(sees, rows, None, length, length, device=device())
-    attend = flex_attention if device() == "cpu" else torch.compile(flex_attention)
+    attend = torch.compile(flex_attention)
 
     def function(q, k, v):
         heads_first = (x.transpose(1, 2) for x in (q, k, v))
@@ -205,7 +215,7 @@ def _ends(ids: np.ndarray, torch: Any) -> tuple[Any, int]:
 
 
 WAYS: dict[str, Callable[[Layer, np.ndarray], Callable]] = {
-    "torch sdpa": _sdpa,
+    SDPA: _sdpa,
     "torch varlen_attn": _varlen,
     "flash-attn varlen": _flash,
     "torch FlexAttention": _flex,

@@ -24,9 +24,12 @@ def encode(scale: Scale) -> Iterator[Result]:
     with needs("torch", "transformers"):
         import torch  # noqa: F401
         import transformers  # noqa: F401
+    absent: set[str] = set()
     for implementation in IMPLEMENTATIONS:
         by = f"transformers, {implementation}"
         for name in encoding.SETS:
+            if implementation in absent:
+                continue
             labels = {
                 "set": name,
                 "documents": f"{encoding.count(name, scale):,}",
@@ -34,7 +37,10 @@ def encode(scale: Scale) -> Iterator[Result]:
                 "by": by,
             }
             measure = partial(_speed, implementation, name, scale)
-            yield attempt(f"{name} {by}", labels, measure)
+            result = attempt(f"{name} {by}", labels, measure)
+            if result.status == "missing":  # said once
+                absent.add(implementation)
+            yield result
 
 
 def _speed(implementation: str, name: str, scale: Scale) -> dict[str, Any]:
