@@ -14,11 +14,15 @@ from modernbert_jax.train.pretrain import step
 from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
 
 from . import cases
+from .results import Result
 from .scale import Scale
 
 LARGE_MEMORY = 60e9
 """Bytes from which a device takes the larger microbatches."""
 
+
+TOLERANCE = 10.0
+"""Percent by which used memory may differ from the predicted one without a remark."""
 
 MICROBATCHES = 4
 """Microbatches of a step, whose gradients are summed."""
@@ -127,8 +131,11 @@ def batch(work: Workload, documents: list[list[int]]) -> Rows:
     return Rows(tokens, ids, cases.positions(ids))
 
 
-def with_predictions(results: list[Any]) -> list[Any]:
-    """Training results with the memory that was predicted for them, and their ratio in percent."""
+def with_predictions(results: list[Result]) -> list[Result]:
+    """Training results with the memory that was predicted for them, and their ratio in percent.
+
+    A difference beyond `TOLERANCE` is noted.
+    """
     predicted = {
         r.name: r.numbers["predicted"] for r in results if r.group == "memory" and r.numbers
     }
@@ -136,9 +143,13 @@ def with_predictions(results: list[Any]) -> list[Any]:
     for result in results:
         if result.group == "training" and result.name in predicted:
             numbers = dict(result.numbers) | {"predicted": predicted[result.name]}
+            note = result.note
             if "peak" in numbers:
                 share = 100 * numbers["peak"].value / numbers["predicted"].value
                 numbers["of predicted"] = numbers["peak"]._replace(value=share, unit="%")
-            result = dataclasses.replace(result, numbers=numbers)
+                if abs(off := share - 100) > TOLERANCE:
+                    where = "above" if off > 0 else "below"
+                    note = f"peak memory is {abs(off):.0f} % {where} the prediction"
+            result = dataclasses.replace(result, numbers=numbers, note=note)
         merged.append(result)
     return merged
