@@ -55,7 +55,10 @@ def test_checks(on_mesh, target, length, dtype):
 
 @pytest.mark.parametrize("length", [1024, 8192])
 def test_times(on_mesh, length):
-    assert compiled(on_mesh, "h100", attention_times.programs(length, SCALES["h100"])) > 10
+    """Of ours; what jax's own attention needs of cuDNN is on the device."""
+    programs = attention_times.programs(length, SCALES["h100"])
+    ours = ((key, p) for key, p in programs if key.name not in attention_times.PEERS)
+    assert compiled(on_mesh, "h100", ours) == 10
 
 
 def test_tiles(on_mesh):

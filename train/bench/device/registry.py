@@ -20,6 +20,7 @@ GROUPS = {
     "tiles": "Tiles of attention kernels",
     "training": "Training steps",
     "encoding": "Encoding in the paper's efficiency protocol",
+    "memory": "Predictions of memory that were not made",
 }
 """Groups in the order of the tables, with their headings. An unknown group comes last."""
 

@@ -77,16 +77,30 @@ class FailedCheckError(Exception):
 
 
 def attempt(
-    name: str, labels: Mapping[str, str], measure: Callable[[], Numbers], note: str = ""
+    name: str,
+    labels: Mapping[str, str],
+    measure: Callable[[], Numbers],
+    note: str = "",
+    peer: bool = False,
 ) -> Result:
     """A result from the numbers of `measure`, or from the exception that it raises.
 
     An exception ends the case, not the part. `KeyboardInterrupt` passes through.
+
+    Args:
+        name: of the result.
+        labels: its columns of text.
+        measure: returns its columns of numbers.
+        note: remark on a result that is ok.
+        peer: whether this is someone else's code, which may fail without failing the run.
     """
     try:
         return Result(name=name, labels=labels, numbers=measure(), note=note)
     except Exception as error:
-        return failure(name, error, labels)
+        result = failure(name, error, labels)
+        if peer and result.status == "failed":
+            return dataclasses.replace(result, status="unsupported")
+        return result
 
 
 def failure(name: str, error: BaseException, labels: Mapping[str, str] | None = None) -> Result:

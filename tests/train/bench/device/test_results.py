@@ -47,6 +47,15 @@ def test_every_exception_has_a_status(error, status, note):
     assert bool(result.trace) == (status == "failed")
 
 
+def test_what_a_peer_cannot_do_fails_nothing():
+    def measure():
+        raise ValueError("no right window")
+
+    result = attempt("case", {}, measure, peer=True)
+    assert (result.status, result.note) == ("unsupported", "ValueError: no right window")
+    assert result.trace
+
+
 def test_a_failed_check_keeps_its_numbers():
     def measure():
         raise FailedCheckError("out is off by 0.5", {"out": Number(0.5, "")})

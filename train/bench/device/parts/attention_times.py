@@ -47,7 +47,8 @@ def kernels(scale: Scale) -> Iterator[Result]:
                 pair = [compiled[Key(layer, name, given, p)] for p in ("forward", "both")]
                 measure = partial(measured, pair, layer, documents, scale)
                 labels = layer.labels(name) | {"documents": documents}
-                yield attempt(layer.name(documents, name), labels, measure)
+                peer = name in PEERS
+                yield attempt(layer.name(documents, name), labels, measure, peer=peer)
 
 
 def programs(length: int, scale: Scale) -> Iterator[tuple[Key, timing.Program]]:

@@ -37,7 +37,7 @@ def kernels(scale: Scale) -> Iterator[Result]:
                         continue
                     measure = partial(_measured, make, layer, documents, scale)
                     labels = layer.labels(name) | {"documents": documents}
-                    result = attempt(layer.name(documents, name), labels, measure)
+                    result = attempt(layer.name(documents, name), labels, measure, peer=True)
                     if result.status == "missing":  # said once
                         absent.add(name)
                     yield result

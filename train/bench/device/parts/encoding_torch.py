@@ -37,7 +37,7 @@ def encode(scale: Scale) -> Iterator[Result]:
                 "by": by,
             }
             measure = partial(_speed, implementation, name, scale)
-            result = attempt(f"{name} {by}", labels, measure)
+            result = attempt(f"{name} {by}", labels, measure, peer=True)
             if result.status == "missing":  # said once
                 absent.add(implementation)
             yield result
