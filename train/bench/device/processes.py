@@ -5,6 +5,7 @@ and neither a crash nor device memory that it leaves behind reaches another one.
 """
 
 import dataclasses
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -114,11 +115,12 @@ def _child(part: Part, scale: Scale, path: Path, log: Path, environment: Mapping
     os.dup2(output, 2)
     print(f"--- {part.name}", file=sys.stderr, flush=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    faulthandler.register(signal.SIGTERM, chain=True)  # tells where a part was stopped
     for name, value in environment.items():
         os.environ.setdefault(name, value)
     _configure(environment, scale)
-    if part.background:
-        os.nice(10)
+    if part.background and not scale.tiny:
+        os.nice(10)  # the host's side of what is timed comes first
     with path.open("a") as file:
 
         def write(result: Result) -> None:
@@ -131,6 +133,7 @@ def _child(part: Part, scale: Scale, path: Path, log: Path, environment: Mapping
         except BaseException as error:
             write(failure(part.name, error))
             traceback.print_exc()
+    print(f"--- {part.name}: {time.process_time():.1f} s of CPU", file=sys.stderr, flush=True)
 
 
 def _configure(environment: Mapping[str, str], scale: Scale) -> None:

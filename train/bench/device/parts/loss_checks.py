@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -36,7 +37,7 @@ def masked_lm(scale: Scale) -> Iterator[Result]:
 
         def measure(programs=programs, dtype=dtype) -> Numbers:
             ours, exact = (timing.ready(programs[side]) for side in ("ours", "plain"))
-            arguments = loss_arguments(dtype, scale)
+            arguments = jax.jit(lambda: loss_arguments(dtype, scale))()
             return _compared(ours(*arguments), exact(*arguments), LIMITS[dtype])
 
         labels = {"loss": "masked LM", "type": dtype, "tokens": f"{_rows(scale).size:,}"}
@@ -54,7 +55,7 @@ def model(scale: Scale) -> Iterator[Result]:
             exact, ours = (timing.ready(programs[key]) for key in ("oracle", dtype))
             module = _module("float32", scale, whole=True)
             rows = _tokens(segment_ids, module.config.vocab_size)
-            params = jax.jit(module.init)(jax.random.key(0), *rows)["params"]
+            params = jax.jit(partial(_init, module, rows))()
             error = _relative(ours(params, rows), exact(params, rows))
             return _within({"hidden": error}, MODEL_LIMITS[dtype])
 
@@ -84,7 +85,7 @@ def loss_arguments(dtype: str, scale: Scale) -> tuple[Any, ...]:
     """Random parameters, rows and labels. Traceable."""
     module, segment_ids = _module(dtype, scale), _rows(scale)
     rows = _tokens(segment_ids, module.config.vocab_size)
-    params = module.init(jax.random.key(0), *rows)["params"]
+    params = _init(module, rows)
     drawn = np.random.default_rng(1).random(segment_ids.shape) < MASK_RATE
     return params, rows, np.where(drawn & (segment_ids > 0), rows.token_ids, IGNORE)
 
@@ -97,7 +98,7 @@ def model_programs(scale: Scale) -> Iterator[tuple[str, timing.Program]]:
         *((dtype, dtype, "auto") for dtype in scale.dtypes),
     ):
         module = _module(dtype, scale, whole=True, attention=attention)
-        params = jax.eval_shape(module.init, jax.random.key(0), *rows)["params"]
+        params = jax.eval_shape(partial(_init, module, rows))
 
         def hidden(params, rows, module=module):
             return module.apply({"params": params}, *rows, method="hidden")
@@ -120,6 +121,10 @@ def _module(dtype: str, scale: Scale, whole: bool = False, attention: str = "aut
     if not whole:
         config = dataclasses.replace(config, num_hidden_layers=1)
     return MaskedLM(config, Runtime(dtype=dtype, attention=attention))
+
+
+def _init(module: MaskedLM, rows: Rows) -> Any:
+    return module.init(jax.random.key(0), *rows)["params"]
 
 
 def _rows(scale: Scale) -> np.ndarray:
