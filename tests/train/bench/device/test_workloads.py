@@ -3,7 +3,7 @@
 import pytest
 
 from modernbert_jax.train.bench.device import cases, workloads
-from modernbert_jax.train.bench.device.parts import memory, training
+from modernbert_jax.train.bench.device.parts import memory
 from modernbert_jax.train.bench.device.results import Number, Result
 from modernbert_jax.train.bench.device.scale import Scale
 
@@ -42,17 +42,6 @@ def test_predictions_stand_beside_what_was_measured():
     assert merged[1:] == [other, predicted]
     near = Result(name="base 1024", group="memory", numbers={"predicted": Number(48.0, "GB")})
     assert workloads.with_predictions([measured, near])[0].note == ""
-
-
-def test_a_tiny_step_is_measured_and_predicted():
-    (measured,) = training.base_short(TINY)
-    assert measured.status == "ok", measured.trace
-    assert measured.note == "the device tells no peak memory"
-    assert measured.numbers["speed"].value > 0
-    (predicted,) = memory.memory(TINY)
-    assert predicted.name == measured.name
-    assert predicted.numbers["predicted"] == measured.numbers["compiler's"]
-    assert list(training.base_long(TINY)) == []
 
 
 def test_rows_hold_documents_of_random_tokens():
