@@ -1,6 +1,7 @@
 """Records of devices: what is added, and what became slower."""
 
 import json
+from pathlib import Path
 
 import pytest
 from device_runs import FACTS, run
@@ -8,6 +9,13 @@ from device_runs import FACTS, run
 from modernbert_jax.errors import UserError
 from modernbert_jax.train.bench.device import history, page, table
 from modernbert_jax.train.bench.device.results import Number
+
+FIXTURES = Path(__file__).parents[3] / "fixtures" / "device"
+
+
+def test_the_tables_of_a_recorded_run():
+    recorded = history.read_run(FIXTURES / "cpu.json")
+    assert table.markdown(recorded) == (FIXTURES / "cpu.md").read_text()
 
 
 def test_the_table_of_a_run():
