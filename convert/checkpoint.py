@@ -1,4 +1,4 @@
-"""What every format is read into and written from."""
+"""`Checkpoint`, which every format is read into and written from."""
 
 import dataclasses
 import warnings
@@ -13,28 +13,29 @@ from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.pipeline import Pipeline
 from modernbert_jax.tokenizer import Tokenizer
 
-from . import lazy, modules, names
+from . import lazy, module_pipeline, names
+from .name_rows import Row
 
-LABELS = 10**8
-"""The most outputs of a classifier."""
+MAX_LABELS = 10**8
+"""Largest number of outputs of a classifier."""
 
 DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How the tensors were stored where they came from, so that they can be stored so again."""
+    """Details of how the source stored its tensors, so that they can be stored in the same way."""
 
     prefix: str = names.PREFIX
-    """What the encoder's tensors are named with in front of a head; some files have nothing."""
+    """Beginning of the names of the encoder's tensors; empty in some files."""
     decoder_copy: bool = False
-    """Whether a tied `decoder.weight` is written beside the embedding that it equals."""
+    """True if a tied `decoder.weight` is stored in addition to the equal embedding."""
     dtypes: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """The dtype of each foreign tensor where it is not that of the parameter it lies in."""
+    """Dtypes of foreign tensors that differ from that of the parameter which holds them."""
     dtype: str | None = None
-    """What `config.json` says, which need not be so; None writes the widest that there is."""
+    """Dtype that `config.json` declares, which may be wrong; None declares the widest."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         dtypes = self.dtypes
         known = isinstance(dtypes, Mapping) and {*dtypes.values()} <= {*DTYPES, "float64"}
         if self.prefix not in ("", names.PREFIX) or type(self.decoder_copy) is not bool:
@@ -42,28 +43,28 @@ class Layout:
                 f"layout has prefix {self.prefix!r}, decoder_copy {self.decoder_copy!r}"
             )
         if not known or not isinstance(self.dtype, str | None):
-            raise UserError("layout has dtypes that are none")
+            raise UserError("layout has dtypes that do not exist")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A model at rest: its arrays, the bytes of its tokenizer, and no device."""
+    """A model in host memory or in its files: config, arrays, tokenizer and other small files."""
 
     config: ModernBertConfig
     params: names.Params
-    """In the layout of the module: `MaskedLM`, `CausalLM`, `Classifier` or `Encoder`; with dense
-    layers behind an `Encoder` {"encoder", "dense_0", ...}. The dtypes are those of the file.
-    Leaves are numpy arrays, or `Lazy` ones that are still in their file; `loaded` reads them."""
+    """Parameters in the layout of the module: `MaskedLM`, `CausalLM`, `Classifier` or `Encoder`;
+    with dense layers after an `Encoder` {"encoder", "dense_0", ...}. The dtypes are those of the
+    file. Leaves are numpy arrays, or `Lazy` ones that are still in their file."""
     head: str = "masked_lm"
     """A key of `names.heads(config)`."""
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
-    """The tokenizer's files, those of `modules`, and the like, carried through byte for byte; by
-    their paths in the directory."""
+    """Contents by path of the tokenizer's files, of those about modules, and of similar ones;
+    formats carry them byte for byte."""
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Keys of `config.json` that mean nothing to the model: `id2label`, prompts, ..."""
+    """Keys of `config.json` without a meaning for the architecture: `id2label`, prompts, ..."""
     layout: Layout = Layout()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.head not in (known := names.heads(self.config)):
             raise UserError(f"head is {self.head!r}; {did_you_mean(self.head, known)}")
         params: names.Params = {}
@@ -73,23 +74,23 @@ class Checkpoint:
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
-        """From `files`, when first asked for. Raises `UserError` if they are damaged."""
-        return Tokenizer.from_files(self.files) if "tokenizer.json" in self.files else None
+        """Tokenizer in `files`, or None. Raises `UserError` if they are damaged."""
+        return Tokenizer(self.files) if "tokenizer.json" in self.files else None
 
     @cached_property
     def pipeline(self) -> Pipeline | None:
-        """What follows the model, where `files` say so. Raises `UserError` if they are damaged."""
-        return modules.read(self.files, self.extra)
+        """Modules after the model, from `files`, or None. Raises `UserError` if damaged."""
+        return module_pipeline.read(self.files, self.extra)
 
-    def rows(self, prefix: str = names.PREFIX) -> dict[str, names.Row]:
+    def rows(self, prefix: str = names.PREFIX) -> dict[str, Row]:
         """The table of names of this checkpoint."""
         projections = self.pipeline.projections if self.pipeline else ()
         return names.table(self.config, self.head, self.labels, prefix, projections)
 
     @property
     def labels(self) -> int:
-        """Outputs of the classifier, as transformers counts them."""
-        return labels(self.head, self.extra)
+        """Number of outputs of a classifier, as transformers counts them."""
+        return label_count(self.head, self.extra)
 
     @property
     def count(self) -> int:
@@ -98,31 +99,31 @@ class Checkpoint:
 
     @property
     def nbytes(self) -> int:
-        """What the parameters take in memory, in bytes."""
+        """Size of the parameters in memory, in bytes."""
         return sum(leaf.nbytes for leaf in names.flatten(self.params).values())
 
     @property
     def dtype(self) -> str:
-        """The type of the parameters; the widest, where they differ."""
+        """Dtype of the parameters; the narrowest that holds all if they differ."""
         leaves = names.flatten(self.params).values()
         return names.common_dtype(leaf.dtype for leaf in leaves).name
 
 
-def labels(head: str, config: Mapping[str, Any]) -> int:
-    """Number of a classifier's outputs from the keys of a `config.json`."""
+def label_count(head: str, config: Mapping[str, Any]) -> int:
+    """Number of outputs of a classifier according to the keys of a `config.json`."""
     if head == "multiple_choice":
         return 1
-    named = config.get("id2label")
-    if isinstance(named, Mapping) and named:
-        return len(named)
-    given = config.get("num_labels", 2)
-    if not isinstance(given, int) or isinstance(given, bool) or not 0 < given <= LABELS:
-        raise UserError(f"config.json: num_labels is {given!r}; it must be 1 or more")
-    return given
+    by_id = config.get("id2label")
+    if isinstance(by_id, Mapping) and by_id:
+        return len(by_id)
+    count = config.get("num_labels", 2)
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 < count <= MAX_LABELS:
+        raise UserError(f"config.json: num_labels is {count!r}; it must be 1 or more")
+    return count
 
 
 def loaded(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with every leaf in memory."""
+    """The checkpoint with all parameters in memory."""
     params: names.Params = {}
     for path, leaf in names.flatten(checkpoint.params).items():
         names.put(params, path, np.ascontiguousarray(leaf))
@@ -130,11 +131,11 @@ def loaded(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def cast(checkpoint: Checkpoint, dtype: str) -> Checkpoint:
-    """The checkpoint with every tensor in this dtype. What is lazy is cast when it is read.
+    """The checkpoint with all parameters in one dtype; lazy ones are cast when they are read.
 
     Raises:
-        UserError: another dtype than `DTYPES`, or values that float16 would turn into infinity.
-            Lazy leaves raise it when they are read, with the names of all.
+        UserError: a dtype that is not in `DTYPES`, or values that become infinite in float16,
+            with the names of all such parameters. Lazy parameters raise it when they are read.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype is {dtype!r}; {did_you_mean(dtype, DTYPES)}")
@@ -163,5 +164,5 @@ def _astype(x: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def _overflows(x: np.ndarray, new: np.ndarray) -> bool:
-    """Whether a finite number became infinite."""
+    """True if a finite number became infinite."""
     return not np.isfinite(new).all() and bool((np.isinf(new) & np.isfinite(x)).any())

@@ -1,7 +1,7 @@
-"""Arrays that are read when they are used and not kept, so that no model lies in memory twice.
+"""Lazy arrays: read from their file at each use and not kept, so that conversions stream.
 
-A reader gives one `Lazy` for each tensor of its files, the table of names rearranges them without
-a byte being touched, and a writer asks for one after the other.
+A reader returns one `Lazy` per tensor, the table of names rearranges them without reading, and a
+writer evaluates them one after the other. A model is therefore never in memory twice.
 """
 
 from __future__ import annotations
@@ -9,72 +9,91 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import ml_dtypes  # noqa: F401  (makes numpy know bfloat16)
+import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy)
 import numpy as np
+from numpy.typing import DTypeLike
 
 BLOCK = 2**24
-"""Numbers that are compared at once."""
+"""Elements that `equal` compares at once."""
 
-_watchers: contextvars.ContextVar = contextvars.ContextVar("watchers", default=())
+Watcher = Callable[[str, np.ndarray], None]
+
+_watchers: contextvars.ContextVar[tuple[Watcher, ...]] = contextvars.ContextVar(
+    "watchers", default=()
+)
 
 
 class Lazy:
-    """What numpy takes for an array: `np.asarray` reads it, each time anew."""
+    """An array that `np.asarray` reads from its file, each time anew.
+
+    Attributes:
+        shape: its shape, known without reading.
+        dtype: its dtype, known without reading.
+        whole: the stack that has to be read to get this member, or None.
+        key: identifies the place in a file; tensors with equal keys are the same tensor.
+    """
 
     def __init__(
         self,
         shape: Sequence[int],
-        dtype: Any,
+        dtype: DTypeLike,
         read: Callable[[], np.ndarray],
         whole: Lazy | None = None,
         key: Any = None,
     ):
-        """From what `read` will give.
-
-        `whole` is a stack that has to be read for it; of equal `key` are tensors that lie in one
-        place of a file.
-        """
         self.shape, self.dtype = tuple(shape), np.dtype(dtype)
         self.whole, self.key = whole, key
         self._read = read
 
-    ndim = property(lambda self: len(self.shape))
-    size = property(lambda self: math.prod(self.shape))
-    nbytes = property(lambda self: self.size * self.dtype.itemsize)
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes once it is read."""
+        return self.size * self.dtype.itemsize
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         array = self._read()
         return array if dtype is None else array.astype(dtype, copy=False)
 
     def __getitem__(self, index: int) -> Lazy:
-        """A member of a stack."""
+        """Member `index` along the first axis."""
         return Lazy(self.shape[1:], self.dtype, lambda: self._read()[index], whole=self)
 
     def rearranged(self, view: Callable[[np.ndarray], np.ndarray]) -> Lazy:
-        """What a function of shape alone makes of it."""
-        # No memory is touched: a view of a broadcast zero is one.
+        """The result of a function that only reshapes or transposes, applied when read."""
+        # A view of a broadcast zero takes no memory and has the resulting shape.
         shape = view(np.broadcast_to(np.zeros((), self.dtype), self.shape)).shape
         return Lazy(shape, self.dtype, lambda: view(self._read()), self.whole)
 
-    def each(self, function: Callable[[np.ndarray], np.ndarray], dtype: Any) -> Lazy:
-        """What a function of single elements makes of it."""
+    def each(self, function: Callable[[np.ndarray], np.ndarray], dtype: DTypeLike) -> Lazy:
+        """The result of an elementwise function, applied when read."""
         return Lazy(self.shape, dtype, lambda: function(self._read()), self.whole)
 
-    def astype(self, dtype: Any, copy: bool = True) -> Lazy:
-        """In another dtype, or itself."""
+    def astype(self, dtype: DTypeLike, copy: bool = True) -> Lazy:
+        """The array in another dtype; itself if it has that dtype already."""
         if self.dtype == dtype:
             return self
         return self.each(lambda x: x.astype(dtype, copy=False), dtype)
 
 
 class Stack(Lazy):
-    """Arrays of one shape along a new first axis, each of which can be had alone."""
+    """Arrays of one shape along a new first axis; each member can be read alone."""
 
-    def __init__(self, members: Sequence[np.ndarray | Lazy], dtype: Any):
-        """The members are cast to the dtype."""
+    def __init__(self, members: Sequence[Array], dtype: DTypeLike):
+        """Casts the members to `dtype` when they are read."""
         self.members = [m.astype(dtype, copy=False) for m in members]
         super().__init__((len(members), *members[0].shape), dtype, self._fill)
 
@@ -84,7 +103,7 @@ class Stack(Lazy):
             member if isinstance(member, Lazy) else Lazy(member.shape, self.dtype, lambda: member)
         )
 
-    def each(self, function: Callable[[np.ndarray], np.ndarray], dtype: Any) -> Stack:
+    def each(self, function: Callable[[np.ndarray], np.ndarray], dtype: DTypeLike) -> Stack:
         return Stack([self[i].each(function, dtype) for i in range(len(self.members))], dtype)
 
     def _fill(self) -> np.ndarray:
@@ -94,29 +113,37 @@ class Stack(Lazy):
         return array
 
 
-def rearranged(x: np.ndarray | Lazy, view: Callable[[np.ndarray], np.ndarray]) -> np.ndarray | Lazy:
-    """`view(x)`, now or later."""
+Array = np.ndarray | Lazy
+"""An array in memory or in a file."""
+
+
+def rearranged(x: Array, view: Callable[[np.ndarray], np.ndarray]) -> Array:
+    """`view(x)`, applied now to an array and at reading to a lazy one."""
     return x.rearranged(view) if isinstance(x, Lazy) else view(x)
 
 
 def source(
-    name: str, shape: Sequence[int], dtype: Any, read: Callable[[], np.ndarray], key: Any = None
+    name: str,
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    read: Callable[[], np.ndarray],
+    key: Any = None,
 ) -> Lazy:
-    """A tensor of a file under its name there."""
-    return Lazy(shape, dtype, lambda: heard(name, read()), key=key)
+    """A tensor of a file, announced to watchers under its name in the file when it is read."""
+    return Lazy(shape, dtype, lambda: announced(name, read()), key=key)
 
 
-def heard(name: str, array: np.ndarray) -> np.ndarray:
-    """The array; whoever is `watching` hears that it was read from a file."""
-    for hear in _watchers.get():
-        hear(name, array)
+def announced(name: str, array: np.ndarray) -> np.ndarray:
+    """The array itself, after passing it to every watcher of `watching`."""
+    for watcher in _watchers.get():
+        watcher(name, array)
     return array
 
 
 @contextlib.contextmanager
-def watching(hear: Callable[[str, np.ndarray], None]) -> Iterator[None]:
-    """Within the block, `hear(name, array)` is called for every tensor that is read."""
-    token = _watchers.set((*_watchers.get(), hear))
+def watching(watcher: Watcher) -> Iterator[None]:
+    """Within the block, call `watcher(name, array)` for every tensor that is read."""
+    token = _watchers.set((*_watchers.get(), watcher))
     try:
         yield
     finally:
@@ -125,38 +152,35 @@ def watching(hear: Callable[[str, np.ndarray], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def finite(origin: Any) -> Iterator[None]:
-    """Warns at the end of all tensors read within the block that hold NaN or infinity."""
-    import warnings
-
+    """Warn once, at the end of the block, of all tensors read in it that hold NaN or infinity."""
     broken: dict[str, None] = {}
 
-    def hear(name: str, array: np.ndarray) -> None:
+    def check(name: str, array: np.ndarray) -> None:
         if not np.isfinite(array).all():
             broken[name] = None
 
-    with watching(hear):
+    with watching(check):
         yield
     if broken:
         warnings.warn(f"{origin}: NaN or infinity in {', '.join(broken)}", stacklevel=4)
 
 
-def by_origin(arrays: Mapping[str, np.ndarray | Lazy]) -> list[str]:
-    """The names in an order in which members of one stack follow each other."""
+def by_origin(arrays: Mapping[str, Array]) -> list[str]:
+    """The names, ordered so that members of one stack are consecutive."""
     first: dict[int, int] = {}
     origins = {n: id(getattr(x, "whole", None) or x) for n, x in arrays.items()}
     return sorted(arrays, key=lambda n: first.setdefault(origins[n], len(first)))
 
 
-def equal(a: np.ndarray | Lazy, b: np.ndarray | Lazy) -> bool:
-    """Whether two tensors hold the same numbers, whatever their dtypes; NaN equals itself."""
+def equal(a: Array, b: Array) -> bool:
+    """True if two tensors hold the same numbers in any dtypes; NaN equals NaN."""
     if a.shape != b.shape:
         return False
-    if getattr(a, "key", None) is not None and a.key == getattr(b, "key", None):
+    if isinstance(a, Lazy) and isinstance(b, Lazy) and a.key is not None and a.key == b.key:
         return True
-    a, b = (np.asarray(x).reshape(-1) for x in (a, b))
-    blocks = (slice(i, i + BLOCK) for i in range(0, a.size, BLOCK))
-    return all(np.array_equal(*_wide(a[s], b[s]), equal_nan=True) for s in blocks)
-
-
-def _wide(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-    return tuple(x.astype(np.float64) for x in arrays)
+    left, right = (np.asarray(x).reshape(-1) for x in (a, b))
+    blocks = (slice(i, i + BLOCK) for i in range(0, left.size, BLOCK))
+    return all(
+        np.array_equal(left[s].astype(np.float64), right[s].astype(np.float64), equal_nan=True)
+        for s in blocks
+    )

@@ -1,21 +1,23 @@
-"""The table of names: where each tensor of a Hugging Face checkpoint lies among our parameters.
+"""The table of names, the only place that knows foreign tensors and our parameters.
 
-A PyTorch weight is [out, in] and ours is [in, out]. Tensors that PyTorch stacks along their output
-(the thirds of Wqkv, the halves of Wi) get an axis for it, and the layers of a scanned group share
-one stack. The table is generated from a config and is the only place that knows both sides.
+PyTorch weights are [out, in] and ours are [in, out]. Tensors that PyTorch stacks along their
+outputs (the thirds of Wqkv, the halves of Wi) get an axis of their own. The layers of a scanned
+group share one stack. The table is generated from a config; `name_rows` generates its parts.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-import ml_dtypes  # noqa: F401  (makes numpy know bfloat16)
 import numpy as np
+from numpy.typing import DTypeLike
 
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError
 from modernbert_jax.pipeline import Dense
 
-from . import lazy
+from . import lazy, name_rows
+from .name_rows import ParameterPath, Row
 
 HEADS = {
     "none": "ModernBertModel",
@@ -25,55 +27,27 @@ HEADS = {
     "question_answering": "ModernBertForQuestionAnswering",
     "multiple_choice": "ModernBertForMultipleChoice",
 }
-"""Our name of a head, and the class of transformers that has it."""
+"""Heads of encoders: our name, and the class of transformers."""
 
 DECODER_HEADS = {
     "none": "ModernBertDecoderModel",
     "causal_lm": "ModernBertDecoderForCausalLM",
     "sequence_classification": "ModernBertDecoderForSequenceClassification",
 }
-"""The same of causal models."""
+"""Heads of causal models: our name, and the class of transformers."""
 
 LANGUAGE_MODELS = ("masked_lm", "causal_lm")
-"""Heads that end in the vocabulary; the others, but for none, end in a classifier."""
+"""Heads whose outputs are the vocabulary; all others but "none" end in a classifier."""
 
-TOKEN_TABLE = "embeddings.tok_embeddings.weight"
 PREFIX = "model."
+"""Beginning of the names of an encoder's tensors in front of a head."""
+
 Params = dict[str, Any]
-Array = np.ndarray | lazy.Lazy
-
-
-class Transform(NamedTuple):
-    """How a foreign array becomes ours; both directions are exact."""
-
-    parts: int | None = None
-    """The outputs are this many tensors on end; ours has an axis for them."""
-    transpose: bool = False
-
-    def to_ours(self, x: np.ndarray) -> np.ndarray:
-        if self.parts:
-            x = x.reshape(self.parts, x.shape[0] // self.parts, *x.shape[1:])
-        return x.swapaxes(-1, -2) if self.transpose else x
-
-    def to_foreign(self, x: np.ndarray) -> np.ndarray:
-        x = x.swapaxes(-1, -2) if self.transpose else x
-        return x.reshape(-1, *x.shape[2:]) if self.parts else x
-
-
-class Row(NamedTuple):
-    """One foreign tensor: its shape, and where and how it lies among our parameters."""
-
-    shape: tuple[int, ...]
-    path: tuple[str, ...]
-    index: int | None
-    """Its place in the stack at `path`; None where it is stored alone."""
-    transform: Transform
-    part: int | None = None
-    """Which of the parts that lie on an axis of their own it is, where it is only one of them."""
+"""A nested dict of arrays, in memory or lazy."""
 
 
 def heads(config: ModernBertConfig) -> dict[str, str]:
-    """The heads that a model of this kind can have, with their classes in transformers."""
+    """Heads that a model with this config can have, with their classes in transformers."""
     return DECODER_HEADS if config.causal else HEADS
 
 
@@ -84,127 +58,52 @@ def table(
     prefix: str = PREFIX,
     projections: Sequence[Dense] = (),
 ) -> dict[str, Row]:
-    """A row for every tensor of a checkpoint; every parameter is covered exactly once.
+    """A row for every tensor of a checkpoint, by foreign name; covers every parameter once.
 
     Args:
         config: the architecture.
         head: a key of `heads(config)`.
-        labels: outputs of a classifier.
-        prefix: what the names of the encoder's tensors begin with, if anything.
-        projections: dense layers behind the model. Their tensors lie in files of their own, and
+        labels: number of outputs of a classifier.
+        prefix: beginning of the names of the encoder's tensors.
+        projections: dense layers after the model. Their tensors are in files of their own, and
             the folder is part of their name.
     """
-    encoder = () if head == "none" and not projections else ("encoder",)
-    rows = {
-        prefix + name: row._replace(path=(*encoder, *row.path))
-        for name, row in _encoder(config).items()
+    outer = () if head == "none" and not projections else ("encoder",)
+    entries = {
+        prefix + name: dataclasses.replace(row, path=(*outer, *row.path))
+        for name, row in name_rows.encoder(config).items()
     }
     if head in LANGUAGE_MODELS:
-        rows |= _language_model(config, "lm_head" if config.causal else "head")
+        entries |= name_rows.language_model(config)
     elif head != "none":
-        bias = config.classifier_bias or not config.causal
-        rows |= _prediction(config, "head")
-        rows |= _linear("classifier", ("classifier",), config.hidden_size, labels, bias)
-    for dense in projections:
-        rows |= _dense(dense)
-    return rows
+        entries |= name_rows.classifier(config, labels)
+    for layer in projections:
+        entries |= name_rows.dense(layer)
+    return entries
 
 
-def _encoder(config: ModernBertConfig) -> dict[str, Row]:
-    v, d = config.vocab_size, config.hidden_size
-    table = Row((v, d), ("embeddings", "embedding"), None, Transform())
-    rows = {TOKEN_TABLE: table, **_norm(config, "embeddings.norm", ("embeddings", "norm"))}
-    for i in range(config.num_hidden_layers):
-        rows |= _layer(config, i)
-    return rows | _norm(config, "final_norm", ("final_norm",))
-
-
-def _layer(config: ModernBertConfig, i: int) -> dict[str, Row]:
-    d, f, (path, index) = config.hidden_size, config.intermediate_size, config.locate(i)
-    attention, mlp = config.attention_bias, config.mlp_bias
-    rows = _norm(config, "attn_norm", (*path, "attn_norm")) if i else {}
-    qkv = (*path, "attn", "Wqkv")
-    if config.causal:
-        for part, name in enumerate(("q_proj", "k_proj", "v_proj")):
-            third = _linear(f"attn.{name}", qkv, d, d, attention)
-            rows |= {name: row._replace(part=part) for name, row in third.items()}
-    else:
-        rows |= _linear("attn.Wqkv", qkv, d, 3 * d, attention, parts=3)
-    rows |= _linear("attn.Wo", (*path, "attn", "Wo"), d, d, attention)
-    rows |= _norm(config, "mlp_norm", (*path, "mlp_norm"))
-    rows |= _linear("mlp.Wi", (*path, "mlp", "Wi"), d, 2 * f, mlp, parts=2)
-    rows |= _linear("mlp.Wo", (*path, "mlp", "Wo"), f, d, mlp)
-    return {f"layers.{i}.{name}": row._replace(index=index) for name, row in rows.items()}
-
-
-def _prediction(config: ModernBertConfig, name: str) -> dict[str, Row]:
-    d = config.hidden_size
-    rows = _linear(f"{name}.dense", ("head", "dense"), d, d, config.classifier_bias)
-    return rows | _norm(config, f"{name}.norm", ("head", "norm"))
-
-
-def _language_model(config: ModernBertConfig, head: str) -> dict[str, Row]:
-    v, d = config.vocab_size, config.hidden_size
-    rows = _prediction(config, head)
-    if not config.tie_word_embeddings:
-        rows |= _linear("decoder", ("decoder", "linear"), d, v, bias=False)
-    if config.decoder_bias:
-        rows["decoder.bias"] = Row((v,), ("decoder", "bias"), None, Transform())
-    return rows
-
-
-def _dense(dense: Dense) -> dict[str, Row]:
-    where, d, e = dense.name, dense.in_features, dense.out_features
-    rows = _linear("linear", (where, "linear"), d, e, dense.bias)
-    if dense.residual and d != e:
-        rows |= _linear("residual", (where, "residual"), d, e, bias=False)
-    return {f"{dense.path}/{name}": row for name, row in rows.items()}
-
-
-def _linear(
-    name: str,
-    path: tuple[str, ...],
-    inputs: int,
-    outputs: int,
-    bias: bool,
-    parts: int | None = None,
-) -> dict[str, Row]:
-    kernel = Row((outputs, inputs), (*path, "kernel"), None, Transform(parts, transpose=True))
-    rows = {f"{name}.weight": kernel}
-    if bias:
-        rows[f"{name}.bias"] = Row((outputs,), (*path, "bias"), None, Transform(parts))
-    return rows
-
-
-def _norm(config: ModernBertConfig, name: str, path: tuple[str, ...]) -> dict[str, Row]:
-    rows = {f"{name}.weight": Row((config.hidden_size,), (*path, "scale"), None, Transform())}
-    if config.norm_bias:
-        rows[f"{name}.bias"] = Row((config.hidden_size,), (*path, "bias"), None, Transform())
-    return rows
-
-
-def shapes(rows: Mapping[str, Row]) -> dict[tuple[str, ...], tuple[int, ...]]:
-    """The shape of every parameter, by path: the tree that the module's `init` would make."""
-    found: dict[tuple[str, ...], tuple[int, ...]] = {}
+def shapes(rows: Mapping[str, Row]) -> dict[ParameterPath, tuple[int, ...]]:
+    """The shape of every parameter by path, as the module's `init` would create it."""
+    by_path: dict[ParameterPath, tuple[int, ...]] = {}
     for row in rows.values():
-        # No memory is touched: a transform of a broadcast zero is a view.
+        # A transform of a broadcast zero is a view and takes no memory.
         shape = row.transform.to_ours(np.broadcast_to(np.float32(0), row.shape)).shape
-        # The last member of a stack decides how high it is.
+        # The last member of a stack determines its height.
         heights = (i + 1 for i in (row.index, row.part) if i is not None)
-        found[row.path] = (*heights, *shape)
-    return found
+        by_path[row.path] = (*heights, *shape)
+    return by_path
 
 
-def to_params(tensors: Mapping[str, Array], rows: Mapping[str, Row], origin: str) -> Params:
-    """Our parameters from foreign tensors: a nested dict of arrays, lazy where those are.
+def to_params(tensors: Mapping[str, lazy.Array], rows: Mapping[str, Row], origin: str) -> Params:
+    """Convert foreign tensors to our parameters, lazy if the tensors are.
 
     A stack of tensors of several dtypes gets one that holds them all exactly.
 
     Raises:
-        UserError: one message with every tensor that is missing, unexpected or of another shape.
+        UserError: one message with every missing, unexpected or mis-shaped tensor.
     """
     check({n: x.shape for n, x in tensors.items()}, {n: r.shape for n, r in rows.items()}, origin)
-    members: dict[tuple[str, ...], dict[int | None, dict[int | None, Array]]] = {}
+    members: dict[ParameterPath, dict[int | None, dict[int | None, lazy.Array]]] = {}
     for name, row in rows.items():
         ours = lazy.rearranged(tensors[name], row.transform.to_ours)
         members.setdefault(row.path, {}).setdefault(row.index, {})[row.part] = ours
@@ -216,21 +115,22 @@ def to_params(tensors: Mapping[str, Array], rows: Mapping[str, Row], origin: str
     return params
 
 
-def _stacked(members: Mapping[int | None, Array]) -> Array:
-    """The members of a stack on a new first axis; a single one as it is."""
+def _stacked(members: Mapping[int | None, lazy.Array]) -> lazy.Array:
+    """The members on a new first axis; a single one, with index None, as it is."""
     if None in members:
         return members[None]
     dtype = common_dtype(x.dtype for x in members.values())
     return lazy.Stack([members[i] for i in range(len(members))], dtype)
 
 
-def to_tensors(params: Params, rows: Mapping[str, Row]) -> dict[str, Array]:
-    """The foreign tensors of parameters, contiguous; lazy where those are.
+def to_tensors(params: Params, rows: Mapping[str, Row]) -> dict[str, lazy.Array]:
+    """Convert our parameters to foreign tensors, contiguous, or lazy if the parameters are.
 
-    Raises `UserError` as `to_params` does.
+    Raises:
+        UserError: one message with every missing, unexpected or mis-shaped parameter.
     """
     check_params(params, rows, "parameters")
-    tensors = {}
+    tensors: dict[str, lazy.Array] = {}
     for name, row in rows.items():
         array = leaf(params, row.path)
         array = array if row.index is None else array[row.index]
@@ -242,61 +142,61 @@ def to_tensors(params: Params, rows: Mapping[str, Row]) -> dict[str, Array]:
 
 
 def check_params(params: Params, rows: Mapping[str, Row], origin: Any) -> None:
-    """Raises one `UserError` for all leaves, of any kind that has a shape, that do not fit."""
-    found = {"/".join(path): x.shape for path, x in flatten(params).items()}
-    check(found, {"/".join(path): s for path, s in shapes(rows).items()}, origin)
+    """Raise one `UserError` for all leaves, of any type with a shape, that do not fit the rows."""
+    actual = {"/".join(path): x.shape for path, x in flatten(params).items()}
+    check(actual, {"/".join(path): s for path, s in shapes(rows).items()}, origin)
 
 
 def check(
-    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], origin: Any
+    actual: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], origin: Any
 ) -> None:
-    """Raises one `UserError` for all differences between names and shapes."""
+    """Raise one `UserError` for all differences between names and shapes."""
     problems = []
-    if missing := [f"{n} {list(expected[n])}" for n in expected if n not in found]:
-        problems.append(f"missing {_some(missing)}")
-    if unexpected := [f"{n} {list(found[n])}" for n in found if n not in expected]:
-        problems.append(f"unexpected {_some(unexpected)}")
+    if missing := [f"{n} {list(expected[n])}" for n in expected if n not in actual]:
+        problems.append(f"missing {_shortened(missing)}")
+    if unexpected := [f"{n} {list(actual[n])}" for n in actual if n not in expected]:
+        problems.append(f"unexpected {_shortened(unexpected)}")
     if other := [
-        f"{n} {list(found[n])} instead of {list(expected[n])}"
+        f"{n} {list(actual[n])} instead of {list(expected[n])}"
         for n in expected
-        if n in found and tuple(found[n]) != tuple(expected[n])
+        if n in actual and tuple(actual[n]) != tuple(expected[n])
     ]:
-        problems.append(f"of another shape {_some(other)}")
+        problems.append(f"of another shape {_shortened(other)}")
     if problems:
         raise UserError(f"{origin}: tensors do not fit the config: {'; '.join(problems)}")
 
 
-def _some(names: list[str], most: int = 20) -> str:
+def _shortened(names: list[str], most: int = 20) -> str:
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
 
 
-def common_dtype(dtypes) -> np.dtype:
-    """The narrowest float type that holds all of these exactly."""
-    dtypes = {np.dtype(d) for d in dtypes}
-    if len(dtypes) == 1:
-        return dtypes.pop()
-    return np.dtype(np.float64 if np.dtype(np.float64) in dtypes else np.float32)
+def common_dtype(dtypes: Iterable[DTypeLike]) -> np.dtype:
+    """The narrowest float dtype that holds values of all of these exactly."""
+    distinct = {np.dtype(d) for d in dtypes}
+    if len(distinct) == 1:
+        return distinct.pop()
+    return np.dtype(np.float64 if np.dtype(np.float64) in distinct else np.float32)
 
 
-def flatten(params: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+def flatten(params: Mapping[str, Any], path: ParameterPath = ()) -> dict[ParameterPath, Any]:
     """The leaves of a nested dict by path."""
-    found = {}
+    leaves: dict[ParameterPath, Any] = {}
     for key, value in params.items():
         inner = isinstance(value, Mapping)
-        found |= flatten(value, (*path, key)) if inner else {(*path, key): value}
-    return found
+        leaves |= flatten(value, (*path, key)) if inner else {(*path, key): value}
+    return leaves
 
 
-def leaf(params: Params, path: tuple[str, ...]) -> Any:
+def leaf(params: Params, path: ParameterPath) -> Any:
     """The leaf of a nested dict at a path."""
     for key in path:
         params = params[key]
     return params
 
 
-def put(params: Params, path: tuple[str, ...], value: Any) -> None:
-    """Sets a leaf of a nested dict, with the dicts above it."""
+def put(params: Params, path: ParameterPath, value: Any) -> None:
+    """Set a leaf of a nested dict, creating the dicts above it."""
     for key in path[:-1]:
         params = params.setdefault(key, {})
     params[path[-1]] = value

@@ -1,7 +1,7 @@
 """What follows the model in an embedding model, a reranker or a late-interaction model.
 
 The modules are those of sentence-transformers and PyLate: pooling, dense layers, normalisation;
-with them go prompts and lengths. `convert.modules` reads them from files.
+with them go prompts and lengths. `convert.module_pipeline` reads them from files.
 """
 
 import dataclasses

@@ -54,11 +54,6 @@ class Tokenizer:
         )
 
     @classmethod
-    def from_files(cls, files: Mapping[str, bytes]) -> "Tokenizer":
-        """From file contents by name, as a checkpoint holds them."""
-        return cls(files)
-
-    @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
         """From a directory, or from a `tokenizer.json` itself. Raises `UserError`."""
         path = Path(path)

@@ -9,7 +9,7 @@ from modernbert_jax.late_interaction import maxsim, tokenize
 from modernbert_jax.pipeline import LateInteraction
 from modernbert_jax.tokenizer import Tokenizer
 
-TOKENIZER = Tokenizer.from_files(models.tokenizer(models.MODELS["colbert"]))
+TOKENIZER = Tokenizer(models.tokenizer(models.MODELS["colbert"]))
 Q, D = (TOKENIZER.backend.token_to_id(prefix) for prefix in ("[Q] ", "[D] "))
 LATE = LateInteraction(
     query_prefix="[Q] ",

@@ -1,7 +1,7 @@
-"""The masked-LM loss: exact, and paid for at predicted positions only."""
+"""The masked-LM loss: exact, and computed at predicted positions only."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +11,10 @@ from modernbert_jax.heads import MaskedLM
 from modernbert_jax.masking import IGNORE
 from modernbert_jax.sharding import over_rows
 
+from .engine.objective import Sums
+
 CHUNKS = 8
 """Pieces into which the positions of a row are cut; a piece with nothing to predict is skipped."""
-
-
-class Sums(NamedTuple):
-    """Over all predicted positions: divide by `count` once, after adding up whatever is added."""
-
-    loss: jax.Array
-    count: jax.Array
-    correct: jax.Array
 
 
 def masked_lm_loss(
@@ -31,9 +25,9 @@ def masked_lm_loss(
     positions: jax.Array,
     labels: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Sum of cross-entropies over positions whose label is not -100, and how many there are.
+    """Sum the cross-entropies over positions whose label is not -100, and count these positions.
 
-    All arrays are int32 [B, T]; float32 scalars come back. Differentiable in `params`.
+    All arrays are int32 [B, T]; the results are float32 scalars. Differentiable in `params`.
     """
     sums = masked_lm_sums(module, params, token_ids, segment_ids, positions, labels)
     return sums.loss, sums.count
@@ -48,8 +42,21 @@ def masked_lm_sums(
     labels: jax.Array,
     dropout_key: jax.Array | None = None,
 ) -> Sums:
-    """As `masked_lm_loss`, with the number of correct predictions; drops out if given a key."""
-    hidden = module.apply(
+    """Compute `masked_lm_loss` with the number of correct predictions; drop out with a key."""
+    hidden = hidden_states(module, params, token_ids, segment_ids, positions, dropout_key)
+    return hidden_sums(module, params, hidden, labels)
+
+
+def hidden_states(
+    module: MaskedLM,
+    params: Any,
+    token_ids: jax.Array,
+    segment_ids: jax.Array,
+    positions: jax.Array,
+    dropout_key: jax.Array | None = None,
+) -> jax.Array:
+    """Compute the encoder's hidden states, float32 [B, T, D]; drop out with a key."""
+    return module.apply(
         {"params": params},
         token_ids,
         segment_ids,
@@ -58,6 +65,10 @@ def masked_lm_sums(
         rngs=None if dropout_key is None else {"dropout": dropout_key},
         method="hidden",
     )
+
+
+def hidden_sums(module: MaskedLM, params: Any, hidden: jax.Array, labels: jax.Array) -> Sums:
+    """Compute the loss of hidden states [B, T, D] at the predicted positions alone."""
     return over_rows(functools.partial(_sums, module))(_of_the_head(params), hidden, labels)
 
 
@@ -118,10 +129,11 @@ def _piece(module: MaskedLM, params: Any, hidden: jax.Array, labels: jax.Array) 
     # Not a gather: a vocabulary that is divided among devices stays divided.
     is_target = jnp.arange(logits.shape[-1]) == labels[..., None]
     losses = jax.nn.logsumexp(logits, axis=-1) - jnp.where(is_target, logits, 0.0).sum(-1)
+    correct = (predicted & (logits.argmax(-1) == labels)).sum(dtype=jnp.float32)
     return Sums(
         jnp.where(predicted, losses, 0.0).sum(),
         predicted.sum(dtype=jnp.float32),
-        (predicted & (logits.argmax(-1) == labels)).sum(dtype=jnp.float32),
+        {"masked_accuracy": correct},
     )
 
 
@@ -157,4 +169,5 @@ def _added(a: Any, b: Any) -> Any:
 
 
 def _zero() -> Sums:
-    return Sums(*(jnp.zeros([], jnp.float32) for _ in Sums._fields))
+    loss, count, correct = (jnp.zeros([], jnp.float32) for _ in range(3))
+    return Sums(loss, count, {"masked_accuracy": correct})

@@ -1,4 +1,4 @@
-"""StableAdamW (Wortsman et al. 2023) as ModernBERT trains with it, as an optax transformation."""
+"""StableAdamW (Wortsman et al. 2023) in ModernBERT's variant, as an optax transformation."""
 
 import math
 from collections.abc import Callable
@@ -12,11 +12,14 @@ from modernbert_jax.sharding import STACKED
 
 
 class StableAdamWState(NamedTuple):
-    """Moments shaped like the parameters, and the number of updates so far."""
+    """State of StableAdamW."""
 
     count: jax.Array
+    """Number of steps so far, int32 scalar."""
     mu: Any
+    """First moments, shaped like the parameters."""
     nu: Any
+    """Second moments, shaped like the parameters."""
 
 
 def stable_adamw(
@@ -28,7 +31,7 @@ def stable_adamw(
     peak_learning_rate: float | None = None,
     decay_mask: Any | Callable[[Any], Any] | None = None,
 ) -> optax.GradientTransformation:
-    """AdamW whose step shrinks for a tensor that gets gradients larger than its second moment.
+    """Build AdamW with update clipping: a tensor's learning rate shrinks when its gradients spike.
 
     For each tensor, with bias-corrected moments m and v of the gradient g:
 
@@ -36,19 +39,28 @@ def stable_adamw(
         lr' = lr / max(1, rms)
         p  <- p - lr' * (m / (sqrt(v) + eps) + weight_decay / peak * p)
 
-    so that decay is decoupled from the size of the learning rate but follows its schedule, and is
-    clipped together with the step. The mean is over a whole tensor as checkpoints hold it (Wqkv
-    and both halves of Wi at once), but never across the stack of layer groups.
+    So weight decay does not depend on the peak learning rate. It follows the schedule and is scaled
+    down together with the update. The mean is over a whole tensor of a checkpoint (Wqkv and both
+    halves of Wi together), but never across the stack of layer groups.
 
     Args:
-        learning_rate: a number, or a schedule over the updates made so far, from 0.
-        peak_learning_rate: the schedule's peak; a constant learning rate is its own.
+        learning_rate: a number, or a schedule over the number of steps so far, from 0.
+        b1: decay of the first moment.
+        b2: decay of the second moment.
+        eps: added to the root of the second moment.
+        weight_decay: share of a weight that a step at the peak learning rate removes.
+        peak_learning_rate: the schedule's peak; a constant learning rate is its own peak.
         decay_mask: a tree of booleans, or a function from parameters to one; by default matrices
             and embeddings decay, norms and biases do not.
+
+    Raises:
+        ValueError: a schedule without `peak_learning_rate`.
     """
     if peak_learning_rate is None:
         if callable(learning_rate):
-            raise ValueError("peak_learning_rate is needed beside a schedule: decay is lr / peak")
+            raise ValueError(
+                "a schedule needs peak_learning_rate: weight decay is scaled by lr / peak"
+            )
         peak_learning_rate = learning_rate
     schedule = learning_rate if callable(learning_rate) else lambda count: learning_rate
     decay = weight_decay / peak_learning_rate if peak_learning_rate else 0.0
@@ -60,7 +72,7 @@ def stable_adamw(
 
     def update(grads, state, params=None):
         if params is None:
-            raise ValueError("stable_adamw needs the parameters: they decay")
+            raise ValueError("stable_adamw needs the parameters for weight decay")
         decays = decay_mask(params) if callable(decay_mask) else decay_mask
         decays = matrices(params) if decays is None else decays
         count = state.count + 1
@@ -82,17 +94,17 @@ def stable_adamw(
 
 
 def _debias(decay: float, count: jax.Array) -> jax.Array:
-    """1 - decay^count, without the cancellation that costs float32 four digits at first."""
+    """Return 1 - decay^count, computed without float32 cancellation at small counts."""
     return -jnp.expm1(count * math.log(decay))
 
 
 def is_stacked(path: tuple) -> bool:
-    """Whether the parameter at a tree path holds one entry per group of layers."""
+    """Return whether the parameter at a tree path is a stack with an entry per group of layers."""
     return any(getattr(key, "key", None) == STACKED for key in path)
 
 
 def matrices(params: Any) -> Any:
-    """A tree of booleans: True for what has two axes or more in one layer, biases apart."""
+    """Return a tree of booleans: true for matrices and embeddings, false for norms and biases."""
 
     def is_matrix(path, p):
         name = getattr(path[-1], "key", None) if path else None

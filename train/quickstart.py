@@ -23,8 +23,7 @@ from modernbert_jax.tokenizer import Tokenizer
 from .corpus.prepare import prepare
 from .corpus.sources import Corpus
 from .engine.metrics import read_rows
-from .pretrain.loop import pretrain
-from .pretrain.run import Run
+from .pretrain.run import PretrainRun, pretrain
 from .report.curves import curves
 
 EXAMPLES = (
@@ -72,22 +71,22 @@ def quickstart(output: str | Path) -> bool:
     )
     if not pretrain(config):
         return False
-    run = Run.open(config)
-    picture = curves(run.folder, folder / "curves.png")
+    run = PretrainRun.open(config).folder
+    picture = curves(run.path, folder / "curves.png")
     losses = [
-        row["eval_loss"] for row in read_rows(run.folder / "metrics.jsonl") if "eval_loss" in row
+        row["eval_loss"] for row in read_rows(run.path / "metrics.jsonl") if "eval_loss" in row
     ]
     print(f"\nvalidation loss {losses[0]:.3f} before, {losses[-1]:.3f} after\n")
-    _fill(run.export_folder)
+    _fill(run.export)
     for what, where in (
         ("corpus", corpus),
         ("tokenizer", folder / "tokenizer"),
         ("packed rows", folder / "data"),
-        ("metrics", run.folder / "metrics.jsonl"),
-        ("TensorBoard", run.folder / "tensorboard"),
-        ("checkpoints", run.folder / "checkpoints"),
+        ("metrics", run.path / "metrics.jsonl"),
+        ("TensorBoard", run.path / "tensorboard"),
+        ("checkpoints", run.checkpoints),
         ("curves", picture),
-        ("Hugging Face model", run.export_folder),
+        ("Hugging Face model", run.export),
     ):
         print(f"{what:20}{where}")
     print(f"\ndone in {time.monotonic() - began:.0f} s")

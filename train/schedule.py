@@ -1,33 +1,35 @@
 """Learning-rate schedules over time, in steps or any other unit."""
 
+from collections.abc import Callable
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import optax
 
-Shape = Literal["one_minus_sqrt", "linear", "cosine"]
+Shape = Literal["one_minus_sqrt", "linear", "cosine", "constant"]
 
-REMAINING = {
+REMAINING: dict[str, Callable[[jax.Array], jax.Array]] = {
     "one_minus_sqrt": lambda x: 1 - jnp.sqrt(x),
     "linear": lambda x: 1 - x,
     "cosine": lambda x: (1 + jnp.cos(jnp.pi * x)) / 2,
+    "constant": jnp.ones_like,
 }
-"""What is left of the peak when a share x of the fall, 0 to 1, is over."""
+"""Share of the peak that remains when a share x of the decay, 0 to 1, is over."""
 
 
 def warmup_stable_decay(
-    peak: float,
+    peak: float | jax.Array,
     warmup: float,
     total: float,
     decay: float,
     final_fraction: float = 0.0,
     shape: Shape = "one_minus_sqrt",
 ) -> optax.Schedule:
-    """The trapezoid: linear rise over `warmup`, then `peak`, then a fall over the last `decay`.
+    """Build the trapezoid: linear rise over `warmup`, then `peak`, then a fall over `decay`.
 
-    All three are in the unit of the schedule's argument: optimizer steps, or rows read.
-
-    With x from 0 to 1 through the decay, `one_minus_sqrt` (Hägele et al. 2024) gives
+    `warmup`, `total` and `decay` are in the unit of the schedule's argument: optimizer steps, or
+    rows read. With x from 0 to 1 through the decay, `one_minus_sqrt` (Hägele et al. 2024) gives
     peak * (final_fraction + (1 - final_fraction) * (1 - sqrt(x))). `decay=0` holds the peak.
 
     Raises:
@@ -37,11 +39,26 @@ def warmup_stable_decay(
         raise ValueError(f"shape is {shape!r}; it must be {' or '.join(REMAINING)}")
     if min(warmup, decay) < 0 or warmup + decay > total:
         raise ValueError(f"warmup {warmup} and decay {decay} do not fit into total {total}")
+    return lambda time: trapezoid(time, peak, warmup, total, decay, final_fraction, shape)
 
-    def schedule(step):
-        rise = jnp.minimum(step / warmup, 1.0) if warmup else 1.0
-        x = jnp.clip((step - (total - decay)) / decay, 0.0, 1.0) if decay else 0.0
-        fall = final_fraction + (1 - final_fraction) * REMAINING[shape](x)
-        return peak * rise * fall
 
-    return schedule
+def trapezoid(
+    time: jax.Array,
+    peak: float | jax.Array,
+    warmup: float | jax.Array,
+    total: float | jax.Array,
+    decay: float | jax.Array,
+    final_fraction: float = 0.0,
+    shape: Shape = "one_minus_sqrt",
+) -> jax.Array:
+    """Compute `warmup_stable_decay` at a time; all numbers may be traced, and none is checked."""
+    rise = jnp.where(_over(time, warmup) < 1, _over(time, warmup), 1.0)
+    x = jnp.clip(_over(time - (total - decay), decay), 0.0, 1.0)
+    fall = final_fraction + (1 - final_fraction) * REMAINING[shape](x)
+    return peak * rise * jnp.where(jnp.asarray(decay) > 0, fall, 1.0)
+
+
+def _over(time: jax.Array, duration: float | jax.Array) -> jax.Array:
+    """The share of a duration that is over; 1 where the duration is 0."""
+    positive = jnp.asarray(duration) > 0
+    return jnp.where(positive, time / jnp.where(positive, duration, 1), 1.0)

@@ -1,7 +1,8 @@
-"""A larger model filled with a smaller one, as ModernBERT large was started from base.
+"""Tiling: initial weights of a larger model from a smaller one, as for ModernBERT large from base.
 
-Every axis of every tensor is filled with repeats of the smaller tensor, and every layer with the
-one at the same relative depth (Warner et al. 2024, section 2.2.3, after Phi). No value is rescaled.
+Every tensor is filled with repeats of the smaller tensor along each axis. Every layer is made from
+the one at the same relative depth (Warner et al. 2024, section 2.2.3, after Phi). Values are not
+rescaled.
 """
 
 from typing import Literal
@@ -25,23 +26,25 @@ def tile(
     legacy: bool = False,
     seed: int = 0,
 ) -> names.Params:
-    """Parameters of `MaskedLM(larger_config)` made of those of `MaskedLM(config)`.
+    """Make parameters of `MaskedLM(larger_config)` from those of `MaskedLM(config)`.
 
     Args:
-        params: the smaller model's, as a nested dict.
-        mode: "middle" repeats a tensor outwards from its place in the middle of the larger one,
-            "edge" from the first row and column; "center" puts it in the middle once and leaves
-            random initial values around it.
-        legacy: True does what the research code did: the final norm is left at ones, and depths
-            are refused for which the layer map leaves the model.
-        seed: of the random values around "center".
+        params: parameters of the smaller model, a nested dict.
+        config: the smaller architecture.
+        larger_config: the larger architecture.
+        mode: "middle" repeats a tensor outwards from the middle of the larger one, "edge" from its
+            first row and column; "center" copies it once into the middle and keeps random initial
+            values around it.
+        legacy: true reproduces the research code: the final norm stays at ones, and depths whose
+            layer map exceeds the smaller model are refused.
+        seed: seed of the random values of "center".
 
     Returns:
-        float32 numpy arrays. A later layer that is made from the first one, which has no attention
-        norm, has ones there.
+        A nested dict of float32 numpy arrays. The first layer has no attention norm; a later layer
+        made from it gets ones there.
 
     Raises:
-        UserError: a model that is not larger, or a vocabulary that is another one.
+        UserError: a model that is not larger, or another vocabulary.
     """
     _check(config, larger_config)
     if mode not in ("middle", "edge", "center"):
@@ -70,25 +73,27 @@ def tile(
 
 
 def layer_map(old: int, new: int, legacy: bool = False) -> list[int]:
-    """The layer of `old` ones that each of `new` ones is made from, at the same relative depth.
+    """Map each of `new` layers to the one of `old` layers at the same relative depth.
 
-    Halves are rounded to the even number. Without `legacy` the last layer stands in for those
-    beyond it; with it they are refused (`UserError`), because the research code failed there.
+    Halves are rounded to even. Without `legacy`, indices beyond the last layer become the last.
+
+    Raises:
+        UserError: with `legacy`, an index beyond the last layer, where the research code failed.
     """
     layers = [round(i * old / new) for i in range(new)]
     if legacy and max(layers) >= old:
         raise UserError(
-            f"tiling {old} layers to {new} asks for layer {max(layers)}, which is not there; pass"
+            f"tiling {old} layers to {new} needs layer {max(layers)}, which does not exist; pass"
             " legacy=False"
         )
     return [min(layer, old - 1) for layer in layers]
 
 
 def tiled(x: np.ndarray, shape: tuple[int, ...], mode: Literal["middle", "edge"]) -> np.ndarray:
-    """`x` repeated to a larger shape: [1, 2, 3] to 7 is [2, 3, 1, 2, 3, 1, 2] from the middle.
+    """Repeat `x` to a larger shape: [1, 2, 3] to 7 is [2, 3, 1, 2, 3, 1, 2] from the middle.
 
-    Element i of an axis is element (i - offset) mod n of the smaller one, where the offset is
-    (m - n) // 2 for sizes n and m, or 0 from the edge. An axis of the same size stays as it is.
+    Element i of an axis is element (i - offset) mod n of the smaller one. For sizes n and m, the
+    offset is (m - n) // 2 from the middle and 0 from the edge. An axis of equal size is unchanged.
     """
     for axis, (n, m) in enumerate(zip(x.shape, shape, strict=True)):
         offset = (m - n) // 2 if mode == "middle" else 0
@@ -111,11 +116,11 @@ def _is_layer(path: tuple[str, ...]) -> bool:
 
 
 def _layer(leaves: dict, config: ModernBertConfig, layer: int) -> dict[tuple[str, ...], np.ndarray]:
-    """Views of one layer's tensors, by their path below it."""
+    """Return views of one layer's tensors, by their path within the layer."""
     where, index = config.locate(layer)
     prefix = ("encoder", *where)
-    found = {p[len(prefix) :]: x for p, x in leaves.items() if p[: len(prefix)] == prefix}
-    return found if index is None else {p: x[index] for p, x in found.items()}
+    views = {p[len(prefix) :]: x for p, x in leaves.items() if p[: len(prefix)] == prefix}
+    return views if index is None else {p: x[index] for p, x in views.items()}
 
 
 def _check(config: ModernBertConfig, larger: ModernBertConfig) -> None:

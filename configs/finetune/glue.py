@@ -13,8 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from modernbert_jax.config import Runtime
-from modernbert_jax.train.finetune.config import FinetuneConfig
-from modernbert_jax.train.finetune.intermediate import Intermediate
+from modernbert_jax.train.finetune.config import FinetuneConfig, Intermediate
 from modernbert_jax.train.tasks import Classification, Regression, Task
 
 LENGTH = 256

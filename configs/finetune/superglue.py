@@ -10,8 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from modernbert_jax.config import Runtime
-from modernbert_jax.train.finetune.config import FinetuneConfig
-from modernbert_jax.train.finetune.intermediate import Intermediate
+from modernbert_jax.train.finetune.config import FinetuneConfig, Intermediate
 from modernbert_jax.train.tasks import Choice, Classification, Task
 
 LENGTH = 256

@@ -53,10 +53,10 @@ def convert(
         dtype: Type to cast all weights to. By default each keeps its own.
     """
     from modernbert_jax import convert
-    from modernbert_jax.convert import progress
+    from modernbert_jax.io import progress
 
     keep_freed()
-    with _warnings_in_lines(), progress.drawn() as draw:
+    with _warnings_in_lines(), progress.transfer("converting") as draw:
         done = convert.convert(src, dst, format=format, dtype=dtype, progress=draw)
     print(done)
 

@@ -1,1 +1,1 @@
-"""Reading and writing: whole files, checksums, the hub, remote storage, progress, host memory."""
+"""Whole files, checksums, typed JSON, the hub, remote storage, progress, and host memory."""

@@ -1,11 +1,12 @@
-"""Checksums of a folder's files, kept in it: whether what was written is still what is there.
+"""Checksums of a folder's files, kept in the folder: they detect files that have changed.
 
-Storage does not tell when it returns other bytes than it was given, and neither Orbax nor
-TensorStore notices that in the data of an array.
+Storage does not report that it returns other bytes than were written, and neither Orbax nor
+TensorStore notices it in the data of an array.
 """
 
 import hashlib
 import math
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,59 +14,80 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.io.files import read_json, write_json
 
 FILE = "checksums.json"
-"""In the folder. It maps the path of every other file to its size in bytes and its SHA-256."""
+"""Name of the file, which maps the path of every other file to its size in bytes and SHA-256."""
 
 
 def write(folder: Path) -> None:
-    """Notes size and SHA-256 of every file below a folder."""
+    """Record size and SHA-256 of every file below a folder."""
     files = _files(folder)
     with ThreadPoolExecutor() as pool:
-        write_json(
-            folder / FILE,
-            {
-                name: {"bytes": path.stat().st_size, "sha256": found}
-                for (name, path), found in zip(
-                    files.items(), pool.map(sha256, files.values()), strict=True
-                )
-            },
-        )
+        digests = [*pool.map(sha256, files.values())]
+    write_json(
+        folder / FILE,
+        {
+            name: {"bytes": path.stat().st_size, "sha256": digest}
+            for (name, path), digest in zip(files.items(), digests, strict=True)
+        },
+    )
 
 
 def damage(folder: Path, largest: float = math.inf) -> str | None:
-    """What is wrong with a folder, in a few words; None if nothing is.
+    """Describe in a few words how the files differ from what was written; None if they do not.
 
-    A folder without checksums is taken as it is: they are written a moment after the rest. Of
-    files with more than `largest` bytes only the size is compared.
+    A folder without checksums counts as undamaged: they are written a moment after the rest.
+
+    Args:
+        folder: in which `write` has recorded checksums.
+        largest: bytes of the largest file to hash; of larger ones only the size is compared.
     """
     if not (folder / FILE).exists():
         return None
     try:
-        noted = {name: (f["bytes"], f["sha256"]) for name, f in read_json(folder / FILE).items()}
-    except (UserError, TypeError, KeyError):
+        recorded = read_json(folder / FILE)
+        expected = {name: (int(f["bytes"]), f["sha256"]) for name, f in recorded.items()}
+    except (UserError, TypeError, KeyError, ValueError, OverflowError):
         return f"{FILE} cannot be read"
-    files = _files(folder)
-    for name, (size, _) in noted.items():
+    return "; ".join(differences(folder, expected, sha256, largest)) or None
+
+
+def differences(
+    folder: Path,
+    expected: Mapping[str, tuple[int, str]],
+    digest: Callable[[Path], str],
+    largest: float = math.inf,
+) -> list[str]:
+    """Describe every file that is missing or has another size or digest than expected.
+
+    Args:
+        folder: that holds the files.
+        expected: size in bytes and digest of every file, by its path in the folder.
+        digest: computes the digest of a file.
+        largest: bytes of the largest file to hash; of larger ones only the size is compared.
+    """
+    files, problems, unhashed = _files(folder), [], []
+    for name, (size, _) in expected.items():
         if name not in files:
-            return f"{name} is missing"
-        if files[name].stat().st_size != size:
-            return f"{name} has {files[name].stat().st_size:,} bytes instead of {size:,}"
-    wanted = {name: digest for name, (size, digest) in noted.items() if size <= largest}
+            problems.append(f"{name} is missing")
+        elif (actual := files[name].stat().st_size) != size:
+            problems.append(f"{name} has {actual:,} bytes instead of {size:,}")
+        elif size <= largest:
+            unhashed.append(name)
     with ThreadPoolExecutor() as pool:
-        found = pool.map(sha256, (files[name] for name in wanted))
-        for name, hashed in zip(wanted, found, strict=True):
-            if hashed != wanted[name]:
-                return f"{name} does not hold what was written"
-    return None
-
-
-def _files(folder: Path) -> dict[str, Path]:
-    """The files below a folder by their path in it, but for the checksums."""
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    named = {path.relative_to(folder).as_posix(): path for path in found}
-    return {name: path for name, path in named.items() if name != FILE}
+        digests = pool.map(digest, (files[name] for name in unhashed))
+        for name, actual_digest in zip(unhashed, digests, strict=True):
+            if actual_digest != expected[name][1]:
+                problems.append(f"{name} does not hold what was written")
+    return problems
 
 
 def sha256(path: str | Path) -> str:
-    """Of a file's content, in hex."""
+    """SHA-256 of a file's content, in hex; reads it block by block."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """The files below a folder by their path in it, without the checksums."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    by_name = {path.relative_to(folder).as_posix(): path for path in files}
+    return {name: path for name, path in by_name.items() if name != FILE}

@@ -1,4 +1,4 @@
-"""Writing that leaves either the whole thing or nothing."""
+"""Write files and directories whole or not at all; read JSON objects."""
 
 import contextlib
 import glob
@@ -15,9 +15,10 @@ from modernbert_jax.errors import UserError
 
 @contextlib.contextmanager
 def whole_directory(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary sibling to fill; it becomes `path` if the block ends well, and goes if not.
+    """A temporary sibling to fill, which becomes `path` if the block succeeds, else is removed.
 
-    Raises `UserError` when `path` is a file or holds anything already.
+    Raises:
+        UserError: `path` is a file or a directory with content, or cannot be written.
     """
     path = Path(path).absolute()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -39,11 +40,14 @@ def whole_directory(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike, *, new: bool = False) -> Iterator[Path]:
-    """The path of a temporary sibling to write; it becomes `path` if the block ends well.
+    """The path of a temporary sibling to write, which becomes `path` if the block succeeds.
 
     Args:
-        path: of the file; one that is there already is replaced.
-        new: Raises `UserError` instead when there is anything at `path` already.
+        path: of the file; an existing one is replaced.
+        new: refuse to replace an existing file, and create the folders above it.
+
+    Raises:
+        UserError: `new` is true and `path` exists or cannot be written.
     """
     path = Path(path).absolute()
     if new and path.exists():
@@ -63,18 +67,18 @@ def whole_file(path: str | os.PathLike, *, new: bool = False) -> Iterator[Path]:
 
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:
-    """Replaces a file at once."""
+    """Write a file, replacing an existing one atomically."""
     with whole_file(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Replaces a file by readable JSON, at once."""
+    """Write indented JSON, replacing an existing file atomically."""
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
-    """A JSON object from a file. Raises `UserError` that names the file."""
+    """Read a JSON object from a file. Raises `UserError` that names the file."""
     path = Path(path)
     try:
         value = json.loads(path.read_bytes())
@@ -90,13 +94,13 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _temporary(path: Path) -> Path:
-    """A sibling's name that tells whose it is; what killed processes left behind goes away."""
+    """A sibling's path that names host and process; removes those of processes that are gone."""
     host = socket.gethostname()
     prefix = f".{path.name}.{host}-"
-    for left in path.parent.glob(f"{glob.escape(prefix)}*.tmp"):
-        owner = left.name.removeprefix(prefix).removesuffix(".tmp")
+    for leftover in path.parent.glob(f"{glob.escape(prefix)}*.tmp"):
+        owner = leftover.name.removeprefix(prefix).removesuffix(".tmp")
         if owner.isdecimal() and not _alive(int(owner)):
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
     return path.with_name(f"{prefix}{os.getpid()}.tmp")
 
 

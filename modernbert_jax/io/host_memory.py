@@ -1,4 +1,4 @@
-"""What the C library does with memory that has been freed."""
+"""Keep freed host memory in the process, so that large buffers are not mapped again."""
 
 import ctypes
 import importlib.metadata
@@ -6,34 +6,34 @@ import importlib.util
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 _MADV_HUGEPAGE = 14
 
 
 def keep_freed() -> None:
-    """Lets this process keep large buffers that it frees, in huge pages; glibc on Linux only.
+    """Keep large buffers that this process frees, in huge pages; glibc on Linux only.
 
-    By default they go back to the kernel, which has to map and clear every page again, and pages
-    are of 4 KiB. Threads that have allocated before, such as those of a backend of jax, go on as
-    they were.
+    By default they return to the kernel, which has to map and clear every page of 4 KiB again.
+    Threads that have allocated before, such as those of a jax backend, are not affected.
     """
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_MAX, 0)
     libc.mallopt(_M_TRIM_THRESHOLD, -1)
-    # Other arenas than the first one cannot hold buffers of more than 64 MiB.
+    # Only the first arena can hold buffers of more than 64 MiB.
     libc.mallopt(_M_ARENA_MAX, 1)
-    if not _commits_strictly():
+    if not commits_strictly():
         _ask_for_huge_pages(libc)
 
 
 def _ask_for_huge_pages(libc: ctypes.CDLL) -> None:
-    """Extends the heap by addresses for most of the machine's memory, and marks them.
+    """Extend the heap by addresses for most of the machine's memory, marked for huge pages.
 
-    Nothing is touched, so nothing is used; what is freed here stays part of the heap. With all of
-    the memory the kernel could refuse to fork.
+    The addresses are not touched and take no memory; freed here, they stay part of the heap. With
+    addresses for all of the memory the kernel could refuse to fork.
     """
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     libc.free.argtypes = [ctypes.c_void_p]
@@ -47,8 +47,8 @@ def _ask_for_huge_pages(libc: ctypes.CDLL) -> None:
         libc.free(block)
 
 
-def _commits_strictly() -> bool:
-    """Whether addresses count as memory though nothing lies there."""
+def commits_strictly() -> bool:
+    """True if the kernel counts untouched addresses as memory."""
     try:
         return Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2"
     except OSError:
@@ -56,10 +56,10 @@ def _commits_strictly() -> bool:
 
 
 def keep_freed_on_cpu() -> None:
-    """`keep_freed` where jax has no accelerator; call it before jax has a backend.
+    """Call `keep_freed` if jax has no accelerator; must run before jax has a backend.
 
-    Every step on CPU needs the same buffers: mapping them anew takes a fifth of the time of a small
-    model's step.
+    Every step on a CPU needs the same buffers; mapping them again takes a fifth of the time of a
+    small model's step.
     """
     if _has_cpu_alone():
         keep_freed()
@@ -68,7 +68,8 @@ def keep_freed_on_cpu() -> None:
 def _has_cpu_alone() -> bool:
     import jax
 
-    if jax.config.jax_platforms:
-        return jax.config.jax_platforms == "cpu"
+    config: Any = jax.config  # creates its attributes dynamically
+    if config.jax_platforms:
+        return config.jax_platforms == "cpu"
     plugins = importlib.metadata.entry_points(group="jax_plugins")
     return not plugins and importlib.util.find_spec("libtpu") is None

@@ -1,4 +1,4 @@
-"""Checkpoints from the Hugging Face hub, by way of its cache."""
+"""Locate checkpoints: local paths, or snapshots from the Hugging Face hub and its cache."""
 
 import os
 import re
@@ -15,33 +15,34 @@ PATTERNS = (
     "README.md",
     "*_Dense/pytorch_model.bin",
 )
-"""What a checkpoint of any format needs, in its folders too."""
+"""Files that a checkpoint of any format needs, in all its folders."""
 
 PICKLED = "pytorch_model*.bin"
-"""The weights of a repository that has no safetensors."""
+"""Weights of a repository without safetensors."""
 
 IGNORED = ("*onnx*", "*openvino*", "checkpoint-*")
+"""Files that are never downloaded: other runtimes, and states of training."""
 
 
 def locate(path_or_hub_id: str | os.PathLike, revision: str | None = None) -> Path:
-    """A path that exists, or else the snapshot of a model on the hub. Raises `UserError`."""
+    """An existing path, or else the snapshot of a model on the hub. Raises `UserError`."""
     path = Path(path_or_hub_id).expanduser()
     return path if path.exists() else download(str(path_or_hub_id), revision)
 
 
 def download(name: str, revision: str | None = None) -> Path:
-    """A snapshot of the weights, configuration, modules and tokenizer; what is there is kept.
+    """Download a snapshot of the weights, configuration, modules and tokenizer into the cache.
 
-    Without a network, or with HF_HUB_OFFLINE=1, what the cache has is used. Of a repository with
-    safetensors no pickled copy of the same weights is fetched.
+    Files in the cache are not downloaded again; without a network, or with HF_HUB_OFFLINE=1, only
+    they are used. Pickled weights are downloaded only if there are no safetensors.
 
     Args:
         name: `owner/name`.
         revision: branch, tag or commit.
 
     Raises:
-        UserError: there is no such model or revision, it is not open to this user, or it is
-            neither in the cache nor to be had.
+        UserError: no such model or revision, no access to it, or neither the cache nor the network
+            provides it.
     """
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
         raise UserError(f"{name}: no such directory")
@@ -73,5 +74,5 @@ def download(name: str, revision: str | None = None) -> Path:
     except Exception as error:  # the hub, its HTTP client and the disk each have their own kinds
         reason = first_line(error)
     raise UserError(
-        f"{name}: no such directory, and not to be had from the Hugging Face hub ({reason})"
+        f"{name}: no such directory, and not available from the Hugging Face hub ({reason})"
     )

@@ -1,7 +1,7 @@
-"""Where prepared rows are written: a folder here, or anything that fsspec reaches.
+"""`Store`: a folder to write files into, local or at any fsspec URL.
 
-Either way a file is there whole or not at all: on a file system by renaming, in an object store
-because an upload becomes visible when it is complete.
+A file appears whole or not at all: by renaming in a local folder, and in an object store because
+an upload becomes visible when it is complete.
 """
 
 import contextlib
@@ -18,44 +18,54 @@ from modernbert_jax.io.files import whole_file
 
 
 def is_remote(path: str | Path) -> bool:
-    """Whether a path is a URL such as gs://bucket/folder."""
+    """True if a path is a URL such as gs://bucket/folder."""
     return "://" in str(path)
 
 
 @contextlib.contextmanager
-def filesystem_errors(path: str | Path, what: str) -> Iterator[None]:
-    """Turns what file systems raise into one line that names the path: "cannot be `what`"."""
+def filesystem_errors(path: str | Path, action: str) -> Iterator[None]:
+    """Turn errors of file systems into a `UserError` of one line: "PATH: cannot be ACTION".
+
+    Args:
+        path: that the error names.
+        action: "read", "written" or "removed".
+    """
     try:
         yield
     except UserError:
         raise
-    except (ImportError, ValueError) as error:  # a protocol unknown, or its package missing
+    except (ImportError, ValueError) as error:  # an unknown protocol, or a missing package
         raise UserError(f"{path}: {error}") from None
     except OSError as error:
-        again = "; correct that and run the same command again" if what == "written" else ""
-        raise UserError(f"{path}: cannot be {what} ({error.strerror or error}){again}") from error
+        remedy = "; correct that and run the same command again" if action == "written" else ""
+        reason = error.strerror or error
+        raise UserError(f"{path}: cannot be {action} ({reason}){remedy}") from error
 
 
 class Store:
-    """A folder to write into, by file names relative to it. Can be sent to other processes."""
+    """A folder whose files are named relative to it; can be sent to other processes."""
 
     def __init__(self, root: str):
-        """For a local path or an fsspec URL."""
+        """Open a store.
+
+        Args:
+            root: a local path or an fsspec URL.
+        """
         self.root = root.rstrip("/")
 
     @functools.cached_property
     def _remote(self) -> tuple[fsspec.AbstractFileSystem, str] | None:
         return fsspec.url_to_fs(self.root) if is_remote(self.root) else None
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, str]:
         return {"root": self.root}
 
     def path(self, name: str) -> str:
-        """The full path of a file, as errors name it."""
+        """The full path or URL of a file, as errors name it."""
         return f"{self.root}/{name}"
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """True if the file exists."""
         with filesystem_errors(self.path(name), "read"):
             if self._remote:
                 fs, root = self._remote
@@ -71,26 +81,26 @@ class Store:
             return Path(self.path(name)).read_bytes()
 
     def names(self, folder: str) -> list[str]:
-        """Names of the files right in a folder, sorted; none where it does not exist."""
+        """Names of the entries of a folder, sorted; empty if it does not exist."""
         with filesystem_errors(self.path(folder), "read"):
             if self._remote:
                 fs, root = self._remote
                 if not fs.isdir(f"{root}/{folder}"):
                     return []
                 fs.invalidate_cache()
-                found = fs.ls(f"{root}/{folder}", detail=False)
-                return sorted(f.rstrip("/").rsplit("/", 1)[1] for f in found)
-            place = Path(self.path(folder))
-            return sorted(p.name for p in place.iterdir()) if place.is_dir() else []
+                paths = fs.ls(f"{root}/{folder}", detail=False)
+                return sorted(p.rstrip("/").rsplit("/", 1)[1] for p in paths)
+            local = Path(self.path(folder))
+            return sorted(p.name for p in local.iterdir()) if local.is_dir() else []
 
     def write(self, name: str, content: bytes) -> None:
-        """Replaces a file."""
+        """Write a file, replacing an existing one."""
         with self.writing(name) as path:
             path.write_bytes(content)
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """A local path to write; it becomes the file if the block ends well.
+        """A local path to write to, which becomes the file if the block succeeds.
 
         Raises:
             UserError: the disk is full, or writing is not permitted.
@@ -110,7 +120,7 @@ class Store:
                 yield temporary
 
     def remove(self, folder: str) -> None:
-        """Removes a folder and what it holds, if it is there."""
+        """Remove a folder and its content, if it exists."""
         with filesystem_errors(self.path(folder), "removed"):
             if self._remote:
                 fs, root = self._remote

@@ -1,4 +1,4 @@
-"""Dataclasses as JSON and back, strict about names and types."""
+"""Convert dataclasses to JSON and back, strict about names and types."""
 
 import dataclasses
 import json
@@ -11,20 +11,20 @@ from modernbert_jax.errors import UserError, did_you_mean
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """A dataclass as a JSON object, nested ones included."""
+    """Convert a dataclass, with nested ones, to a JSON object."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def from_json(
     kind: type, value: Any, where: str = "config", given: Mapping[str, Any] | None = None
 ) -> Any:
-    """A dataclass of type `kind` from JSON; strict about names and types.
+    """Convert JSON to a dataclass of type `kind`, strict about names and types.
 
     Args:
         kind: the dataclass.
         value: its fields.
-        where: what errors call it.
-        given: fields that are there already, and so not read from `value`.
+        where: name of the value in errors.
+        given: values of fields that are not read from `value`.
 
     Raises:
         UserError: an unknown key, with the nearest known one, or a value of the wrong type.
@@ -34,16 +34,16 @@ def from_json(
             raise UserError(f"{where} is {value!r}; it must be an object")
         hints = typing.get_type_hints(kind)
         fields = {f.name: f for f in dataclasses.fields(kind)}
-        given = dict(given or {})
+        known = dict(given or {})
         for key in value:
             if key not in fields:
                 raise UserError(f"{where}: unknown key {key!r}; {did_you_mean(key, fields)}")
         for name, field in fields.items():
-            there = name in value or name in given
-            if not there and field.default is field.default_factory is dataclasses.MISSING:
+            present = name in value or name in known
+            if not present and field.default is field.default_factory is dataclasses.MISSING:
                 raise UserError(f"{where}: {name!r} is missing")
         read = {k: from_json(hints[k], v, f"{where}.{k}") for k, v in value.items()}
-        return kind(**read, **given)
+        return kind(**read, **known)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(from_json(args[0], v, f"{where}.{i}") for i, v in enumerate(value))
@@ -66,7 +66,7 @@ def from_json(
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:
-    """Dotted keys at which two JSON values differ, each with both values."""
+    """Dotted keys at which two JSON values differ, with both values."""
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         keys = [*a, *(k for k in b if k not in a)]
         prefix = f"{where}." if where else ""

@@ -9,9 +9,9 @@ from jax.sharding import PartitionSpec as P
 from modernbert_jax.config import FULL, SLIDING, ModernBertConfig, Runtime
 from modernbert_jax.heads import MaskedLM
 from modernbert_jax.packing import Rows
-from modernbert_jax.sharding import RULES, MeshShape
+from modernbert_jax.sharding import MeshShape, rows_sharding
 from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
-from modernbert_jax.train.pretrain.step import MaskRule, state_shapes, train_step
+from modernbert_jax.train.pretrain.objective import MaskRule, abstract_step
 
 TPUS = ("v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2")
 GPUS = ("a100", "l4", "h100", "b200")
@@ -36,23 +36,18 @@ def model(layers: int = 7, **changes) -> ModernBertConfig:
     )
 
 
-def rows(mesh, length: int) -> Rows:
-    """A row for every device that takes some."""
-    shape = mesh.shape["data"] * mesh.shape["fsdp"], length
-    placed = NamedSharding(mesh, RULES.spec("rows", "tokens"))
-    return Rows(*(jax.ShapeDtypeStruct(shape, jnp.int32, sharding=placed) for _ in Rows._fields))
-
-
 def lowered_step(devices, length: int, remat: str, model: ModernBertConfig, **sizes: int):
     """The real step of training in bfloat16, on a mesh of these sizes."""
-    stage = Stage(name="only", tokens=100 * length, length=length, rows=1, peak_learning_rate=1e-3)
+    rows = sizes.get("data", 1) * sizes.get("fsdp", 1)
+    capacity = {"tokens": 100 * rows * length, "length": length, "rows": rows}
+    stage = Stage(name="only", peak_learning_rate=1e-3, **capacity)
     runtime = Runtime(dtype="bfloat16", remat=remat)
     config = PretrainConfig(model=model, stages=(stage,), runtime=runtime)
     mask = MaskRule(mask_id=1, vocab_size=model.vocab_size, special_ids=(0, 1))
     mesh = MeshShape(**sizes).make(devices)
     with jax.set_mesh(mesh):
-        state = state_shapes(config, mesh)
-        return train_step(config, stage, 0, mask).lower(state, rows(mesh, length))
+        step, arguments = abstract_step(config, stage, mask, mesh)
+        return step.lower(*arguments)
 
 
 def step_memory(device, length: int, remat: str, model: ModernBertConfig) -> int:
@@ -125,7 +120,8 @@ def test_the_forward_pass(device, target):
     module = MaskedLM(model(), Runtime(dtype="bfloat16"))
     mesh = MeshShape().make([device(target)])
     with jax.set_mesh(mesh):
-        batch = rows(mesh, LONG)
+        row = jax.ShapeDtypeStruct((1, LONG), jnp.int32, sharding=rows_sharding(mesh))
+        batch = Rows(*(row for _ in Rows._fields))
         variables = jax.eval_shape(lambda *x: module.init(jax.random.key(0), *x), *batch)
         whole = NamedSharding(mesh, P())
         variables = jax.tree.map(

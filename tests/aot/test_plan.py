@@ -67,7 +67,7 @@ def test_what_a_tpu_compiler_refuses():
     with absent_devices():
         there = topology("v5e:2x2")
         mesh = made.mesh.make(there.devices)
-        found = compile_step(made, stage, 0, Choice("none", 512), mesh)
+        found = compile_step(made, stage, Choice("none", 512), mesh)
     assert found.refused and found.peak > there.memory == int(15.75 * 2**30)
 
 

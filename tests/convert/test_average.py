@@ -1,4 +1,4 @@
-"""Model soups."""
+"""`average`: the mean of checkpoints."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_the_mean_of_one_checkpoint_with_itself_is_itself(tmp_path):
 
 
 def test_sums_are_not_rounded(tmp_path):
-    """In float32 the small one would vanish beside the large ones, which cancel."""
+    """In float32 the small value would vanish next to the large ones, which cancel."""
     paths = []
     for i, value in enumerate((3e8, 3.0, -3e8)):
         path = save(tmp_path, f"c{i}", 0)
@@ -52,13 +52,13 @@ def test_sums_are_not_rounded(tmp_path):
 def test_other_architectures_are_refused_in_one_line(tmp_path, capsys):
     a, b = save(tmp_path, "a", 0), save(tmp_path, "b", 0, hidden_size=64)
     c = save(tmp_path, "c", 0, global_rope_theta=10_000.0)
-    for other, said in (
+    for other, message in (
         (b, "hidden_size 32 and 64"),
         (c, "global_rope_theta 160000.0 and 10000.0"),
     ):
         assert cli.main(["average", str(a), str(other), "--output", str(tmp_path / "soup")]) == 2
         err = capsys.readouterr().err
-        assert said in err and "not of one architecture" in err and err.count("\n") == 1
+        assert message in err and "not of one architecture" in err and err.count("\n") == 1
     with pytest.raises(UserError, match="two checkpoints or more"):
         convert.average([a])
     assert not (tmp_path / "soup").exists()

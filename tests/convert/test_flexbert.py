@@ -1,4 +1,4 @@
-"""Research checkpoints: to our formats and back without a changed bit, and strange ones refused."""
+"""Research checkpoints: to our formats and back bit for bit; unsupported ones are refused."""
 
 import json
 
@@ -11,7 +11,9 @@ from reference import FIXTURES, GOLDENS
 
 from modernbert_jax import cli, convert
 from modernbert_jax.config import ModernBertConfig
-from modernbert_jax.convert import flexbert, flexbert_config, names, torch_file, torch_write
+from modernbert_jax.convert import flexbert, names
+from modernbert_jax.convert.flexbert import configuration
+from modernbert_jax.convert.torch_files import archives, writer
 from modernbert_jax.errors import UserError
 
 FOLDER = FIXTURES / "flexbert"
@@ -22,15 +24,15 @@ FITTING = tiny.config(num_hidden_layers=4)
 
 
 def state(path):
-    return torch_file.Archive(path).value["state"]
+    return archives.Archive(path).value["state"]
 
 
 def model(path):
     """Tensors by research name: bits with dtype and shape, and the keys of their storages."""
-    archive = torch_file.Archive(path)
-    found = archive.tensors(archive.value["state"]["model"])
-    bits = {n: (x.dtype.name, x.shape, np.asarray(x).tobytes()) for n, x in found.items()}
-    return bits, {n: archive.value["state"]["model"][n].storage.key for n in found}
+    archive = archives.Archive(path)
+    tensors = archive.tensors(archive.value["state"]["model"])
+    bits = {n: (x.dtype.name, x.shape, np.asarray(x).tobytes()) for n, x in tensors.items()}
+    return bits, {n: archive.value["state"]["model"][n].storage.key for n in tensors}
 
 
 def about(path):
@@ -39,15 +41,15 @@ def about(path):
 
 def research(path, change=None, tensors=None, kind=None):
     """A new file with the fixture's weights, a changed configuration and other tensors."""
-    archive = torch_file.Archive(FOLDER / "tiny_stage1.pt")
+    archive = archives.Archive(FOLDER / "tiny_stage1.pt")
     value = archive.value
-    found = {**archive.tensors(value["state"]["model"]), **(tensors or {})}
-    value["state"]["model"] = {n: x for n, x in found.items() if x is not None}
+    merged = {**archive.tensors(value["state"]["model"]), **(tensors or {})}
+    value["state"]["model"] = {n: x for n, x in merged.items() if x is not None}
     content = value["state"]["integrations"]["huggingface"]["model"]["config"]["content"]
     content |= change or {}
     if kind:
         value["state"]["integrations"]["huggingface"]["model"]["config"]["class"] = kind
-    torch_write.write(path, value)
+    writer.write(path, value)
     return path
 
 
@@ -71,10 +73,10 @@ def test_there_and_back_is_the_same(tmp_path, name, way):
 
 def test_what_composer_looks_for_is_there(tmp_path):
     convert.convert(FOLDER / "tiny_stage1.pt", tmp_path / "x.pt", format="flexbert")
-    found = about(tmp_path / "x.pt")
-    assert {*found} == {"file_extension", "content", "class"}
-    assert found["class"] == "src.bert_layers.model.FlexBertForMaskedLM"
-    assert torch_file.Archive(tmp_path / "x.pt").value["rng"] == []
+    described = about(tmp_path / "x.pt")
+    assert {*described} == {"file_extension", "content", "class"}
+    assert described["class"] == "src.bert_layers.model.FlexBertForMaskedLM"
+    assert archives.Archive(tmp_path / "x.pt").value["rng"] == []
     assert state(tmp_path / "x.pt")["integrations"]["huggingface"]["tokenizer"] == {}
 
 
@@ -91,7 +93,7 @@ def test_a_local_theta_of_minus_one_is_the_global_one(tmp_path, none):
 
 
 def test_a_whole_training_state(tmp_path):
-    """Optimizer, clocks and random numbers are passed over; paths among the files are not taken."""
+    """Optimizer, clocks and random numbers are skipped; file names that are paths are ignored."""
     checkpoint = convert.load(RUN)
     assert sorted(checkpoint.files) == ["tokenizer.json", "tokenizer_config.json", "vocab.txt"]
     assert checkpoint.files["vocab.txt"] == b"a\nb"
@@ -150,10 +152,10 @@ def test_hf_to_flexbert_and_back_is_the_same_directory(tmp_path, config, dtype):
 
 
 def without_research(path):
-    """The text of a config.json but for the research configuration that it keeps."""
-    found = json.loads(path.read_text())
-    del found["flexbert"]
-    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+    """The text of a config.json without the research configuration."""
+    content = json.loads(path.read_text())
+    del content["flexbert"]
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 @pytest.mark.parametrize("prefix", ["", "model."])
@@ -168,7 +170,7 @@ def test_heads(tmp_path, head, prefix):
     weights = hf_directory.weights(plain, hf_directory.mixed)
     hf_directory.write(tmp_path / "source", weights, FITTING, **keys)
     convert.convert(tmp_path / "source", tmp_path / "x.pt")
-    assert about(tmp_path / "x.pt")["class"].endswith(flexbert_config.CLASSES[head])
+    assert about(tmp_path / "x.pt")["class"].endswith(configuration.CLASSES[head])
     research_names = [*model(tmp_path / "x.pt")[0]]
     assert all(n.startswith(("model.bert.", "model.head.", "model.cla")) for n in research_names)
     loaded = convert.load(tmp_path / "x.pt")
@@ -180,7 +182,7 @@ def test_heads(tmp_path, head, prefix):
 
 
 def test_a_research_classifier(tmp_path):
-    """Made by the research code alone: the class tells the heads apart, `id2label` the labels."""
+    """A file of the research code: the class implies the head, `id2label` the number of labels."""
     more = {"model.classifier.weight": np.ones((3, 64), np.float32)}
     more |= {"model.classifier.bias": np.ones(3, np.float32)}
     more |= {"model.decoder.weight": None, "model.decoder.bias": None}
@@ -207,12 +209,12 @@ def test_a_research_classifier(tmp_path):
 
 def test_a_changed_research_configuration_wins_over_what_was_kept_beside(tmp_path):
     convert.convert(FOLDER / "tiny_stage1.pt", tmp_path / "x.pt", format="flexbert")
-    archive = torch_file.Archive(tmp_path / "x.pt")
+    archive = archives.Archive(tmp_path / "x.pt")
     value = archive.value
     value["state"]["model"] = archive.tensors(value["state"]["model"])
     huggingface = value["state"]["integrations"]["huggingface"]
     huggingface["model"]["config"]["content"]["rotary_emb_base"] = 160_000.0
-    torch_write.write(tmp_path / "y.pt", value)
+    writer.write(tmp_path / "y.pt", value)
     assert convert.load(tmp_path / "y.pt").config.global_rope_theta == 160_000.0
 
 
@@ -350,15 +352,15 @@ def test_what_the_research_code_has_no_word_for(tmp_path, capsys, keys, kind, me
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ([], "no checkpoint of Composer"),
-        ({"state": {"model": {}}}, "no checkpoint of Composer"),
+        ([], "checkpoint of Composer"),
+        ({"state": {"model": {}}}, "checkpoint of Composer"),
         ({"state": {"model": []}}, "model is a list, not a dict"),
         ({"state": {"model": {"a": 1}, "integrations": 3}}, "integrations is a int, not a dict"),
-        ({"model.a": np.ones(2, np.float32)}, "no checkpoint of Composer"),
+        ({"model.a": np.ones(2, np.float32)}, "checkpoint of Composer"),
     ],
 )
 def test_other_files_of_torch(tmp_path, value, message):
-    torch_write.write(tmp_path / "x.pt", value)
+    writer.write(tmp_path / "x.pt", value)
     with pytest.raises(UserError) as error:
         convert.load(tmp_path / "x.pt")
     assert message in str(error.value)

@@ -1,10 +1,10 @@
-"""Readers on damaged files: an error that a person can read, or the truth, and never a traceback.
+"""Readers on damaged files: a readable error or the correct result, and never a traceback.
 
-The rule. A byte is changed, cut off or put in anywhere in a sound file, or a value in its JSON.
+A byte is changed, removed or inserted anywhere in a sound file, or a value in its JSON.
 Reading it must end in a `UserError` of one line, or give tensors of the same names, shapes and
 dtypes. Where the format has checksums over the weights (our own, and torch's archives) they must
-be the same bits as well; in safetensors, which have none, only the tensors that the changed byte
-lies in may differ. Configurations have no checksums: another sound value is another sound model.
+be the same bits as well; in safetensors, which have none, only tensors with a changed byte may
+differ. Configurations have no checksums: another sound value is another sound model.
 """
 
 import contextlib
@@ -23,7 +23,10 @@ from hypothesis import strategies as st
 from reference import FIXTURES, GOLDENS
 
 from modernbert_jax import convert
-from modernbert_jax.convert import names, pickles, safetensors_file, torch_file, torch_write
+from modernbert_jax.convert import names
+from modernbert_jax.convert.flexbert import research_file
+from modernbert_jax.convert.huggingface import safetensors_file, weight_files
+from modernbert_jax.convert.torch_files import archives, pickle_names, pickles, writer
 from modernbert_jax.errors import UserError
 
 CONFIG = tiny.config(
@@ -49,7 +52,7 @@ def sound(tmp_path_factory):
         convert.convert(folder / "source", folder / format, format=format)
     shutil.copytree(folder / "hf", folder / "bin")
     (folder / "bin/model.safetensors").unlink()
-    torch_write.write(folder / "bin/pytorch_model.bin", weights)
+    writer.write(folder / "bin/pytorch_model.bin", weights)
     return folder
 
 
@@ -59,13 +62,13 @@ def truth(path):
 
 
 def weights_file(directory):
-    """The file of a directory that holds most of the weights."""
-    found = (p for p in directory.rglob("*") if p.is_file() and p.suffix != ".json")
-    return max(found, key=lambda p: p.stat().st_size)
+    """The file of a directory with most of the weights."""
+    candidates = (p for p in directory.rglob("*") if p.is_file() and p.suffix != ".json")
+    return max(candidates, key=lambda p: p.stat().st_size)
 
 
 def load(path, later=False):
-    """Parameters by path, or None where they are refused; anything else is a failure."""
+    """Parameters by path, or None if they are refused; anything else is a failure."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -77,7 +80,7 @@ def load(path, later=False):
 
 
 def damaged(draw, content: bytes) -> bytes:
-    """Another content: a byte changed, a piece cut out or put in, or the end cut off."""
+    """The content with a byte changed, a piece removed or inserted, or the end cut off."""
     at = draw(st.integers(0, len(content) - 1))
     kind = draw(st.sampled_from(("flip", "cut", "insert", "end", "zeros")))
     if kind == "flip":
@@ -122,13 +125,13 @@ def test_every_key_with_odd_values(sound, tmp_path, value):
     for key in content:
         (tmp_path / "hf/config.json").write_text(json.dumps(content | {key: value}))
         load(tmp_path / "hf", later=True)
-    archive = torch_file.Archive(FIXTURES / "flexbert/tiny_stage1.pt")
+    archive = archives.Archive(FIXTURES / "flexbert/tiny_stage1.pt")
     about = archive.value["state"]["integrations"]["huggingface"]["model"]["config"]
     for key in (content := about["content"]):
         about["content"] = content | {key: value}
         with contextlib.suppress(UserError), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            convert.flexbert._read(archive, tmp_path)
+            research_file.from_archive(archive, tmp_path)
 
 
 @pytest.mark.parametrize("value", [2**40, float("nan"), "x", []])
@@ -154,24 +157,24 @@ def test_damaged_weights(sound, tmp_path, format, data):
     content = file.read_bytes()
     new = damaged(data.draw, content)
     file.write_bytes(new)
-    found, want = load(path), truth(sound / format)
-    if found is None:
+    params, want = load(path), truth(sound / format)
+    if params is None:
         return
-    assert [*found] == [*want]
-    for place, x in found.items():
+    assert [*params] == [*want]
+    for place, x in params.items():
         assert (x.shape, x.dtype) == (want[place].shape, want[place].dtype)
         if format != "hf":
             assert x.tobytes() == want[place].tobytes(), place
     if format == "hf":
         assert len(new) == len(content)
-        assert changed_tensors(found, want) <= hit_tensors(file, content, new)
+        assert changed_tensors(params, want) <= hit_tensors(file, content, new)
 
 
-def changed_tensors(found, want):
+def changed_tensors(params, want):
     """The safetensors names of the parameters, or members of stacks, that differ."""
     rows = names.table(CONFIG, "masked_lm")
     trees = [{}, {}]
-    for tree, flat in zip(trees, (found, want), strict=True):
+    for tree, flat in zip(trees, (params, want), strict=True):
         for place, x in flat.items():
             names.put(tree, place, x)
     one, two = (names.to_tensors(tree, rows) for tree in trees)
@@ -179,8 +182,8 @@ def changed_tensors(found, want):
 
 
 def hit_tensors(file, content, new):
-    """The tensors that a changed byte lies in."""
-    entries, start, _ = safetensors_file._header(file)
+    """The tensors that contain a changed byte."""
+    entries, start, _ = safetensors_file.header(file)
     differ = [i - start for i, (a, b) in enumerate(zip(content, new, strict=True)) if a != b]
     spans = {n: e["data_offsets"] for n, e in entries.items()}
     return {n for n, (a, b) in spans.items() if any(a <= i < b for i in differ)}
@@ -224,6 +227,7 @@ def replaced(value, path, new):
         ("hf", "config.json"),
         ("jax", "config.json"),
         ("jax", "modernbert_jax.json"),
+        ("jax", "params/checksums.json"),
         ("sharded", "model.safetensors.index.json"),
     ],
 )
@@ -234,9 +238,9 @@ def test_json_of_wrong_types(sound, tmp_path, format, file, data):
     shutil.rmtree(path, ignore_errors=True)
     if format == "sharded":
         shutil.copytree(sound / "hf", path)
-        tensors = convert.tensors.read(path)
+        tensors = weight_files.read(path)
         (path / "model.safetensors").unlink()
-        convert.tensors.write(path, tensors, shard_bytes=2000)
+        weight_files.write(path, tensors, shard_bytes=2000)
     else:
         shutil.copytree(sound / format, path)
     content = json.loads((path / file).read_text())
@@ -256,21 +260,21 @@ def test_safetensors_headers_of_wrong_types(sound, tmp_path, data):
     raw = json.dumps(replaced(header, where, data.draw(VALUES | ABSURD))).encode()
     file = tmp_path / "model.safetensors"
     file.write_bytes(len(raw).to_bytes(8, "little") + raw + content[8 + length :])
-    found, problems = safetensors_file.scan(file)
+    tensors, problems = safetensors_file.scan(file)
     if not problems:
-        assert all(np.asarray(x).shape == x.shape for x in found.values())
+        assert all(np.asarray(x).shape == x.shape for x in tensors.values())
 
 
 @fuzzed(max_examples=100)
 @given(data=st.data())
 def test_research_configurations_of_wrong_types(data):
-    archive = torch_file.Archive(GOLDENS / "torch/run.pt")
+    archive = archives.Archive(GOLDENS / "torch/run.pt")
     about = archive.value["state"]["integrations"]["huggingface"]
     where = data.draw(st.sampled_from([*places(about)]))
     new = replaced(about, where, data.draw(VALUES | ABSURD))
     archive.value["state"]["integrations"]["huggingface"] = new
     try:
-        convert.flexbert._read(archive, GOLDENS / "torch/run.pt")
+        research_file.from_archive(archive, GOLDENS / "torch/run.pt")
     except UserError as error:
         assert "\n" not in str(error)
 
@@ -278,15 +282,15 @@ def test_research_configurations_of_wrong_types(data):
 @fuzzed(max_examples=200)
 @given(data=st.data())
 def test_damaged_pickles(data):
-    """Whatever comes out is made of what the reader makes."""
-    made = {dict, list, tuple, str, int, float, bool, bytes, type(None)}
-    made |= {pickles.Inert, pickles.Storage, convert.pickle_names.Tensor}
+    """The value has only types that the reader builds."""
+    allowed = {dict, list, tuple, str, int, float, bool, bytes, type(None)}
+    allowed |= {pickle_names.Inert, pickle_names.Storage, pickle_names.Tensor}
     try:
-        found = pickles.read(damaged(data.draw, torch_archive.ONE))
+        value = pickles.read(damaged(data.draw, torch_archive.ONE))
     except UserError as error:
         assert "\n" not in str(error)
         return
-    assert {type(x) for x in walk(found)} <= made
+    assert {type(x) for x in walk(value)} <= allowed
 
 
 def walk(value):

@@ -1,4 +1,4 @@
-"""Hugging Face directories: through `jax` and back without a changed bit, and bad ones refused."""
+"""Hugging Face directories: through `jax` and back bit for bit; invalid ones are refused."""
 
 import json
 import warnings
@@ -11,8 +11,10 @@ import tiny
 from safetensors.numpy import load_file
 
 from modernbert_jax import convert
-from modernbert_jax.convert import huggingface, lazy, names, tensors
+from modernbert_jax.convert import lazy, names
+from modernbert_jax.convert.huggingface import weight_files
 from modernbert_jax.errors import UserError
+from modernbert_jax.io import files
 
 BIASES = dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"), True)
 IRREGULAR = ("sliding_attention", "full_attention", "full_attention", "sliding_attention")
@@ -29,14 +31,14 @@ def config_of(directory):
 
 
 def there_and_back(directory):
-    """What comes out of the directory's conversion to `jax` and from that to `hf`."""
+    """The directory converted to `jax` and from there to `hf`."""
     convert.convert(directory, directory / "jax")
     convert.convert(directory / "jax", directory / "back")
     return directory / "back"
 
 
 def assert_same_tensors(a, b):
-    a, b = tensors.read(a), load_file(b / "model.safetensors")
+    a, b = weight_files.read(a), load_file(b / "model.safetensors")
     assert a.keys() == b.keys()
     for name, tensor in a.items():
         assert tensor.dtype == b[name].dtype, name
@@ -93,7 +95,7 @@ def test_shards_become_one_file(tmp_path):
     weights = hf_directory.weights(hf_directory.shapes(tiny.config()), hf_directory.mixed)
     source = hf_directory.write(tmp_path)
     (source / "model.safetensors").unlink()
-    tensors.write(source, weights, shard_bytes=10_000)
+    weight_files.write(source, weights, shard_bytes=10_000)
     assert len(list(source.glob("*.safetensors"))) > 2
     assert_same_tensors(source, there_and_back(source))
 
@@ -174,8 +176,8 @@ def test_cast(tmp_path):
     source = hf_directory.write(tmp_path / "source", dtype="float32")
     summary = convert.convert(source, tmp_path / "half", format="hf", dtype="bfloat16")
     assert summary.endswith("(hf): 55,392 parameters, bfloat16".replace("55,392", _count()))
-    found = tensors.read(tmp_path / "half")
-    assert {x.dtype for x in found.values()} == {np.dtype(ml_dtypes.bfloat16)}
+    tensors = weight_files.read(tmp_path / "half")
+    assert {x.dtype for x in tensors.values()} == {np.dtype(ml_dtypes.bfloat16)}
     assert config_of(tmp_path / "half")["torch_dtype"] == "bfloat16"
 
 
@@ -263,8 +265,8 @@ def test_bad_directories(tmp_path, spoil, message):
     assert [p.name for p in tmp_path.iterdir()] == ["source"]
 
 
-def test_all_that_is_wrong_is_said_at_once(tmp_path):
-    """In the configuration and in the weights, values and types."""
+def test_all_problems_are_reported_at_once(tmp_path):
+    """Problems of the configuration and the weights, of values and types."""
     source = hf_directory.write(tmp_path / "source")
     change_config(source, hidden_size=-1, norm_eps=0.0, hidden_activation="gulu")
     content = (source / "model.safetensors").read_bytes()
@@ -313,7 +315,7 @@ def test_nothing_is_left_of_a_write_that_fails(tmp_path, monkeypatch, format, pr
     config = tiny.config(num_hidden_layers=4)
     weights = hf_directory.weights(hf_directory.shapes(config))
     checkpoint = convert.load(hf_directory.write(tmp_path / "source", weights, config))
-    monkeypatch.setattr(huggingface.files, "write_json", fail)
+    monkeypatch.setattr(files, "write_json", fail)
     monkeypatch.setattr(lazy, "by_origin", fail)  # in the midst of a file
     with pytest.raises(problem):
         convert.save(checkpoint, tmp_path / "target", format)

@@ -1,4 +1,4 @@
-"""Arrays that are read when they are used: the same numbers, later, and one at a time."""
+"""Lazy arrays: the same numbers as arrays in memory, read one at a time when they are used."""
 
 import tracemalloc
 
@@ -8,7 +8,8 @@ import pytest
 import tiny
 
 from modernbert_jax import convert
-from modernbert_jax.convert import lazy, names, safetensors_file, tensors
+from modernbert_jax.convert import lazy, names
+from modernbert_jax.convert.huggingface import safetensors_file, weight_files
 from modernbert_jax.errors import UserError
 
 X = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
@@ -18,11 +19,11 @@ def later(x, name="x"):
     return lazy.source(name, x.shape, x.dtype, lambda: x)
 
 
-def assert_same(found, want):
-    assert (found.shape, found.dtype, found.size) == (want.shape, want.dtype, want.size)
-    assert (found.nbytes, found.ndim) == (want.nbytes, want.ndim)
-    np.testing.assert_array_equal(np.asarray(found), want)
-    assert np.asarray(found).dtype == want.dtype
+def assert_same(actual, want):
+    assert (actual.shape, actual.dtype, actual.size) == (want.shape, want.dtype, want.size)
+    assert (actual.nbytes, actual.ndim) == (want.nbytes, want.ndim)
+    np.testing.assert_array_equal(np.asarray(actual), want)
+    assert np.asarray(actual).dtype == want.dtype
 
 
 @pytest.mark.parametrize("x", [later(X), lazy.Stack([later(m) for m in X], X.dtype)])
@@ -138,7 +139,7 @@ def test_a_model_is_never_in_memory_as_a_whole(tmp_path, way):
 
 
 def test_shards_are_written_from_lazy_tensors(tmp_path):
-    tensors.write(tmp_path, {f"t{i}": later(X + i) for i in range(5)}, shard_bytes=200)
-    found = tensors.read(tmp_path)
+    weight_files.write(tmp_path, {f"t{i}": later(X + i) for i in range(5)}, shard_bytes=200)
+    tensors = weight_files.read(tmp_path)
     assert len([*tmp_path.glob("*.safetensors")]) == 3
-    assert all((found[f"t{i}"] == X + i).all() for i in range(5))
+    assert all((tensors[f"t{i}"] == X + i).all() for i in range(5))

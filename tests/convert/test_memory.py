@@ -1,4 +1,4 @@
-"""A model of a billion parameters: what converting it takes, beside a plain copy of the file."""
+"""Memory and time of converting a model of a billion parameters, next to copying its file."""
 
 import os
 import shutil
@@ -12,7 +12,9 @@ import pytest
 
 from modernbert_jax import convert
 from modernbert_jax.config import PRESETS
-from modernbert_jax.convert import flexbert, huggingface, lazy, names, tensors, torch_write
+from modernbert_jax.convert import flexbert, huggingface, lazy, names
+from modernbert_jax.convert.huggingface import weight_files
+from modernbert_jax.convert.torch_files import writer
 from modernbert_jax.io import files
 
 CONFIG = PRESETS["ettin-1b"]
@@ -37,7 +39,7 @@ def random_tensor(seed, shape):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """4 GB in three formats; 30 GB in all while the tests run."""
+    """4 GB in three formats; takes 30 GB of disk while the tests run."""
     folder = tmp_path_factory.mktemp("large")
     rows = names.table(CONFIG, "masked_lm")
     random = {n: random_tensor(i, row.shape) for i, (n, row) in enumerate(rows.items())}
@@ -46,8 +48,8 @@ def folder(tmp_path_factory):
     )
     for name in ("hf", "bin", "pt"):
         (folder / name).mkdir()
-    tensors.write(folder / "hf", random)
-    torch_write.write(folder / "bin" / tensors.PICKLE, random)
+    weight_files.write(folder / "hf", random)
+    writer.write(folder / "bin" / weight_files.PICKLE, random)
     flexbert.write(checkpoint, folder / "pt")
     for name in ("hf", "bin"):
         files.write_json(folder / name / "config.json", huggingface.config_json(checkpoint))

@@ -1,4 +1,4 @@
-"""The small files behind the model: what is read, what is refused, what is written anew."""
+"""Files about modules after the model: read, refused, and written in the older layout."""
 
 import json
 import warnings
@@ -9,7 +9,8 @@ import pytest
 import tiny
 
 from modernbert_jax import convert
-from modernbert_jax.convert import modules
+from modernbert_jax.convert import module_pipeline
+from modernbert_jax.convert.module_files import MODULES, SETTINGS
 from modernbert_jax.errors import UserError
 from modernbert_jax.pipeline import Normalize, Pooling
 
@@ -25,7 +26,7 @@ def change(files, name, **keys):
 
 
 def test_both_layouts_say_the_same(tmp_path):
-    old, new = (modules.read(files_of(n, tmp_path / n), {}) for n in ("dense", "native"))
+    old, new = (module_pipeline.read(files_of(n, tmp_path / n), {}) for n in ("dense", "native"))
     assert [type(s) for s in old.steps] == [type(s) for s in new.steps]
     assert (old.kind, old.prompts, old.max_length) == (new.kind, new.prompts, new.max_length)
     assert old.max_length == 24 and old.similarity == "cosine"
@@ -33,8 +34,8 @@ def test_both_layouts_say_the_same(tmp_path):
 
 def test_defaults_of_pylate(tmp_path):
     files = files_of("colbert", tmp_path)
-    files[modules.SETTINGS] = b"{}"
-    late = modules.read(files, {}).late
+    files[SETTINGS] = b"{}"
+    late = module_pipeline.read(files, {}).late
     assert (late.query_prefix, late.query_length, late.document_length) == ("[Q] ", 32, 180)
     assert late.expand and not late.attend and "!" in late.skiplist and len(late.skiplist) == 32
 
@@ -42,20 +43,18 @@ def test_defaults_of_pylate(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda f: f.update({modules.MODULES: b"{"}), r"modules\.json: not JSON"),
-        (lambda f: f.update({modules.MODULES: b"[]"}), "first module must be a Transformer"),
+        (lambda f: f.update({MODULES: b"{"}), r"modules\.json: not JSON"),
+        (lambda f: f.update({MODULES: b"[]"}), "first module must be a Transformer"),
         (
-            lambda f: f.update({modules.MODULES: f[modules.MODULES].replace(b"2_D", b"../2_D")}),
+            lambda f: f.update({MODULES: f[MODULES].replace(b"2_D", b"../2_D")}),
             r"path '\.\./2_Dense' is not inside the directory",
         ),
         (
-            lambda f: f.update({modules.MODULES: f[modules.MODULES].replace(b".Pooling", b".CNN")}),
+            lambda f: f.update({MODULES: f[MODULES].replace(b".Pooling", b".CNN")}),
             r"module 'sentence_transformers\.models\.CNN' is not supported",
         ),
         (
-            lambda f: f.update(
-                {modules.MODULES: f[modules.MODULES].replace(b"sentence_transformers", b"my", 1)}
-            ),
+            lambda f: f.update({MODULES: f[MODULES].replace(b"sentence_transformers", b"my", 1)}),
             r"module 'my\.models\.Transformer' is not supported",
         ),
         (
@@ -65,15 +64,21 @@ def test_defaults_of_pylate(tmp_path):
         (lambda f: change(f, "2_Dense/config.json", in_features="32"), "in_features is '32'; it"),
         (lambda f: change(f, "2_Dense/config.json", out_features=0), "out_features is 0; it must"),
         (lambda f: change(f, "1_Pooling/config.json", pooling_mode="first"), "pooling is 'first'"),
-        (lambda f: change(f, modules.SETTINGS, model_type="SparseEncoder"), "model_type is 'Spar"),
-        (lambda f: change(f, modules.SETTINGS, prompts=[1]), "prompts is .1.; it must be dict"),
+        (
+            lambda f: change(f, SETTINGS, model_type="SparseEncoder"),
+            "model_type is 'Spar",
+        ),
+        (
+            lambda f: change(f, SETTINGS, prompts=[1]),
+            "prompts is .1.; it must be dict",
+        ),
     ],
 )
 def test_refusals(tmp_path, spoil, message):
     files = files_of("dense", tmp_path)
     spoil(files)
     with pytest.raises(UserError, match=message):
-        modules.read(files, {})
+        module_pipeline.read(files, {})
 
 
 def test_a_plain_encoder_becomes_an_embedding_model(tmp_path):
@@ -99,9 +104,9 @@ def test_formats_are_for_their_kinds(tmp_path):
 
 def test_what_pylate_cannot_say_is_refused(tmp_path):
     source = models.write("multi_vector", tmp_path / "source")
-    settings = json.loads((source / modules.SETTINGS).read_text())
+    settings = json.loads((source / SETTINGS).read_text())
     settings["prompts"] = {"query": "ask: ", "document": ""}
-    (source / modules.SETTINGS).write_text(json.dumps(settings))
+    (source / SETTINGS).write_text(json.dumps(settings))
     with pytest.raises(UserError, match="PyLate cannot express this model: its prefix 'ask: '"):
         convert.convert(source, tmp_path / "target", "pylate")
     convert.convert(source, tmp_path / "jax")
@@ -110,11 +115,11 @@ def test_what_pylate_cannot_say_is_refused(tmp_path):
 
 def test_unknown_settings_survive(tmp_path):
     source = models.write("native", tmp_path / "source")
-    files = {modules.SETTINGS: (source / modules.SETTINGS).read_bytes()}
-    change(files, modules.SETTINGS, my_key=[1])
-    (source / modules.SETTINGS).write_bytes(files[modules.SETTINGS])
+    files = {SETTINGS: (source / SETTINGS).read_bytes()}
+    change(files, SETTINGS, my_key=[1])
+    (source / SETTINGS).write_bytes(files[SETTINGS])
     convert.convert(source, tmp_path / "target", "sentence-transformers")
-    assert json.loads((tmp_path / "target" / modules.SETTINGS).read_text())["my_key"] == [1]
+    assert json.loads((tmp_path / "target" / SETTINGS).read_text())["my_key"] == [1]
 
 
 def test_a_difference_behind_the_model_is_found(tmp_path):
@@ -122,17 +127,17 @@ def test_a_difference_behind_the_model_is_found(tmp_path):
     (b / "modules.json").write_text(
         json.dumps([m for m in json.loads((b / "modules.json").read_text()) if m["idx"] < 2])
     )
-    found = convert.verify(a, b)
-    assert not found.equal and found.config["steps"][0][-1] == Normalize()
+    result = convert.verify(a, b)
+    assert not result.equal and result.config["steps"][0][-1] == Normalize()
 
 
 def test_a_dense_weight_is_named(tmp_path):
     source = models.write("dense", tmp_path / "a")
     checkpoint = convert.load(source)
     checkpoint.params["dense_0"]["linear"]["kernel"][3, 4] += 0.25
-    found = convert.verify(source, checkpoint)
-    assert not found.equal and found.worst == ("2_Dense/linear.weight", pytest.approx(0.25))
-    assert found.hidden == 0 < found.logits
+    result = convert.verify(source, checkpoint)
+    assert not result.equal and result.worst == ("2_Dense/linear.weight", pytest.approx(0.25))
+    assert result.hidden == 0 < result.logits
 
 
 def test_inspect_says_what_follows(tmp_path):

@@ -1,4 +1,4 @@
-"""The table of names against modules, against transformers' names, and its errors."""
+"""The table of names: agrees with the modules and with transformers, and reports errors."""
 
 import hf_directory
 import jax
@@ -26,7 +26,7 @@ CONFIGS = {
 
 
 def module_shapes(module, length=8):
-    """Paths and shapes of what the module's `init` makes."""
+    """Paths and shapes of the parameters that the module's `init` creates."""
     tree = jax.eval_shape(module.init, jax.random.key(0), *tiny.rows([[5]], length))["params"]
     return {path: leaf.shape for path, leaf in names.flatten(tree).items()}
 
@@ -83,9 +83,9 @@ def test_all_differences_are_named_at_once():
 
 
 def test_a_stack_of_two_dtypes_takes_one_that_holds_both():
-    for given, want in (
+    for dtypes, want in (
         (("float16", "bfloat16"), "float32"),
         (("float16",), "float16"),
         (("float64", "float16"), "float64"),
     ):
-        assert names.common_dtype(given).name == want
+        assert names.common_dtype(dtypes).name == want

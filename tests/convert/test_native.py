@@ -1,6 +1,7 @@
-"""The project's own directory: what it holds, and that damage is found before it is read."""
+"""The `jax` format: its files, and damage that is reported before wrong arrays are used."""
 
 import json
+import zlib
 
 import hf_directory
 import ml_dtypes
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from modernbert_jax import convert
-from modernbert_jax.convert import names, native
+from modernbert_jax.convert import names, native, native_arrays
 from modernbert_jax.errors import UserError
 
 
@@ -64,15 +65,22 @@ DAMAGE = {
     "a file is missing": (lambda d: largest(d / "params").unlink(), "is missing"),
     "truncated": (
         lambda d: largest(d / "params").write_bytes(largest(d / "params").read_bytes()[:100]),
-        r"is not as it was written \(100 bytes\)",
+        "has 100 bytes instead of",
     ),
-    "one bit": (lambda d: flip(largest(d / "params")), "is not as it was written"),
+    "one bit": (lambda d: flip(largest(d / "params")), "does not hold what was written"),
     "no marker": (lambda d: (d / "modernbert_jax.json").unlink(), "modernbert_jax.json: no such"),
     "empty marker": (lambda d: (d / "modernbert_jax.json").write_text("{}"), "version is None"),
-    "version": (lambda d: change(d, "modernbert_jax.json", version=2), "this program reads 1"),
+    "version": (lambda d: change(d, "modernbert_jax.json", version=3), "this program reads 1"),
     "layout": (lambda d: change(d, "modernbert_jax.json", layout={"a": 1}), "json: damaged"),
     "head": (lambda d: change(d, "modernbert_jax.json", head="a"), "json: damaged .head is 'a'"),
-    "files": (lambda d: change(d, "modernbert_jax.json", files=[]), "lists no files"),
+    "checksums": (
+        lambda d: (d / "params/checksums.json").unlink(),
+        r"params: incomplete or damaged: checksums\.json is missing",
+    ),
+    "damaged checksums": (
+        lambda d: (d / "params/checksums.json").write_text('{"a": {}}'),
+        r"checksums\.json cannot be read",
+    ),
     "config": (
         lambda d: change(d, "config.json", num_hidden_layers=2, layer_types=None),
         r"params: tensors do not fit the config: missing encoder/layer_1/.*; unexpected encoder/",
@@ -84,15 +92,54 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("small", [native._SMALL, 0], ids=["small files", "large files"])
+@pytest.mark.parametrize("small", [native.SMALL_BYTES, 0], ids=["small files", "large files"])
 @pytest.mark.parametrize(("spoil", "message"), DAMAGE.values(), ids=DAMAGE)
 def test_damage(directory, spoil, message, small, capfd, monkeypatch, tmp_path):
-    """Found before anything is read, or before the last array is given out."""
-    monkeypatch.setattr(native, "_SMALL", small)
-    monkeypatch.setattr(native, "_RUN", 4096)
+    """Damage is reported before anything is read, or before the last chunk is returned."""
+    monkeypatch.setattr(native, "SMALL_BYTES", small)
+    monkeypatch.setattr(native_arrays, "CHUNK_BYTES", 4096)
     spoil(directory)
     with pytest.raises(UserError, match=message) as error:
         convert.convert(directory, tmp_path / "converted", "hf")
     assert not (tmp_path / "converted").exists()
     assert "\n" not in str(error.value)
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.fixture
+def old_directory(directory):
+    """A directory of version 1: CRC-32 checksums in the marker, and none in `params`."""
+    (directory / "params/checksums.json").unlink()
+    facts = {
+        path.relative_to(directory / "params").as_posix(): [
+            path.stat().st_size,
+            zlib.crc32(path.read_bytes()),
+        ]
+        for path in (directory / "params").rglob("*")
+        if path.is_file()
+    }
+    change(directory, "modernbert_jax.json", version=1, files=facts)
+    return directory
+
+
+def test_version_1_is_read(old_directory, tmp_path):
+    result = convert.verify(tmp_path / "source", old_directory, tolerance=0.0)
+    assert result.equal, result
+
+
+OLD_DAMAGE = {name: DAMAGE[name] for name in ("a file is missing", "truncated", "one bit")} | {
+    "no files": (lambda d: change(d, "modernbert_jax.json", files=[]), "lists no files"),
+    "no checksum": (
+        lambda d: change(d, "modernbert_jax.json", files={"a": [1]}),
+        "has no size and checksum of a",
+    ),
+}
+
+
+@pytest.mark.parametrize("small", [native.SMALL_BYTES, 0], ids=["small files", "large files"])
+@pytest.mark.parametrize(("spoil", "message"), OLD_DAMAGE.values(), ids=OLD_DAMAGE)
+def test_damage_of_version_1(old_directory, spoil, message, small, monkeypatch):
+    monkeypatch.setattr(native, "SMALL_BYTES", small)
+    spoil(old_directory)
+    with pytest.raises(UserError, match=message):
+        convert.load(old_directory)

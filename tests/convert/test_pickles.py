@@ -1,4 +1,4 @@
-"""Pickles: what torch writes is read, and nothing else is so much as looked up."""
+"""Pickles: values that torch writes are read, and no other name is imported."""
 
 import collections
 import datetime
@@ -11,8 +11,10 @@ import pytest
 import torch_archive
 
 from modernbert_jax import cli
-from modernbert_jax.convert import pickles, plain, tensors, torch_file
-from modernbert_jax.convert.pickle_names import Inert
+from modernbert_jax.convert.flexbert import plain
+from modernbert_jax.convert.huggingface import weight_files
+from modernbert_jax.convert.torch_files import archives, pickles
+from modernbert_jax.convert.torch_files.pickle_names import Inert
 from modernbert_jax.errors import UserError
 
 CASES = torch_archive.malicious("CANARY")
@@ -22,9 +24,9 @@ CASES = torch_archive.malicious("CANARY")
 def test_malicious_pickles_are_refused_and_nothing_is_executed(tmp_path, name):
     canary = tmp_path / "canary"
     data = torch_archive.malicious(canary)[name]
-    path = torch_archive.write(tmp_path / tensors.PICKLE, data)
+    path = torch_archive.write(tmp_path / weight_files.PICKLE, data)
     with pytest.raises(UserError) as error:
-        for x in torch_file.state_dict(path).values():
+        for x in archives.state_dict(path).values():
             np.asarray(x)
     assert not canary.exists()
     assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
@@ -81,8 +83,8 @@ def test_the_state_of_a_run_is_passed_over():
         "set": {1},
         "after": 1,
     }
-    found = pickles.read(pickle.dumps(state, 2))
-    assert {type(v) for k, v in found.items() if k != "after"} == {Inert} and found["after"] == 1
+    value = pickles.read(pickle.dumps(state, 2))
+    assert {type(v) for k, v in value.items() if k != "after"} == {Inert} and value["after"] == 1
     attributes = b"}X\x01\x00\x00\x00ac__builtin__\nset\n]\x85Rs"
     clock = b"\x80\x02ccomposer.core.time\nTimestamp\n)\x81" + attributes + b"b."
     assert type(pickles.read(clock)) is Inert
@@ -96,7 +98,7 @@ def test_every_prefix_is_refused():
 
 
 def test_limits(monkeypatch):
-    monkeypatch.setattr(pickles, "STEPS", 10)
+    monkeypatch.setattr(pickles, "INSTRUCTIONS", 10)
     with pytest.raises(UserError, match="of more than 10 instructions"):
         pickles.read(pickle.dumps([*range(100)], 2))
     monkeypatch.setattr(pickles, "BYTES", 10)
@@ -105,17 +107,17 @@ def test_limits(monkeypatch):
 
 
 def test_plain_copies_end(monkeypatch):
-    monkeypatch.setattr(plain, "_NODES", 10_000)
-    found = [[]]
+    monkeypatch.setattr(plain, "MAX_NODES", 10_000)
+    nested = [[]]
     for _ in range(100):
-        found = [found, found]
+        nested = [nested, nested]
     with pytest.raises(UserError, match="nested without end"):
-        plain.value(found)
+        plain.value(nested)
     shared = [1]
     for _ in range(40):
         shared = [shared, shared]
     with pytest.raises(UserError, match="nested without end"):
         plain.value(shared)
-    found = {"a": (1, {2: None}), "b": b"x", "c": Inert()}
-    assert plain.value(found) == {"a": [1, {"2": None}], "b": None, "c": None}
-    json.dumps(plain.value(found))
+    nested = {"a": (1, {2: None}), "b": b"x", "c": Inert()}
+    assert plain.value(nested) == {"a": [1, {"2": None}], "b": None, "c": None}
+    json.dumps(plain.value(nested))

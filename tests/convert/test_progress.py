@@ -1,4 +1,4 @@
-"""What the program shows while it converts."""
+"""Progress, warnings and errors of the program during a conversion."""
 
 import hf_directory
 import numpy as np
@@ -6,24 +6,24 @@ import pytest
 import tiny
 
 from modernbert_jax import cli
-from modernbert_jax.convert import progress
+from modernbert_jax.io import progress
 
 
 def test_lines_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     source = hf_directory.write(tmp_path / "source")
     assert cli.main(["convert", str(source), str(tmp_path / "out")]) == 0
     shown = capsys.readouterr()
     lines = shown.err.strip().splitlines()
-    assert lines[-1] == "converted 0.00 of 0.00 GB, 100%" and len(lines) > 10
+    assert lines[-1] == "converting  0.00/0.00 GB" and len(lines) > 10
     assert shown.out.startswith(f"{source} (hf) -> ") and len(shown.out.splitlines()) == 1
 
 
 def test_a_bar_on_a_terminal(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")  # what rich takes for a terminal
-    with progress.drawn() as draw:
-        draw(1, 4)
-        draw(4, 4)
+    with progress.transfer("converting") as advance:
+        advance(1, 4)
+        advance(4, 4)
     assert "converting" in capsys.readouterr().err
 
 

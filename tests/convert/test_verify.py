@@ -1,4 +1,4 @@
-"""Comparing checkpoints, and describing them."""
+"""`verify` and `inspect`."""
 
 import io
 import json
@@ -29,31 +29,31 @@ def changed(source, name="model.layers.2.mlp.Wo.weight", by=1e-3, **keys):
 
 def test_a_conversion_is_equal(source):
     convert.convert(source, source.parent / "jax")
-    found = convert.verify(source, source.parent / "jax")
-    assert found.equal and (found.worst[1], found.hidden, found.logits) == (0, 0, 0)
-    assert found.tensors == len(hf_directory.shapes(tiny.config()))
-    assert str(found).splitlines()[-1] == "equal within 1e-05"
+    result = convert.verify(source, source.parent / "jax")
+    assert result.equal and (result.worst[1], result.hidden, result.logits) == (0, 0, 0)
+    assert result.tensors == len(hf_directory.shapes(tiny.config()))
+    assert str(result).splitlines()[-1] == "equal within 1e-05"
 
 
 def test_a_changed_weight_is_named(source):
-    found = convert.verify(source, changed(source))
-    assert not found.equal
-    assert found.worst[0] == "model.layers.2.mlp.Wo.weight"
-    assert found.worst[1] == pytest.approx(1e-3, rel=1e-3)
-    assert found.hidden > 0 and found.logits > 0
+    result = convert.verify(source, changed(source))
+    assert not result.equal
+    assert result.worst[0] == "model.layers.2.mlp.Wo.weight"
+    assert result.worst[1] == pytest.approx(1e-3, rel=1e-3)
+    assert result.hidden > 0 and result.logits > 0
     assert convert.verify(source, source.parent / "changed", tolerance=1).equal
 
 
 def test_nan_is_never_equal(source):
     with pytest.warns(UserWarning, match="NaN"):
-        found = convert.verify(source, changed(source, by=np.nan), tolerance=1e9)
-    assert not found.equal and found.worst[0] == "model.layers.2.mlp.Wo.weight"
+        result = convert.verify(source, changed(source, by=np.nan), tolerance=1e9)
+    assert not result.equal and result.worst[0] == "model.layers.2.mlp.Wo.weight"
 
 
 def test_another_config_is_named(source):
-    found = convert.verify(source, changed(source, by=0, norm_eps=1e-3))
-    assert not found.equal and found.config == {"norm_eps": (1e-5, 1e-3)}
-    assert found.worst[1] == 0 < found.hidden
+    result = convert.verify(source, changed(source, by=0, norm_eps=1e-3))
+    assert not result.equal and result.config == {"norm_eps": (1e-5, 1e-3)}
+    assert result.worst[1] == 0 < result.hidden
 
 
 def test_a_model_without_head_lacks_its_tensors(source):
@@ -64,17 +64,17 @@ def test_a_model_without_head_lacks_its_tensors(source):
         tiny.config(vocab_size=320),
         architectures=["ModernBertModel"],
     )
-    found = convert.verify(source, bare)
-    assert not found.equal
-    assert found.missing["a"] == ["head.dense.weight", "head.norm.weight", "decoder.bias"]
-    assert (found.worst[1], found.hidden, found.logits) == (0, 0, None)
+    result = convert.verify(source, bare)
+    assert not result.equal
+    assert result.missing["a"] == ["head.dense.weight", "head.norm.weight", "decoder.bias"]
+    assert (result.worst[1], result.hidden, result.logits) == (0, 0, None)
 
 
 def test_another_size_is_compared_by_names_alone(source):
     other = hf_directory.write(source.parent / "other", config=tiny.config(intermediate_size=64))
-    found = convert.verify(source, other)
-    assert not found.equal and found.hidden is None
-    assert "model.layers.0.mlp.Wi.weight" in found.missing["shape"]
+    result = convert.verify(source, other)
+    assert not result.equal and result.hidden is None
+    assert "model.layers.0.mlp.Wi.weight" in result.missing["shape"]
 
 
 def test_inspect(source):

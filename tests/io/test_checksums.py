@@ -1,4 +1,4 @@
-"""Checksums of a folder: what they notice."""
+"""Checksums of a folder: the changes that they detect."""
 
 import json
 
@@ -54,3 +54,16 @@ def test_names_outside_the_folder_are_not_opened(folder):
     (folder.parent / "secret").write_text("x")
     (folder / checksums.FILE).write_text(json.dumps(noted))
     assert checksums.damage(folder) == "../secret is missing"
+
+
+def test_every_damaged_file_is_named(folder):
+    (folder / "a" / "data").write_bytes(b"short")
+    (folder / "empty").unlink()
+    damage = checksums.damage(folder)
+    assert "a/data has 5 bytes" in damage and "empty is missing" in damage
+
+
+def test_only_sizes_of_large_files_are_compared(folder):
+    (folder / "a" / "data").write_bytes(bytes(256 * 40))
+    assert checksums.damage(folder, largest=100) is None
+    assert checksums.damage(folder) is not None

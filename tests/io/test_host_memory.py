@@ -1,3 +1,5 @@
+"""Freed host memory stays in the process."""
+
 import platform
 import subprocess
 import sys
@@ -5,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modernbert_jax.io.host_memory import _commits_strictly
+from modernbert_jax.io.host_memory import commits_strictly
 
 FAULTS = """
 import resource, sys, threading
@@ -41,8 +43,8 @@ def test_freed_memory_is_mapped_once(kept, platforms, mapped_again):
         "import ctypes; ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)\n" + FAULTS
     )
     run = [sys.executable, "-c", script, kept]
-    found = subprocess.run(run, capture_output=True, text=True, check=True)
-    assert (int(found.stdout) > 90_000_000) == mapped_again
+    process = subprocess.run(run, capture_output=True, text=True, check=True)
+    assert (int(process.stdout) > 90_000_000) == mapped_again
 
 
 def huge_pages_on_request() -> bool:
@@ -50,7 +52,7 @@ def huge_pages_on_request() -> bool:
         modes = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
     except OSError:
         return False
-    return "[madvise]" in modes and not _commits_strictly()
+    return "[madvise]" in modes and not commits_strictly()
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it speaks to glibc")

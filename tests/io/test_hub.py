@@ -1,4 +1,4 @@
-"""Downloads, with a hub that is made here."""
+"""Downloads from a fake hub."""
 
 import fnmatch
 import shutil
@@ -14,7 +14,7 @@ from modernbert_jax.io import hub
 
 
 class Hub:
-    """`snapshot_download` over a folder; remembers what it was asked for."""
+    """`snapshot_download` from a folder; records the requests."""
 
     def __init__(self, source, cache):
         self.source, self.cache, self.asked = source, cache, []
@@ -32,9 +32,9 @@ class Hub:
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-    found = Hub(tmp_path / "repository", tmp_path / "cache")
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", found)
-    return found
+    fake_hub = Hub(tmp_path / "repository", tmp_path / "cache")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fake_hub)
+    return fake_hub
 
 
 def test_folders_come_along_and_copies_do_not(fake):

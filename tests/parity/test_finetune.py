@@ -14,7 +14,7 @@ import pytest
 
 from modernbert_jax import convert
 from modernbert_jax.config import Runtime
-from modernbert_jax.train.finetune import evaluation, run, start
+from modernbert_jax.train.finetune import evaluation, initial_model, run
 from modernbert_jax.train.tasks import TASKS, Record, Records, read
 from modernbert_jax.train.tasks.task import sigmoid, softmax
 
@@ -45,7 +45,7 @@ def models(tmp_path_factory) -> Path:
         records = Records([Record(f"f:{i}", r) for i, r in enumerate(made)])
         task = TASKS[kind](max_length=256, **OPTIONS.get(kind, {})).with_labels(records)
         model = labelled.model(classifier_pooling="cls" if kind == "choice" else "mean")
-        params = start.initial_params(model, Runtime(), task.outputs, 0)
+        params = initial_model.initial_params(model, Runtime(), task.outputs, 0)
         params = jax.tree.map(noisy, params)
         checkpoint = run.exported(model, params, task, tokenizer.files, {}, "# A card\n")
         convert.save(checkpoint, folder / kind, "hf")

@@ -10,12 +10,13 @@ import transformers
 
 from modernbert_jax import convert
 from modernbert_jax.convert import names
-from modernbert_jax.train.engine.partition import Partition
-from modernbert_jax.train.finetune import batches, run, shapes, start
+from modernbert_jax.heads import Classifier
+from modernbert_jax.train.engine.gradients import gradients
+from modernbert_jax.train.engine.objective import draw_params
+from modernbert_jax.train.finetune import batches, losses, run, shapes
 from modernbert_jax.train.finetune.config import FinetuneConfig
-from modernbert_jax.train.finetune.session import objective
+from modernbert_jax.train.finetune.objective import TaskObjective
 from modernbert_jax.train.finetune.shapes import Shape
-from modernbert_jax.train.finetune.step import Learner
 from modernbert_jax.train.tasks import IGNORED, TASKS, Record, Records
 
 SHAPE = Shape(rows=3, length=128, documents=8, microbatches=6)
@@ -39,20 +40,19 @@ def tokenizer():
 def ours(task, examples, model, params) -> tuple[float, dict[str, np.ndarray]]:
     """The mean loss, and gradients by transformers' names."""
     still = {f"{place}_dropout": 0.0 for place in ("attention", "classifier", "mlp")}
-    learner = Learner(
-        config=FinetuneConfig(task=task, **still),
-        model=model,
-        outputs=task.outputs,
-        objective=objective(task, SHAPE.documents),
-        documents=SHAPE.documents,
-        partition=Partition.of(model, task.head, task.outputs),
-    )
-    of = learner.objective
-    layout = shapes.arrange(shapes.lengths_of(examples), SHAPE, of.coupled)
+    of = losses.of_task(task, SHAPE.documents)
+    config = FinetuneConfig(task=task, **still)
+    objective = TaskObjective(config, model, task.outputs, of, SHAPE.documents)
+    layout = shapes.arrange(shapes.lengths_of(examples), SHAPE, of.grouped)
     assert max(len(row) for rows in layout for row in rows) > 1
     parts = [batches.fill(examples, rows, SHAPE, of) for rows in layout]
     batch = batches.stack(parts, SHAPE, of)
-    summed = jax.jit(lambda p, batch: learner._summed(p, {}, batch, jax.random.key(0)))
+
+    @jax.jit
+    def summed(params, batch):
+        microbatches = objective.microbatches(batch, jax.random.key(0))
+        return gradients(objective, lambda p: p, params, microbatches)
+
     sums, grads = summed(params, batch)
     grads = jax.tree.map(lambda g: np.asarray(g / sums.count), grads)
     table = names.table(model, task.head, task.outputs)
@@ -104,7 +104,7 @@ def test_loss_and_gradients(kind, pooling, tokenizer, tmp_path):
     model = labelled.model(classifier_pooling=pooling)
     rng = np.random.default_rng(1)
     config = FinetuneConfig(task=task)
-    params = start.initial_params(model, config.runtime, task.outputs, 0)
+    params = draw_params(Classifier(model, config.runtime, task.outputs), jax.random.key(0))
     params = jax.tree.map(
         lambda x: np.asarray(x) + 0.1 * rng.standard_normal(x.shape, np.float32), params
     )

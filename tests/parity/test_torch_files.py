@@ -13,7 +13,8 @@ from reference import FIXTURES
 from safetensors.numpy import load_file
 
 from modernbert_jax import convert
-from modernbert_jax.convert import lazy, torch_file, torch_write
+from modernbert_jax.convert import lazy
+from modernbert_jax.convert.torch_files import archives, writer
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -57,7 +58,7 @@ def test_what_torch_saves_is_read(tmp_path_factory, found, ordered, checksums):
     torch.serialization.set_crc32_options(checksums)
     torch.save(collections.OrderedDict(want) if ordered else want, path)
     torch.serialization.set_crc32_options(True)
-    assert_same(torch_file.state_dict(path), want)
+    assert_same(archives.state_dict(path), want)
 
 
 @pytest.mark.parametrize("map_", [False, True])
@@ -67,7 +68,7 @@ def test_what_is_written_is_loaded_by_torch(tmp_path, map_):
     arrays = {n: rng.standard_normal((3, 5, 2)).astype(n) for n in names}
     value = {**arrays, "again": arrays["float32"], "plain": [1, 2**40, -(2**70), (0.5, None), "ä"]}
     value |= {"bytes": b"\x00\xff", "nested": {"a": {"b": []}}, "one": np.float32([3])}
-    torch_write.write(tmp_path / "x.pt", value)
+    writer.write(tmp_path / "x.pt", value)
     found = torch.load(tmp_path / "x.pt", weights_only=True, mmap=map_)
     for name, array in arrays.items():
         assert str(found[name].dtype)[6:] == name and found[name].shape == array.shape
@@ -114,6 +115,6 @@ def test_research_checkpoints_come_back_as_torch_sees_them(tmp_path, name, way):
     table = new["model"]["model.bert.embeddings.tok_embeddings.weight"]
     assert new["model"]["model.decoder.weight"].data_ptr() == table.data_ptr()
     assert_same(
-        (archive := torch_file.Archive(source)).tensors(archive.value["state"]["model"]),
+        (archive := archives.Archive(source)).tensors(archive.value["state"]["model"]),
         old["model"],
     )

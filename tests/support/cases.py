@@ -1,8 +1,8 @@
-"""The golden cases: architectures, weights and packed documents that need no storage.
+"""Golden cases: architectures, weights and packed documents that need no storage.
 
-Everything follows from a case's name by numpy alone, so that the script that runs transformers
-and the tests that run this library hold the same weights without a file between them. A weight
-depends on nothing but the case and its Hugging Face name.
+Everything follows from a case's name with numpy. So the script that runs transformers and the tests
+of this library have the same weights without a file. A weight depends only on the case and its
+Hugging Face name.
 """
 
 import dataclasses
@@ -15,10 +15,10 @@ import numpy as np
 FOLDER = Path(__file__).parents[1] / "goldens"
 
 POSITIONS = 48
-"""Tokens of which hidden states and logits are stored; half of them at document ends."""
+"""Number of tokens whose hidden states and logits are stored; half are at document ends."""
 
 ENTRIES = 96
-"""Entries of each gradient that are stored, beside its norm."""
+"""Number of entries of each gradient that are stored, besides its norm."""
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 
@@ -93,7 +93,7 @@ CASES: dict[str, dict[str, Any]] = {
         }
     },
 }
-"""What differs from `_COMMON`, in the form of transformers 5."""
+"""Differences from `_COMMON` by case, in the form of transformers 5."""
 
 ROPES: dict[str, dict[str, Any]] = {
     "linear": {"rope_theta": 10_000.0, "rope_type": "linear", "factor": 2.5},
@@ -121,7 +121,7 @@ ROPES: dict[str, dict[str, Any]] = {
 
 THETAS = (10_000.0, 80_000.0, 160_000.0)
 HEAD_DIMS = (32, 64, 128)
-"""For which the plain rotary frequencies are stored."""
+"""Thetas and head sizes for which plain rotary frequencies are stored."""
 
 
 class Batch(NamedTuple):
@@ -135,7 +135,7 @@ class Batch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """A document: where it lies in the batch, and its tokens and labels."""
+    """A document: its position in the batch, its tokens and its labels."""
 
     row: int
     start: int
@@ -144,12 +144,12 @@ class Document:
 
 
 def hf_config(name: str) -> dict[str, Any]:
-    """The content of the case's `config.json`."""
+    """Return the content of the case's `config.json`."""
     return _COMMON | CASES[name]
 
 
 def weight(name: str, tensor: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The case's tensor of this Hugging Face name, float32, sized so that activations are O(1)."""
+    """Draw the tensor of a Hugging Face name, float32, scaled so that activations are O(1)."""
     rng = np.random.default_rng([zlib.crc32(name.encode()), zlib.crc32(tensor.encode())])
     noise = rng.standard_normal(shape, np.float32)
     if tensor.endswith("bias"):
@@ -160,23 +160,23 @@ def weight(name: str, tensor: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def documents(name: str) -> list[Document]:
-    """The case's documents: lengths around the edges of blocks and windows, and random ones."""
+    """Draw the case's documents, with lengths around block and window edges and random ones."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     vocab = hf_config(name)["vocab_size"]
-    found = []
+    drawn = []
     for row, fixed in enumerate(((300, 1, 128), (129, 257))):
         start = 0
         for length in (*fixed, int(rng.integers(60, 130)), int(rng.integers(2, 20))):
             token_ids = rng.integers(3, vocab, length, dtype=np.int32)
             picked = rng.random(length) < 0.3
             labels = np.where(picked, rng.integers(3, vocab, length), -100).astype(np.int32)
-            found.append(Document(row, start, token_ids, labels))
+            drawn.append(Document(row, start, token_ids, labels))
             start += length
-    return found
+    return drawn
 
 
 def batch(name: str, length: int = 620) -> Batch:
-    """The case's documents as two packed rows, each with some padding at its end."""
+    """Pack the case's documents into two rows, each with padding at its end."""
     rows = Batch(*(np.zeros((2, length), np.int32) for _ in range(3)), None)
     rows = rows._replace(labels=np.full((2, length), -100, np.int32))
     pad = hf_config(name)["pad_token_id"]
@@ -194,7 +194,7 @@ def batch(name: str, length: int = 620) -> Batch:
 
 
 def stored_positions(name: str) -> np.ndarray:
-    """Indices into the concatenation of all documents: their ends, and random tokens."""
+    """Return indices into all documents concatenated: their ends and random tokens."""
     lengths = np.array([len(d.token_ids) for d in documents(name)])
     ends = np.concatenate([np.cumsum(lengths) - lengths, np.cumsum(lengths) - 1])
     rng = np.random.default_rng(zlib.crc32(name.encode()) + 1)
@@ -203,6 +203,6 @@ def stored_positions(name: str) -> np.ndarray:
 
 
 def stored_entries(name: str, tensor: str, size: int) -> np.ndarray:
-    """Flat indices into a gradient of this size, in the layout of torch."""
+    """Return flat indices into a gradient of this size, in the layout of torch."""
     rng = np.random.default_rng([zlib.crc32(name.encode()), zlib.crc32(tensor.encode()), 1])
     return np.sort(rng.permutation(size)[:ENTRIES])

@@ -16,27 +16,29 @@ WORDS = [f"{a}{b}" for a in SYLLABLES for b in SYLLABLES]
 
 
 def texts(count: int = 120) -> list[str]:
-    """Documents of 3 to about 400 words, different from one another and always the same."""
-    found = []
+    """Return different documents of 3 to about 400 words, the same in every call."""
+    documents = []
     for i in range(count):
         words = 3 + (i * i * 37) % 400
-        found.append(" ".join(WORDS[(i * 7 + j * (1 + i % 5)) % len(WORDS)] for j in range(words)))
-    return found
+        documents.append(
+            " ".join(WORDS[(i * 7 + j * (1 + i % 5)) % len(WORDS)] for j in range(words))
+        )
+    return documents
 
 
 def write_jsonl(path: Path, documents: list[str]) -> Path:
-    """The documents as JSON lines."""
+    """Write documents as JSON lines."""
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents))
     return path
 
 
 def make_tokenizer(vocab_size: int = 320) -> Tokenizer:
-    """A byte-level BPE of 320 ids."""
+    """Train a byte-level BPE tokenizer, by default with 320 ids."""
     return tokenizer.train(texts(), vocab_size)
 
 
 def prepared(folder: Path, lengths=(64, 128), vocab_size: int = 320, **options) -> Path:
-    """The corpus as packed rows in `folder`/data."""
+    """Prepare the corpus as packed rows in `folder`/data."""
     folder.mkdir(exist_ok=True)
     corpus = Corpus([write_jsonl(folder / "corpus.jsonl", texts())])
     options = {"validation": 0.1} | options
@@ -45,7 +47,7 @@ def prepared(folder: Path, lengths=(64, 128), vocab_size: int = 320, **options) 
 
 
 def run_config(folder: Path, data: Path, **changes) -> PretrainConfig:
-    """Two stages, 24 steps, a model of 2 layers of 32. Batches grow from one row to two."""
+    """Return a run of two stages and 24 steps, with 2 layers of 32; batches grow to two rows."""
     model = ModernBertConfig(
         vocab_size=320,
         hidden_size=32,
@@ -89,7 +91,7 @@ def run_config(folder: Path, data: Path, **changes) -> PretrainConfig:
 
 
 def even_config(config: PretrainConfig, rows: int, steps: int = 6, **changes) -> PretrainConfig:
-    """A run of one stage whose batches all have `rows` rows, in two microbatches."""
+    """Return a run of one stage whose batches have `rows` rows, in two microbatches."""
     stage = dataclasses.replace(
         config.stages[0],
         rows=rows,

@@ -20,7 +20,7 @@ MIXED = ("float32", "bfloat16", "float16")
 def shapes(
     c: ModernBertConfig, architecture: str = "ModernBertForMaskedLM", labels: int = 2
 ) -> dict[str, tuple[int, ...]]:
-    """Names and shapes as transformers has them, listed by hand."""
+    """List names and shapes of transformers' tensors, by hand."""
     v, d, f = c.vocab_size, c.hidden_size, c.intermediate_size
     weights = {"embeddings.tok_embeddings": (v, d)}
     norms = ["embeddings.norm", "final_norm"]
@@ -50,7 +50,7 @@ def shapes(
 def weights(
     shapes: Mapping[str, tuple[int, ...]], dtype: str | Callable[[int], str] = "float32"
 ) -> dict[str, np.ndarray]:
-    """Random tensors; `dtype` is one for all, or a function of the tensor's number."""
+    """Draw random tensors; `dtype` is one for all, or a function of the tensor's number."""
     rng = np.random.default_rng(0)
     of = dtype if callable(dtype) else lambda _: dtype
     return {
@@ -62,12 +62,12 @@ def weights(
 
 
 def mixed(number: int) -> str:
-    """A dtype for `weights` that changes from tensor to tensor, also within a stack."""
+    """Return a dtype for `weights` that varies between tensors, also within a stack."""
     return MIXED[zlib.crc32(bytes([number])) % 3]
 
 
 def config_json(c: ModernBertConfig, **keys: Any) -> dict[str, Any]:
-    """Flat keys alone, as in the released files, plus `keys`."""
+    """Return flat keys, as in the released files, with `keys` added."""
     written = {name: getattr(c, name) for name in c.__dataclass_fields__}
     del written["causal"]
     for name in ("layer_types", "global_rope_scaling", "local_rope_scaling"):
@@ -87,7 +87,7 @@ def write(
     config: ModernBertConfig | None = None,
     **keys: Any,
 ) -> Path:
-    """A masked LM of the tiny config, or other tensors with other keys in `config.json`."""
+    """Write a masked LM of the tiny config, or other tensors and keys of `config.json`."""
     config = config or tiny.config()
     directory.mkdir(parents=True, exist_ok=True)
     tensors = weights(shapes(config)) if tensors is None else tensors
@@ -97,5 +97,5 @@ def write(
 
 
 def tokenizer() -> tokenizers.Tokenizer:
-    """Bytes and a few words; 320 ids."""
+    """Train a tokenizer of bytes and a few words with 320 ids."""
     return tokenizers.train(["hello world, hello there", "a b c d"] * 5, 320)

@@ -1,8 +1,8 @@
-"""Prepares one corpus again and again, each time with another mishap, and compares the bytes.
+"""Preparation of one corpus with many mishaps, each compared with an undisturbed one.
 
 Run as a program, because its children are killed: `interrupted.py FOLDER MISHAP`. A child is a
-fork that prepares into a folder of its own; the same folder is then finished without mishap.
-Prints a JSON list with an object for each mishap.
+fork that prepares into its own folder; a second child then finishes it without mishap. Prints a
+JSON list with an object for each mishap.
 """
 
 import errno
@@ -27,7 +27,7 @@ prepare.WINDOW_DOCUMENTS = 20
 
 
 def work(folder: Path, name: str) -> None:
-    """The work that is interrupted."""
+    """Prepare the corpus; this is the work that is interrupted."""
     prepare.prepare(
         Corpus([folder / "text.jsonl"]),
         Tokenizer.load(folder / "tokenizer"),
@@ -39,16 +39,16 @@ def work(folder: Path, name: str) -> None:
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Hashes of all files, hidden and temporary ones included."""
-    found = (p for p in sorted(folder.rglob("*")) if p.is_file())
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in found}
+    """Return hashes of all files, including hidden and temporary ones."""
+    paths = (p for p in sorted(folder.rglob("*")) if p.is_file())
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
 
 
 WRITING = ("write", "write_bytes", "mkdir")
 
 
 class Countdown:
-    """Kills this process at the nth step that touches the disk, or lets the disk be full then."""
+    """Countdown of disk accesses that kills this process, or fills the disk, at the nth one."""
 
     def __init__(self, steps: int, full: bool = False):
         self.steps, self.full = steps, full
@@ -85,7 +85,7 @@ class Countdown:
 
 
 class Writer:
-    """A writer of records whose every call is a step."""
+    """A writer of records whose calls are all counted."""
 
     def __init__(self, writer, countdown: Countdown):
         functions = (writer.write, writer.close)
@@ -93,39 +93,39 @@ class Writer:
 
 
 def child(folder: Path, name: str, mishap) -> str:
-    """What became of a fork that prepares with a mishap."""
+    """Prepare in a fork with a mishap, and return what became of it."""
     read, write = os.pipe()
     process = os.fork()
     if process == 0:
         os.close(read)
-        said = "finished"
+        outcome = "finished"
         try:
             state = mishap()
             work(folder, name)
-            said = f"finished {state.steps if state else ''}"
+            outcome = f"finished {state.steps if state else ''}"
         except UserError as error:
-            said = f"refused: {error}"
+            outcome = f"refused: {error}"
         except BaseException as error:
-            said = f"failed: {error!r}"
+            outcome = f"failed: {error!r}"
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        os.write(write, said.encode())
+        os.write(write, outcome.encode())
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as pipe:
-        said = pipe.read()
+        outcome = pipe.read()
     _, status = os.waitpid(process, 0)
-    return "killed" if os.WIFSIGNALED(status) else said
+    return "killed" if os.WIFSIGNALED(status) else outcome
 
 
 def limited(size: int):
-    """No file may grow beyond this: what a full disk looks like to one file."""
+    """Limit the size of files, which acts like a full disk."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
 def main(folder: Path, kind: str) -> None:
-    said = child(folder, "whole", lambda: Countdown(1_000_000_000))
-    steps = 1_000_000_000 - int(said.split()[1])
+    outcome = child(folder, "whole", lambda: Countdown(1_000_000_000))
+    steps = 1_000_000_000 - int(outcome.split()[1])
     whole = files(folder / "whole")
     if kind == "kill":
         points = {*range(1, 30, 4), *range(30, steps, steps // 16), *range(steps - 44, steps, 3)}
@@ -137,7 +137,7 @@ def main(folder: Path, kind: str) -> None:
     results = []
     for number, mishap in mishaps:
         name = f"out-{number}"
-        said = child(folder, name, mishap)
+        outcome = child(folder, name, mishap)
         partial = folder / f"{name}.partial"
         before = {p: p.stat().st_mtime_ns for p in partial.rglob("*.arrayrecord")}
         windows = {p.name for p in partial.rglob("window-*.json")}
@@ -147,15 +147,15 @@ def main(folder: Path, kind: str) -> None:
         kept = {p.relative_to(partial): before[p] for p in done}
         looks_whole = (folder / name / "manifest.json").exists()
         last = child(folder, name, lambda: None)
-        made = {p: (folder / name / p).stat().st_mtime_ns for p in kept}
+        finished = {p: (folder / name / p).stat().st_mtime_ns for p in kept}
         results.append(
             {
                 "at": number,
-                "said": said,
+                "said": outcome,
                 "then": last,
                 "same": files(folder / name) == whole,
                 "kept": len(kept),
-                "redone": sum(kept[p] != made[p] for p in kept),
+                "redone": sum(kept[p] != finished[p] for p in kept),
                 "whole": looks_whole,
                 "rubbish": [p.name for p in folder.iterdir() if p.name.startswith(f"{name}.")
                             or p.name.startswith(".")],

@@ -1,4 +1,4 @@
-"""Small labelled data sets that can be learned, and a checkpoint to start from."""
+"""Small labelled data sets that can be learned, and an initial checkpoint."""
 
 import json
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from modernbert_jax.tokenizer import Tokenizer
 
 WORDS = corpus.WORDS
 FIRST, SECOND = WORDS[:10], WORDS[10:20]
-"""What tells two labels apart."""
+"""Words that distinguish two labels."""
 
 
 def model(**changes) -> ModernBertConfig:
-    """Layer 0, a group of three layers; 32 wide, 320 ids."""
+    """A model of layer 0 and a group of three layers, 32 wide, with 320 ids."""
     values = {
         "vocab_size": 320,
         "hidden_size": 32,
@@ -38,7 +38,7 @@ def model(**changes) -> ModernBertConfig:
 
 
 def checkpoint(folder: Path, tokenizer: Tokenizer, **changes) -> Path:
-    """A masked-LM directory with random weights."""
+    """Write a masked-LM directory with random weights."""
     config = model(**changes)
     shapes = names.shapes(names.table(config, "masked_lm"))
     rng, params = np.random.default_rng(0), {}
@@ -47,27 +47,27 @@ def checkpoint(folder: Path, tokenizer: Tokenizer, **changes) -> Path:
         scale = 0.3 if path[-1] == "embedding" else 0.7 * shape[-2] ** -0.5 if len(shape) > 1 else 0
         leaf = 1 + 0.1 * noise if path[-1] == "scale" else scale * noise
         names.put(params, path, leaf.astype(np.float32))
-    made = convert.Checkpoint(config=config, params=params, files=tokenizer.files)
-    convert.save(made, folder, "hf")
+    random = convert.Checkpoint(config=config, params=params, files=tokenizer.files)
+    convert.save(random, folder, "hf")
     return folder
 
 
 def sentence(rng: np.random.Generator, marks: Sequence[str], words: int) -> list[str]:
-    """Words of no meaning, and a few marks among them."""
-    found = [WORDS[i] for i in rng.integers(40, len(WORDS), words)]
+    """Draw words without meaning, with a few marks among them."""
+    sentence = [WORDS[i] for i in rng.integers(40, len(WORDS), words)]
     for at in rng.integers(0, words, 1 + words // 4):
-        found[at] = marks[rng.integers(len(marks))]
-    return found
+        sentence[at] = marks[rng.integers(len(marks))]
+    return sentence
 
 
 def write(path: Path, records: Sequence[dict[str, Any]]) -> Path:
-    """As JSON lines."""
+    """Write records as JSON lines."""
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return path
 
 
 def classification(count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Which of two sets of words occurs."""
+    """Make records whose label is the set of words that occurs."""
     rng = np.random.default_rng(seed)
     records = []
     for _ in range(count):
@@ -78,7 +78,7 @@ def classification(count: int, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def multilabel(count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Which of two sets of words occur: none, one or both."""
+    """Make records whose labels are the sets of words that occur: none, one or both."""
     rng = np.random.default_rng(seed)
     records = []
     for _ in range(count):
@@ -91,7 +91,7 @@ def multilabel(count: int, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def regression(count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """The share of words from the first set; the others are from the second."""
+    """Make records whose number is the share of words from the first of two sets."""
     rng = np.random.default_rng(seed)
     records = []
     for _ in range(count):
@@ -103,7 +103,7 @@ def regression(count: int, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def tokens(count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Words of two sets are entities of two kinds."""
+    """Make records in which words of two sets are entities of two kinds."""
     rng = np.random.default_rng(seed)
     records = []
     for _ in range(count):
@@ -114,7 +114,7 @@ def tokens(count: int, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def questions(count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """The answer is the only word of the first set in the text."""
+    """Make records whose answer is the only word of the first set in the text."""
     rng = np.random.default_rng(seed)
     records = []
     for _ in range(count):
@@ -128,7 +128,7 @@ def questions(count: int, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def choice(count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """The right one of two or three options has words of the first set."""
+    """Make records in which the right one of two or three options has words of the first set."""
     rng = np.random.default_rng(seed)
     records = []
     for _ in range(count):
@@ -149,4 +149,4 @@ RECORDS = {
     "questions": questions,
     "choice": choice,
 }
-"""By kind of task: records from their number and a seed."""
+"""Functions that make records from a count and a seed, by kind of task."""

@@ -1,7 +1,7 @@
 """Small checkpoints of every format, head and family, written without the code under test.
 
-Weights follow from a tensor's name, so that nothing is stored but what the models compute: see
-`goldens/make_models.py`. Directories are laid out as the libraries lay them out.
+Weights follow from a tensor's name, so only outputs are stored; see `goldens/make_models.py`.
+Directories have the layout of the libraries that write them.
 """
 
 import dataclasses
@@ -29,14 +29,14 @@ QUERIES = ["who is there?", "a b c d e f g", "hello world, what is this about an
 PAIRS = [(q, t) for q in QUERIES for t in TEXTS[:2]] + [(QUERIES[0], TEXTS[3] * 4)]
 
 LENGTHS = (1, 7, 40, 90)
-"""Tokens of the documents that Hugging Face models compute."""
+"""Lengths in tokens of the documents for Hugging Face models."""
 
 VOCAB = 384
 _ROPE = {"rope_type": "default"}
 
 
 def _config(**changes: Any) -> dict[str, Any]:
-    """Flat keys, as in the files that are out there."""
+    """Return flat keys, as in published files."""
     return {
         "model_type": "modernbert",
         "vocab_size": VOCAB,
@@ -61,10 +61,14 @@ def _config(**changes: Any) -> dict[str, Any]:
 
 
 def _decoder(**changes: Any) -> dict[str, Any]:
-    # Version 4 reads the window from one of these and saves the other; version 5 takes either.
-    # Version 4 has the global theta in all layers.
-    given = {"model_type": "modernbert-decoder", "sliding_window": 8, "local_rope_theta": 160000.0}
-    return _config(**given | changes)
+    # transformers 4 reads one window key and saves the other; version 5 reads either.
+    # transformers 4 uses the global theta in all layers.
+    defaults = {
+        "model_type": "modernbert-decoder",
+        "sliding_window": 8,
+        "local_rope_theta": 160000.0,
+    }
+    return _config(**defaults | changes)
 
 
 _BIASES = dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"), True)
@@ -73,22 +77,22 @@ _LABELS = {"id2label": {"0": "no", "1": "yes", "2": "maybe"}, "problem_type": No
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
-    """One directory."""
+    """A directory to write."""
 
     architecture: str
     config: dict[str, Any]
     labels: int = 0
     dtype: str = "float32"
     modules: tuple[tuple[str, str, dict[str, Any]], ...] = ()
-    """Class, folder and configuration of what follows the Transformer."""
+    """Class, folder and configuration of each module after the Transformer."""
     settings: dict[str, Any] | None = None
     transformer: dict[str, Any] | None = None
     added: tuple[str, ...] = ()
-    """Tokens that the tokenizer has more."""
+    """Tokens added to the tokenizer."""
 
     @property
     def kind(self) -> str:
-        """What it computes: "hf", "embedding", "reranker" or "late"."""
+        """Kind of output: "hf", "embedding", "reranker" or "late"."""
         if "sentence_transformers" in self.config:
             return "reranker"
         named = (self.settings or {}).get("model_type", "")
@@ -98,13 +102,13 @@ class Model:
 
     @property
     def old(self) -> bool:
-        """Whether transformers 4 and sentence-transformers 5 read it as it is meant."""
+        """Whether transformers 4 and sentence-transformers 5 read it correctly."""
         local, everywhere = self.config["local_rope_theta"], self.config["global_rope_theta"]
         return not self.native and ("sliding_window" not in self.config or local == everywhere)
 
     @property
     def native(self) -> bool:
-        """Whether it is in the layout that only sentence-transformers 6 reads."""
+        """Whether it has the layout that only sentence-transformers 6 reads."""
         return "transformer_task" in (self.transformer or {})
 
 
@@ -157,8 +161,8 @@ def _embedding(*modules: Any, settings: dict[str, Any] | None = None, **more: An
     versions = {"sentence_transformers": "3.4.1", "transformers": "4.48.0", "pytorch": "2.5.1"}
     return Model(
         architecture="ModernBertModel",
-        # A row for each of the two prefixes, where there are any.
-        # In a wide window, so that tokens which fill up queries see some of the others.
+        # One row per added prefix. The window is wide, so that tokens that fill up queries see some
+        # of the others.
         config=_config(vocab_size=VOCAB + len(more.get("added", ())), local_attention=32),
         modules=modules,
         settings={"__version__": versions, **_PROMPTS, "similarity_fn_name": "cosine"}
@@ -216,7 +220,7 @@ MODELS: dict[str, Model] = {
         config=_decoder(**_LABELS),
         labels=3,
     ),
-    # families: what sets them apart, in small
+    # families, in small: their distinguishing settings
     "ettin": _hf(
         "ForMaskedLM",
         local_rope_theta=160000.0,
@@ -255,7 +259,7 @@ MODELS: dict[str, Model] = {
     "last": _embedding(_pooling("lasttoken", "mean_sqrt_len_tokens")),
     "no_prompt": _embedding(
         _pooling("mean_tokens", include_prompt=False),
-        settings={"prompts": {"query": "query:"}},  # a space at its end counts in version 6 alone
+        settings={"prompts": {"query": "query:"}},  # a trailing space matters only in version 6
     ),
     "dense": _embedding(
         _pooling("mean_tokens"),
@@ -334,7 +338,7 @@ MODELS: dict[str, Model] = {
 
 
 def tokenizer(model: Model) -> dict[str, bytes]:
-    """The files of the stored tokenizer, with what the model adds to it."""
+    """Return the files of the stored tokenizer, with the tokens that the model adds."""
     config = {
         "cls_token": "[CLS]",
         "sep_token": "[SEP]",
@@ -360,19 +364,19 @@ def tokenizer(model: Model) -> dict[str, bytes]:
 
 
 def make_tokenizer() -> Tokenizer:
-    """What is stored as `TOKENIZER`."""
+    """Train the tokenizer that is stored as `TOKENIZER`."""
     return train([*TEXTS, *QUERIES] * 4, 340)  # [unusedN] follow, up to VOCAB
 
 
 def tensors(name: str) -> dict[str, np.ndarray]:
-    """The model's weights by their names in transformers."""
+    """Return the model's weights by their names in transformers."""
     model = MODELS[name]
     shapes = _shapes(model)
     return {n: weight(name, n, shape).astype(model.dtype) for n, shape in shapes.items()}
 
 
 def weight(name: str, tensor: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A tensor of a size at which everything matters."""
+    """Draw a tensor of a scale at which every entry matters."""
     rng = np.random.default_rng([zlib.crc32(name.encode()), zlib.crc32(tensor.encode())])
     noise = rng.standard_normal(shape, np.float32)
     if len(shape) == 1:
@@ -382,14 +386,14 @@ def weight(name: str, tensor: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def documents(name: str) -> list[list[int]]:
-    """Token ids for Hugging Face models; none is padding."""
+    """Draw token ids for Hugging Face models, without padding."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     vocab = MODELS[name].config["vocab_size"]
     return [rng.integers(4, vocab if vocab > 1000 else 335, n).tolist() for n in LENGTHS]
 
 
 def write(name: str, directory: Path) -> Path:
-    """Writes the directory and returns it."""
+    """Write the directory and return it."""
     model = MODELS[name]
     directory.mkdir(parents=True)
     save_file(tensors(name), directory / "model.safetensors", metadata={"format": "pt"})
@@ -426,7 +430,7 @@ def _dense_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def _shapes(model: Model) -> dict[str, tuple[int, ...]]:
-    """Names and shapes as transformers has them, listed by hand."""
+    """List names and shapes of transformers' tensors, by hand."""
     c, decoder = model.config, "Decoder" in model.architecture
     v, d, f = c["vocab_size"], c["hidden_size"], c["intermediate_size"]
     linears = {}

@@ -1,4 +1,4 @@
-"""What this library computes with the directories of `models.py`, under the keys of the goldens."""
+"""Outputs of this library for the directories of `models.py`, under the keys of the goldens."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from modernbert_jax.model import Encoder
 
 
 def run(name: str, source: Path | convert.Checkpoint) -> dict[str, np.ndarray]:
+    """Compute the outputs of a model, from its directory or its checkpoint."""
     checkpoint = source if isinstance(source, convert.Checkpoint) else convert.load(source)
     bert = ModernBert(checkpoint, attention="dense")
     run = {"hf": _hf, "embedding": _embedding, "reranker": _reranker, "late": _late}
@@ -18,17 +19,17 @@ def run(name: str, source: Path | convert.Checkpoint) -> dict[str, np.ndarray]:
 
 
 def _hf(name: str, bert: ModernBert) -> dict[str, np.ndarray]:
-    given, head = models.documents(name), models.MODELS[name].architecture
+    documents, head = models.documents(name), models.MODELS[name].architecture
     if isinstance(bert.module, Encoder):
-        return {"hidden": np.concatenate([x[[0, -1]] for x in bert.hidden(given)])}
+        return {"hidden": np.concatenate([x[[0, -1]] for x in bert.hidden(documents)])}
     if not isinstance(bert.module, Classifier):
         causal = bert.config.causal
-        logits = (bert.causal_logits if causal else bert.mlm_logits)(given)
+        logits = (bert.causal_logits if causal else bert.mlm_logits)(documents)
         step = bert.config.vocab_size // 64
         return {"logits": np.concatenate([x[[0, -1]][:, ::step] for x in logits])}
     if head.endswith(("TokenClassification", "QuestionAnswering")):
-        return {"logits": np.concatenate(bert._programs.logits(bert.params, given))}
-    return {"logits": bert._programs.document_logits(bert.params, given, 1024)}
+        return {"logits": np.concatenate(bert._programs.logits(bert.params, documents))}
+    return {"logits": bert._programs.document_logits(bert.params, documents, 1024)}
 
 
 def _embedding(name: str, bert: ModernBert) -> dict[str, np.ndarray]:
@@ -43,9 +44,9 @@ def _reranker(name: str, bert: ModernBert) -> dict[str, np.ndarray]:
 
 
 def _late(name: str, bert: ModernBert) -> dict[str, np.ndarray]:
-    found = {
+    vectors = {
         "queries": bert.encode_tokens(models.QUERIES, is_query=True),
         "documents": bert.encode_tokens(models.TEXTS),
     }
-    lengths = {f"{k}_lengths": np.array([len(x) for x in v]) for k, v in found.items()}
-    return {k: np.concatenate(v) for k, v in found.items()} | lengths
+    lengths = {f"{k}_lengths": np.array([len(x) for x in v]) for k, v in vectors.items()}
+    return {k: np.concatenate(v) for k, v in vectors.items()} | lengths

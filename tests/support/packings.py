@@ -1,4 +1,4 @@
-"""Packings for attention to be tried on: made by hypothesis, and the cases worth naming."""
+"""Packed rows for tests of attention: random ones by hypothesis, and named worst cases."""
 
 import numpy as np
 import tiny
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 @st.composite
 def packed_rows(draw, rows: int, length: int, block: int) -> np.ndarray:
-    """Segment ids [rows, length]: each row packed differently, with or without a padding tail.
+    """Draw segment ids [rows, length], each row packed differently, with or without padding.
 
     Documents end anywhere, but often on, just before or just after a multiple of `block`, or are
     of length one.
@@ -27,7 +27,7 @@ def packed_rows(draw, rows: int, length: int, block: int) -> np.ndarray:
 
 
 def worst_cases(length: int, block: int) -> list[np.ndarray]:
-    """One whole document, nothing, single tokens; documents on edges and across; a tail."""
+    """Return the worst cases: full, empty, single tokens, on and across edges, long padding."""
     rows = [
         [length],
         [],

@@ -1,4 +1,4 @@
-"""Several processes of this machine that run the program as one."""
+"""Local processes that run the program as one."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ PROGRAM = "import sys; from modernbert_jax.cli import main; sys.exit(main())"
 
 
 def train_on(devices: int, meshes: dict[str, dict], script: Path, folder: Path) -> None:
-    """Has a script train on meshes of pretended devices, which it finds in `meshes.json`."""
+    """Run a script that trains on meshes of virtual devices, listed in `meshes.json`."""
     (folder / "meshes.json").write_text(json.dumps(meshes))
     flags = f"--xla_force_host_platform_device_count={devices}"
     subprocess.run(
@@ -33,10 +33,10 @@ def train_on(devices: int, meshes: dict[str, dict], script: Path, folder: Path) 
 
 
 class Processes:
-    """A command in `count` processes of `devices` pretended devices each, in a folder.
+    """A command in `count` processes of `devices` virtual devices each; a context manager.
 
-    What is run, `pretrain` or `finetune`, follows from the configuration; `sweep` gives the options
-    of a grid to run it over. Leaving the block ends what still runs. Output goes to
+    The configuration determines whether `pretrain` or `finetune` is run; `sweep` holds options of a
+    grid and runs `sweep` instead. Leaving the context kills running processes. Output goes to
     `<folder>.log-<number>`.
     """
 
@@ -86,7 +86,7 @@ class Processes:
             process.wait()
 
     def wait(self, seconds: float = 900) -> list[int]:
-        """The exit codes of all. An assertion fails if they take longer."""
+        """Return the exit codes of all processes; fail if they take longer."""
         end = time.monotonic() + seconds
         try:
             return [p.wait(max(end - time.monotonic(), 0.1)) for p in self.all]
@@ -94,27 +94,27 @@ class Processes:
             raise AssertionError(f"still running after {seconds} s\n{self.output()}") from None
 
     def reach(self, step: int) -> None:
-        """Waits until a step is on record. An assertion fails if a process ends before."""
+        """Wait until a step is in the metrics; fail if a process ends before."""
         while self.reached() < step:
             assert all(p.poll() is None for p in self.all), self.output()
             time.sleep(0.01)
 
     def reached(self) -> int:
-        """The last step on record."""
+        """Return the last step in the metrics."""
         rows = read_rows(self.folder / "metrics.jsonl")
         return rows[-1]["step"] if rows else 0
 
     def output(self) -> str:
-        """What all have said."""
+        """Return the output of all processes."""
         return "\n".join(f"{log.name}:\n{log.read_text()}" for log in self.logs)
 
 
 def kill_and_resume(
     config: PretrainConfig | FinetuneConfig, folder: Path, at: int, victims: Sequence[int]
 ) -> None:
-    """Kills some of two processes behind a step, and lets two others finish.
+    """Kill some of two processes after a step, and let two new ones finish the run.
 
-    Assertions fail if one that is left does not end by itself, or ends as if nothing had happened.
+    Fails if a remaining process does not end by itself, or ends without an error.
     """
     with Processes(config, folder, count=2) as both:
         both.reach(at)
@@ -128,14 +128,14 @@ def kill_and_resume(
 
 
 def curve(folder: Path) -> list[tuple[float, ...]]:
-    """What a run's metrics say of training and evaluation, row by row."""
+    """Return the metrics of training and evaluation that do not depend on time, row by row."""
     keys = ("step", "tokens", "loss", "grad_norm", "eval_loss", "score")
     rows = read_rows(folder / "metrics.jsonl")
     return [tuple(row[key] for key in keys if key in row) for row in rows]
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
+    """Return a port that nothing listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]

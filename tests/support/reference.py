@@ -1,4 +1,4 @@
-"""This library run on weights that come under Hugging Face names, and its outcome named so too."""
+"""Runs of this library with weights and gradients under Hugging Face names."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ Weights = Callable[[str, tuple[int, ...]], np.ndarray]
 
 
 def parameters(config: ModernBertConfig, weights: Weights) -> names.Params:
-    """Our parameters from a function that gives the tensor of a Hugging Face name and shape."""
+    """Build our parameters from a function of a tensor's Hugging Face name and shape."""
     rows = names.table(config, "masked_lm")
     tensors = {name: weights(name, row.shape) for name, row in rows.items()}
     return names.to_params(tensors, rows, "weights")
@@ -30,7 +30,7 @@ def parameters(config: ModernBertConfig, weights: Weights) -> names.Params:
 def loss_and_gradients(
     config: ModernBertConfig, batch: cases.Batch, params: names.Params
 ) -> dict[str, Any]:
-    """`hidden` and `logits` of the rows, the mean `loss`, and `grads` by Hugging Face name."""
+    """Compute `hidden` and `logits`, the mean `loss`, and `grads` by Hugging Face name."""
     module = MaskedLM(config)
 
     @jax.jit
@@ -55,7 +55,7 @@ def loss_and_gradients(
 
 
 def document_tokens(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column in the packed batch of every token of `cases.documents`, concatenated."""
+    """Return row and column in the packed batch for every token of `cases.documents`."""
     documents = cases.documents(name)
     rows = [np.full(len(d.token_ids), d.row) for d in documents]
     columns = [d.start + np.arange(len(d.token_ids)) for d in documents]
@@ -63,7 +63,7 @@ def document_tokens(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def one_row(token_ids: np.ndarray, labels: np.ndarray, cu_seqlens: np.ndarray) -> cases.Batch:
-    """A batch of one row from documents on end and their boundaries."""
+    """Build a batch of one row from concatenated documents and their boundaries."""
     lengths = np.diff(cu_seqlens)
     segments = np.repeat(np.arange(1, len(lengths) + 1), lengths)
     positions = np.arange(len(token_ids)) - np.repeat(cu_seqlens[:-1], lengths)
@@ -72,7 +72,7 @@ def one_row(token_ids: np.ndarray, labels: np.ndarray, cu_seqlens: np.ndarray) -
 
 
 def hf_name(research: str) -> str:
-    """The Hugging Face name of a tensor of the original research code."""
+    """Return the Hugging Face name of a tensor of the original research code."""
     if research.startswith("bert."):
         return "model." + research.removeprefix("bert.").removeprefix("encoder.")
     return research

@@ -1,4 +1,4 @@
-"""Prepared folders written by hand: components of random documents, without any tokenising."""
+"""Prepared folders with components of random token ids, written without tokenising."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,14 +23,14 @@ def prepared(
     epochs: Mapping[str, float] | None = None,
     validation: int = 0,
 ) -> Path:
-    """A folder with components of so many documents each, and some kept for validation."""
+    """Write a folder of components, given as name -> number of documents."""
     tokenizer = corpus.make_tokenizer()
     (folder / "tokenizer").mkdir(parents=True)
     tokenizer.save(folder / "tokenizer")
     rng = np.random.default_rng(0)
-    found = {}
+    described = {}
     for name, count in components.items():
-        found[name] = manifests.Component(
+        described[name] = manifests.Component(
             weight=(weights or {}).get(name),
             epochs=(epochs or {}).get(name),
             field="text",
@@ -62,14 +62,14 @@ def prepared(
         packer="",
         window_documents=count,
         window_tokens=count,
-        components=found,
+        components=described,
     )
     write_json(folder / manifests.NAME, manifest.to_json())
     return folder
 
 
 def _rows(folder, stem, length, count, files, rng) -> manifests.PackedRows:
-    """Packs random documents and writes them into some files."""
+    """Pack random documents and write them into files."""
     documents = [
         rng.integers(0, 315, n, dtype=np.uint16) for n in rng.integers(3, length // 2, count)
     ]

@@ -18,7 +18,7 @@ class Rows(NamedTuple):
 
 
 def config(**changes) -> ModernBertConfig:
-    """Layer 0, one group of three, a tail of one; two heads of 16; a window of 8."""
+    """Return a config: layer 0, a group of three, a tail of one; two heads of 16; a window of 8."""
     values = {
         "vocab_size": 96,
         "hidden_size": 32,
@@ -36,7 +36,7 @@ def config(**changes) -> ModernBertConfig:
 
 
 def segments(rows: Sequence[Sequence[int]], length: int) -> np.ndarray:
-    """Segment ids of rows that hold documents of the given lengths; the rest is padding."""
+    """Return segment ids of rows with documents of these lengths; the rest is padding."""
     ids = np.zeros((len(rows), length), np.int32)
     for row, lengths in zip(ids, rows, strict=True):
         start = 0
@@ -48,26 +48,26 @@ def segments(rows: Sequence[Sequence[int]], length: int) -> np.ndarray:
 
 
 def positions(segment_ids: np.ndarray) -> np.ndarray:
-    """Counts from 0 in every document, by a plain loop; 0 on padding."""
-    found = np.zeros_like(segment_ids)
-    for row, ids in zip(found, segment_ids, strict=True):
+    """Count positions from 0 in every document, by a plain loop; 0 on padding."""
+    counts = np.zeros_like(segment_ids)
+    for row, ids in zip(counts, segment_ids, strict=True):
         for t in range(1, len(row)):
             if ids[t] and ids[t] == ids[t - 1]:
                 row[t] = row[t - 1] + 1
-    return found
+    return counts
 
 
 def rows(
     lengths: Sequence[Sequence[int]], length: int, vocab_size: int = 96, seed: int = 0
 ) -> Rows:
-    """Random documents of these lengths, packed."""
+    """Draw packed random documents of these lengths."""
     ids = segments(lengths, length)
     tokens = np.random.default_rng(seed).integers(0, vocab_size, ids.shape, dtype=np.int32)
     return Rows(tokens, ids, positions(ids))
 
 
 def randomised(params, seed: int = 0):
-    """Parameters of a size at which every one matters: matrices 1/sqrt(fan in), norms near 1."""
+    """Draw parameters that all matter: matrices of size 1/sqrt(fan in), norms near 1."""
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):

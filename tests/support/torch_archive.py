@@ -1,4 +1,4 @@
-"""Files as `torch.save` lays them out, and pickles that it never would, without torch."""
+"""Archives in the layout of `torch.save`, and malicious pickles, made without torch."""
 
 import os
 import pickle
@@ -13,7 +13,7 @@ ONE = (
     b"ctorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06tQ"
     b"K\x00K\x02K\x03\x86K\x03K\x01\x86\x89ccollections\nOrderedDict\n)RtRs."
 )
-"""{"a": a float32 tensor [2, 3] that is the whole of storage 0}."""
+"""Pickle of {"a": a float32 tensor [2, 3]} that covers all of storage 0."""
 
 SIX = struct.pack("<6f", *range(6))
 
@@ -21,7 +21,7 @@ SIX = struct.pack("<6f", *range(6))
 def write(
     path: Path, data: bytes = ONE, entries: Mapping[str, bytes] | None = None, **more: bytes
 ) -> Path:
-    """An archive with this pickle, these entries below its folder, and `more` at the top."""
+    """Write an archive with a pickle, entries in its folder, and `more` at the top level."""
     entries = {"data/0": SIX} if entries is None else entries
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", data)
@@ -40,7 +40,7 @@ def tensor(
     size: Any = 6,
     kind: str = "FloatStorage",
 ) -> bytes:
-    """The pickle of {"a": a tensor} with any numbers."""
+    """Return the pickle of {"a": a tensor} with any numbers."""
 
     def put(value: Any) -> bytes:
         return pickle.dumps(value, 2)[2:-1]
@@ -63,7 +63,7 @@ def tensor(
 
 
 class Command:
-    """Pickled by Python, it runs a command when Python loads it."""
+    """An object whose pickle runs a command when Python loads it."""
 
     def __init__(self, command: str):
         self.command = command
@@ -73,7 +73,7 @@ class Command:
 
 
 def malicious(canary: Path) -> dict[str, bytes]:
-    """Pickles that create the file `canary` where they are executed, or ask for too much."""
+    """Return pickles that create the file `canary` if executed, or need too much memory."""
     touch = f"touch {canary}"
     text = f"open({str(canary)!r}, 'w')"
     call = pickle.dumps(text, 2)[2:-1]

@@ -59,7 +59,7 @@ def test_counts_correct_predictions(case):
     labels = np.where(labels_for(batch, 0.3) >= 0, best, -100)
     labels[0, 3] = (best[0, 3] + 1) % 96
     sums = masked_lm_sums(module, params, *batch, labels)
-    assert int(sums.correct) == int(sums.count) - 1
+    assert int(sums.metrics["masked_accuracy"]) == int(sums.count) - 1
 
 
 def test_logits_are_never_whole(case):

@@ -87,8 +87,8 @@ def test_large():
     assert config.init_model == "tiled" and config.init_tiling == "middle"
     base = presets.load("base")
     assert config.init_from == f"{base.output}/checkpoints/{base.stages[0].steps}"
-    assert [s.batches.segments[-1].rows for s in config.stages] == [4928, 4928, 616, 624]
-    assert len(config.stages[0].batches.segments) == 11
+    assert [s.batches.phases[-1].rows for s in config.stages] == [4928, 4928, 616, 624]
+    assert len(config.stages[0].batches.phases) == 11
 
 
 @pytest.mark.parametrize("size", ETTIN)

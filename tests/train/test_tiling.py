@@ -83,7 +83,7 @@ def test_layer_map():
         *(20, 20, 21),
     ]
     assert tiling.layer_map(2, 8) == [0, 0, 0, 1, 1, 1, 1, 1]
-    with pytest.raises(UserError, match="asks for layer 2, which is not there"):
+    with pytest.raises(UserError, match="needs layer 2"):
         tiling.layer_map(2, 8, legacy=True)
 
 

@@ -26,10 +26,10 @@ from modernbert_jax import convert
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.progress import wide_console
 
-from ..finetune import start
+from ..finetune import initial_model
 from ..finetune.config import FinetuneConfig
 from ..finetune.data import Data
-from ..finetune.loop import finetune
+from ..finetune.training import finetune
 from . import bag_of_words, number
 
 AS_TRAINER = {
@@ -71,7 +71,7 @@ def compare(config: FinetuneConfig, seeds: Sequence[int], sides: Sequence[str]) 
     """
     _check(config, sides)
     config = dataclasses.replace(config, **AS_TRAINER, eval_every=config.epochs)
-    checkpoint = start.load(config)
+    checkpoint = initial_model.load(config)
     data = Data.read(config, checkpoint.tokenizer)
     for seed in seeds:
         for side in sides:
@@ -106,7 +106,7 @@ def _trainer(
         "head": data.task.head,
         "labels": data.task.outputs,
         "problem_type": data.task.problem_type,
-        "pooling": start.of_task(config, checkpoint.config).classifier_pooling,
+        "pooling": initial_model.of_task(config, checkpoint.config).classifier_pooling,
         "warmup_steps": round(config.warmup * updates),
         "threads": len(os.sched_getaffinity(0)),
     }

@@ -35,8 +35,8 @@ def ours(directory: str, work: Work) -> tuple[dict[str, float], Turn]:
     from modernbert_jax.io.host_memory import keep_freed_on_cpu
     from modernbert_jax.sharding import MeshShape, rows_sharding
 
-    from .. import loss
-    from ..pretrain import step
+    from .. import engine, loss
+    from ..pretrain import objective
     from ..pretrain.config import PretrainConfig, Stage
 
     keep_freed_on_cpu()
@@ -49,9 +49,12 @@ def ours(directory: str, work: Work) -> tuple[dict[str, float], Turn]:
     config = PretrainConfig(model=checkpoint.config, stages=(stage,), mesh=mesh)
     jax.set_mesh(config.mesh.make())
     vocabulary = checkpoint.config.vocab_size
-    place = rows_sharding(jax.sharding.get_mesh())
-    mask = step.MaskRule(MASK_ID, vocabulary, special_ids=tuple(range(SPECIAL)))
-    state = step.init_state(config, jax.tree.map(jax.numpy.asarray, checkpoint.params))
+    mesh = jax.sharding.get_mesh()
+    place = rows_sharding(mesh)
+    mask = objective.MaskRule(MASK_ID, vocabulary, special_ids=tuple(range(SPECIAL)))
+    learner = objective.learner(objective.MaskedLMObjective(config, stage, mask))
+    program = engine.Program(learner, mesh)
+    state, fixed = program.initial(checkpoint.params, config.seed)
     module = MaskedLM(config.model, config.runtime)
     inputs, labels = work["inputs"], work["labels"]
     segments = np.ones_like(inputs)
@@ -73,12 +76,14 @@ def ours(directory: str, work: Work) -> tuple[dict[str, float], Turn]:
         packing.Rows(*(jax.device_put(x[i * rows : (i + 1) * rows], place) for x in whole))
         for i in range(count)
     ]
-    step_fn = step.train_step(config, stage, 0, mask).lower(state, batches[0]).compile()
+    hyper = objective.hyperparameters(config, stage)
+    batches = [engine.Batch(batch) for batch in batches]
+    program.compile("the step", state, fixed, hyper, batches[0])
 
     def turn() -> int:
         nonlocal state
         for batch in batches:
-            state, metrics = step_fn(state, batch)
+            state, metrics = program.step(state, fixed, hyper, batch)
         jax.block_until_ready((state, metrics))
         return sum(map(len, ids))
 

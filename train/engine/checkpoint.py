@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the whole training state and where it stood, with Orbax."""
+"""Checkpoints of a run: its training state and its progress, written and read with Orbax."""
 
 import contextlib
 import logging
@@ -20,28 +20,28 @@ from orbax.checkpoint import v1 as ocp
 from modernbert_jax.errors import UserError, first_line
 from modernbert_jax.io import checksums
 
-from ..pretrain.step import TrainState
+from .state import TrainState
 
 ASIDE = ".damaged"
-"""Ends the name of a checkpoint that was found damaged; nothing reads it any more."""
+"""Suffix of a damaged checkpoint that was set aside; it is never read again."""
 
 PATIENCE = 60.0
-"""Seconds that a run which ends with an error waits for its last checkpoint."""
+"""Seconds that a run that fails waits for its last checkpoint to be written."""
 
 SMALL = 1 << 20
-"""Bytes of a file that costs nothing to read."""
+"""Size in bytes up to which files of older checkpoints are read and verified."""
 
 
 class SaveFailed(RuntimeError):
-    """The last checkpoint of a run could not be written."""
+    """Raised when the last checkpoint of a run could not be written."""
 
 
 class Checkpoints:
-    """The checkpoints of a run, `<step>/` each. A context manager: leaving it waits for writing.
+    """The checkpoints of a run, each in a folder `<step>/`; a context manager.
 
-    A checkpoint appears under its name only when it is whole; what a killed run was writing is
-    never read. Once it is there, checksums of its files are added, and before it is read they are
-    compared. Every process must make the same calls.
+    Leaving the context waits for pending writes. A checkpoint gets its final name only when it is
+    complete, so an interrupted write is never read. Checksums of its files are added afterwards and
+    verified before it is read. Every process must make the same calls.
     """
 
     def __init__(
@@ -52,10 +52,16 @@ class Checkpoints:
         always: Sequence[int] = (),
         say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
     ):
-        """Keeps the newest `keep`, those at multiples of `keep_every` steps, and those `always`.
+        """Open the folder and set damaged checkpoints aside.
 
-        Those that are damaged are set aside; of all but the newest only sizes and small files are
-        looked at. What goes wrong without stopping the run is passed to `say`, in process 0.
+        The newest undamaged checkpoint is verified in full, older ones by sizes and small files.
+
+        Args:
+            folder: the folder of all checkpoints.
+            keep: how many recent checkpoints to keep.
+            keep_every: also keep every checkpoint at a multiple of this step; 0 keeps no others.
+            always: steps whose checkpoints are always kept.
+            say: receives messages about problems that do not stop the run, in process 0.
 
         Raises:
             UserError: there are checkpoints, and all of them are damaged.
@@ -64,7 +70,7 @@ class Checkpoints:
         kept = [policies.LatestN(keep), policies.CustomSteps(tuple(always))]
         if keep_every:
             kept.append(policies.EveryNSteps(keep_every))
-        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax shows pages of traceback
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs long tracebacks
         self.folder = Path(folder).absolute()
         self._first, self._say = jax.process_index() == 0, say
         self._saving: threading.Thread | None = None
@@ -81,7 +87,7 @@ class Checkpoints:
     def __exit__(self, kind: type | None, *_) -> None:
         if kind is not None and self._saving is not None:
             self._saving.join(PATIENCE)
-            if self._saving.is_alive():  # it waits for a process that is no more
+            if self._saving.is_alive():  # waits for a process that has died
                 return
         try:
             self.finish()
@@ -89,19 +95,19 @@ class Checkpoints:
             if kind is None:
                 raise
         finally:
-            with contextlib.suppress(Exception):  # the same once more
+            with contextlib.suppress(Exception):  # the same error again
                 self._checkpointer.close()
 
     def latest(self, before: int | None = None) -> int | None:
-        """The step of the newest whole checkpoint, or of the newest at or before one."""
+        """Return the newest checkpoint's step, at or before step `before`; None without one."""
         self._settle()
         steps = [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
         return max((s for s in steps if before is None or s <= before), default=None)
 
     def save(self, state: TrainState, progress: dict[str, Any]) -> None:
-        """Begins writing `state` and JSON `progress`; returns once the state may be changed.
+        """Start writing `state` and `progress` (JSON); return once the state may be changed.
 
-        A checkpoint that cannot be written is one less, and the next one is tried all the same.
+        A failed save is reported; training continues.
         """
         step = int(state.step)
         if step == self._saved:
@@ -113,7 +119,7 @@ class Checkpoints:
                 step, {"state": state}, custom_metadata=progress, force=True
             )
         except Exception as error:
-            if jax.process_count() > 1:  # others may be waiting where this one has left
+            if jax.process_count() > 1:  # the other processes may be waiting for this one
                 raise
             self._failed(step, error)
             return
@@ -121,7 +127,11 @@ class Checkpoints:
         self._saving.start()
 
     def finish(self) -> None:
-        """Waits for writing. Raises `SaveFailed` if the last checkpoint could not be written."""
+        """Wait for pending writes.
+
+        Raises:
+            SaveFailed: the last checkpoint could not be written.
+        """
         self._settle()
         if self._problem is not None:
             last = self.latest()
@@ -133,10 +143,11 @@ class Checkpoints:
             ) from self._problem
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest state and its progress; None where there is no checkpoint yet.
+        """Return the newest state and its progress; None without a checkpoint.
 
-        `like` has the shapes, dtypes and shardings; the latter may be others than those that the
-        state was saved with.
+        Args:
+            like: a state with the wanted shapes, dtypes and shardings. The shardings may differ
+                from those that the state was saved with.
         """
         if self._saved is None:
             return None
@@ -144,12 +155,12 @@ class Checkpoints:
         return loaded["state"], self._checkpointer.metadata(self._saved).custom_metadata
 
     def _undamaged(self) -> int | None:
-        """The newest undamaged step, for all processes alike; None where there is nothing yet."""
+        """Return the newest undamaged step, equal in every process; None without a checkpoint."""
         newest, lost = self._set_aside() if self._first else (None, [])
         if jax.process_count() > 1:
-            told = np.int32([-1 if newest is None else newest, len(lost)])
-            step, many = multihost_utils.broadcast_one_to_all(told).tolist()
-            newest, lost = None if step < 0 else step, lost or ["as process 0 says"] * bool(many)
+            summary = np.int32([-1 if newest is None else newest, len(lost)])
+            step, count = multihost_utils.broadcast_one_to_all(summary).tolist()
+            newest, lost = None if step < 0 else step, lost or ["as process 0 says"] * bool(count)
         if newest is None and lost:
             raise UserError(
                 f"{self.folder}: all checkpoints are damaged: {', '.join(lost)}; put undamaged"
@@ -158,7 +169,11 @@ class Checkpoints:
         return newest
 
     def _set_aside(self) -> tuple[int | None, list[str]]:
-        """Renames damaged checkpoints, if one is left. The newest other step; what was damaged."""
+        """Rename damaged checkpoints, unless all are damaged.
+
+        Returns:
+            The newest undamaged step, or None, and descriptions of the damaged checkpoints.
+        """
         newest, damaged = None, {}
         numbers = [int(p.name) for p in self.folder.glob("*") if p.name.isdecimal()]
         for step in sorted(numbers, reverse=True):
@@ -169,8 +184,8 @@ class Checkpoints:
             elif newest is None:
                 newest = step
         if newest is None:
-            before = [f"{path.name}, set aside before" for path in self.folder.glob(f"*{ASIDE}*")]
-            return None, [f"{path.name}, {reason}" for path, reason in damaged.items()] + before
+            earlier = [f"{path.name}, set aside before" for path in self.folder.glob(f"*{ASIDE}*")]
+            return None, [f"{path.name}, {reason}" for path, reason in damaged.items()] + earlier
         for path, reason in damaged.items():
             path.rename(aside := _aside(path))
             self._say(f"{path}: damaged ({reason}); set aside as {aside.name}")
@@ -179,7 +194,7 @@ class Checkpoints:
         return newest, list(damaged.values())
 
     def _watch(self, step: int, response: Any) -> None:
-        """In a thread of its own: waits for the writing, and adds the checksums."""
+        """Wait for the write and add the checksums; runs in its own thread."""
         try:
             response.result()
         except Exception as error:
@@ -198,28 +213,28 @@ class Checkpoints:
             self._say(f"{self.folder / str(step)}: not saved ({_reason(error)}); training goes on")
 
     def _settle(self) -> None:
-        """Waits for what is being written, and clears up behind it if that failed."""
+        """Wait for the pending write, and remove its remains if it failed."""
         if self._saving is not None:
             self._saving.join()
             self._saving = None
         try:
             self._checkpointer.wait()
-        except Exception as error:  # Orbax tells every thread once, and the other one has said it
+        except Exception as error:  # already reported by `_watch`; Orbax raises it once per thread
             self._problem = error
-        self._remove_unfinished()  # each time: writers of a failed one may outlive it for a while
+        self._remove_unfinished()  # always: writers may outlive a failed save
         if self._problem is not None:
             self._saved = None
             self._checkpointer.reload()
 
     def _remove_unfinished(self) -> None:
-        """Removes what was begun and will not be finished: it may be what fills the disk."""
+        """Remove unfinished checkpoints, which may fill the disk."""
         if self._first:
             for left in self.folder.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(left, ignore_errors=True)
 
 
 def _aside(path: Path) -> Path:
-    """A free name for a damaged checkpoint, beside it."""
+    """Return a free name for a damaged checkpoint, in the same folder."""
     names = [path.with_name(path.name + ASIDE)]
     while names[-1].exists():
         names.append(path.with_name(f"{path.name}{ASIDE}-{len(names) + 1}"))
@@ -227,7 +242,7 @@ def _aside(path: Path) -> Path:
 
 
 def _reason(error: BaseException) -> str:
-    """What the system says of a storage error, without the pages that TensorStore adds."""
+    """Return the operating system's reason for a storage error, without TensorStore's details."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if code := re.search(r"os_error_code='(\d+)'", str(error)):

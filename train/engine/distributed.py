@@ -1,4 +1,4 @@
-"""Many processes as one program: who starts them, and how they find each other."""
+"""Several processes as one program: launchers, synchronisation and gathering."""
 
 import dataclasses
 import os
@@ -6,6 +6,10 @@ import re
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.host_memory import keep_freed_on_cpu
@@ -62,7 +66,7 @@ class Launch:
 
 
 def launcher() -> str | None:
-    """What started this process beside others, as its environment tells; None if nothing did."""
+    """Return the name of the launcher that the environment reveals; None for a single process."""
     env = os.environ
     if env.get("SLURM_PROCID") and int(env.get("SLURM_NTASKS", "1")) > 1:
         return "Slurm"
@@ -75,3 +79,19 @@ def launcher() -> str | None:
     ):
         return "TPU machine"
     return None
+
+
+def together(what: str) -> None:
+    """Wait until every process has reached this point.
+
+    Args:
+        what: the name of the point, the same in every process.
+    """
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
+def whole(tree: Any, mesh: Mesh) -> Any:
+    """Gather a tree of sharded arrays as numpy arrays in every process."""
+    gathered = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, P()))(tree)
+    return jax.tree.map(np.asarray, gathered)

@@ -1,6 +1,6 @@
-"""What keeps a bad batch, or a bad machine, from ruining a run: updates that are not made.
+"""Guard that skips steps whose loss or gradient is not finite, or whose loss spikes.
 
-Decided inside the compiled step, so that the host never waits for it.
+The decision is made inside the compiled step, so the host never waits for it.
 """
 
 from typing import NamedTuple
@@ -9,34 +9,36 @@ import jax
 import jax.numpy as jnp
 
 WINDOW = 100
-"""Updates that the running mean and deviation of the loss look back on, and that come before the
-first judgement."""
+"""Number of steps that the running mean and deviation of the loss cover; no spike is detected
+before so many steps."""
 
 LEAST_DEVIATION = 0.01
-"""Share of the mean loss below which its deviation is not believed: calm is no reason to panic."""
+"""Lower bound of the loss's deviation, as a share of its mean; avoids false spikes."""
 
 
 class Guard(NamedTuple):
-    """The loss of the updates made, and how many were not made. Scalars on the device."""
+    """Loss statistics over accepted steps, and counts of skipped steps; scalars on the device."""
 
     mean: jax.Array
+    """Running mean of the loss, float32."""
     variance: jax.Array
+    """Running variance of the loss, float32."""
     made: jax.Array
-    """Updates in this stage, int32."""
+    """Accepted steps in this stage, int32."""
     skipped: jax.Array
-    """Updates that the run has skipped, int32."""
+    """Skipped steps in the whole run, int32."""
     in_a_row: jax.Array
-    """Updates skipped since the last one that was made, int32."""
+    """Consecutive skipped steps since the last accepted one, int32."""
 
     @classmethod
     def new(cls) -> "Guard":
-        """Nothing seen."""
-        # Each an array of its own: a step takes over the memory of all.
+        """Return the statistics before the first step."""
+        # Separate arrays, because a step donates the memory of each.
         losses = (jnp.zeros([], jnp.float32) for _ in range(2))
         return cls(*losses, *(jnp.zeros([], jnp.int32) for _ in range(3)))
 
     def restarted(self, when: jax.Array) -> "Guard":
-        """Forgets the loss where `when`, because another stage has another one."""
+        """Reset the statistics of the loss where `when` is true: at the start of a stage."""
         mean, variance, made = (
             jnp.where(when, jnp.zeros_like(x), x) for x in (self.mean, self.variance, self.made)
         )
@@ -46,10 +48,17 @@ class Guard(NamedTuple):
 def judge(
     guard: Guard, loss: jax.Array, grad_norm: jax.Array, deviations: float
 ) -> tuple[jax.Array, Guard]:
-    """Whether to make an update, and what is remembered of it.
+    """Decide whether a step is accepted.
 
-    It is not made if its loss or gradient is not finite, or if the loss lies more than
-    `deviations` standard deviations above the running mean; 0 switches the latter off.
+    Args:
+        guard: the statistics so far.
+        loss: the step's loss, float32 scalar.
+        grad_norm: the step's gradient norm, float32 scalar.
+        deviations: a loss more than this many standard deviations above the running mean is a
+            spike; 0 accepts every finite loss.
+
+    Returns:
+        A boolean scalar, false for a step to skip, and the new statistics.
     """
     good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     if deviations:

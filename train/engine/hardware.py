@@ -1,4 +1,4 @@
-"""What devices can do, and what they have held."""
+"""Facts about devices: peak FLOPs and peak memory."""
 
 from collections.abc import Mapping
 
@@ -12,15 +12,14 @@ PEAK_FLOPS = {
     "TPU v5p": 459e12,
     "TPU v6 lite": 918e12,
     "TPU v6e": 918e12,
-    "TPU7x": 1153.5e12,  # of half a chip, which is what jax shows as a device
+    "TPU7x": 1153.5e12,  # half a chip, which jax shows as a device
     "NVIDIA A100": 312e12,
     "NVIDIA L4": 121e12,
     "NVIDIA H100": 989e12,
     "NVIDIA H200": 989e12,
     "NVIDIA B200": 2250e12,
 }
-"""Dense bfloat16 operations per second, from the makers' data sheets, by start of device kind."""
-
+"""Dense bfloat16 FLOP/s by the start of the device kind, from the manufacturers' data sheets."""
 
 PEAK_BANDWIDTH = {
     "TPU v4": 1228e9,
@@ -41,19 +40,19 @@ PEAK_BANDWIDTH = {
 
 
 def peak_of(kind: str, peaks: Mapping[str, float] = PEAK_FLOPS) -> float | None:
-    """The peak of a kind of device in a table, by default of FLOPs; None where it is not known."""
+    """Return the peak of a kind of device, by default its FLOP/s; None for an unknown kind."""
     known = [name for name in peaks if kind.startswith(name)]
     return peaks[max(known, key=len)] if known else None
 
 
 def peak_flops() -> float | None:
-    """Bfloat16 operations per second of all devices; None where the kind is not known."""
+    """Return the bfloat16 FLOP/s of all devices together; None for an unknown kind."""
     peak = peak_of(jax.devices()[0].device_kind)
     return peak and peak * jax.device_count()
 
 
 def peak_memory() -> int | None:
-    """The most bytes that any device of this process has held; None where it is not told."""
+    """Return the peak memory in bytes of this process's devices; None where it is not reported."""
     stats = [device.memory_stats() for device in jax.local_devices()]
     known = [s["peak_bytes_in_use"] for s in stats if s and "peak_bytes_in_use" in s]
     return max(known, default=None)

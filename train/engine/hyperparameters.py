@@ -1,40 +1,47 @@
-"""The numbers of a run that its compiled step takes as arguments, so that a sweep compiles once.
+"""The numbers of a run that its compiled step takes as arguments, so that a sweep compiles once."""
 
-    step(state, fixed, hyper, batch)    # a function of (config without these numbers) is compiled
-
-Inside it the optimizer is built of traced numbers:
-
-    rate = functools.partial(hyper.rate, shape=config.schedule)
-    tx = stable_adamw(rate, b1, b2, eps, hyper.weight_decay, hyper.learning_rate)
-
-What else differs between runs of a sweep lies in the state already: parameters and the key.
-"""
-
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from ..schedule import REMAINING
-
-Shape = Literal["linear", "cosine", "one_minus_sqrt", "constant"]
+from ..schedule import Shape, trapezoid
 
 
-class Hyper(NamedTuple):
-    """Float32 scalars."""
+class Hyperparameters(NamedTuple):
+    """Scalars, float32 but for `start`. What else differs between runs is in their state."""
 
-    learning_rate: jax.Array | float
-    """The peak; more than 0."""
-    weight_decay: jax.Array | float
-    """Share of a weight that a step at the peak takes off it."""
-    warmup: jax.Array | float
-    """Steps of a linear rise from 0."""
-    total: jax.Array | float
-    """Steps of the run, at the end of which the schedule is down."""
+    learning_rate: jax.Array | np.ndarray
+    """Peak of the schedule."""
+    decay: jax.Array | np.ndarray
+    """Share of a parameter that a step with learning rate 1 would take off it."""
+    start: jax.Array | np.ndarray
+    """Step of the run at which the phase begins, int32."""
+    warmup: jax.Array | np.ndarray
+    """Steps of the linear rise."""
+    total: jax.Array | np.ndarray
+    """Steps of the phase."""
 
-    def rate(self, step: jax.Array, shape: Shape = "linear") -> jax.Array:
-        """The learning rate after `step` updates: a rise from 0, then a fall to 0 at `total`."""
-        rise = jnp.where(step < self.warmup, step / jnp.maximum(self.warmup, 1), 1.0)
-        x = jnp.clip((step - self.warmup) / jnp.maximum(self.total - self.warmup, 1), 0.0, 1.0)
-        fall = 1.0 if shape == "constant" else REMAINING[shape](x)
-        return self.learning_rate * rise * fall
+    @classmethod
+    def create(
+        cls,
+        learning_rate: float,
+        decay: float,
+        start: int = 0,
+        warmup: float = 0.0,
+        total: float = 0.0,
+    ) -> "Hyperparameters":
+        """Build the arguments of a compiled step from Python numbers."""
+        numbers = (np.float32(x) for x in (warmup, total))
+        return cls(np.float32(learning_rate), np.float32(decay), np.int32(start), *numbers)
+
+
+def relative_decay(weight_decay: float, learning_rate: float) -> float:
+    """Weight decay per unit of learning rate, from the share that a step at the peak takes off."""
+    return float(np.float32(weight_decay) / np.float32(learning_rate)) if learning_rate else 0.0
+
+
+def rise_and_fall(hyper: Hyperparameters, step: jax.Array, shape: Shape) -> jax.Array:
+    """Learning rate after `step` steps of a phase: a linear rise from 0, then a fall to 0."""
+    decay = hyper.total - hyper.warmup
+    return trapezoid(step, hyper.learning_rate, hyper.warmup, hyper.total, decay, shape=shape)

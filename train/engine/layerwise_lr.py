@@ -13,10 +13,19 @@ from .parameter_selection import Path
 
 
 def multipliers(depths: Mapping[Path, np.ndarray], decay: float) -> dict[Path, np.ndarray]:
-    """What the learning rate of each parameter is multiplied with: decay ^ (deepest - depth).
+    """Return the factor of each parameter's learning rate: decay ^ (deepest - depth).
 
-    The head has 1, layer i of L decay^(L - i), the embeddings decay^(L + 1); float32 [] or, for a
-    stack, [G]. Raises `UserError` for a decay outside of (0, 1].
+    It is 1 for the head, decay^(L - i) for layer i of L, and decay^(L + 1) for the embeddings.
+
+    Args:
+        depths: distance from the input by parameter path, [] or, for a stack, [G].
+        decay: the factor between consecutive layers.
+
+    Returns:
+        float32 factors with the shapes of `depths`.
+
+    Raises:
+        UserError: a decay outside of (0, 1].
     """
     if not 0 < decay <= 1:
         raise UserError(f"layer_decay is {decay}; it must be more than 0 and at most 1")
@@ -25,11 +34,11 @@ def multipliers(depths: Mapping[Path, np.ndarray], decay: float) -> dict[Path, n
 
 
 def scaled(tx: optax.GradientTransformation, rates: Any) -> optax.GradientTransformation:
-    """`tx` with its updates, and so the weight decay in them, multiplied.
+    """Scale the updates of an optimizer, including their weight decay.
 
     Args:
-        tx: an optimizer, learning rate included.
-        rates: a tree like the parameters, of [] or, along the stack of a parameter [G, ...], [G].
+        tx: an optimizer that includes the learning rate.
+        rates: a tree like the parameters, of factors [] or, for a stack [G, ...], [G].
     """
 
     def update(grads, state, params=None):

@@ -1,8 +1,8 @@
-"""LoRA (Hu et al. 2021): W + alpha / rank * A B, where W stays and only A and B are trained.
+"""LoRA adapters (Hu et al. 2021): W + alpha / rank * A B, with W fixed and A and B trained.
 
-An adapter is merged into its matrix inside the step: products stay those of the plain model, and
-what a step computes is what the merged model computes later. Names, initial values and files are
-those of PEFT.
+Adapters are merged into their matrices inside the step. So a step has the matrix products of the
+plain model and computes exactly what the exported model computes. Names, initial values and files
+are those of PEFT.
 """
 
 import dataclasses
@@ -19,27 +19,29 @@ from modernbert_jax.errors import UserError, did_you_mean
 from . import parameter_selection as tensors
 
 ALL_LINEAR = "all-linear"
-"""A target that stands for every matrix of every layer."""
+"""Target that selects every matrix of every layer."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Lora:
-    """Adapters; with a rank of 0 there are none and the whole model is trained."""
+    """Options of LoRA adapters."""
 
     rank: int = 0
+    """Rank of A and B; 0 trains the whole model without adapters."""
     alpha: float = 16.0
-    """The adapter's product is multiplied by alpha / rank."""
+    """Scale of the adapters: the product A B is multiplied by alpha / rank."""
     dropout: float = 0.0
-    """Share of the features that adapters do not see in a training step; the same for all tokens
-    of a microbatch, because adapters are merged before the tokens come."""
+    """Share of the input features that adapters drop in a training step; 0 drops none. Features are
+    the same for all tokens of a microbatch, because adapters are merged first."""
     targets: tuple[str, ...] = ("attn.Wqkv", "attn.Wo")
     """Modules that get an adapter, by the end of their name: `mlp.Wi`, `layers.3.attn.Wo`; or
     `all-linear`."""
     init: Literal["kaiming", "normal"] = "kaiming"
-    """Of A: uniform within 1/sqrt(inputs), as PEFT's, or normal with deviation 1/rank. B is 0."""
+    """Initial values of A: uniform within 1/sqrt(inputs), as PEFT's, or normal with standard
+    deviation 1/rank. B starts at 0."""
     whole: tuple[str, ...] = ("head", "classifier")
-    """Modules that are trained whole, and so without an adapter, by the start of their name, such
-    as `model.layers.21`; PEFT's `modules_to_save`."""
+    """Modules that are trained in full, without an adapter, by the start of their name, such as
+    `model.layers.21`; PEFT's `modules_to_save`."""
 
     def __post_init__(self):
         if self.rank < 0:
@@ -54,7 +56,7 @@ class Lora:
             raise UserError(f"lora.init is {self.init!r}; it must be kaiming or normal")
 
     def is_whole(self, name: str) -> bool:
-        """Whether a tensor belongs to a module that is trained whole."""
+        """Return whether a tensor belongs to a module that is trained in full."""
         return any(_starts(name, module) for module in self.whole)
 
 
@@ -62,19 +64,25 @@ class Lora:
 class Adapters:
     """The adapters of a model.
 
-    In the tree that is trained, A [D, rank] and B [rank, E] lie as `lora_A` and `lora_B` where the
-    `kernel` [D, E] would be; with the kernel's axis of parts on B, and its stack on both.
+    In the trained tree, `lora_A` [D, rank] and `lora_B` [rank, E] take the place of a `kernel`
+    [D, E]. B also has the kernel's axis of parts, if any; both have its axis of stacked layers.
     """
 
     lora: Lora
+    """The options."""
     places: Mapping[tensors.Path, np.ndarray | None]
-    """Paths of the kernels; the entries of a stack that have adapters, None where there is none."""
+    """Kernels with adapters: by path, the indices of the adapted layers of a stack; None for a
+    kernel that is not stacked."""
     wholes: Mapping[tensors.Path, np.ndarray | None]
-    """The same of the parameters that are trained whole."""
+    """Parameters that are trained in full, in the same form."""
 
     @classmethod
     def of(cls, lora: Lora, rows: tensors.Rows) -> "Adapters":
-        """For the tensors of a model. Raises `UserError` for a target that is no matrix in it."""
+        """Build the adapters for the tensors of a model.
+
+        Raises:
+            UserError: a target that is no matrix of the model, or a whole module that it lacks.
+        """
         modules = _modules(rows)
         chosen = {name for name, module in modules.items() if _is_target(lora, module)}
         chosen = {name for name in chosen if not lora.is_whole(name)}
@@ -95,8 +103,8 @@ class Adapters:
         return cls(lora, _places(rows, chosen.__contains__), _places(rows, lora.is_whole))
 
     def init(self, key: jax.Array, params: Any) -> Any:
-        """New adapters, float32; the merged model is the old one. Traceable."""
-        found: dict[str, Any] = {}
+        """Return new adapters, float32; merging them changes nothing, since B is 0. Traceable."""
+        adapters: dict[str, Any] = {}
         for (path, entries), k in zip(
             self.places.items(), jax.random.split(key, len(self.places)), strict=True
         ):
@@ -109,18 +117,20 @@ class Adapters:
                 a = jax.random.uniform(k, shape, jnp.float32, -edge, edge)
             else:
                 a = jax.random.normal(k, shape, jnp.float32) / self.lora.rank
-            names.put(found, (*path[:-1], "lora_A"), a)
+            names.put(adapters, (*path[:-1], "lora_A"), a)
             b = jnp.zeros((*groups, *parts, self.lora.rank, outputs), jnp.float32)
-            names.put(found, (*path[:-1], "lora_B"), b)
-        return found
+            names.put(adapters, (*path[:-1], "lora_B"), b)
+        return adapters
 
     def merged(self, params: Any, adapters: Any, key: jax.Array | None = None) -> Any:
-        """The plain parameters W + alpha / rank * A B; traceable and differentiable in both.
+        """Return the merged parameters W + alpha / rank * A B.
+
+        Traceable, and differentiable in both trees.
 
         Args:
-            params: with a kernel at every place.
-            adapters: a tree with A and B beside; what else it holds is left alone.
-            key: for dropout; None is none.
+            params: parameters of the plain model.
+            adapters: a tree with `lora_A` and `lora_B`; its other leaves are ignored.
+            key: random key of dropout; None disables it.
         """
         out: dict[str, Any] = {}
         for path, x in names.flatten(params).items():
@@ -132,8 +142,8 @@ class Adapters:
                 kept = jax.random.bernoulli(jax.random.fold_in(key, number), keep, a[..., :1].shape)
                 a = a * kept / keep
             kernel = names.leaf(params, path)
-            lacking = kernel.ndim - a.ndim  # the axis of parts, between stack and inputs
-            a = a.reshape(*a.shape[:-2], *(1 for _ in range(lacking)), *a.shape[-2:])
+            missing = kernel.ndim - a.ndim  # the axis of parts, between stack and inputs
+            a = a.reshape(*a.shape[:-2], *(1 for _ in range(missing)), *a.shape[-2:])
             delta = (self.lora.alpha / self.lora.rank * (a @ b)).astype(kernel.dtype)
             whole = entries is None or len(entries) == kernel.shape[0]
             merged = kernel + delta if whole else jnp.asarray(kernel).at[entries].add(delta)
@@ -149,7 +159,7 @@ def _places(
 
 
 def _modules(rows: tensors.Rows) -> dict[str, str]:
-    """The matrices of the encoder's layers: tensor name -> module name."""
+    """Return the matrices of the encoder's layers: tensor name -> module name."""
     return {
         name: name.removesuffix(".weight")
         for name, row in rows.items()

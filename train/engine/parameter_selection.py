@@ -1,7 +1,7 @@
-"""What the names of a checkpoint's tensors say about parameters, which several layers may share.
+"""Selection of parameters by the names of a checkpoint's tensors.
 
-Users name tensors as checkpoints do: `model.layers.3.attn.Wqkv.weight`. Here layers that are
-scanned lie in one array, so that what is said of a tensor holds for one entry of its stack.
+Users name tensors as checkpoints do: `model.layers.3.attn.Wqkv.weight`. Parameters of scanned
+layers are stacked in one array here, so a tensor corresponds to one entry of the stack.
 """
 
 import re
@@ -19,43 +19,56 @@ Rows = Mapping[str, names.Row]
 
 
 def by_parameter(rows: Rows, rule: Callable[[str], Any]) -> dict[Path, np.ndarray]:
-    """What a rule says of every tensor's name: by the path of the parameter, [] or [G] for a stack.
+    """Evaluate a rule for every tensor.
 
-    Raises `UserError` where it says two things of tensors that are parts of one (a decoder's
-    q_proj, k_proj and v_proj).
+    Args:
+        rows: the tensors of a model.
+        rule: a function of a tensor's name.
+
+    Returns:
+        Its values by the path of the parameter: scalars [], or [G] for a stack of G layers.
+
+    Raises:
+        UserError: the values of tensors that form one parameter (a decoder's q_proj, k_proj and
+            v_proj) differ.
     """
-    found: dict[Path, dict[int | None, Any]] = {}
+    values: dict[Path, dict[int | None, Any]] = {}
     for name, row in rows.items():
-        said = rule(name)
-        if found.setdefault(row.path, {}).setdefault(row.index, said) != said:
+        value = rule(name)
+        if values.setdefault(row.path, {}).setdefault(row.index, value) != value:
             raise UserError(f"{name}: is one tensor with its neighbours; they cannot be parted")
     return {
         path: np.array(entries[None] if None in entries else [entries[i] for i in sorted(entries)])
-        for path, entries in found.items()
+        for path, entries in values.items()
     }
 
 
 def matching(rows: Rows, patterns: Sequence[str], option: str) -> set[str]:
-    """Names of the tensors in which one of the regular expressions is found.
+    """Return the names of the tensors that match any of the regular expressions.
 
-    Raises `UserError` for an expression that is none, or is found in no name; `option` is what the
-    user knows it by.
+    Args:
+        rows: the tensors of a model.
+        patterns: regular expressions that may match anywhere in a name.
+        option: the option's name in error messages.
+
+    Raises:
+        UserError: an invalid expression, or one that matches no name.
     """
     chosen: set[str] = set()
     for pattern in patterns:
         try:
-            hits = {name for name in rows if re.search(pattern, name)}
+            matches = {name for name in rows if re.search(pattern, name)}
         except re.error as error:
             raise UserError(f"{option} {pattern!r}: not a regular expression ({error})") from None
-        if not hits:
+        if not matches:
             near = did_you_mean(pattern, {re.sub(r"\d+", "0", name) for name in rows})
             raise UserError(f"{option} {pattern!r}: matches no tensor; {near}")
-        chosen |= hits
+        chosen |= matches
     return chosen
 
 
 def depth(config: ModernBertConfig, name: str) -> int:
-    """How far from the input a tensor lies: embeddings 0, layer i at i + 1, the rest behind all."""
+    """Return a tensor's depth: 0 for embeddings, i + 1 for layer i, one more for all the rest."""
     if ".embeddings." in f".{name}":
         return 0
     layer = re.search(r"(?:^|\.)layers\.(\d+)\.", name)

@@ -1,17 +1,17 @@
-"""Which parameters are trained: all, those that no rule freezes, or adapters beside fixed ones.
+"""The trainable subset of a model: all parameters, those that are not frozen, or adapters.
 
-A run trains one tree and leaves another alone; gradients, optimizer and its memory know only the
-first. `split` makes both of a model's parameters, `join` the parameters again, inside the step:
+A run trains one tree and keeps another fixed; gradients and optimizer state exist for the first
+only. `split` divides a model's parameters into both, `join` restores them inside the step:
 
     partition = Partition.of(model, head, labels, freeze=config.freeze, lora=config.lora, ...)
-    trained, fixed = partition.split(params, key)       # fixed: {} where all is trained
+    trained, fixed = partition.split(params, key)       # fixed: {} if all is trained
     tx = partition.layerwise(tx, config.layer_decay)    # an optimizer of `trained`
     loss(partition.join(trained, fixed, dropout_key))   # differentiate in `trained`
     partition.join(trained, fixed)                      # to evaluate and to export: a plain model
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -30,12 +30,17 @@ from .lora import Adapters, Lora
 
 @dataclasses.dataclass(frozen=True)
 class Partition:
-    """A model's parameters, divided into those that are trained and those that are not."""
+    """The division of a model's parameters into trained and fixed ones.
 
-    trained: Mapping[tensors.Path, np.ndarray]
-    """By parameter path: booleans, one for each entry of a stack."""
-    depths: Mapping[tensors.Path, np.ndarray]
+    `Partition()` trains all parameters of any model; layer-wise learning rates need `Partition.of`.
+    """
+
+    trained: Mapping[tensors.Path, np.ndarray] = dataclasses.field(default_factory=dict)
+    """Booleans by parameter path, [] or, for a stack, [G]; empty trains everything."""
+    depths: Mapping[tensors.Path, np.ndarray] = dataclasses.field(default_factory=dict)
+    """Distances from the input by parameter path, [] or, for a stack, [G]."""
     adapters: Adapters | None = None
+    """LoRA adapters; None without."""
 
     @classmethod
     def of(
@@ -48,16 +53,17 @@ class Partition:
         freeze_layers: int = 0,
         lora: Lora | None = None,
     ) -> "Partition":
-        """The partition of a model with a head, a key of `convert.names.heads`.
+        """Build the partition of a model with a head.
 
         Args:
             model: the architecture.
-            head: its head.
-            labels: outputs of the classifier.
-            freeze: regular expressions, found in names of tensors such as
-                `model.layers.3.attn.Wqkv.weight`, of what is not trained.
-            freeze_layers: the embeddings and so many first layers are not trained either.
-            lora: adapters; a rank of 0 is none. All but them and `lora.whole` is fixed.
+            head: a key of `convert.names.heads`.
+            labels: the number of outputs of the classifier.
+            freeze: regular expressions; tensors whose name (`model.layers.3.attn.Wqkv.weight`)
+                contains a match are not trained.
+            freeze_layers: how many first layers, with the embeddings, are fixed; 0 fixes none.
+            lora: options of adapters; everything except them and `lora.whole` is then fixed. None
+                or a rank of 0 trains the parameters themselves.
 
         Raises:
             UserError: an expression that matches nothing, more layers than there are, nothing
@@ -87,8 +93,15 @@ class Partition:
             adapters,
         )
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all parameters are trained, without adapters."""
+        return self.adapters is None and all(mask.all() for mask in self.trained.values())
+
     def split(self, params: Any, key: jax.Array | None = None) -> tuple[Any, Any]:
-        """The trees that are trained and fixed; new adapters are drawn with `key`. Traceable."""
+        """Return the trained and the fixed tree; `key` draws new adapters. Traceable."""
+        if self.is_whole:
+            return params, {}
         trained, fixed = {}, {}
         for path, x in self._each(params):
             mask = self.trained[path]
@@ -101,7 +114,9 @@ class Partition:
         return trained, fixed
 
     def join(self, trained: Any, fixed: Any, key: jax.Array | None = None) -> Any:
-        """The model's parameters; adapters are merged, and dropped out with `key`. Traceable."""
+        """Return the parameters with adapters merged; `key` enables their dropout. Traceable."""
+        if self.is_whole:
+            return trained
         parts, params = (names.flatten(trained), names.flatten(fixed)), {}
         for path, mask in self.trained.items():
             if mask.all() or not mask.any():
@@ -113,10 +128,14 @@ class Partition:
             names.put(params, path, joined)
         return self.adapters.merged(params, trained, key) if self.adapters else params
 
+    def joiner(self, fixed: Any, key: jax.Array | None = None) -> Callable[[Any], Any]:
+        """Return `join` as a function of the trained tree alone."""
+        return lambda trained: self.join(trained, fixed, key)
+
     def layerwise(
         self, tx: optax.GradientTransformation, decay: float
     ) -> optax.GradientTransformation:
-        """`tx`, whose step is `decay` times smaller with every layer further from the head."""
+        """Scale an optimizer's updates by `decay` for every layer further from the head."""
         if decay == 1.0:
             return tx
         layers = multipliers(self.depths, decay)

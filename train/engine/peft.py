@@ -1,13 +1,15 @@
-"""Adapters on disk as PEFT has them: `adapter_config.json` and `adapter_model.safetensors`."""
+"""Adapter files of PEFT: `adapter_config.json` and `adapter_model.safetensors`."""
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from modernbert_jax.convert import lazy, names, safetensors_file
+from modernbert_jax.convert import lazy, names
+from modernbert_jax.convert.huggingface import safetensors_file
 from modernbert_jax.errors import UserError
 from modernbert_jax.io import files
 
@@ -16,7 +18,7 @@ from .parameter_selection import Rows
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
-"""PEFT names a module by its place in its own wrapper."""
+"""Prefix of tensor names: the path of the model in PEFT's wrapper."""
 
 LAYER_MATRICES = ("attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo")
 DECODER_MATRICES = ("attn.q_proj", "attn.k_proj", "attn.v_proj", *LAYER_MATRICES[1:])
@@ -26,27 +28,26 @@ TASKS = {
     "token_classification": "TOKEN_CLS",
     "question_answering": "QUESTION_ANS",
 }
-"""PEFT's kinds of task by our heads; it has none for multiple choice."""
+"""PEFT's task type for each of our heads; it has none for multiple choice."""
 
 
 def save(folder: str | Path, adapters: Adapters, trained: Any, rows: Rows, head: str, base: str):
-    """Writes a folder that `PeftModel.from_pretrained` loads onto the base model.
+    """Write a folder that `PeftModel.from_pretrained` loads onto the base model.
 
     Args:
-        folder: to write; it must not hold anything yet.
-        adapters: where they lie.
-        trained: the tree that was trained: numpy arrays of adapters and of the modules trained
-            whole.
-        rows: the names of the model's tensors.
-        head: of the model.
-        base: path or hub name of the model that the adapters belong to.
+        folder: the folder to write, empty or absent.
+        adapters: the locations of the adapters.
+        trained: the trained tree: numpy arrays of adapters and of modules trained in full.
+        rows: the tensors of the model.
+        head: the head of the model.
+        base: path or hub name of the base model.
     """
     lora = adapters.lora
     matrices = LAYER_MATRICES if any("Wqkv" in name for name in rows) else DECODER_MATRICES
-    # What PEFT calls all-linear has the head in it.
+    # PEFT's all-linear includes the head, so the matrices are listed.
     targets = matrices if ALL_LINEAR in lora.targets else lora.targets
     if any(lora.is_whole(name) for name in rows if ".layers." in name):
-        # PEFT would put adapters into modules that are trained whole, too.
+        # PEFT would also put adapters into modules that are trained in full.
         adapted = [name for name, row in rows.items() if _entry(adapters.places, row) is not None]
         targets = [name.removesuffix(".weight") for name in adapted if name.endswith(".weight")]
     config = {
@@ -69,14 +70,22 @@ def save(folder: str | Path, adapters: Adapters, trained: Any, rows: Rows, head:
         safetensors_file.write(temporary / WEIGHTS, to_tensors(adapters, trained, rows))
 
 
+def export(
+    folder: Path, adapters: Adapters, trained: Any, rows: Rows, head: str, base: str
+) -> None:
+    """Write the adapters of a run with `save`, in process 0, unless the folder exists."""
+    if jax.process_index() == 0 and not folder.exists():
+        save(folder, adapters, trained, rows, head, base)
+
+
 def to_tensors(adapters: Adapters, trained: Any, rows: Rows) -> dict[str, np.ndarray]:
-    """PEFT's tensors: A [rank, inputs], B [outputs, rank], and those of modules trained whole."""
-    found = {}
+    """Return PEFT's tensors: A [rank, inputs], B [outputs, rank], and modules trained in full."""
+    tensors = {}
     for name, row in rows.items():
         if (entry := _entry(adapters.wholes, row)) is not None:
             array = np.asarray(names.leaf(trained, row.path))[entry]
             array = array if row.part is None else array[row.part]
-            found[PREFIX + name] = np.ascontiguousarray(row.transform.to_foreign(array))
+            tensors[PREFIX + name] = np.ascontiguousarray(row.transform.to_foreign(array))
         elif (entry := _entry(adapters.places, row)) is not None:
             a, b = (
                 np.asarray(names.leaf(trained, (*row.path[:-1], leaf)))[entry]
@@ -84,21 +93,28 @@ def to_tensors(adapters: Adapters, trained: Any, rows: Rows) -> dict[str, np.nda
             )
             b = b if row.part is None else b[row.part]
             module = PREFIX + name.removesuffix(".weight")
-            found[f"{module}.lora_A.weight"] = np.ascontiguousarray(a.T)
-            found[f"{module}.lora_B.weight"] = np.ascontiguousarray(row.transform.to_foreign(b))
-    return found
+            tensors[f"{module}.lora_A.weight"] = np.ascontiguousarray(a.T)
+            tensors[f"{module}.lora_B.weight"] = np.ascontiguousarray(row.transform.to_foreign(b))
+    return tensors
 
 
 def load(folder: str | Path, rows: Rows) -> tuple[Adapters, Any]:
-    """Adapters from a folder that PEFT or `save` wrote: where they lie, and the tree to train.
+    """Read adapters from a folder that PEFT or `save` wrote.
+
+    Args:
+        folder: the folder to read.
+        rows: the tensors of the model.
+
+    Returns:
+        The locations of the adapters, and the tree to train.
 
     Raises:
-        UserError: files that are missing or damaged, another kind of adapter than plain LoRA, or
-            tensors that do not fit the model.
+        UserError: files that are missing or damaged, an adapter other than plain LoRA, or tensors
+            that do not fit the model.
     """
     folder = Path(folder)
     lora = _lora(folder / CONFIG, files.read_json(folder / CONFIG))
-    # PEFT lists names that a classifier may have in any architecture; tensors are compared below.
+    # PEFT also lists classifier names of other architectures; tensors are compared below.
     known = (w for w in lora.whole if any(Lora(whole=(w,)).is_whole(name) for name in rows))
     lora = dataclasses.replace(lora, whole=tuple(known))
     adapters = Adapters.of(lora, rows)
@@ -134,9 +150,14 @@ def load(folder: str | Path, rows: Rows) -> tuple[Adapters, Any]:
 
 
 def _entry(places: Mapping[tuple[str, ...], np.ndarray | None], row: names.Row) -> Any:
-    """A tensor's index in what is trained of its stack, () where it lies alone; None if it is not.
+    """Return a tensor's index among the trained entries of its stack.
 
-    `places` are those of `Adapters`.
+    Args:
+        places: `Adapters.places` or `Adapters.wholes`.
+        row: the tensor.
+
+    Returns:
+        The index, () for a parameter that is not stacked, None for a tensor that is not trained.
     """
     if row.path not in places:
         return None
@@ -147,19 +168,24 @@ def _entry(places: Mapping[tuple[str, ...], np.ndarray | None], row: names.Row) 
 
 
 def _shapes(adapters: Adapters, rows: Rows) -> dict[str, tuple[int, ...]]:
-    found = {}
+    """Return the shapes of PEFT's tensors, by name."""
+    shapes = {}
     for name, row in rows.items():
         if _entry(adapters.wholes, row) is not None:
-            found[PREFIX + name] = row.shape
+            shapes[PREFIX + name] = row.shape
         elif _entry(adapters.places, row) is not None:
             module, (outputs, inputs) = PREFIX + name.removesuffix(".weight"), row.shape
-            found[f"{module}.lora_A.weight"] = (adapters.lora.rank, inputs)
-            found[f"{module}.lora_B.weight"] = (outputs, adapters.lora.rank)
-    return found
+            shapes[f"{module}.lora_A.weight"] = (adapters.lora.rank, inputs)
+            shapes[f"{module}.lora_B.weight"] = (outputs, adapters.lora.rank)
+    return shapes
 
 
 def _lora(path: Path, config: dict[str, Any]) -> Lora:
-    """The options of a PEFT configuration, where it is one that we can compute."""
+    """Return the options of a PEFT configuration.
+
+    Raises:
+        UserError: a configuration that is not supported.
+    """
     if config.get("peft_type") != "LORA":
         raise UserError(f"{path}: peft_type is {config.get('peft_type')!r}; it must be LORA")
     for key, plain in {"bias": "none", "use_rslora": False, "use_dora": False}.items():

@@ -1,4 +1,4 @@
-"""Tracing a few steps with jax's profiler, for xprof or TensorBoard."""
+"""Traces of a few steps with jax's profiler, for xprof or TensorBoard."""
 
 import contextlib
 from pathlib import Path
@@ -10,16 +10,25 @@ from modernbert_jax.errors import UserError
 
 
 class Profiler:
-    """Traces steps `first` to `last`, both included, into a folder. A context manager."""
+    """A context manager that traces a range of steps into a folder."""
 
     def __init__(self, folder: Path, steps: tuple[int, int] | None):
-        """Without `steps` it does nothing."""
+        """Set up tracing.
+
+        Args:
+            folder: the folder of the trace.
+            steps: first and last step to trace, counted from 1; None traces nothing.
+        """
         self._folder, self._steps = folder, steps
         self._running = False
 
     @staticmethod
     def parse(steps: str) -> tuple[int, int]:
-        """First and last step from "A:B". Raises `UserError`."""
+        """Return the first and last step of "A:B".
+
+        Raises:
+            UserError: another form, or numbers that are no range.
+        """
         first, colon, last = steps.partition(":")
         if not (colon and first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last)):
             raise UserError(f"profile-steps is {steps!r}; it must be A:B with 1 <= A <= B")
@@ -32,7 +41,7 @@ class Profiler:
         self._stop()
 
     def step(self, number: int) -> contextlib.AbstractContextManager:
-        """Around the call of step `number`, counted from 1."""
+        """Return the context in which to call step `number`, counted from 1."""
         if self._steps is None:
             return contextlib.nullcontext()
         if self._steps[0] <= number <= self._steps[1] and not self._running:
@@ -41,7 +50,7 @@ class Profiler:
         return jax.profiler.StepTraceAnnotation("train", step_num=number)
 
     def after(self, number: int, result: Any) -> None:
-        """Behind the call; ends the trace once the last step has ended."""
+        """End the trace after its last step; to be called after every step with its result."""
         if self._running and number >= self._steps[1]:
             jax.block_until_ready(result)
             self._stop()

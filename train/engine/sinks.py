@@ -1,4 +1,4 @@
-"""Where the rows of a run's metrics go: files that grow, whose disk may be full now and then."""
+"""Destinations of a run's metrics: append-only files that tolerate a full disk."""
 
 import collections
 import json
@@ -10,19 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from tensorboardX import record_writer
-from tensorboardX.proto import event_pb2, summary_pb2
-
 
 class Sink(Protocol):
-    """Something else that gets every row."""
+    """A destination that receives every row of metrics."""
 
-    def write(self, row: Mapping[str, Any]) -> None: ...
-    def close(self) -> None: ...
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Write a row."""
+
+    def close(self) -> None:
+        """Flush and release the destination."""
 
 
 class Appender:
-    """A file to append to. What cannot be written now is kept and tried again later."""
+    """A file to append to; pieces that cannot be written are kept and retried later."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -30,7 +30,7 @@ class Appender:
         self._waiting: collections.deque[bytes] = collections.deque()
 
     def append(self, piece: bytes) -> None:
-        """Appends a piece, at once if the disk lets it."""
+        """Append a piece, at once if the disk has room."""
         self._waiting.append(piece)
         try:
             self._write()
@@ -38,7 +38,11 @@ class Appender:
             return
 
     def close(self) -> None:
-        """Writes what is left. Raises `OSError` if that cannot be done."""
+        """Write pending pieces and close the file.
+
+        Raises:
+            OSError: pieces could not be written.
+        """
         try:
             self._write()
         finally:
@@ -48,34 +52,37 @@ class Appender:
         while self._waiting:
             piece = self._waiting[0]
             written = self._file.write(piece)
-            self._waiting[0] = piece[written:]  # the disk may take a part of it
+            self._waiting[0] = piece[written:]  # the disk may accept only a part
             if not self._waiting[0]:
                 self._waiting.popleft()
 
 
 class Lines:
-    """Rows as JSON, a line each, appended to a file."""
+    """A JSON Lines file with a line for each row."""
 
     def __init__(self, path: Path):
         self._file = Appender(path)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Appends a row, at once."""
+        """Append a row."""
         self._file.append(line(row))
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._file.close()
 
 
 class Events:
-    """Rows as TensorBoard events, in a file of records of its format.
+    """A file of TensorBoard events.
 
-    tensorboardX's own writer ends silently when the disk is full, and then blocks the run.
+    It replaces the writer of tensorboardX, which stops silently on a full disk and then blocks the
+    run.
     """
 
     def __init__(self, folder: Path, resume_at: int):
-        """Hides what an earlier run wrote behind step `resume_at`."""
+        """Open a new file; rows of an earlier run after step `resume_at` are hidden."""
+        from tensorboardX.proto import event_pb2  # only runs write events
+
         folder.mkdir(parents=True, exist_ok=True)
         now = time.time()
         name = f"events.out.tfevents.{int(now)}.{socket.gethostname()}.{os.getpid()}"
@@ -86,7 +93,9 @@ class Events:
             self._add(wall_time=now, step=resume_at + 1, session_log=start)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Adds every number of a row to its curve."""
+        """Add every number of a row to its curve."""
+        from tensorboardX.proto import summary_pb2
+
         values = [
             summary_pb2.Summary.Value(tag=name, simple_value=value)
             for name, value in row.items()
@@ -96,10 +105,13 @@ class Events:
         self._add(wall_time=time.time(), step=row["step"], summary=summary)
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._file.close()
 
     def _add(self, **fields: Any) -> None:
+        from tensorboardX import record_writer
+        from tensorboardX.proto import event_pb2
+
         content = event_pb2.Event(**fields).SerializeToString()
         size = struct.pack("<Q", len(content))
         checks = (struct.pack("<I", record_writer.masked_crc32c(x)) for x in (size, content))
@@ -107,5 +119,5 @@ class Events:
 
 
 def line(row: Mapping[str, Any]) -> bytes:
-    """A row as a line of `metrics.jsonl`."""
+    """Return a row as a line of `metrics.jsonl`."""
     return (json.dumps(row) + "\n").encode()

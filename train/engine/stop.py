@@ -1,4 +1,4 @@
-"""Asking a run to stop: Ctrl-C and SIGTERM are remembered until the step is done."""
+"""Graceful stopping of a run: SIGINT and SIGTERM take effect after the current step."""
 
 import os
 import signal
@@ -9,15 +9,16 @@ from jax.experimental import multihost_utils
 
 
 class Stop:
-    """While the block runs, SIGINT and SIGTERM are remembered and interrupt nothing.
+    """A context manager that records SIGINT and SIGTERM instead of being interrupted.
 
-    A second SIGINT interrupts at once, as usual. Of several processes it is enough that one is
-    asked: they agree on a step at which all of them stop. There SIGTERM belongs to jax, whose
-    service tells the others, and SIGINT is passed on as one.
+    A second SIGINT interrupts at once, as usual. With several processes, a signal to one stops all
+    of them at the same step: jax's preemption service handles SIGTERM and informs the others.
+    SIGINT is then forwarded as SIGTERM.
     """
 
     def __init__(self):
         self.asked = False
+        """Whether a stop was requested."""
         self._together = jax.process_count() > 1
 
     def __enter__(self) -> "Stop":
@@ -27,7 +28,7 @@ class Stop:
         return self
 
     def reached(self, step: int) -> bool:
-        """Whether to stop at this step. Every process must ask at every step."""
+        """Return whether to stop at this step; every process must call it at every step."""
         if self._together and not self.asked:
             self.asked = multihost_utils.reached_preemption_sync_point(step)
         return self.asked

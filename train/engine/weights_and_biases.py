@@ -1,4 +1,4 @@
-"""Metrics for Weights & Biases, with the extra `wandb`."""
+"""Metrics for Weights & Biases; needs the extra `wandb`."""
 
 import importlib
 import secrets
@@ -10,14 +10,21 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.io.files import write_bytes
 from modernbert_jax.io.typed_json import to_json
 
-from ..pretrain.config import PretrainConfig
+from .config import EngineConfig
 
 
 class Board:
-    """A run there, which is the same one after a resumption: its name lies in `wandb-id`."""
+    """A run at Weights & Biases.
 
-    def __init__(self, folder: Path, config: PretrainConfig):
-        """Raises `UserError` if the package is not installed."""
+    Its id is kept in the file `wandb-id`, so a resumed run continues the same one.
+    """
+
+    def __init__(self, folder: Path, config: EngineConfig):
+        """Start or resume the run.
+
+        Raises:
+            UserError: the package is not installed.
+        """
         try:
             wandb = importlib.import_module("wandb")
         except ImportError:
@@ -36,14 +43,14 @@ class Board:
             resume="allow",
             config=to_json(config),
         )
-        # Steps that are made again after a kill overwrite nothing there, but come again as points.
+        # Steps repeated after a kill do not overwrite earlier ones; they appear as further points.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """One row of metrics."""
+        """Send a row of metrics."""
         self._run.log({k: x for k, x in row.items() if x is not None})
 
     def close(self) -> None:
-        """Waits until everything has been sent."""
+        """Wait until everything has been sent."""
         self._run.finish()

@@ -1,4 +1,4 @@
-"""Batches of examples, laid out in packed rows of one shape."""
+"""Batches of examples in packed rows of one fixed shape."""
 
 import functools
 import math
@@ -13,29 +13,36 @@ from modernbert_jax.packing import Rows, rows_from
 from modernbert_jax.sharding import RULES
 
 from ..tasks import Example
-from .objectives import Objective, Place
+from .losses import Place, TaskLoss
 from .shapes import Row, Shape, arrange, lengths_of
 
 
-class Batch(NamedTuple):
-    """A batch in A microbatches, numpy or jax arrays."""
+class ExampleBatch(NamedTuple):
+    """A batch of A microbatches, each of B rows with T tokens and up to S documents."""
 
     rows: Rows
-    """int32 [A, B, T] each."""
+    """Packed tokens, int32 [A, B, T] each."""
     targets: np.ndarray
-    """[A, B, ...], as the objective has them."""
+    """Targets of the loss, [A, B, ...]; see `TaskLoss.empty`."""
     weights: np.ndarray
-    """float32 [A, B, S] or [A, B, T]."""
+    """Weights of the targets, float32 [A, B, S] or [A, B, T]."""
     documents: np.ndarray
-    """int32 [A, B, S]: numbers of the documents, each with its own in all microbatches."""
+    """Numbers of the documents, int32 [A, B, S], unique in the batch."""
     used: np.ndarray
-    """How many of the microbatches hold anything, int32 []; the first ones."""
+    """Number of microbatches in use, int32 scalar; the others are empty."""
 
 
 def fill(
-    examples: Sequence[Example], rows: Sequence[Row], shape: Shape, objective: Objective
-) -> Batch:
-    """One microbatch (A = 1) from rows of (example, sequence); targets where there are any."""
+    examples: Sequence[Example], rows: Sequence[Row], shape: Shape, task_loss: TaskLoss
+) -> ExampleBatch:
+    """Build one microbatch (A = 1).
+
+    Args:
+        examples: the examples of the batch; those without a target get weight 0.
+        rows: the contents of each row, as pairs (example, sequence).
+        shape: the fixed shape of microbatches.
+        task_loss: the loss, which lays out the targets.
+    """
     documents = [examples[i].sequences[j] for row in rows for i, j in row]
     of_rows, k = [], 0
     for row in rows:
@@ -43,8 +50,8 @@ def fill(
         k += len(row)
     of_rows += [[]] * (shape.rows - len(rows))
     laid_out = rows_from(documents, of_rows, shape.length)
-    places = shape.documents if objective.level == "document" else shape.length
-    targets = objective.empty(shape.rows, places)
+    places = shape.documents if task_loss.level == "document" else shape.length
+    targets = task_loss.empty(shape.rows, places)
     weights = np.zeros((shape.rows, places), np.float32)
     numbers = np.zeros((shape.rows, shape.documents), np.int32)
     groups: dict[int, int] = {}
@@ -54,24 +61,25 @@ def fill(
             numbers[b, s] = i + len(examples) * j
             at = Place(b, s, start, groups.setdefault(i, len(groups)))
             if examples[i].target is not None:
-                objective.put(targets, weights, examples[i].target, j, at)
+                task_loss.put(targets, weights, examples[i].target, j, at)
             start += len(examples[i].sequences[j])
-    batch = Batch(Rows(*laid_out), targets, weights, numbers, np.int32(1))
+    batch = ExampleBatch(Rows(*laid_out), targets, weights, numbers, np.int32(1))
     return jax.tree.map(lambda x: x[None] if x.ndim else x, batch)
 
 
-def stack(parts: Sequence[Batch], shape: Shape, objective: Objective) -> Batch:
-    """A batch of all microbatches that there may be from those in use."""
-    empty = fill([], [], shape, objective)
+def stack(parts: Sequence[ExampleBatch], shape: Shape, task_loss: TaskLoss) -> ExampleBatch:
+    """Combine the microbatches in use into a batch, and fill it up with empty ones."""
+    empty = fill([], [], shape, task_loss)
     padded = [*parts, *[empty] * (shape.microbatches - len(parts))]
     batch = jax.tree.map(lambda *x: np.concatenate(x), *(p._replace(used=()) for p in padded))
     return batch._replace(used=np.int32(len(parts)))
 
 
 class TrainingBatches:
-    """Every epoch is a permutation of all examples, cut into batches; the last one may be smaller.
+    """The batches of a run: each epoch is a permutation of all examples, cut into batches.
 
-    Which examples are in a batch follows from seed and step alone, and so does how they are packed.
+    The last batch of an epoch may be smaller. The examples of a batch and their packing depend only
+    on seed and step.
     """
 
     def __init__(
@@ -80,58 +88,66 @@ class TrainingBatches:
         size: int,
         seed: int,
         shape: Shape,
-        objective: Objective,
+        task_loss: TaskLoss,
     ):
-        """For batches of `size` examples."""
+        """Set up the batches.
+
+        Args:
+            examples: the training examples.
+            size: number of examples in a batch.
+            seed: seed of the order of examples.
+            shape: the fixed shape of microbatches.
+            task_loss: the loss, which lays out the targets.
+        """
         self._examples, self._size, self._seed = examples, size, seed
-        self.shape, self._objective = shape, objective
+        self.shape, self._task_loss = shape, task_loss
         self._lengths = lengths_of(examples)
 
     @property
     def per_epoch(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
         return -(-len(self._examples) // self._size)
 
-    def updates(self, epochs: float) -> int:
-        """Batches in so many epochs."""
+    def steps(self, epochs: float) -> int:
+        """Return the number of steps in a number of epochs, rounded up."""
         return math.ceil(epochs * self.per_epoch)
 
     def examples_before(self, step: int) -> int:
-        """Examples that were seen before update `step`."""
+        """Return the number of examples seen before a step, counted from 0."""
         epochs, number = divmod(step, self.per_epoch)
         return epochs * len(self._examples) + number * self._size
 
     def members(self, step: int) -> np.ndarray:
-        """The examples of the batch that update `step` (from 0) is made with."""
+        """Return the indices of the examples in the batch of a step, counted from 0."""
         epoch, number = divmod(step, self.per_epoch)
         return self._order(epoch)[number * self._size : (number + 1) * self._size]
 
-    @functools.lru_cache(maxsize=1)  # noqa: B019 (as long as the run)
+    @functools.lru_cache(maxsize=1)  # noqa: B019 (lives as long as the run)
     def _order(self, epoch: int) -> np.ndarray:
         return np.random.default_rng((self._seed, epoch)).permutation(len(self._examples))
 
-    def at(self, step: int) -> tuple[Batch, int]:
-        """The batch of update `step`, from 0, and how many examples it has."""
+    def at(self, step: int) -> tuple[ExampleBatch, int]:
+        """Return the batch of a step, counted from 0, and its number of examples."""
         chosen = self.members(step)
         lengths = [self._lengths[i] for i in chosen]
         examples = [self._examples[i] for i in chosen]
-        rows = arrange(lengths, self.shape, self._objective.coupled)
+        rows = arrange(lengths, self.shape, self._task_loss.grouped)
         if len(rows) > self.shape.microbatches:
             raise AssertionError(f"{len(rows)} microbatches; there is room for {self.shape}")
-        parts = [fill(examples, of_one, self.shape, self._objective) for of_one in rows]
-        return stack(parts, self.shape, self._objective), len(examples)
+        parts = [fill(examples, of_one, self.shape, self._task_loss) for of_one in rows]
+        return stack(parts, self.shape, self._task_loss), len(examples)
 
 
 def evaluation_batches(
-    examples: Sequence[Example], shape: Shape, objective: Objective
-) -> Iterator[tuple[Batch, list[Row]]]:
-    """Microbatches of all examples, each with the (example, sequence) of its documents."""
-    for rows in arrange(lengths_of(examples), shape, objective.coupled):
-        yield fill(examples, rows, shape, objective), rows
+    examples: Sequence[Example], shape: Shape, task_loss: TaskLoss
+) -> Iterator[tuple[ExampleBatch, list[Row]]]:
+    """Yield microbatches of all examples, each with its rows of pairs (example, sequence)."""
+    for rows in arrange(lengths_of(examples), shape, task_loss.grouped):
+        yield fill(examples, rows, shape, task_loss), rows
 
 
-def place(batch: Batch, mesh: Mesh) -> Batch:
-    """A batch, which every process has whole, over the devices of all."""
+def place(batch: ExampleBatch, mesh: Mesh) -> ExampleBatch:
+    """Shard a batch over the devices of all processes; each process holds the whole batch."""
     if mesh.empty or mesh.size == 1:
         return batch
 
@@ -141,4 +157,4 @@ def place(batch: Batch, mesh: Mesh) -> Batch:
 
     rows = Rows(*(put(x, None, "rows", "tokens") for x in batch.rows))
     of_rows = (put(x, None, "rows") for x in (batch.targets, batch.weights, batch.documents))
-    return Batch(rows, *of_rows, put(batch.used))
+    return ExampleBatch(rows, *of_rows, put(batch.used))

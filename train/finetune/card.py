@@ -1,15 +1,13 @@
-"""The card of a fine-tuned model: what it is, what it learned from, how good it is, its use."""
+"""Model card of a fine-tuned model: task, data, results, use and settings."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..tasks import Task
 from .config import FinetuneConfig
-
-if TYPE_CHECKING:
-    from .session import Session
+from .data import Data
 
 NAME = "README.md"
 
@@ -21,13 +19,17 @@ _PIPELINES = {
     "questions": "question-answering",
     "choice": "multiple-choice",
 }
-"""The hub's name of a kind of task."""
+"""The hub's pipeline tag for each kind of task."""
 
 
-def text(config: FinetuneConfig, task: Task, session: "Session", result: Mapping[str, Any]) -> str:
-    """The card as Markdown with the hub's header.
+def text(config: FinetuneConfig, task: Task, data: Data, result: Mapping[str, Any]) -> str:
+    """Return the model card as Markdown with the hub's header.
 
-    `result` has "best", "last" and "test", each with "metrics", where they were measured.
+    Args:
+        config: the run.
+        task: its task, with labels.
+        data: its examples.
+        result: an object with "best", "last" and "test" where measured, each with "metrics".
     """
     base = config.model if "/" in config.model and not Path(config.model).exists() else ""
     header = {
@@ -38,7 +40,7 @@ def text(config: FinetuneConfig, task: Task, session: "Session", result: Mapping
     header |= {"base_model": base} if base else {}
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in header.items()), "---", ""]
     lines += [f"# ModernBERT fine-tuned for {_what(task)}", ""]
-    lines += _facts(config, task, session)
+    lines += _facts(config, task, data)
     lines += ["", "## Results", "", *_table(result), ""]
     lines += ["## Use", "", "With transformers:", "", "```python", *_transformers(task), "```", ""]
     lines += ["With modernbert-jax:", "", "```bash"]
@@ -59,13 +61,12 @@ def _what(task: Task) -> str:
     }[task.kind]
 
 
-def _facts(config: FinetuneConfig, task: Task, session: "Session") -> list[str]:
-    data = session.data
+def _facts(config: FinetuneConfig, task: Task, data: Data) -> list[str]:
     counts = {"training": data.train, "validation": data.validation, "test": data.test}
-    told = ", ".join(f"{len(found):,} for {name}" for name, found in counts.items() if found)
-    start = Path(config.model)  # of a run, its folder tells more than `export`
+    parts = (f"{len(examples):,} for {name}" for name, examples in counts.items() if examples)
+    start = Path(config.model)  # the folder of a run says more than its `export`
     start = start.parent if start.name == "export" else start
-    lines = [f"Started from `{start.name}`. Examples: {told}.", ""]
+    lines = [f"Started from `{start.name}`. Examples: {', '.join(parts)}.", ""]
     if task.label_names:
         lines += ["Labels: " + ", ".join(f"`{name}`" for name in task.label_names), ""]
     lines += [
@@ -79,7 +80,7 @@ def _table(result: Mapping[str, Any]) -> list[str]:
         name: result[name]["metrics"] for name in ("best", "last", "test") if name in result
     }
     if not measured:
-        return ["Nothing was measured."]
+        return ["No metrics were measured."]
     names = list(dict.fromkeys(name for metrics in measured.values() for name in metrics))
     heads = {"best": "validation, best", "last": "validation, last", "test": "test"}
     lines = ["| | " + " | ".join(heads[name] for name in measured) + " |"]
@@ -105,15 +106,15 @@ def _transformers(task: Task) -> list[str]:
             '                   return_tensors="pt")',
             "scores = model(**{name: x[None] for name, x in inputs.items()}).logits[0]",
         ]
-    if task.kind == "questions":  # version 5 has no pipeline for it
+    if task.kind == "questions":  # transformers 5 has no pipeline for it
         return [
             "from transformers import AutoModelForQuestionAnswering, AutoTokenizer",
             "",
             'tokenizer = AutoTokenizer.from_pretrained(".")',
             'model = AutoModelForQuestionAnswering.from_pretrained(".")',
             'inputs = tokenizer(question, context, return_tensors="pt")',
-            "said = model(**inputs)",
-            "first, last = said.start_logits.argmax(), said.end_logits.argmax()",
+            "outputs = model(**inputs)",
+            "first, last = outputs.start_logits.argmax(), outputs.end_logits.argmax()",
             'tokenizer.decode(inputs["input_ids"][0, first : last + 1])',
         ]
     pipeline = _PIPELINES[task.kind]
@@ -155,5 +156,5 @@ def _settings(config: FinetuneConfig, result: Mapping[str, Any]) -> list[str]:
     if config.lora.rank:
         lines.append(f"| LoRA | rank {config.lora.rank}, alpha {config.lora.alpha:g}, merged |")
     if "step" in result.get("best", {}):
-        lines.append(f"| updates of the exported model | {result['best']['step']:,} |")
+        lines.append(f"| steps of the exported model | {result['best']['step']:,} |")
     return lines

@@ -50,10 +50,10 @@ def finetune(args: Sequence[str], parse: Callable[..., Any]) -> int:
 
     import jax
 
-    from . import loop
+    from . import training
 
     with choices_shown():
-        result = loop.finetune(config)
+        result = training.finetune(config)
     if jax.process_index() == 0:
         _say(config, result)
     return 0

@@ -1,4 +1,4 @@
-"""The examples of a run: read, labelled, split and tokenised."""
+"""Examples of a run: reading, labelling, splitting and tokenising its files."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,16 +12,24 @@ from .config import FinetuneConfig
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Examples of a task whose labels are known."""
+    """Tokenised examples of a run."""
 
     task: Task
+    """The task, with its labels."""
     train: Sequence[Example]
+    """Training examples; at least one."""
     validation: Sequence[Example] = ()
+    """Validation examples; may be empty."""
     test: Sequence[Example] = ()
+    """Test examples; may be empty."""
 
     @classmethod
     def read(cls, config: FinetuneConfig, tokenizer: Tokenizer) -> "Data":
-        """Reads the files of a run. Raises `UserError` for what is wrong with them."""
+        """Read the files of a run.
+
+        Raises:
+            UserError: no training file, or files with problems.
+        """
         if not config.train:
             raise UserError("train is empty; name a file of labelled examples with --train")
         records = read([config.train])
@@ -32,24 +40,27 @@ class Data:
         elif config.validation_split:
             records, held_out = split(records, task, config.validation_split)
         test = read([config.test]) if config.test else None
-        made = [task.examples(r, tokenizer) if r else () for r in (records, held_out, test)]
-        if not made[0]:
+        splits = [task.examples(r, tokenizer) if r else () for r in (records, held_out, test)]
+        if not splits[0]:
             raise UserError(f"{config.train}: has no examples to train on")
-        return cls(task, *made)
+        return cls(task, *splits)
 
 
 def class_weights(config: FinetuneConfig, data: Data) -> tuple[float, ...]:
-    """Weights of the classes in the loss; none where all count alike. Raises `UserError`.
+    """Return the weights of the classes in the loss; empty if all are equal.
 
-    In a multi-label task each is that of a label's positives beside its negatives.
+    For a multi-label task they are the weights of positives relative to negatives, per label.
+
+    Raises:
+        UserError: a number of weights that is not the number of labels.
     """
     if config.class_weights == "none":
         return ()
-    if given := config.given_class_weights:
-        if len(given) != data.task.outputs:
+    if weights := config.given_class_weights:
+        if len(weights) != data.task.outputs:
             names = ", ".join(data.task.label_names)
-            raise UserError(f"class_weights has {len(given)} numbers; the labels are {names}")
-        return given
+            raise UserError(f"class_weights has {len(weights)} numbers; the labels are {names}")
+        return weights
     if data.task.kind == "multilabel":
         return tuple(map(float, positive_weights(data.train)))
     return tuple(map(float, balanced_weights(data.train, data.task.outputs)))

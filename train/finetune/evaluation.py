@@ -17,15 +17,14 @@ from modernbert_jax.io.files import read_json
 from modernbert_jax.io.hub import locate
 from modernbert_jax.sharding import MeshShape
 
-from ..engine.partition import Partition
-from ..pretrain.run import use_compile_cache
+from .. import engine
 from ..tasks import TASKS, Example, Task, read
-from . import shapes
+from . import losses, shapes
 from .config import FinetuneConfig, task_from_json
 from .infer import Said
+from .objective import TaskObjective
 from .run import TASK, finite, write_lines
-from .session import Predictor, evaluation_shape, objective
-from .step import Learner
+from .session import Predictor, evaluation_shape
 
 
 def evaluate(
@@ -85,20 +84,13 @@ def run_model(
     examples = task.examples(read([data]), checkpoint.tokenizer, labelled)
     mesh = MeshShape().make(jax.local_devices()[:1])
     with jax.set_mesh(mesh):
-        use_compile_cache()
-        of = objective(task, shapes.DOCUMENTS)
-        shape = evaluation_shape(examples, batch_tokens, (1, 1), of.coupled)
-        learner = Learner(
-            config=FinetuneConfig(task=task, runtime=Runtime(dtype=dtype)),
-            model=checkpoint.config,
-            outputs=task.outputs,
-            objective=of,
-            documents=shape.documents,
-            partition=Partition.of(checkpoint.config, task.head, task.outputs),
-        )
+        engine.use_compile_cache()
+        loss = losses.of_task(task, shapes.DOCUMENTS)
+        shape = evaluation_shape(examples, batch_tokens, (1, 1), loss.grouped)
+        config = FinetuneConfig(task=task, runtime=Runtime(dtype=dtype))
+        objective = TaskObjective(config, checkpoint.config, task.outputs, loss, shape.documents)
         params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), checkpoint.params)
-        trained, fixed = learner.partition.split(params)
-        return task, examples, Predictor(learner, shape, mesh)(trained, fixed, examples)
+        return task, examples, Predictor(objective, shape, mesh)(params, examples)
 
 
 def task_of(

@@ -1,4 +1,4 @@
-"""What the runs of a sweep differ in."""
+"""Grid of a sweep: the hyperparameter values that its runs combine."""
 
 import dataclasses
 import itertools
@@ -11,11 +11,14 @@ from .config import FinetuneConfig
 
 
 class Setting(NamedTuple):
-    """What runs differ in beside their seed."""
+    """Hyperparameters of runs that differ only in their seed."""
 
     learning_rate: float
+    """Peak learning rate."""
     weight_decay: float
+    """Weight decay; its meaning depends on the optimizer."""
     epochs: float
+    """Number of passes over the training examples."""
 
     def __str__(self) -> str:
         return f"lr{self.learning_rate:g}-wd{self.weight_decay:g}-ep{self.epochs:g}"
@@ -23,32 +26,37 @@ class Setting(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Values of which every combination is run; none given is the configuration's own."""
+    """Values whose combinations are run; an empty field uses the configuration's own value."""
 
     learning_rate: tuple[float, ...] = ()
-    """The highest of the schedule."""
+    """Peak learning rates."""
     weight_decay: tuple[float, ...] = ()
+    """Weight decays."""
     epochs: tuple[float, ...] = ()
+    """Numbers of epochs."""
     seed: tuple[int, ...] = ()
-    """Means and deviations are over these."""
+    """Seeds, over which means and deviations are computed."""
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             values = getattr(self, field.name)
-            twice = sorted({v for v in values if values.count(v) > 1})
-            if twice:
-                raise UserError(f"grid.{field.name} holds {twice[0]:g} more than once")
+            repeated = sorted({v for v in values if values.count(v) > 1})
+            if repeated:
+                raise UserError(f"grid.{field.name} holds {repeated[0]:g} more than once")
 
     def runs(self, config: FinetuneConfig) -> list[list[FinetuneConfig]]:
-        """The configuration of every run, with a folder of its own; by setting, then by seed.
+        """Return the configuration of every run, by setting and then by seed.
 
-        Raises `UserError` for values that make no sense.
+        Every run gets its own folder within the sweep's.
+
+        Raises:
+            UserError: values that are out of range.
         """
         axes = [getattr(self, name) or (getattr(config, name),) for name in Setting._fields]
-        found = []
+        settings = []
         for values in itertools.product(*axes):
             setting = Setting(*map(float, values))
-            found.append(
+            settings.append(
                 [
                     dataclasses.replace(
                         config,
@@ -59,4 +67,4 @@ class Grid:
                     for seed in self.seed or (config.seed,)
                 ]
             )
-        return found
+        return settings

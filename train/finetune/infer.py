@@ -8,8 +8,7 @@ import jax
 import numpy as np
 
 from ..tasks import Example, Outputs
-from .batches import Batch
-from .objectives import Sums
+from .batches import ExampleBatch
 from .shapes import Row
 
 _AHEAD = 4
@@ -24,8 +23,8 @@ class Said(NamedTuple):
 
 
 def outputs(
-    forward: Callable[[Batch], tuple[jax.Array, Sums]],
-    batches: Iterable[tuple[Batch, list[Row]]],
+    forward: Callable[[ExampleBatch], tuple[jax.Array, tuple[jax.Array, ...]]],
+    batches: Iterable[tuple[ExampleBatch, list[Row]]],
     examples: Sequence[Example],
     level: str,
 ) -> Said:
@@ -39,7 +38,7 @@ def outputs(
     """
     found: list[list[Any]] = [[None] * len(example.sequences) for example in examples]
     total = np.zeros(2)
-    waiting: collections.deque[tuple[tuple[jax.Array, Sums], list[Row]]] = collections.deque()
+    waiting: collections.deque[tuple[Any, list[Row]]] = collections.deque()
 
     def fetch() -> None:
         (logits, sums), rows = waiting.popleft()

@@ -7,49 +7,34 @@ names its folder starts from the model in it.
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.io.progress import Progress
 
-if TYPE_CHECKING:
-    from .config import FinetuneConfig
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Intermediate:
-    """A run whose model another one starts from."""
-
-    recipe: str = ""
-    """What it runs: a recipe's name, a Python file with config(), or a run's config.json; none
-    means that `model` is started from itself. Model, mesh and runtime are those of the run that
-    follows."""
-    train: str = ""
-    """Labelled examples; by default those of the recipe."""
-    validation: str = ""
-    output: str = ""
-    """Folder of the run; by default that of the recipe. What is finished there is used again."""
+from . import presets
+from .config import FinetuneConfig, Intermediate
+from .run import folder_of, read_result
 
 
 def prepared(
-    config: "FinetuneConfig", finetune: Callable[["FinetuneConfig"], Any]
-) -> "FinetuneConfig | None":
-    """The configuration of the run itself, starting from what comes before it.
+    config: FinetuneConfig, finetune: Callable[[FinetuneConfig], Any]
+) -> FinetuneConfig | None:
+    """Do the run that comes first, and return the configuration of the run that follows it.
 
     Args:
         config: of the run that follows.
-        finetune: runs or resumes a configuration; None where it was asked to stop.
+        finetune: runs or resumes a configuration; returns None where it was asked to stop.
 
-    Returns None if it was asked to stop. Raises `UserError` where there are no data for the first
-    run, and none that is finished.
+    Returns:
+        The configuration, starting from the first run's model; None if it was asked to stop.
+
+    Raises:
+        UserError: there are no data for the first run, and none that is finished.
     """
     before = config.intermediate
     if not before.recipe:
         return config
-    from modernbert_jax.io.progress import Progress
-
-    from . import presets
-    from .run import Run
-
     first = presets.load(before.recipe)
     given = {k: getattr(before, k) for k in ("train", "validation", "output")}
     first = dataclasses.replace(
@@ -63,9 +48,9 @@ def prepared(
     if first.output == config.output:
         raise UserError(f"intermediate.output is {first.output}, as is output; they must differ")
     if first.train:
-        run = Run(first)
+        folder = folder_of(first)
         # Nothing is read for a run that is done; one in which anything differs tells so itself.
-        done = run.result() is not None and not run.differences()
+        done = read_result(folder) is not None and not folder.differences()
         when = "is done" if done else "comes first"
         say(f"{config.output}: starts from {first.output}, which {when}")
         if not done and finetune(first) is None:

@@ -1,4 +1,4 @@
-"""A run's result as text: every metric of the task, best and last."""
+"""Text table of a run's result, with every metric of the task."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,15 +7,15 @@ _COLUMNS = {"best": "best", "last": "last", "tuned": "tuned", "test": "test"}
 
 
 def text(result: Mapping[str, Any]) -> str:
-    """A table with a line for each metric."""
-    found = {name: result[name]["metrics"] for name in _COLUMNS if name in result}
-    if not found:
-        return "nothing was measured: there are no validation examples"
-    names = list(dict.fromkeys(name for metrics in found.values() for name in metrics))
+    """Format a table with a line for each metric."""
+    columns = {name: result[name]["metrics"] for name in _COLUMNS if name in result}
+    if not columns:
+        return "no metrics: there are no validation examples"
+    names = list(dict.fromkeys(name for metrics in columns.values() for name in metrics))
     width = max(map(len, names))
-    lines = [" " * width + "".join(f"{_COLUMNS[name]:>10}" for name in found)]
+    lines = [" " * width + "".join(f"{_COLUMNS[name]:>10}" for name in columns)]
     for name in names:
-        cells = (metrics.get(name) for metrics in found.values())
+        cells = (metrics.get(name) for metrics in columns.values())
         lines.append(f"{name:{width}}" + "".join(map(_cell, cells)))
     return "\n".join(lines)
 

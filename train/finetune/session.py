@@ -1,204 +1,157 @@
 """A model and its data, made ready once for any number of runs that share their programs."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig
-from modernbert_jax.io.progress import phase
 
-from ..engine.hyperparameters import Hyper
-from ..engine.partition import Partition
-from ..tasks import Example, Task
-from . import batches, infer, objectives, shapes, start
-from .batches import Batch, TrainingBatches
-from .config import FinetuneConfig
+from .. import engine
+from ..engine.hyperparameters import rise_and_fall
+from ..tasks import Example
+from . import batches, infer, initial_model, losses, shapes
+from .batches import TrainingBatches
+from .config import FinetuneConfig, to_json
 from .data import Data, class_weights
 from .infer import Said
-from .objectives import Objective
+from .initial_model import InitialModel, labels_json
+from .objective import TaskObjective
 from .shapes import Shape
-from .start import Start
-from .step import Learner, State, StepMetrics
-
-
-def objective(
-    task: Task, documents: int, smoothing: float = 0.0, weights: tuple[float, ...] = ()
-) -> Objective:
-    """What is minimised for a task; rows have at most so many documents."""
-    return {
-        "classification": lambda: objectives.CrossEntropy("document", smoothing, weights),
-        "tokens": lambda: objectives.CrossEntropy("token", smoothing, weights),
-        "multilabel": lambda: objectives.BinaryCrossEntropy(task.outputs, weights),
-        "regression": objectives.SquaredError,
-        "questions": lambda: objectives.Spans(documents),
-        "choice": objectives.Choices,
-    }[task.kind]()
 
 
 class Predictor:
     """Runs a model over examples. What is compiled stays with it."""
 
-    def __init__(self, learner: Learner, shape: Shape, mesh: Mesh):
-        """With microbatches of one shape; the mesh may be empty."""
-        of = learner.objective
-        if isinstance(of, objectives.Spans):
-            of = objectives.Spans(shape.documents)
-        self._learner = dataclasses.replace(learner, objective=of, documents=shape.documents)
-        self.shape, self._mesh = shape, mesh
-        self._forward = self._learner.forward_step()
+    def __init__(self, objective: TaskObjective, shape: Shape, mesh: Mesh):
+        """Prepare for microbatches of one shape; the mesh may be empty."""
+        loss = objective.task_loss
+        if isinstance(loss, losses.Spans):
+            loss = losses.Spans(shape.documents)
+        objective = dataclasses.replace(objective, task_loss=loss, documents=shape.documents)
+        self.shape, self._mesh, self._loss = shape, mesh, loss
+        whole = None if mesh.empty else NamedSharding(mesh, P())
+        self._forward = jax.jit(objective.predict, out_shardings=whole)
         self._kept: dict[int, list] = {}
 
-    def __call__(
-        self, trained: Any, fixed: Any, examples: Sequence[Example], keep: bool = False
-    ) -> Said:
-        """What the model says; `keep` holds the packed examples for the next time."""
-        of = self._learner.objective
+    def __call__(self, params: Any, examples: Sequence[Example], keep: bool = False) -> Said:
+        """Predict examples; `keep` holds them packed for the next time."""
         packed = self._kept.get(id(examples)) or (
             (batches.place(batch, self._mesh), rows)
-            for batch, rows in batches.evaluation_batches(examples, self.shape, of)
+            for batch, rows in batches.evaluation_batches(examples, self.shape, self._loss)
         )
         if keep:
             packed = self._kept.setdefault(id(examples), list(packed))
-        forward = functools.partial(self._forward, trained, fixed)
-        return infer.outputs(forward, packed, examples, of.level)
+        return infer.outputs(
+            lambda batch: self._forward(params, batch), packed, examples, self._loss.level
+        )
 
 
 @dataclasses.dataclass
 class Session:
-    """All that runs with the same model, data and batch size have in common.
+    """What runs with the same model, data and batch size have in common.
 
     Runs may differ in `learning_rate`, `weight_decay`, `warmup`, `epochs`, `seed` and in how often
-    they evaluate; nothing is compiled anew for them.
+    they evaluate; nothing is compiled again for them.
     """
 
     config: FinetuneConfig
     mesh: Mesh
     checkpoint: convert.Checkpoint
     data: Data
-    learner: Learner
+    objective: TaskObjective
+    """Without the batches of a run."""
+    program: engine.Program
     shape: Shape
-    """Of a batch in training."""
-
-    def __post_init__(self):
-        self.predict = Predictor(self.learner, self._evaluation_shape(), self.mesh)
-        self._shapes: Any = None
-        self._initial = None
-        self._step = None
+    """Shape of a batch in training."""
+    predict: Predictor
 
     @classmethod
     def open(cls, config: FinetuneConfig, mesh: Mesh) -> "Session":
-        """Reads model and data. Raises `UserError`."""
-        checkpoint = start.load(config)
+        """Read model and data. Raises `UserError`."""
+        checkpoint = initial_model.load(config)
         data = Data.read(config, checkpoint.tokenizer)
-        task, model = data.task, start.of_task(config, checkpoint.config)
+        task, model = data.task, initial_model.of_task(config, checkpoint.config)
         pieces = shapes.check_mesh(mesh, model.num_attention_heads)
+        grouped = losses.of_task(task, 1).grouped
+        most = config.microbatch_tokens
         shape = shapes.choose(
             shapes.lengths_of(data.train),
             config.batch_examples,
-            config.microbatch_tokens,
+            most,
             pieces=pieces,
-            coupled=objective(task, 1).coupled,
+            coupled=grouped,
         )
         weights = class_weights(config, data)
-        return cls(
-            config,
-            mesh,
-            checkpoint,
-            data,
-            Learner(
-                config=config,
-                model=model,
-                outputs=task.outputs,
-                objective=objective(task, shape.documents, config.label_smoothing, weights),
-                documents=shape.documents,
-                partition=Partition.of(
-                    model,
-                    task.head,
-                    task.outputs,
-                    freeze=config.freeze,
-                    freeze_layers=config.freeze_layers,
-                    lora=config.lora,
-                ),
-            ),
-            shape,
+        task_loss = losses.of_task(task, shape.documents, config.label_smoothing, weights)
+        config = dataclasses.replace(config, task=task)
+        objective = TaskObjective(config, model, task.outputs, task_loss, shape.documents)
+        partition = engine.Partition.of(
+            model,
+            task.head,
+            task.outputs,
+            freeze=config.freeze,
+            freeze_layers=config.freeze_layers,
+            lora=config.lora,
         )
+        schedule = config.schedule
+        learner = engine.Learner(
+            objective, config, lambda hyper, step: rise_and_fall(hyper, step, schedule), partition
+        )
+        evaluated = [*data.validation, *data.test] or data.train
+        predict = Predictor(objective, evaluation_shape(evaluated, most, pieces, grouped), mesh)
+        program = engine.Program(learner, mesh)
+        return cls(config, mesh, checkpoint, data, objective, program, shape, predict)
 
     @property
     def model(self) -> ModernBertConfig:
         """The architecture as it is exported."""
-        return self.learner.model
+        return self.objective.model
 
-    def start(self, seed: int) -> Start:
-        """The whole model before the first update of a run with this seed."""
+    def start(self, seed: int) -> InitialModel:
+        """The whole model before the first step of a run with this seed."""
         config = dataclasses.replace(self.config, seed=seed)
-        return start.begin(config, self.checkpoint, self.data.task)
+        return initial_model.begin(config, self.checkpoint, self.data.task)
+
+    def run_objective(self, config: FinetuneConfig) -> TaskObjective:
+        """The objective of one run, with its batches and evaluations."""
+        task = self.data.task
+        notes = {
+            "config": to_json(config),
+            "model": self.model.to_hf(),
+            "head": task.head,
+            "extra": labels_json(task) | {"num_labels": task.outputs},
+        }
+        return dataclasses.replace(
+            self.objective,
+            config=config,
+            training=self.batches(config.seed),
+            evaluation=self._evaluate if self.data.validation else None,
+            notes=notes,
+        )
 
     def batches(self, seed: int) -> TrainingBatches:
         """The batches of a run with this seed."""
-        return TrainingBatches(
-            self.data.train,
-            self.config.batch_examples,
-            seed,
-            self.shape,
-            self.learner.objective,
-        )
+        size, loss = self.config.batch_examples, self.objective.task_loss
+        return TrainingBatches(self.data.train, size, seed, self.shape, loss)
 
-    def initial(self, params: Any, seed: int) -> tuple[State, Any]:
-        """`Learner.initial`, every array in the place where it will lie; compiled once."""
-        if self._initial is None:
-            out = None
-            if not self.mesh.empty:
-                out = jax.tree.map(lambda x: x.sharding, self.shapes(params))
-            self._initial = jax.jit(self.learner.initial, out_shardings=out)
-        return self._initial(params, np.uint32(seed))
-
-    def shapes(self, params: Any) -> tuple[State, Any]:
-        """Shape, dtype and place of the state, and of the parameters that stay as they are."""
-        if self._shapes is None:
-            self._shapes = self.learner.shapes(params, self.mesh)
-        return self._shapes
-
-    @property
-    def compiled(self) -> bool:
-        """Whether there is a program for updates."""
-        return self._step is not None
-
-    def step(
-        self, state: State, fixed: Any, hyper: Hyper, batch: Batch
-    ) -> tuple[State, StepMetrics]:
-        """One update; the first one is compiled before."""
-        batch = batches.place(batch, self.mesh)
-        if self._step is None:
-            jitted = self.learner.train_step(state)
-            with phase("compiling"):
-                self._step = jitted.lower(state, fixed, hyper, batch).compile()
-        return self._step(state, fixed, hyper, batch)
-
-    def whole(self, trained: Any, fixed: Any) -> Any:
-        """The model's parameters, as numpy arrays in every process."""
-        return jax.tree.map(jax.device_get, self._join(trained, fixed))
-
-    @functools.cached_property
-    def _join(self):
-        where = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
-        return jax.jit(self.learner.partition.join, out_shardings=where)
-
-    def _evaluation_shape(self) -> Shape:
-        examples = [*self.data.validation, *self.data.test] or self.data.train
-        pieces = shapes.check_mesh(self.mesh, self.model.num_attention_heads)
-        coupled = self.learner.objective.coupled
-        return evaluation_shape(examples, self.config.microbatch_tokens, pieces, coupled)
+    def _evaluate(self, params: Any) -> engine.Evaluation:
+        task, examples = self.data.task, self.data.validation
+        predictions = self.predict(params, examples, keep=True)
+        metrics = task.metrics(examples, predictions.outputs)
+        score, loss = metrics[task.best_metric], predictions.loss
+        row = {"eval_loss": loss} | {f"eval_{name}": value for name, value in metrics.items()}
+        text = f"validation loss {loss:.4f}  {task.best_metric} {score:.4f}"
+        return engine.Evaluation(row, score, text)
 
 
 def evaluation_shape(
-    examples: Sequence[Example], most_tokens: int, pieces: tuple[int, int], coupled: bool
+    examples: Sequence[Example], most_tokens: int, pieces: tuple[int, int], grouped: bool
 ) -> Shape:
     """The shape in which all examples, one after another, leave the least empty."""
     lengths = shapes.lengths_of(examples)
-    return shapes.choose(lengths, len(lengths), most_tokens, pieces=pieces, coupled=coupled)
+    return shapes.choose(lengths, len(lengths), most_tokens, pieces=pieces, coupled=grouped)

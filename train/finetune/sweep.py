@@ -1,7 +1,7 @@
-"""A grid of fine-tuning runs in one process: one model, one set of data, one compilation.
+"""Sweep: a grid of fine-tuning runs in one process, with one model, data set and compilation.
 
-Every run has a folder of its own below the sweep's, and is resumed like any other; what is finished
-is not done again, so that a grid may also grow.
+Every run has its own folder within the sweep's and is resumed like any other run. Finished runs are
+not repeated, so a grid may grow.
 """
 
 import shutil
@@ -14,40 +14,45 @@ import jax
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.progress import Progress
 
-from ..pretrain.loop import RunStopped
-from ..pretrain.run import together, use_compile_cache
+from .. import engine
+from ..engine.distributed import together
 from . import intermediate, sweep_table
 from .config import FinetuneConfig
 from .grid import Grid
-from .loop import finetune, train
 from .session import Session
+from .training import finetune, train
 
 
 def sweep(
     config: FinetuneConfig, grid: Grid, keep_models: Literal["best", "all"] = "best"
 ) -> dict[str, Any] | None:
-    """Runs or resumes a grid, and writes its table as `sweep.json`, `.txt` and `.png`.
+    """Run or resume a grid, and write its table as `sweep.json`, `.txt` and `.png`.
+
+    A run that stops because its loss diverges counts as a run without a score.
 
     Args:
-        config: what all runs share; `output` is the folder of the sweep.
-        grid: what they differ in.
-        keep_models: whether models and checkpoints of all runs stay on disk, or only the model of
-            the best run: of the setting with the best mean, the seed with the best score.
+        config: the configuration that all runs share; `output` is the folder of the sweep.
+        grid: the values in which they differ.
+        keep_models: "all" keeps models and checkpoints of all runs; "best" keeps the model of the
+            best run, the seed with the best score of the setting with the best mean.
 
-    Returns the table (see `sweep_table.summary`), or None if it was asked to stop before; then a
-    checkpoint of the current run has been saved. A run whose loss cannot be saved counts as one
-    without a score. Raises `UserError` as `finetune` does.
+    Returns:
+        The table (see `sweep_table.summary`), or None if the sweep was asked to stop; then a
+        checkpoint of the current run has been saved.
+
+    Raises:
+        UserError: as `finetune`, or a sweep without validation examples.
     """
-    grid.runs(config)  # wrong values are told before anything is read
+    grid.runs(config)  # refuses wrong values before anything is read
     config = intermediate.prepared(config, finetune)
     if config is None:
         return None
     mesh = config.mesh.make()
     with jax.set_mesh(mesh):
-        use_compile_cache()
+        engine.use_compile_cache()
         session = Session.open(config, mesh)
         if not session.data.validation:
-            raise UserError("a sweep chooses by validation examples; give --validation")
+            raise UserError("a sweep compares validation scores; pass --validation")
         return _sweep(session, grid.runs(config), Path(config.output), keep_models == "all")
 
 
@@ -61,7 +66,7 @@ def _sweep(
             progress.say(f"run {len(results) + 1:,}/{total:,}  {Path(run.output).name}")
             try:
                 result = train(session, run)
-            except RunStopped as error:  # the others need not suffer from this one's learning rate
+            except engine.RunStopped as error:  # the other runs may still succeed
                 progress.say(str(error))
                 task = session.data.task
                 result = {"task": task.kind, "metric": task.best_metric, "stopped": str(error)}
@@ -79,7 +84,7 @@ def _sweep(
 
 
 def _remove_all_but(kept: str, runs: Sequence[FinetuneConfig]) -> None:
-    """Leaves of every other run only what it found, and of that one the model as well."""
+    """Remove the checkpoints of all runs, and the models of all but the run in folder `kept`."""
     together("finished")
     for run in runs if jax.process_index() == 0 else ():
         for name in ("checkpoints", "export"):

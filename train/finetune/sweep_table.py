@@ -1,4 +1,4 @@
-"""What the runs of a sweep have found: mean and deviation over seeds, as JSON, text and picture."""
+"""Table of a sweep: means and deviations over seeds, as JSON, text and plot."""
 
 import io
 import math
@@ -16,22 +16,22 @@ NAME = "sweep"
 KEYS = ("learning_rate", "weight_decay", "epochs")
 
 Results = Sequence[tuple[FinetuneConfig, Mapping[str, Any]]]
-"""Runs, and what `loop.train` returned for each."""
+"""Configurations of runs, each with its result."""
 
 
 def score(result: Mapping[str, Any]) -> float:
-    """What runs are compared by: the best value of the task's metric, if there is any."""
+    """Return the score to compare runs by: the best value of the task's metric, or -inf."""
     value = result["best"]["metrics"][result["metric"]] if "best" in result else None
     return -math.inf if value is None else value
 
 
 def summary(results: Results) -> dict[str, Any]:
-    """The table as a JSON object: settings from the best mean to the worst.
+    """Return the table as a JSON object, with settings from the best mean to the worst.
 
-    Each has every metric of the task at the best evaluation and at the last one (and on test data,
-    where there are any) as {"mean", "deviation", "values"}: over seeds, in the order of `seeds`.
-    The deviation is that of a sample, null for a single seed; so is the mean of what is not finite.
-    "best_run" is the folder of the best seed of the best setting.
+    Each setting has every metric of the task at the best and at the last evaluation, and on test
+    data where there are any. A metric is {"mean", "deviation", "values"} over seeds, in the order
+    of "seeds". The deviation is the sample standard deviation, null for a single seed; the mean is
+    null if a value is missing. "best_run" is the folder of the best seed of the best setting.
     """
     groups: dict[tuple[float, ...], list[tuple[FinetuneConfig, Mapping[str, Any]]]] = {}
     for run, result in results:
@@ -42,9 +42,9 @@ def summary(results: Results) -> dict[str, Any]:
         row["seeds"] = [run.seed for run, _ in members]
         row["runs"] = [run.output for run, _ in members]
         for when in ("best", "last", "test"):
-            found = [result[when]["metrics"] for _, result in members if when in result]
-            if len(found) == len(members):
-                row[when] = {name: _spread([m.get(name) for m in found]) for name in found[0]}
+            metrics = [result[when]["metrics"] for _, result in members if when in result]
+            if len(metrics) == len(members):
+                row[when] = {name: _spread([m.get(name) for m in metrics]) for name in metrics[0]}
         row["best_steps"] = [result.get("best", {}).get("step") for _, result in members]
         settings.append(row)
     metric = results[0][1]["metric"]
@@ -65,7 +65,7 @@ def _mean(row: Mapping[str, Any], metric: str) -> float:
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, Any]:
-    """Mean and sample deviation."""
+    """Return mean and sample deviation; null where a value is missing."""
     if any(value is None for value in values):
         return {"mean": None, "deviation": None, "values": list(values)}
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
@@ -73,7 +73,7 @@ def _spread(values: Sequence[float | None]) -> dict[str, Any]:
 
 
 def text(table: Mapping[str, Any]) -> str:
-    """Settings with the metric that chooses, best and last; then every metric of the best one."""
+    """Format the table: the task's metric for each setting, then all metrics of the best one."""
     metric, settings = table["metric"], table["settings"]
     header = ["learning rate", "weight decay", "epochs", "seeds", f"{metric}, best", "last"]
     rows = [
@@ -93,7 +93,7 @@ def text(table: Mapping[str, Any]) -> str:
 
 
 def cell(spread: Mapping[str, Any] | None) -> str:
-    """Mean ± deviation with four decimals."""
+    """Format mean ± deviation with four decimals; "-" without a mean."""
     if spread is None or spread["mean"] is None:
         return "-"
     deviation = "" if spread["deviation"] is None else f" ± {spread['deviation']:.4f}"
@@ -108,14 +108,14 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def write(table: Mapping[str, Any], folder: Path) -> None:
-    """Writes `sweep.json` and `sweep.txt`."""
+    """Write `sweep.json` and `sweep.txt`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{NAME}.json", dict(table))
     write_bytes(folder / f"{NAME}.txt", (text(table) + "\n").encode())
 
 
 def draw(table: Mapping[str, Any], folder: Path) -> Path:
-    """Draws mean and deviation over learning rates into `sweep.png`; the rest tells lines apart."""
+    """Draw `sweep.png`: mean and deviation over learning rates, a line per other setting."""
     from matplotlib.figure import Figure
 
     metric, lines = table["metric"], {}
@@ -127,7 +127,7 @@ def draw(table: Mapping[str, Any], folder: Path) -> Path:
     axis = figure.subplots()
     for i, (key, rows) in enumerate(sorted(lines.items())):
         spreads = [row["best"][metric] for row in rows]
-        # Lines beside one another, so that their bars can be told apart.
+        # Lines are shifted slightly, so that their error bars do not overlap.
         rates = [row["learning_rate"] * 1.02 ** (i - (len(lines) - 1) / 2) for row in rows]
         axis.errorbar(
             rates,

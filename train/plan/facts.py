@@ -12,8 +12,8 @@ from modernbert_jax.sharding import AXES, MeshShape, row_pieces
 
 from ..engine.hardware import peak_of
 from ..pretrain.config import PretrainConfig, Stage
+from ..pretrain.objective import MaskedLMObjective, MaskRule, learner
 from ..pretrain.run import check_mesh
-from ..pretrain.step import state_shapes
 from .activations import Activations
 from .meshes import mesh_for, microbatch_rows, own_rows
 from .program import Choice, Compiled, attention_of, compile_step, local_bytes
@@ -146,7 +146,8 @@ class _Planner:
     def _state_bytes(self) -> tuple[int, int]:
         """Bytes on a device of the parameters, and of all of the state."""
         with jax.set_mesh(self.mesh):
-            state = state_shapes(self.config, self.mesh)
+            objective = MaskedLMObjective(self.config, self.stage, MaskRule(0, 1, ()))
+            state, _ = learner(objective).shapes(self.mesh)
         return local_bytes(state.params), local_bytes(state)
 
     def compile(self, choice: Choice) -> Compiled:
@@ -157,7 +158,7 @@ class _Planner:
         what = f"{stage.name}: remat {choice.remat}, {self._per_device(choice)}"
         if key not in self.compiled:
             self.say(f"{what}: compiling ...")
-            self.compiled[key] = compile_step(self.config, stage, self.start, choice, self.mesh)
+            self.compiled[key] = compile_step(self.config, stage, choice, self.mesh)
             found = self.compiled[key]
             said = "refused, " if found.refused else ""
             needs = f"{found.peak / 1e9:.1f} of {self.topology.memory / 1e9:.1f} GB"

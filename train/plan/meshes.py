@@ -24,7 +24,7 @@ def microbatch_rows(stage: Stage, pieces: int) -> list[int]:
     """The rows that a microbatch may have so that `pieces` divide it, also while batches grow."""
 
     def even(rows: int) -> bool:
-        sizes = [s.rows // microbatches(s.rows, rows) for s in stage.batches.segments]
+        sizes = [s.rows // microbatches(s.rows, rows) for s in stage.batches.phases]
         return all(size % pieces == 0 and size <= rows for size in sizes)
 
     several = range(pieces, stage.rows + 1, pieces)

@@ -12,16 +12,13 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from modernbert_jax import attention
 from modernbert_jax.config import FULL, SLIDING
-from modernbert_jax.packing import Rows
-from modernbert_jax.sharding import rows_sharding
 
 from ..pretrain.config import PretrainConfig, Stage
-from ..pretrain.step import MaskRule, state_shapes, train_step
+from ..pretrain.objective import MaskRule, abstract_step
 from .collectives import Collective, collectives
 
 
@@ -67,10 +64,8 @@ class Compiled:
     seconds: float = 0.0
 
 
-def compile_step(
-    config: PretrainConfig, stage: Stage, start: int, choice: Choice, mesh: Mesh
-) -> Compiled:
-    """Compiles the step of a stage's full batch, which starts at step `start` of the run.
+def compile_step(config: PretrainConfig, stage: Stage, choice: Choice, mesh: Mesh) -> Compiled:
+    """Compiles the step of a stage's full batch.
 
     The function is that of `pretrain`, with the same mesh, kernels, donation and places of arrays;
     only ids of special tokens, which are constants, are not those of a tokenizer.
@@ -82,12 +77,10 @@ def compile_step(
     ids = (config.model.pad_token_id or 0, 0, 1)
     mask = MaskRule(mask_id=1, vocab_size=config.model.vocab_size, special_ids=ids)
     with jax.set_mesh(mesh), _native_messages() as messages:
-        state = state_shapes(config, mesh)
-        row = jax.ShapeDtypeStruct(
-            (stage.rows, stage.length), jnp.int32, sharding=rows_sharding(mesh)
-        )
-        step = train_step(config, stage, start, mask, stage.rows // choice.rows)
-        lowered = step.lower(state, Rows(*(row for _ in Rows._fields)))
+        stage = dataclasses.replace(stage, microbatch_rows=choice.rows)
+        config = dataclasses.replace(config, stages=(stage,))
+        step, arguments = abstract_step(config, stage, mask, mesh)
+        state, lowered = arguments[0], step.lower(*arguments)
         try:
             compiled = lowered.compile()
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Batches that grow: how many rows each step takes, as a function of the step alone.
+"""Growing batches: how many rows each step takes, as a function of the step alone.
 
 ModernBERT starts its first stage with small batches. Sizes are the multiples 1, 2, ... of a unit
 (a microbatch of all devices together), and every size gets the same number of steps, so that the
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 
 def thresholds(first: int, last: int, tokens: int) -> list[int]:
-    """Tokens seen at which batches of `first`, `first` + 1, ..., `last` - 1 units end.
+    """Compute the tokens seen at which batches of `first`, `first` + 1, ..., `last` - 1 units end.
 
     The research code's formula, with all counts global: the warm-up's `tokens` are divided in
     proportion to the sizes, ceil(tokens * sum(first..size) / sum(first..last - 1)).
@@ -24,69 +24,64 @@ def thresholds(first: int, last: int, tokens: int) -> list[int]:
     return [-(-tokens * sum(range(first, size + 1)) // whole) for size in range(first, last)]
 
 
-def units_at(seen: int, first: int, last: int, tokens: int) -> int:
-    """Units in the batch that follows `seen` tokens, in a warm-up of `tokens` tokens."""
-    return first + bisect.bisect_right(thresholds(first, last, tokens), seen)
-
-
-class Segment(NamedTuple):
+class BatchPhase(NamedTuple):
     """Steps of one batch size."""
 
     step: int
-    """The first one, from 0 at the start of the stage."""
+    """First step, counted from 0 at the start of the stage."""
     row: int
-    """Rows of the stage before it."""
+    """Rows of the stage before that step."""
     rows: int
-    """In each batch."""
+    """Rows in each batch."""
 
 
-class Growth:
+class BatchSizeSchedule:
     """The batch sizes of a stage, and its time in rows."""
 
     def __init__(self, tokens: int, length: int, rows: int, unit: int = 0, warmup_tokens: int = 0):
-        """For `tokens` in rows of `length`, in batches of `rows`; of `unit` and up in the warm-up.
+        """Divide a stage of `tokens` in rows of `length` into batches of `rows`.
 
-        A batch is as large as the tokens before it ask for; the last one ends the stage within
-        half a batch of its tokens.
+        In the warm-up batches grow by `unit` rows. A batch is as large as the tokens before it
+        ask for; the last one ends the stage within half a batch of its tokens.
         """
-        self.segments: list[Segment] = []
+        self.phases: list[BatchPhase] = []
         step = row = 0
         last = rows // unit if unit else 1
         for size, end in enumerate(thresholds(1, last, min(warmup_tokens, tokens)), start=1):
             count = max(0, -(-(end - row * length) // (size * unit * length)))
             if count:
-                self.segments.append(Segment(step, row, size * unit))
+                self.phases.append(BatchPhase(step, row, size * unit))
             step, row = step + count, row + count * size * unit
         left = round((tokens - row * length) / (rows * length))
-        if left > 0 or not self.segments:
-            self.segments.append(Segment(step, row, rows))
+        if left > 0 or not self.phases:
+            self.phases.append(BatchPhase(step, row, rows))
             step, row = step + max(left, 1), row + max(left, 1) * rows
         self.steps, self.rows = step, row
 
-    def at(self, step: int) -> Segment:
-        """The segment that a step of the stage lies in."""
-        starts = [segment.step for segment in self.segments]
-        return self.segments[max(bisect.bisect_right(starts, step) - 1, 0)]
+    def at(self, step: int) -> BatchPhase:
+        """The phase of a step of the stage."""
+        starts = [phase.step for phase in self.phases]
+        return self.phases[max(bisect.bisect_right(starts, step) - 1, 0)]
 
-    def end(self, segment: Segment) -> int:
-        """The step behind the last one of a segment."""
-        following = [s.step for s in self.segments if s.step > segment.step]
+    def end(self, phase: BatchPhase) -> int:
+        """The step after the last one of a phase."""
+        following = [s.step for s in self.phases if s.step > phase.step]
         return following[0] if following else self.steps
 
     def rows_before(self, step: int) -> int:
         """Rows that the steps before this one take, exactly."""
-        segment = self.at(step)
-        return segment.row + (step - segment.step) * segment.rows
+        phase = self.at(step)
+        return phase.row + (step - phase.step) * phase.rows
 
     def time(self, step: jax.Array) -> jax.Array:
         """`rows_before` in float32, for traced steps."""
-        step0, row0, rows = (jnp.asarray(x, jnp.float32) for x in zip(*self.segments, strict=True))
+        step0, row0, rows = (jnp.asarray(x, jnp.float32) for x in zip(*self.phases, strict=True))
         i = jnp.searchsorted(step0, jnp.asarray(step, jnp.float32), side="right") - 1
         i = jnp.maximum(i, 0)
         return row0[i] + (step - step0[i]) * rows[i]
 
 
 def microbatches(rows: int, at_most: int) -> int:
-    """Into how many equal microbatches of `at_most` rows or fewer a batch is divided; 0 is one."""
+    """Number of equal microbatches, of `at_most` rows or fewer, in a batch; 0 makes one."""
     least = math.ceil(rows / at_most) if at_most else 1
     return next(n for n in range(least, rows + 1) if rows % n == 0)

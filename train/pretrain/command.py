@@ -66,11 +66,11 @@ def pretrain(args: Sequence[str], parse: Callable[..., Any]) -> int:
     Launch.taken_from(given).join()
 
     from ..engine.profile import Profiler
-    from . import loop
+    from . import run
 
     profiled = Profiler.parse(given["profile_steps"]) if given["profile_steps"] else None
     with choices_shown():
-        finished = loop.pretrain(config, profiled)
+        finished = run.pretrain(config, profiled)
     if jax.process_index():
         return 0
     if finished:
@@ -136,11 +136,12 @@ def plan(args: Sequence[str], parse: Callable[..., Any]) -> int:
 
 
 def _dry_run(given: dict[str, Any]) -> int:
-    from . import dry_run, run
+    from ..engine import run_folder
+    from . import dry_run
 
     config = given["config"]
     facts = dry_run.plan(config, given["hardware"], given["devices"], given["mfu"])
-    picture = dry_run.draw(config, given["plot"] or Path(config.output) / run.PLAN)
+    picture = dry_run.draw(config, given["plot"] or Path(config.output) / run_folder.PLAN)
     if given["json"]:
         print(json.dumps(facts | {"plot": str(picture)}, indent=2))
     else:

@@ -1,23 +1,25 @@
-"""What a pretraining run is: frozen dataclasses, and their form as JSON."""
+"""The configuration of a pretraining run."""
 
 import dataclasses
 import functools
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
+import jax
 import optax
 
-from modernbert_jax.config import ModernBertConfig, Runtime
+from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError
-from modernbert_jax.sharding import MeshShape
 
 from .. import schedule
-from .batch_size import Growth
+from ..engine.config import EngineConfig
+from ..engine.lora import Lora
+from .batch_size import BatchSizeSchedule
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A stretch of training with one row length, one batch size and one schedule.
+    """A part of training with one row length, one batch size and one schedule.
 
     Tokens count a row's whole capacity; packing leaves hardly any of it empty.
     """
@@ -28,44 +30,48 @@ class Stage:
     length: int
     """Tokens in a row."""
     rows: int
-    """Rows in a batch, over all devices; with a batch-size warm-up, in those behind it."""
+    """Rows in a batch, over all devices; with a batch-size warm-up, in those after it."""
     microbatch_rows: int = 0
-    """Rows, over all devices, whose gradients are in memory at once; 0 is the whole batch. The loss
-    is that of the whole batch all the same."""
+    """Rows, over all devices, whose activations are in memory at once; 0 is the whole batch. The
+    loss is that of the whole batch in any case."""
     batch_warmup_tokens: int = 0
     """Tokens over which batches grow from `batch_warmup_rows` to `rows`, each size for as many
     steps as any other."""
     batch_warmup_rows: int = 0
     """Rows in the first batch; the others have multiples of it."""
     peak_learning_rate: float
+    """Highest learning rate."""
     warmup_tokens: int = 0
+    """Tokens over which the learning rate rises from 0."""
     decay_tokens: int = 0
-    """At the end of the stage; 0 holds the peak."""
+    """Tokens at the end of the stage over which the learning rate falls; 0 holds the peak."""
     decay_shape: Literal["one_minus_sqrt", "linear", "cosine"] = "one_minus_sqrt"
+    """How the learning rate falls."""
     final_fraction: float = 0.0
-    """Of the peak, at the end of the decay."""
+    """Share of the peak that remains at the end of the decay."""
     weight_decay: float = 1e-5
     """Share of a weight that a step at the peak learning rate takes off it."""
     mask_rate: float = 0.3
     """Share of the tokens to predict; evaluation has a rate of its own."""
     legacy_masking: bool = False
-    """Training masks as in ModernBERT's research code: special tokens are hidden and drawn too."""
+    """Mask as ModernBERT's research code: special tokens are masked and drawn too."""
     mixture: dict[str, float] = dataclasses.field(default_factory=dict)
-    """Weights of the data's components in tokens; a run notes the manifest's where none are given.
+    """Weights of the data's components in tokens; without any, the manifest's.
 
     Components that are not named, or have the weight 0, are left out.
     """
     epochs: dict[str, float] = dataclasses.field(default_factory=dict)
-    """Times that components may be read in this stage, where not as often as the manifest says."""
+    """Times that components may be read in this stage, where it differs from the manifest."""
     global_rope_theta: float | None = None
-    """None is the model's own, as is that of the local layers."""
+    """Rotary theta of the global layers; None keeps the model's."""
     local_rope_theta: float | None = None
+    """Rotary theta of the local layers; None keeps the model's."""
     shuffle_seed: int | None = None
-    """Of the order of rows; None follows from the run's seed and the stage's number."""
+    """Seed of the order of rows; None derives it from the run's seed and the stage's number."""
     eval_every: int = 0
-    """Steps between evaluations in this stage; 0 is as often as the run says."""
+    """Steps between evaluations in this stage; 0 takes the run's."""
     save_every: int = 0
-    """Steps between checkpoints in this stage; 0 is as often as the run says."""
+    """Steps between checkpoints in this stage; 0 takes the run's."""
 
     def __post_init__(self):
         for name in ("tokens", "length", "rows", "peak_learning_rate"):
@@ -106,9 +112,9 @@ class Stage:
             )
 
     @functools.cached_property
-    def batches(self) -> Growth:
+    def batches(self) -> BatchSizeSchedule:
         """The batch size of every step, and the stage's time in rows."""
-        return Growth(
+        return BatchSizeSchedule(
             self.tokens, self.length, self.rows, self.batch_warmup_rows, self.batch_warmup_tokens
         )
 
@@ -118,81 +124,63 @@ class Stage:
         return self.batches.steps
 
     def learning_rate(self) -> optax.Schedule:
-        """The schedule over the stage's own steps. It follows the tokens, whatever the batches."""
+        """The schedule over the stage's own steps."""
+        return lambda step: self.rate(self.peak_learning_rate, step)
+
+    def rate(self, peak: float | jax.Array, step: jax.Array) -> jax.Array:
+        """Learning rate at a step of the stage. It follows the tokens, whatever the batches."""
         batches, decay = self.batches, self.decay_tokens / self.length
-        rate = schedule.warmup_stable_decay(
-            self.peak_learning_rate,
+        schedule_ = schedule.warmup_stable_decay(
+            peak,
             min(self.warmup_tokens / self.length, batches.rows - min(decay, batches.rows)),
             batches.rows,
             min(decay, batches.rows),
             self.final_fraction,
             self.decay_shape,
         )
-        return lambda step: rate(batches.time(step))
+        return schedule_(batches.time(step))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
+class PretrainConfig(EngineConfig):
     """A pretraining run: model, data and stages, one after another in one folder."""
+
+    FREE: ClassVar[tuple[str, ...]] = (*EngineConfig.FREE, "data_threads")
 
     model: ModernBertConfig
     stages: tuple[Stage, ...]
-    output: str = "run"
-    """Folder of the run. The same command in the same folder goes on where it stopped."""
     data: str = "data"
     """Folder made by `modernbert-jax prepare`, with rows of every stage's length."""
     data_threads: int = 2
     """Threads that read ahead. Batches do not depend on them; slow storage may want more."""
     init_from: str = ""
-    """Checkpoint to start from, in any format, or the name of a model on the hub; none means random
-    weights."""
+    """Checkpoint to start from, in any format, or the name of a model on the hub; empty starts from
+    random weights."""
     init_model: Literal["given", "adopted", "tiled"] = "given"
-    """How `model` and that of `init_from` go together: the same, taken over from there (but for the
-    vocabulary, which is the data's), or larger and filled with tiles of it."""
+    """How `model` relates to that of `init_from`: `given`, the same; `adopted`, taken over from it
+    (but for the vocabulary, which is the data's); `tiled`, larger and filled with tiles of it."""
     init_tiling: Literal["middle", "edge", "center"] = "middle"
-    """Where the tiles lie; see `modernbert_jax.train.tiling`."""
+    """Where the tiles start; see `modernbert_jax.train.tiling`."""
     init_vocabulary: Literal["same", "matched"] = "same"
-    """Whether the data's tokenizer is that of `init_from`, or another one, whose tokens start from
-    the embeddings of the same tokens there."""
-    runtime: Runtime = dataclasses.field(default_factory=Runtime)
-    mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
-    """How the devices share the work. A run may be resumed on another mesh."""
+    """`same`: the data's tokenizer is that of `init_from`. `matched`: it is another one, whose
+    tokens start from the embeddings of the same tokens there."""
     attention_dropout: float = 0.1
-    """In training only, after each attention's output projection; not part of the export."""
-    b1: float = 0.9
-    b2: float = 0.98
-    eps: float = 1e-6
-    seed: int = 17
-    log_every: int = 10
-    """Steps between rows of metrics."""
-    save_every: int = 1000
-    """Steps between checkpoints; one is also made at the end of a stage and on a stop."""
-    keep: int = 3
-    """The newest checkpoints, which stay on disk; so do those at the ends of stages."""
-    keep_every: int = 0
-    """Checkpoints at multiples of so many steps stay too; 0 is none of them."""
+    """Dropout rate in training, after each attention's output projection; not exported."""
     eval_every: int = 1000
     """Steps between evaluations on the validation rows; also at both ends of every stage."""
     eval_rows: int = 256
-    """Validation rows used, at most."""
+    """Validation rows to evaluate, at most."""
     eval_mask_rate: float = 0.15
+    """Share of the tokens that are masked in evaluation."""
     spike_deviations: float = 10.0
-    """An update is skipped when its loss is so many standard deviations above the running mean of
-    the stage; 0 accepts any loss that is finite."""
-    skip_limit: int = 20
-    """Updates skipped one after another at which the run stops."""
-    wandb_project: str = ""
-    """Project of Weights & Biases that gets the metrics too; needs the extra `wandb`."""
+    lora: Lora = dataclasses.field(default_factory=lambda: Lora(whole=("head", "decoder")))
 
     def __post_init__(self):
+        super().__post_init__()
         if not self.stages:
             raise UserError("stages is empty; a run needs one or more")
-        for name in ("log_every", "save_every", "keep", "eval_every", "skip_limit", "data_threads"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        for name in ("keep_every", "spike_deviations"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        for name in ("eval_every", "data_threads"):
+            self._require(name, getattr(self, name) >= 1, "1 or more")
 
     def stage_model(self, stage: Stage) -> ModernBertConfig:
         """The architecture with the rotary thetas of a stage."""

@@ -1,6 +1,6 @@
-"""What a run would do, before it is paid for: tokens, steps, batches, schedule and hours.
+"""Dry run of a pretraining: its tokens, steps, batches, schedule and hours.
 
-All of it follows from the configuration; no data, checkpoint or accelerator is needed.
+Everything follows from the configuration; no data, checkpoint or accelerator is needed.
 """
 
 import io
@@ -20,16 +20,22 @@ from .config import PretrainConfig, Stage
 
 
 def plan(config: PretrainConfig, hardware: str, devices: int, mfu: float) -> dict[str, Any]:
-    """The facts of a run as a JSON object.
+    """Compute the facts of a run.
+
+    FLOPs assume full rows of one document each, the highest cost of attention. Recomputation is not
+    counted.
 
     Args:
         config: the run.
-        hardware: a key of `PEAK_FLOPS`, or the end of one such as h100 or v5e.
-        devices: how many of them.
-        mfu: model FLOPs utilisation, the share of their peak that goes into the model's products.
+        hardware: a key of `PEAK_FLOPS`, or its last word, such as h100 or v5e.
+        devices: the number of devices.
+        mfu: model FLOPs utilisation: the share of peak FLOP/s that the model's products reach.
 
-    FLOPs are those of full rows of one document each, the most that attention can cost; padding
-    and recomputation count for nothing.
+    Returns:
+        A JSON object.
+
+    Raises:
+        UserError: unknown hardware, or numbers out of range.
     """
     name = _hardware(hardware)
     if devices < 1 or not 0 < mfu <= 1:
@@ -66,12 +72,12 @@ def _stage(config: PretrainConfig, stage: Stage, start: int, speed: float) -> di
         "length": stage.length,
         "batches": [
             {
-                "rows": segment.rows,
-                "microbatches": microbatches(segment.rows, stage.microbatch_rows),
-                "from_step": start + segment.step,
-                "from_token": segment.row * stage.length,
+                "rows": phase.rows,
+                "microbatches": microbatches(phase.rows, stage.microbatch_rows),
+                "from_step": start + phase.step,
+                "from_token": phase.row * stage.length,
             }
-            for segment in batches.segments
+            for phase in batches.phases
         ],
         "learning_rate": [float(rate(0)), stage.peak_learning_rate, float(rate(batches.steps))],
         "warmup_tokens": stage.warmup_tokens,
@@ -88,7 +94,7 @@ def _stage(config: PretrainConfig, stage: Stage, start: int, speed: float) -> di
 
 
 def text(config: PretrainConfig, facts: dict[str, Any]) -> str:
-    """The plan for people: a column for each stage."""
+    """Format the facts of `plan` as a table with a column for each stage."""
     stages = facts["stages"]
     rows = [[""] + [stage["name"] for stage in stages]]
     for label, cell in _ROWS.items():
@@ -108,11 +114,11 @@ def text(config: PretrainConfig, facts: dict[str, Any]) -> str:
             lines += ["", f"batches of {stage['name']}, from step (and token) on"]
             for batch in stage["batches"]:
                 rows, each = batch["rows"], batch["rows"] // batch["microbatches"]
-                begins = f"{batch['from_step']:>9,} ({_billions(batch['from_token'])})"
-                lines.append(f"  {begins}  {rows:,} rows in microbatches of {each:,}")
+                start = f"{batch['from_step']:>9,} ({_billions(batch['from_token'])})"
+                lines.append(f"  {start}  {rows:,} rows in microbatches of {each:,}")
     origin = f"starts from {config.init_from or 'random weights'}"
     if config.init_model == "adopted":
-        origin += "; parameters and hours are those of the model above, training takes its own"
+        origin += "; numbers are for the model above, training uses that of the checkpoint"
     if config.init_model == "tiled" and config.init_from:
         origin += f", tiled from the {config.init_tiling}"
     return "\n".join(
@@ -162,13 +168,13 @@ _ROWS = {
 
 
 def draw(config: PretrainConfig, path: str | Path) -> Path:
-    """The learning rate and the batch size over tokens, as PNG."""
+    """Draw learning rate and batch size over tokens as a PNG file; return its path."""
     figure = Figure(figsize=(9, 5.2), layout="constrained")
     rates, sizes = figure.subplots(2, 1, sharex=True)
     seen = 0.0
     for i, stage in enumerate(config.stages):
         batches = stage.batches
-        changes = [s.step for s in batches.segments[1:]]
+        changes = [s.step for s in batches.phases[1:]]
         steps = np.unique(
             np.concatenate([np.linspace(0, batches.steps, 400).astype(int), changes])
         ).astype(int)
@@ -195,7 +201,7 @@ def draw(config: PretrainConfig, path: str | Path) -> Path:
 
 def _hardware(name: str) -> str:
     ends = {kind.split()[-1].lower(): kind for kind in PEAK_FLOPS}
-    found = {kind.lower(): kind for kind in PEAK_FLOPS} | ends
-    if name.lower() not in found:
+    kinds = {kind.lower(): kind for kind in PEAK_FLOPS} | ends
+    if name.lower() not in kinds:
         raise UserError(f"hardware is {name!r}; {did_you_mean(name, sorted(PEAK_FLOPS))}")
-    return found[name.lower()]
+    return kinds[name.lower()]

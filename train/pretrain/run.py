@@ -1,52 +1,33 @@
-"""A run's folder: what may start in it, what it starts from, and what it leaves behind."""
+"""A pretraining run: what is checked before its first step, its phases, and its export."""
 
 import dataclasses
 import math
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from modernbert_jax import convert, sharding
 from modernbert_jax.config import ModernBertConfig
+from modernbert_jax.convert import names
 from modernbert_jax.errors import UserError
-from modernbert_jax.io.files import read_json, whole_directory, write_json
-from modernbert_jax.io.typed_json import differences, from_json, to_json
-from modernbert_jax.tokenizer import Tokenizer
+from modernbert_jax.io.files import read_json
+from modernbert_jax.io.typed_json import from_json, to_json
 
-from ..rows.data import Batches, Prepared
-from ..rows.mixture import Order
+from .. import engine
+from ..engine import peft
+from ..engine.distributed import together, whole
+from ..rows.data import Prepared
 from .batch_size import microbatches
 from .config import PretrainConfig, Stage
-from .start import adopted, initial_params, with_token_ids
-
-PLAN = "plan.png"
-"""What a dry run may have left in the folder."""
-
-_FREE = (
-    "output",
-    "mesh",
-    "keep",
-    "keep_every",
-    "log_every",
-    "save_every",
-    "skip_limit",
-    "data_threads",
-    "wandb_project",
-)
-"""Keys that may change between a run and its resumption: they leave its results alone."""
-
-
-_CUT = {"rows": "rows of a microbatch", "tokens": "tokens of a row", "heads": "attention heads"}
+from .initial_model import adopted, initial_params, with_token_ids
+from .objective import MaskedLMObjective, MaskRule, phase
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class PretrainRun:
     """A configuration whose data and folder have been checked."""
 
     config: PretrainConfig
@@ -54,12 +35,12 @@ class Run:
     mesh: Mesh
 
     @classmethod
-    def open(cls, config: PretrainConfig, mesh: Mesh | None = None) -> "Run":
-        """Checks all that can be checked before the first step, and writes nothing.
+    def open(cls, config: PretrainConfig, mesh: Mesh | None = None) -> "PretrainRun":
+        """Check all that can be checked before the first step, and write nothing.
 
         Args:
-            config: What to run.
-            mesh: Of all devices; by default the one that the configuration asks for.
+            config: the run.
+            mesh: of all devices; by default the one that the configuration asks for.
 
         Raises:
             UserError: data that do not fit, or a folder that holds something else.
@@ -82,146 +63,136 @@ class Run:
                 config, stages=tuple(_with_mixture(stage, data) for stage in config.stages)
             )
         run = cls(config, data, config.mesh.make() if mesh is None else mesh)
-        for stage in config.stages:
-            check_mesh(config.model, stage, dict(run.mesh.shape))
-            run._check_data(stage)
+        for objective in run.objectives():
+            check_mesh(config.model, objective.stage, dict(run.mesh.shape))
+            run._check_data(objective)
         data.check([stage.length for stage in config.stages])
-        run._check_folder()
+        run.folder.check()
         return run
 
-    def order(self, stage: Stage) -> Order:
-        """Which component of the data a stage reads when."""
-        return self.data.order(stage.length, stage.mixture, stage.epochs)
-
-    def batches(self, stage: Stage, size: int, seed: int, read: int) -> Batches:
-        """The batches of `size` rows of a stage of which `read` rows have been read."""
-        return self.data.batches(
-            stage.length,
-            size,
-            seed,
-            read,
-            order=self.order(stage),
-            sharding=sharding.rows_sharding(self.mesh),
-            threads=self.config.data_threads,
-        )
-
     @property
-    def folder(self) -> Path:
-        """Where everything of the run lies."""
-        return Path(self.config.output)
+    def folder(self) -> engine.RunFolder:
+        """The folder of the run."""
 
-    @property
-    def export_folder(self) -> Path:
-        """Where the finished model lies, as a Hugging Face directory."""
-        return self.folder / "export"
+        def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+            return to_json(from_json(PretrainConfig, config))
 
-    @property
-    def started(self) -> bool:
-        """Whether the folder is this run's already."""
-        return (self.folder / "config.json").exists()
+        path, config = Path(self.config.output), to_json(self.config)
+        return engine.RunFolder(path, config, self.config.FREE, complete)
 
-    @property
-    def finished(self) -> bool:
-        """Whether the model has been exported: the last thing that a run does."""
-        return self.export_folder.exists()
+    def objectives(self) -> list[MaskedLMObjective]:
+        """The objective of every stage."""
+        mask = MaskRule.of(self.data.tokenizer)
+        return [
+            MaskedLMObjective(self.config, stage, mask, self.data, self.model(stage))
+            for stage in self.config.stages
+        ]
+
+    def phases(self) -> list[engine.Phase]:
+        """What the engine runs: every stage."""
+        return [phase(objective, self.mesh) for objective in self.objectives()]
 
     def initial_params(self) -> Any | None:
-        """The parameters to start from; None where the run starts from random ones."""
+        """Load the parameters to start from; None where the run starts from random ones."""
         return initial_params(self.config, self.data.tokenizer)
 
     def model(self, stage: Stage) -> ModernBertConfig:
         """The architecture in a stage, with the ids of the data's special tokens."""
         return with_token_ids(self.config.stage_model(stage), self.data.tokenizer)
 
-    def export(self, params: Any) -> None:
-        """Writes the model of the last stage, with the tokenizer of the data."""
+    def export(self, outcome: engine.Outcome, program: engine.Program) -> None:
+        """Write the model of the last stage, with the tokenizer of the data.
+
+        Adapters are merged; `adapter/` holds them alone, in PEFT's format.
+        """
+        model = self.model(self.config.stages[-1])
+        adapters = program.learner.partition.adapters
+        if adapters is not None:
+            path, base = self.folder.path / "adapter", self.config.init_from
+            trained, rows = whole(outcome.trained, self.mesh), names.table(model, "masked_lm")
+            peft.export(path, adapters, trained, rows, "masked_lm", base)
         checkpoint = convert.Checkpoint(
-            config=self.model(self.config.stages[-1]),
-            params=whole(params, self.mesh),
+            config=model,
+            params=program.whole(outcome.trained, outcome.fixed),
             files=self.data.tokenizer.files,
         )
         if jax.process_index() == 0:
-            convert.save(checkpoint, self.export_folder, "hf")
+            convert.save(checkpoint, self.folder.export, "hf")
         together("exported")
 
-    def _check_data(self, stage: Stage) -> None:
-        rows, wanted = len(self.order(stage)), stage.batches.rows
-        if rows < wanted:
+    def _check_data(self, objective: MaskedLMObjective) -> None:
+        stage = objective.stage
+        rows, needed = len(objective.order), stage.batches.rows
+        if rows < needed:
             raise UserError(
-                f"{self.data.folder}: stage {stage.name} reads {wanted:,} rows of {stage.length}"
+                f"{self.data.folder}: stage {stage.name} reads {needed:,} rows of {stage.length}"
                 f" tokens, and the epochs of its components allow {rows:,}; raise epochs, or"
                 " shorten the stage"
             )
 
-    def claim(self) -> None:
-        """Writes the resolved configuration and the tokenizer."""
-        claim(self.folder, to_json(self.config), self.data.tokenizer)
 
-    def _check_folder(self) -> None:
-        """Refuses a folder that holds something else, or a run with another configuration."""
-        if self.started:
-            before = read_json(self.folder / "config.json")
-            found = differences(before, to_json(self.config))
-            found = [d for d in found if d.split(":")[0].split(".")[0] not in _FREE]
-            if found:
-                raise UserError(
-                    f"{self.folder}: holds a run with another configuration ({'; '.join(found)});"
-                    " choose another --output"
-                )
-        elif self.folder.exists() and any(p.name != PLAN for p in self.folder.iterdir()):
-            raise UserError(
-                f"{self.folder}: not empty and not a run; choose another --output or empty it"
-            )
+def pretrain(config: PretrainConfig, profile_steps: tuple[int, int] | None = None) -> bool:
+    """Run or resume a pretraining run, and export the model at its end.
+
+    Args:
+        config: the run.
+        profile_steps: first and last step that jax's profiler traces into `profile/`.
+
+    Returns:
+        False if the run was asked to stop; then a checkpoint has been saved.
+
+    Raises:
+        UserError: a configuration, data or folder that cannot be used.
+        RunStopped: too many consecutive steps were skipped.
+    """
+    mesh = config.mesh.make()
+    with jax.set_mesh(mesh):
+        engine.use_compile_cache()
+        run = PretrainRun.open(config, mesh)
+        folder = run.folder
+        if folder.export.exists():
+            return True
+        params = None if folder.started else run.initial_params()  # before anything is written
+        folder.claim(run.data.tokenizer)
+        phases = run.phases()
+        outcome = engine.run(
+            phases,
+            run.config,
+            folder,
+            lambda: run.initial_params() if params is None else params,
+            profile_steps=profile_steps,
+        )
+        if outcome.finished:
+            run.export(outcome, phases[-1].program)
+        return outcome.finished
 
 
-def check_mesh(model: ModernBertConfig, stage: Stage, sizes: dict[str, int]) -> None:
-    """Refuses batches, rows or heads that a mesh of these axis sizes cannot cut evenly."""
-    pieces = {kind: math.prod(sizes[a] for a in getattr(sharding.RULES, kind)) for kind in _CUT}
-    for segment in stage.batches.segments:
-        rows = segment.rows // microbatches(segment.rows, stage.microbatch_rows)
+def check_mesh(model: ModernBertConfig, stage: Stage, sizes: Mapping[str, int]) -> None:
+    """Raise `UserError` for batches, rows or heads that a mesh cannot divide evenly.
+
+    Args:
+        model: the architecture.
+        stage: the stage with its batches.
+        sizes: of the mesh's axes.
+    """
+    for batches in stage.batches.phases:
+        rows = batches.rows // microbatches(batches.rows, stage.microbatch_rows)
         numbers = {"rows": rows, "tokens": stage.length, "heads": model.num_attention_heads}
         for kind, number in numbers.items():
-            if number % pieces[kind]:
+            pieces = math.prod(sizes[axis] for axis in getattr(sharding.RULES, kind))
+            if number % pieces:
                 raise UserError(
-                    f"stage {stage.name}: {number:,} {_CUT[kind]} cannot be divided among"
-                    f" {pieces[kind]} devices (mesh {', '.join(getattr(sharding.RULES, kind))});"
+                    f"stage {stage.name}: {number:,} {_DIVIDED[kind]} cannot be divided among"
+                    f" {pieces} devices (mesh {', '.join(getattr(sharding.RULES, kind))});"
                     " change one of them"
                 )
 
 
-def whole(params: Any, mesh: Mesh) -> Any:
-    """Parameters from all devices, as numpy arrays in every process."""
-    gathered = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, P()))(params)
-    return jax.tree.map(np.asarray, gathered)
-
-
-def together(what: str) -> None:
-    """Waits until every process has come this far."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(what)
-
-
-def claim(folder: Path, config: dict[str, Any], tokenizer: Tokenizer) -> None:
-    """Makes a folder that all processes have checked a run's: its configuration and tokenizer."""
-    together("checked")  # none finds the folder half claimed
-    if jax.process_index() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "config.json", config)
-        if not (folder / "tokenizer").exists():
-            with whole_directory(folder / "tokenizer") as temporary:
-                tokenizer.save(temporary)
-    together("claimed")
-
-
-def use_compile_cache() -> None:
-    """Keeps compiled programs between runs in the user's cache, unless jax was told where."""
-    if jax.config.jax_compilation_cache_dir is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache / "modernbert-jax" / "compiled"))
+_DIVIDED = {"rows": "rows of a microbatch", "tokens": "tokens of a row", "heads": "attention heads"}
 
 
 def _with_mixture(stage: Stage, data: Prepared) -> Stage:
-    """The stage with the mixture that it reads, the manifest's where it has none of its own."""
+    """The stage with the mixture that it reads; the manifest's where it has none of its own."""
     order = data.order(stage.length, stage.mixture, stage.epochs)
     known = {name: data.manifest.components[name].epochs for name in order.names}
     epochs = {name: often for name, often in known.items() if often is not None}

@@ -1,8 +1,8 @@
-"""Another tokenizer for a trained model: embeddings that start from those of the same text.
+"""Vocabulary transfer: initial embeddings of a new tokenizer from those of an old one.
 
-A token that both vocabularies spell alike keeps its embedding. Any other starts from the mean over
-the pieces into which the old tokenizer cuts its text (Gee et al. 2022, "Fast Vocabulary Transfer").
-What is no text of its own, such as half a character, starts from random values.
+A token of both vocabularies keeps its embedding. Any other token starts from the mean embedding of
+the pieces into which the old tokenizer splits its text (Gee et al. 2022, "Fast Vocabulary
+Transfer"). Tokens that are no text, such as half a character, start from random values.
 """
 
 from collections.abc import Sequence
@@ -18,15 +18,18 @@ TABLES = {
     ("decoder", "bias"): 0,
     ("decoder", "linear", "kernel"): 1,
 }
-"""Parameters with an entry for each token, and the axis of it."""
+"""Parameters with an entry per token: path -> axis of the tokens."""
 
 
 class Match(NamedTuple):
-    """The old ids that each new one is the mean of; none starts from random values."""
+    """Correspondence of a new vocabulary to an old one."""
 
     pieces: list[Sequence[int]]
+    """For each new id the old ids to average; an empty entry starts from random values."""
     shared: int
+    """Number of tokens that are in both vocabularies."""
     composed: int
+    """Number of tokens made from the pieces of their text."""
 
     def __str__(self) -> str:
         fresh = sum(not ids for ids in self.pieces)
@@ -37,14 +40,20 @@ class Match(NamedTuple):
 
 
 def match(old: Tokenizer, new: Tokenizer, size: int) -> Match:
-    """Pieces for ids 0 to `size` - 1 of the new vocabulary."""
-    spelled = old.backend.get_vocab(with_added_tokens=True)
+    """Match the new vocabulary with the old one.
+
+    Args:
+        old: the tokenizer of the trained model.
+        new: the tokenizer of the data.
+        size: number of ids of the new model.
+    """
+    ids_of = old.backend.get_vocab(with_added_tokens=True)
     pieces: list[Sequence[int]] = [()] * size
     rest = []
     for id_ in range(min(size, new.vocab_size)):
         token = new.token(id_)
-        if token in spelled:
-            pieces[id_] = (spelled[token],)
+        if token in ids_of:
+            pieces[id_] = (ids_of[token],)
         elif token is not None and id_ not in new.special_ids:
             text = new.decode([id_])
             if text and "\N{REPLACEMENT CHARACTER}" not in text:
@@ -56,13 +65,17 @@ def match(old: Tokenizer, new: Tokenizer, size: int) -> Match:
 
 
 def transfer(params: Any, fresh: Any, matched: Match) -> Any:
-    """`params` with the tables of `TABLES` made anew, for as many tokens as `fresh` has.
+    """Replace the parameters of `TABLES` by those of the new vocabulary.
 
     Args:
-        params: of the old vocabulary, float32 numpy arrays.
-        fresh: initial values for the new vocabulary; kept for tokens without pieces.
+        params: parameters for the old vocabulary, float32 numpy arrays.
+        fresh: random initial parameters for the new vocabulary; kept for tokens without pieces.
+        matched: the result of `match`.
+
+    Returns:
+        Parameters with as many tokens as `fresh` has.
     """
-    made: dict[str, Any] = {}
+    transferred: dict[str, Any] = {}
     for path, leaf in names.flatten(params).items():
         if (axis := TABLES.get(path)) is not None:
             old, new = np.moveaxis(leaf, axis, 0), np.moveaxis(names.leaf(fresh, path), axis, 0)
@@ -71,5 +84,5 @@ def transfer(params: Any, fresh: Any, matched: Match) -> Any:
                 if pieces:
                     new[id_] = old[list(pieces)].mean(0)
             leaf = np.moveaxis(new, 0, axis)
-        names.put(made, path, leaf)
-    return made
+        names.put(transferred, path, leaf)
+    return transferred

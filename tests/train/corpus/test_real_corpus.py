@@ -13,7 +13,7 @@ from modernbert_jax.train.corpus import data_report
 from modernbert_jax.train.corpus.components import Part
 from modernbert_jax.train.corpus.prepare import prepare
 from modernbert_jax.train.corpus.sources import Corpus
-from modernbert_jax.train.pretrain.step import MaskRule
+from modernbert_jax.train.pretrain.objective import MaskRule
 from modernbert_jax.train.rows.data import Host, Prepared
 
 CORPUS = os.environ.get("MODERNBERT_JAX_CORPUS", "")

@@ -1,4 +1,4 @@
-"""Many processes as one program: how they are told of each other, and that they train alike."""
+"""Several processes as one program: how they find each other, and that they train as one."""
 
 import dataclasses
 import signal
@@ -16,7 +16,7 @@ from modernbert_jax.train.engine.distributed import Launch
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("options", "message"),
     [
         ({"coordinator": "host:1"}, "belong together"),
         ({"processes": 2, "process": 0}, "belong together"),
@@ -25,12 +25,12 @@ from modernbert_jax.train.engine.distributed import Launch
         ({"cpu_devices": 0}, "--cpu-devices is 0; it must be 1 or more"),
     ],
 )
-def test_options_that_cannot_be(given, said):
-    with pytest.raises(UserError, match=said):
-        Launch(**given)
+def test_invalid_options_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        Launch(**options)
 
 
-def test_the_command_refuses_them_in_a_line(capsys):
+def test_the_command_refuses_them_with_one_line(capsys):
     assert cli.main(["pretrain", "nano", "--coordinator", "host:1"]) == 2
     assert "belong together" in capsys.readouterr().err
 
@@ -46,7 +46,7 @@ def test_the_command_refuses_them_in_a_line(capsys):
         ({"TPU_WORKER_HOSTNAMES": "a"}, None),
     ],
 )
-def test_launchers_are_known_by_their_environment(monkeypatch, environment, name):
+def test_launchers_are_recognised_by_their_environment(monkeypatch, environment, name):
     for variable in ("SLURM_PROCID", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
         monkeypatch.delenv(variable, raising=False)
     for variable in ("TPU_WORKER_HOSTNAMES", "MEGASCALE_COORDINATOR_ADDRESS"):
@@ -59,17 +59,19 @@ def test_launchers_are_known_by_their_environment(monkeypatch, environment, name
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """Where runs lie."""
+    """The folder of all runs."""
     return tmp_path_factory.mktemp("runs")
 
 
 def small(folder: Path, steps: int, **options):
     """A model with one layer, saved at every fourth step and evaluated at every twelfth."""
-    made = corpus.run_config(
+    config = corpus.run_config(
         folder, corpus.prepared(folder, **options), save_every=4, eval_every=12
     )
-    made = dataclasses.replace(made, model=dataclasses.replace(made.model, num_hidden_layers=1))
-    return corpus.even_config(made, rows=8, steps=steps)
+    config = dataclasses.replace(
+        config, model=dataclasses.replace(config.model, num_hidden_layers=1)
+    )
+    return corpus.even_config(config, rows=8, steps=steps)
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +110,8 @@ def test_processes_train_as_one(place, config, whole, count):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victims", [(0,), (1,), (0, 1)])
-def test_killed_it_ends_and_resumes_bit_for_bit(place, config, whole, victims):
-    """Those that are left end by themselves, and say so; nobody hangs."""
+def test_killed_processes_end_and_resume_bit_for_bit(place, config, whole, victims):
+    """The remaining processes end by themselves with an error; none hangs."""
     folder = place / f"killed-{len(victims)}-{victims[0]}"
     kill_and_resume(config, folder, 9, victims)
     assert curve(folder) == curve(whole)
@@ -121,7 +123,7 @@ def test_killed_it_ends_and_resumes_bit_for_bit(place, config, whole, victims):
     ("before", "after", "mesh"),
     [(2, 1, {}), (1, 2, {}), (2, 4, {}), (4, 2, {}), (2, 2, {"fsdp": 2, "data": 1})],
 )
-def test_other_processes_and_other_meshes_go_on(place, config, whole, before, after, mesh):
+def test_other_process_counts_and_meshes_resume(place, config, whole, before, after, mesh):
     folder = place / f"{before}-to-{after}-{len(mesh)}"
     with Processes(config, folder, count=before) as first:
         first.reach(9)
@@ -137,6 +139,6 @@ def test_other_processes_and_other_meshes_go_on(place, config, whole, before, af
 
 
 def close(got: Path, want: Path) -> None:
-    """Within the noise of summing in another order."""
+    """Assert equal curves, up to floating-point summation order."""
     for a, b in zip(curve(got), curve(want), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5)

@@ -1,4 +1,4 @@
-"""LoRA: a new adapter changes nothing, a trained one is the merged matrix, PEFT has its names."""
+"""LoRA: new adapters change nothing, trained ones are merged exactly, files are those of PEFT."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.train.engine import peft
 from modernbert_jax.train.engine.lora import Adapters, Lora
 from modernbert_jax.train.engine.partition import Partition
-from modernbert_jax.train.finetune import loop, presets
+from modernbert_jax.train.finetune import presets, training
 
 CONFIG = tiny.config(num_hidden_layers=8)  # layer 0, two groups of three, a tail of one
 HEAD, LABELS = "sequence_classification", 3
@@ -35,7 +35,7 @@ def params():
 
 
 def trained_adapters(lora: Lora, params, seed: int = 3):
-    """A partition and its trees in numpy, with every adapter away from zero."""
+    """A partition and its trees in numpy, with nonzero adapters."""
     partition = Partition.of(CONFIG, HEAD, LABELS, lora=lora)
     shapes, _ = jax.eval_shape(partition.split, params, jax.random.key(1))
     rng = np.random.default_rng(seed)
@@ -49,20 +49,20 @@ def test_a_new_adapter_leaves_the_model_unchanged(params):
     trained, fixed = jax.tree.map(np.asarray, (trained, fixed))
     jax.tree.map(np.testing.assert_array_equal, partition.join(trained, fixed), params)
     a = [x for p, x in names.flatten(trained).items() if p[-1] == "lora_A"]
-    assert all(0.5 < np.abs(x).max() * 32**0.5 <= 1 for x in a)  # every layer's own draw
+    assert all(0.5 < np.abs(x).max() * 32**0.5 <= 1 for x in a)  # each layer is drawn separately
     assert len({np.asarray(x[i]).tobytes() for x in a if x.ndim == 3 for i in range(2)}) == 12
 
 
 @pytest.mark.parametrize(
     "targets", [("attn.Wqkv", "attn.Wo"), ("all-linear",), ("layers.4.mlp.Wi", "Wqkv")]
 )
-def test_merged_is_what_numpy_merges_from_the_files_that_peft_reads(targets, params, tmp_path):
+def test_merging_equals_numpy_on_the_files_of_peft(targets, params, tmp_path):
     lora = Lora(rank=2, alpha=6.0, targets=targets)
     partition, trained, fixed = trained_adapters(lora, params)
     peft.save(tmp_path / "adapter", partition.adapters, trained, ROWS, HEAD, "base")
     files = load_file(tmp_path / "adapter" / peft.WEIGHTS)
-    told = json.loads((tmp_path / "adapter" / peft.CONFIG).read_text())
-    assert (told["r"], told["lora_alpha"], told["task_type"]) == (2, 6.0, "SEQ_CLS")
+    settings = json.loads((tmp_path / "adapter" / peft.CONFIG).read_text())
+    assert (settings["r"], settings["lora_alpha"], settings["task_type"]) == (2, 6.0, "SEQ_CLS")
     expected = names.to_tensors(params, ROWS)
     with_adapter = 0
     for name in expected:
@@ -71,8 +71,8 @@ def test_merged_is_what_numpy_merges_from_the_files_that_peft_reads(targets, par
             expected[name] = files[f"base_model.model.{name}"]
         elif f"{module}.lora_A.weight" in files:
             a, b = (files[f"{module}.lora_{x}.weight"] for x in "AB")
-            # PEFT takes a module whose name is a target or ends with "." and a target.
-            hits = [module.endswith(f".{t}") for t in told["target_modules"]]
+            # PEFT selects modules whose name is a target or ends with "." and a target.
+            hits = [module.endswith(f".{t}") for t in settings["target_modules"]]
             assert a.shape[0] == b.shape[1] == 2 and any(hits)
             expected[name] = expected[name] + 6.0 / 2 * b.astype(np.float64) @ a
             with_adapter += 1
@@ -121,14 +121,17 @@ def test_only_adapters_head_and_classifier_are_trained(params):
     assert not same["encoder"]["layer_0"]["attn"]["Wqkv"]["kernel"]
 
 
-def test_a_layer_may_be_trained_whole(params, tmp_path):
+def test_a_layer_may_be_trained_in_full(params, tmp_path):
     lora = Lora(rank=2, whole=("model.layers.4", "classifier"))
     partition, trained, _ = trained_adapters(lora, params)
     fixed = partition.split(params, jax.random.key(0))[1]
     peft.save(tmp_path / "adapter", partition.adapters, trained, ROWS, HEAD, "base")
     files = load_file(tmp_path / "adapter" / peft.WEIGHTS)
-    told = json.loads((tmp_path / "adapter" / peft.CONFIG).read_text())
-    assert "model.layers.3.attn.Wo" in told["target_modules"] and len(told["target_modules"]) == 14
+    settings = json.loads((tmp_path / "adapter" / peft.CONFIG).read_text())
+    assert (
+        "model.layers.3.attn.Wo" in settings["target_modules"]
+        and len(settings["target_modules"]) == 14
+    )
     whole = {n.removeprefix("base_model.model.") for n in files if "lora" not in n}
     expected = {n for n in ROWS if n.startswith(("model.layers.4.", "classifier."))}
     assert whole == expected and len(files) == len(expected) + 2 * 14
@@ -140,7 +143,7 @@ def test_a_layer_may_be_trained_whole(params, tmp_path):
     assert {*again.places} == {*partition.adapters.places}
 
 
-def test_dropout_hides_features_from_adapters_alone(params):
+def test_dropout_affects_only_adapters(params):
     lora = Lora(rank=2, dropout=0.5, targets=("layers.0.attn.Wo",))
     partition, trained, fixed = trained_adapters(lora, params)
     base = names.flatten(params)
@@ -181,14 +184,14 @@ def test_decoders_share_a_matrix_among_three_modules(tmp_path):
 def test_errors(params, tmp_path):
     with pytest.raises(UserError, match=r"named 'attn.Wq'; did you mean 'attn.Wqkv'"):
         Partition.of(CONFIG, HEAD, LABELS, lora=Lora(rank=2, targets=("attn.Wq",)))
-    for wrong, said in (
+    for wrong, message in (
         ({"rank": -1}, "lora.rank"),
         ({"alpha": 0.0}, "lora.alpha"),
         ({"dropout": 1.0}, "lora.dropout"),
         ({"targets": ()}, "lora.targets"),
         ({"init": "zeros"}, "lora.init"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             Lora(**wrong)
     with pytest.raises(UserError, match="starts with 'layers'"):
         Partition.of(CONFIG, HEAD, LABELS, lora=Lora(rank=2, whole=("layers",)))
@@ -197,12 +200,12 @@ def test_errors(params, tmp_path):
     partition, trained, _ = trained_adapters(Lora(rank=2), params)
     folder = tmp_path / "adapter"
     peft.save(folder, partition.adapters, trained, ROWS, HEAD, "base")
-    told = json.loads((folder / peft.CONFIG).read_text())
+    settings = json.loads((folder / peft.CONFIG).read_text())
     for key, value in (("use_rslora", True), ("peft_type", "IA3"), ("rank_pattern", {"a": 4})):
-        (folder / peft.CONFIG).write_text(json.dumps(told | {key: value}))
+        (folder / peft.CONFIG).write_text(json.dumps(settings | {key: value}))
         with pytest.raises(UserError, match=key):
             peft.load(folder, ROWS)
-    (folder / peft.CONFIG).write_text(json.dumps(told))
+    (folder / peft.CONFIG).write_text(json.dumps(settings))
     tensors = load_file(folder / peft.WEIGHTS)
     tensors["other"] = tensors.pop("base_model.model.classifier.weight")
     save_file(tensors, folder / peft.WEIGHTS)
@@ -213,7 +216,7 @@ def test_errors(params, tmp_path):
         peft.load(folder, ROWS)
 
 
-def test_a_run_with_adapters_leaves_them_and_a_plain_model(tmp_path):
+def test_a_run_writes_its_adapters_and_a_plain_model(tmp_path):
     model = labelled.checkpoint(tmp_path / "model", corpus.make_tokenizer(), num_hidden_layers=1)
     data = labelled.write(tmp_path / "train.jsonl", labelled.classification(48))
     config = dataclasses.replace(
@@ -227,7 +230,7 @@ def test_a_run_with_adapters_leaves_them_and_a_plain_model(tmp_path):
         epochs=2.0,
         batch_examples=16,
     )
-    assert loop.finetune(config)["last"]["step"] == 6
+    assert training.finetune(config)["last"]["step"] == 6
     before, after = convert.load(model), convert.load(tmp_path / "run" / "export")
     rows = after.rows()
     base, merged = (names.to_tensors(c.params, c.rows()) for c in (before, after))

@@ -1,4 +1,4 @@
-"""What a run writes about itself, and where."""
+"""Metrics, times and traces that a run writes."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from modernbert_jax.train.engine.metrics import Chronometer, MetricWriter, read_
 from modernbert_jax.train.engine.profile import Profiler
 
 
-def test_what_is_not_finite_is_null(tmp_path):
+def test_values_that_are_not_finite_are_null(tmp_path):
     with MetricWriter(tmp_path, 0) as writer:
         writer.write({"step": 1, "loss": float("nan"), "grad_norm": float("inf"), "mfu": 0.5})
     rows = read_rows(tmp_path / "metrics.jsonl")
@@ -38,7 +38,7 @@ def test_time_is_counted_once():
 
 @pytest.fixture
 def wandb(monkeypatch):
-    """A module of the name that remembers what it was asked for."""
+    """A fake module that records its calls."""
     fake = types.ModuleType("wandb")
     fake.calls, fake.rows = [], []
 
@@ -61,7 +61,7 @@ def wandb(monkeypatch):
     return fake
 
 
-def test_weights_and_biases_gets_every_row_and_knows_the_run_again(tmp_path, wandb):
+def test_weights_and_biases_gets_every_row_and_resumes_its_run(tmp_path, wandb):
     config = corpus.run_config(tmp_path, tmp_path / "data", wandb_project="soup")
     for row in ({"step": 1, "loss": 2.0, "mfu": None}, {"step": 2, "loss": 1.0, "mfu": None}):
         sinks = [weights_and_biases.Board(tmp_path, config)]
@@ -74,7 +74,7 @@ def test_weights_and_biases_gets_every_row_and_knows_the_run_again(tmp_path, wan
     assert wandb.calls.count("finish") == 2 and ("*", {"step_metric": "step"}) in wandb.calls
 
 
-def test_weights_and_biases_missing(tmp_path, monkeypatch):
+def test_missing_weights_and_biases_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     config = corpus.run_config(tmp_path, tmp_path / "data", wandb_project="soup")
     with pytest.raises(UserError, match=r"install modernbert-jax\[wandb\]"):
@@ -82,7 +82,7 @@ def test_weights_and_biases_missing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_profiler_traces_the_steps_asked_for(tmp_path, monkeypatch):
+def test_the_profiler_traces_the_requested_steps(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr("jax.profiler.start_trace", lambda folder: calls.append(folder))
     monkeypatch.setattr("jax.profiler.stop_trace", lambda: calls.append("stop"))

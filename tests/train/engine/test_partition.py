@@ -1,4 +1,4 @@
-"""What is frozen stays as it is and costs the optimizer nothing; layers learn at their own rate."""
+"""Partitions: frozen tensors do not change and need no moments; layers have their own rates."""
 
 import jax
 import numpy as np
@@ -28,7 +28,7 @@ def params():
 
 
 def train(partition: Partition, params, tx, steps: int = 3):
-    """Steps towards ones; parameters, and the optimizer's state."""
+    """Train towards ones; return parameters and the optimizer's state."""
     trained, fixed = partition.split(params)
 
     @jax.jit
@@ -58,7 +58,7 @@ def tensors(params, rows) -> dict[str, np.ndarray]:
         ({}, lambda n: False),
     ],
 )
-def test_frozen_tensors_keep_their_bits_and_have_no_moments(options, frozen, params):
+def test_frozen_tensors_are_unchanged_and_have_no_moments(options, frozen, params):
     partition = Partition.of(CONFIG, HEAD, LABELS, **options)
     tx = stable_adamw(0.1, weight_decay=0.01)
     after, state = train(partition, params, tx)
@@ -71,7 +71,7 @@ def test_frozen_tensors_keep_their_bits_and_have_no_moments(options, frozen, par
     assert sum(x.size for x in jax.tree.leaves(state)) == 2 * held + 1
 
 
-def test_a_stack_decays_as_its_layers_do_one_by_one(params):
+def test_a_stack_of_layers_has_the_rates_of_separate_layers(params):
     foreign = tensors(params, ROWS)
     flat = names.to_params(foreign, FLAT, "unrolled")
     assert not any("groups" in path for path in names.flatten(flat))

@@ -1,4 +1,4 @@
-"""Files of metrics: what TensorBoard reads, and that a full disk neither spoils nor stops them."""
+"""Files of metrics: TensorBoard can read them, and they survive a full disk."""
 
 import json
 
@@ -9,7 +9,7 @@ from tensorboardX.proto import event_pb2
 from modernbert_jax.train.engine.sinks import Appender, Events, Lines
 
 
-def test_events_are_what_tensorboard_reads(tmp_path):
+def test_tensorboard_reads_the_events(tmp_path):
     board = Events(tmp_path / "new", resume_at=0)
     board.write({"step": 3, "loss": 2.5, "stage": "first", "tokens": 7, "mfu": None})
     board.close()
@@ -18,7 +18,7 @@ def test_events_are_what_tensorboard_reads(tmp_path):
     assert {v.tag: v.simple_value for v in row.summary.value} == {"loss": 2.5, "tokens": 7}
 
 
-def test_what_lies_behind_a_resumption_is_hidden(tmp_path):
+def test_steps_after_a_resumption_are_hidden(tmp_path):
     Events(tmp_path, resume_at=8).close()
     _, start = events.read(tmp_path)
     assert start.step == 9 and start.session_log.status == event_pb2.SessionLog.START
@@ -32,10 +32,10 @@ def test_a_full_disk_loses_nothing(tmp_path, full_disk, sink):
         writer.write({"step": step, "loss": 1 / step})
     writer.close()
     if (tmp_path / "metrics").is_dir():
-        found = [event.step for event in events.read(tmp_path / "metrics")][1:]
+        steps = [event.step for event in events.read(tmp_path / "metrics")][1:]
     else:
-        found = [json.loads(line)["step"] for line in (tmp_path / "metrics").open()]
-    assert found == list(range(1, 40))
+        steps = [json.loads(line)["step"] for line in (tmp_path / "metrics").open()]
+    assert steps == list(range(1, 40))
 
 
 def test_a_piece_may_be_written_in_parts(tmp_path):
@@ -62,5 +62,5 @@ def test_closing_on_a_full_disk_is_an_error(tmp_path, full_disk):
     appender.append(b"thing")
     with pytest.raises(OSError, match="File too large"):
         appender.close()
-    full_disk(False)  # what follows may be reported to a file
+    full_disk(False)  # later reports may go to a file
     assert (tmp_path / "file").read_bytes() == b"s"

@@ -1,4 +1,4 @@
-"""Fine-tunes the same little run on meshes of pretended devices; run by `test_mesh.py`."""
+"""Fine-tuning of one small run on meshes of virtual devices; run by `test_mesh.py`."""
 
 import json
 import sys
@@ -12,14 +12,14 @@ import corpus
 import labelled
 
 from modernbert_jax.sharding import MeshShape
-from modernbert_jax.train.finetune import loop
+from modernbert_jax.train.finetune import training
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.tasks import TASKS
 
 
 def main(folder: Path) -> None:
-    """One run for each mesh in `meshes.json`, each in a folder of the mesh's name."""
-    kind = "choice"  # whose loss couples rows, and so devices
+    """Train on every mesh of `meshes.json`, each in a folder of the mesh's name."""
+    kind = "choice"  # its loss couples rows, and so devices
     if not (folder / "base").exists():
         labelled.checkpoint(folder / "base", corpus.make_tokenizer(), num_hidden_layers=2)
         labelled.write(folder / "train.jsonl", labelled.choice(64))
@@ -38,7 +38,7 @@ def main(folder: Path) -> None:
             mesh=MeshShape(**shape),
         )
         jax.clear_caches()
-        assert loop.finetune(config) is not None
+        assert training.finetune(config) is not None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whole runs: every kind of task is learned, and a killed run ends as if it never was."""
+"""Whole fine-tuning runs: every task is learned, and resumed runs equal uninterrupted ones."""
 
 import dataclasses
 import json
@@ -13,11 +13,11 @@ import pytest
 
 from modernbert_jax import ModernBert, UserError, cli, convert
 from modernbert_jax.train.engine.metrics import read_rows
+from modernbert_jax.train.engine.step import Learner
 from modernbert_jax.train.engine.stop import Stop
-from modernbert_jax.train.finetune import loop
+from modernbert_jax.train.finetune import training
 from modernbert_jax.train.finetune.config import FinetuneConfig, from_json, to_json
 from modernbert_jax.train.finetune.session import Session
-from modernbert_jax.train.finetune.step import Learner
 from modernbert_jax.train.report.curves import curves as report
 from modernbert_jax.train.tasks import TASKS
 
@@ -56,7 +56,7 @@ def configured(place: Path, kind: str, **changes) -> FinetuneConfig:
 
 @pytest.fixture(scope="module")
 def session(place):
-    """All runs of classification share it, and so its programs."""
+    """A session that all runs of classification share, with its programs."""
     config = configured(place, "classification")
     mesh = config.mesh.make(jax.devices()[:1])
     with jax.set_mesh(mesh):
@@ -66,19 +66,19 @@ def session(place):
 @pytest.fixture(scope="module")
 def whole(place, session) -> Path:
     """The folder of a run that was never stopped."""
-    result = loop.train(session, configured(place, "classification"))
+    result = training.train(session, configured(place, "classification"))
     assert result["best"]["metrics"]["accuracy"] > 0.9
     return place / "run-classification"
 
 
 def curve(folder: Path) -> list[dict]:
-    """Everything in the metrics that does not measure time."""
+    """All metrics except those that depend on time."""
     rows = read_rows(folder / "metrics.jsonl")
     return [{k: x for k, x in row.items() if k not in MEASURED} for row in rows]
 
 
 def same_run(got: Path, want: Path) -> None:
-    """Two runs with the same numbers, bit for bit."""
+    """Assert that two runs have the same numbers, bit for bit."""
     assert curve(got) == curve(want)
     params = (jax.tree.leaves(convert.load(folder / "export").params) for folder in (got, want))
     assert all(np.array_equal(a, b) for a, b in zip(*params, strict=True))
@@ -86,11 +86,13 @@ def same_run(got: Path, want: Path) -> None:
     for result in results:
         del result["seconds"], result["examples_per_second"]
     assert results[0] == results[1]
-    said = [(folder / "predictions" / "validation.jsonl").read_text() for folder in (got, want)]
-    assert said[0] == said[1]
+    predictions = [
+        (folder / "predictions" / "validation.jsonl").read_text() for folder in (got, want)
+    ]
+    assert predictions[0] == predictions[1]
 
 
-def test_a_run_leaves_what_it_should(whole, place):
+def test_a_run_writes_all_its_files(whole, place):
     assert {p.name for p in whole.iterdir()} == {
         "config.json",
         "tokenizer",
@@ -128,8 +130,8 @@ def test_the_export_is_the_best_model(whole, place):
     bert = ModernBert.from_pretrained(whole / "export")
     lines = (place / "classification-dev.jsonl").read_text().splitlines()[:8]
     logits = bert.predict([json.loads(line)["text"] for line in lines])
-    said = (whole / "predictions" / "validation.jsonl").read_text().splitlines()[:8]
-    for x, line in zip(logits, map(json.loads, said), strict=True):
+    predictions = (whole / "predictions" / "validation.jsonl").read_text().splitlines()[:8]
+    for x, line in zip(logits, map(json.loads, predictions), strict=True):
         chances = np.exp(x) / np.exp(x).sum()
         assert line["scores"]["second"] == pytest.approx(float(chances[1]), abs=1e-5)
 
@@ -143,16 +145,16 @@ def test_a_checkpoint_of_the_run_is_a_model(whole, tmp_path):
     assert convert.load(tmp_path / "copy").labels == 2
 
 
-def test_a_finished_run_is_not_done_again(whole, place, session):
+def test_a_finished_run_is_not_repeated(whole, place, session):
     before = (whole / "metrics.jsonl").read_bytes()
-    result = loop.train(session, configured(place, "classification"))
+    result = training.train(session, configured(place, "classification"))
     assert result == json.loads((whole / "result.json").read_text())
     assert (whole / "metrics.jsonl").read_bytes() == before
 
 
 def test_another_configuration_in_the_folder_is_refused(whole, place, session):
     with pytest.raises(UserError, match=r"epochs: 3 -> 4"):
-        loop.train(session, configured(place, "classification", epochs=4))
+        training.train(session, configured(place, "classification", epochs=4))
 
 
 class Killed(Exception):
@@ -160,14 +162,14 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("at", [3, 13, 20])
-def test_a_killed_run_ends_as_if_it_never_was(whole, place, session, monkeypatch, tmp_path, at):
+def test_a_killed_run_equals_an_uninterrupted_one(whole, place, session, monkeypatch, tmp_path, at):
     """Killed before the first checkpoint, between two, and in the middle of an evaluation."""
     config = configured(place, "classification", output=str(tmp_path / "run"))
     monkeypatch.setattr(Stop, "reached", lambda self, step: dies(step == at))
     with pytest.raises(Killed):
-        loop.train(session, config)
+        training.train(session, config)
     monkeypatch.undo()
-    assert loop.train(session, config) is not None
+    assert training.train(session, config) is not None
     same_run(tmp_path / "run", whole)
 
 
@@ -177,14 +179,14 @@ def dies(now: bool) -> bool:
     return False
 
 
-def test_a_stopped_run_saves_and_goes_on(whole, place, session, monkeypatch, tmp_path):
+def test_a_stopped_run_saves_and_resumes(whole, place, session, monkeypatch, tmp_path):
     config = configured(place, "classification", output=str(tmp_path / "run"))
     monkeypatch.setattr(Stop, "reached", lambda self, step: step == 7)
-    assert loop.train(session, config) is None
+    assert training.train(session, config) is None
     assert (tmp_path / "run" / "checkpoints" / "7").is_dir()
     assert not (tmp_path / "run" / "export").exists()
     monkeypatch.undo()
-    assert loop.train(session, config) is not None
+    assert training.train(session, config) is not None
     same_run(tmp_path / "run", whole)
 
 
@@ -198,12 +200,12 @@ def test_patience_ends_a_run(place, session, tmp_path):
         patience=2,
         min_delta=0.5,
     )
-    result = loop.train(session, config)
-    # The first score is better than none; nothing is better by half.
+    result = training.train(session, config)
+    # The first score is better than none; no later one improves by half.
     assert result["last"]["step"] == 15 and result["best"]["step"] in (5, 10, 15)
     shutil.rmtree(tmp_path / "run")
     last = dataclasses.replace(config, keep_best=False, epochs=1, patience=0)
-    assert loop.train(session, last)["exported"] == "last"
+    assert training.train(session, last)["exported"] == "last"
 
 
 def test_runs_of_a_session_share_one_program(place, session, monkeypatch, tmp_path, whole):
@@ -211,7 +213,7 @@ def test_runs_of_a_session_share_one_program(place, session, monkeypatch, tmp_pa
     monkeypatch.setattr(Learner, "train_step", lambda *_: compiled.append(1))
     config = configured(place, "classification", output=str(tmp_path / "a"))
     changes = {"learning_rate": 1e-4, "weight_decay": 0.1, "epochs": 0.5, "seed": 3, "warmup": 0.5}
-    result = loop.train(session, dataclasses.replace(config, **changes))
+    result = training.train(session, dataclasses.replace(config, **changes))
     assert result["last"]["step"] == 5 and not compiled
 
 
@@ -231,23 +233,23 @@ def test_evaluate_and_predict(whole, place, capsys, tmp_path):
     model, dev = ["--model", whole / "export"], place / "classification-dev.jsonl"
     code, out, _ = run(capsys, "evaluate", *model, "--task", "classification", "--data", dev)
     result = json.loads((whole / "result.json").read_text())
-    found = json.loads(out)
-    assert code == 0 and found.pop("task") == "classification" and found.pop("examples") == 80
-    assert found == pytest.approx(result["best"]["metrics"], rel=1e-5)
+    metrics = json.loads(out)
+    assert code == 0 and metrics.pop("task") == "classification" and metrics.pop("examples") == 80
+    assert metrics == pytest.approx(result["best"]["metrics"], rel=1e-5)
     bare = tmp_path / "bare.jsonl"
     records = [json.loads(line) for line in dev.read_text().splitlines()]
     labelled.write(bare, [{"id": f"n{i}", "text": r["text"]} for i, r in enumerate(records)])
-    code, out, _ = run(capsys, "predict", *model, "--data", bare, "--output", tmp_path / "said")
-    assert code == 0 and out == f"{tmp_path / 'said'}: 80 predictions\n"
-    said = [json.loads(line) for line in (tmp_path / "said").read_text().splitlines()]
+    code, out, _ = run(capsys, "predict", *model, "--data", bare, "--output", tmp_path / "out")
+    assert code == 0 and out == f"{tmp_path / 'out'}: 80 predictions\n"
+    predictions = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
     wanted = (whole / "predictions" / "validation.jsonl").read_text().splitlines()
-    for i, (a, b) in enumerate(zip(said, map(json.loads, wanted), strict=True)):
+    for i, (a, b) in enumerate(zip(predictions, map(json.loads, wanted), strict=True)):
         assert a["id"] == f"n{i}" and a["label"] == b["label"]
         assert a["scores"] == pytest.approx(b["scores"], abs=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (["finetune"], "finetune needs a CONFIG first: classification"),
         (["finetune", "clasification"], "did you mean 'classification'?"),
@@ -268,11 +270,11 @@ def test_evaluate_and_predict(whole, place, capsys, tmp_path):
         (["predict", "--model", "base", "--data", "x", "--output", "y"], "name a --task"),
     ],
 )
-def test_wrong_input_is_one_line(place, capsys, monkeypatch, args, said):
+def test_wrong_input_is_reported_in_one_line(place, capsys, monkeypatch, args, message):
     monkeypatch.chdir(place)
     before = {*place.iterdir()}
     code, _, err = run(capsys, *args)
-    assert code == 2 and len(err.strip().splitlines()) == 1 and said in err, err
+    assert code == 2 and len(err.strip().splitlines()) == 1 and message in err, err
     assert {*place.iterdir()} == before
 
 
@@ -291,7 +293,7 @@ BEST = {
 def test_every_kind_of_task_is_learned(place, kind, capsys):
     metric, least = BEST[kind]
     config = configured(place, kind, epochs=4 if kind == "tokens" else 10)
-    result = loop.finetune(config)
+    result = training.finetune(config)
     assert result["metric"] == metric and result["best"]["metrics"][metric] > least
     args = ["evaluate", "--model", f"{config.output}/export", "--data", config.validation]
     code, out, _ = run(capsys, *args)

@@ -1,4 +1,4 @@
-"""Fine-tuning on meshes: curve, scores and model are those of one device, whatever the mesh."""
+"""Fine-tuning on meshes: curve, scores and model equal those of a single device."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def train(folder: Path, meshes: dict) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Where runs lie; that of one device is there."""
+    """The folder of all runs, with that of one device."""
     folder = tmp_path_factory.mktemp("meshes")
     train(folder, {"single": (1, {})})
     return folder
@@ -41,14 +41,14 @@ def test_the_run_does_not_depend_on_the_mesh(folder):
 
 
 @pytest.mark.slow
-def test_nor_on_any_other(folder):
+def test_the_run_does_not_depend_on_more_meshes(folder):
     train(folder, MORE_MESHES)
     for name in MORE_MESHES:
         same_run(folder / name, folder / "single")
 
 
 def same_run(got: Path, want: Path) -> None:
-    """Compares metrics and exports, within the noise of summing in another order."""
+    """Compare metrics and exports, up to floating-point summation order."""
     steps, wanted = (read_rows(f / "metrics.jsonl") for f in (got, want))
     assert len(steps) == len(wanted) == 10
     for a, b in zip(steps, wanted, strict=True):
@@ -58,5 +58,5 @@ def same_run(got: Path, want: Path) -> None:
                 np.testing.assert_allclose(a[key], b[key], rtol=1e-4, err_msg=key)
     params = (jax.tree.leaves(convert.load(f / "export").params) for f in (got, want))
     for a, b in zip(*params, strict=True):
-        # What all choices have in common has no gradient: the classifier's bias is noise.
+        # The classifier's bias is common to all choices, so its gradient is noise around zero.
         np.testing.assert_allclose(a, b, atol=max(4e-3 * np.abs(b).max(), 1e-4))

@@ -1,4 +1,4 @@
-"""Packed examples give what each gives alone: logits, loss and gradients, whatever the task."""
+"""Packing: logits, losses and gradients of packed examples equal those of separate ones."""
 
 import dataclasses
 
@@ -9,13 +9,12 @@ import labelled
 import numpy as np
 import pytest
 
-from modernbert_jax.train.engine.partition import Partition
-from modernbert_jax.train.finetune import batches, shapes, start
+from modernbert_jax.train.engine.gradients import gradients as engine_gradients
+from modernbert_jax.train.finetune import batches, losses, shapes
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.finetune.infer import outputs
-from modernbert_jax.train.finetune.session import objective
+from modernbert_jax.train.finetune.objective import TaskObjective
 from modernbert_jax.train.finetune.shapes import Shape
-from modernbert_jax.train.finetune.step import Learner
 from modernbert_jax.train.tasks import TASKS, Record, Records
 
 SHAPE = Shape(rows=3, length=128, documents=8, microbatches=13)
@@ -36,31 +35,30 @@ def examples_of(kind, tokenizer, count=9):
     return task, task.examples(records, tokenizer)
 
 
-def learner_of(task, **changes):
+def objective_of(task):
     model = labelled.model(num_hidden_layers=1, classifier_pooling=POOLING.get(task.kind, "mean"))
     config = FinetuneConfig(task=task)
     weights = (0.5, 2.0, 1.5)[: task.outputs] if task.kind in ("classification", "tokens") else ()
-    learner = Learner(
-        config=config,
-        model=model,
-        outputs=task.outputs,
-        objective=objective(task, SHAPE.documents, 0.1 if weights else 0.0, weights),
-        documents=SHAPE.documents,
-        partition=Partition.of(model, task.head, task.outputs),
-    )
-    params = start.initial_params(model, config.runtime, task.outputs, 0)
+    loss = losses.of_task(task, SHAPE.documents, 0.1 if weights else 0.0, weights)
+    objective = TaskObjective(config, model, task.outputs, loss, SHAPE.documents)
+    params = jax.jit(objective.init)(jax.random.key(0))
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda x: x + 0.2 * rng.standard_normal(x.shape, np.float32), params)
-    return dataclasses.replace(learner, **changes), params
+    return objective, params
+
+
+def gradients(objective, params, batch, key):
+    """Return the sum of losses and its gradients, over all microbatches."""
+    return engine_gradients(objective, lambda p: p, params, objective.microbatches(batch, key))
 
 
 def alone(examples, coupled):
-    """Every sequence in a row of its own; an example, or one of its sequences, a microbatch."""
-    found = []
+    """Lay out every sequence in its own row; a microbatch is an example or one of its sequences."""
+    layout = []
     for i, example in enumerate(examples):
         rows = [[(i, j)] for j in range(len(example.sequences))]
-        found += [rows] if coupled else [[row] for row in rows]
-    return found
+        layout += [rows] if coupled else [[row] for row in rows]
+    return layout
 
 
 def log_softmax(x):
@@ -68,8 +66,8 @@ def log_softmax(x):
     return x - x.max(-1, keepdims=True) - np.log(np.exp(x - x.max(-1, keepdims=True)).sum(-1))
 
 
-def expected_loss(task, examples, said, weights):
-    """The definition of each loss, example by example, in float64."""
+def expected_loss(task, examples, predictions, weights):
+    """Compute the loss by its definition, example by example, in float64."""
     losses, counts = [], []
 
     def cross_entropy(logits, target):
@@ -78,7 +76,7 @@ def expected_loss(task, examples, said, weights):
         losses.append((smooth * p * weights).sum())
         counts.append(weights[target])
 
-    for example, logits in zip(examples, said, strict=True):
+    for example, logits in zip(examples, predictions, strict=True):
         y = example.target
         if task.kind == "classification":
             cross_entropy(logits[0], y)
@@ -114,35 +112,33 @@ def expected_loss(task, examples, said, weights):
         for kind in labelled.RECORDS
     ],
 )
-def test_packed_equals_alone(kind, tokenizer):
+def test_packed_examples_equal_separate_ones(kind, tokenizer):
     task, examples = examples_of(kind, tokenizer)
-    learner, params = learner_of(task)
-    of, lengths = learner.objective, shapes.lengths_of(examples)
-    summed = jax.jit(lambda p, batch: learner._summed(p, {}, batch, jax.random.key(0)))
-    forward = learner.forward_step()
-    config = dataclasses.replace(
-        learner.config, attention_dropout=0.0, classifier_dropout=0.0, mlp_dropout=0.0
-    )
-    learner = dataclasses.replace(learner, config=config)
+    objective, params = objective_of(task)
+    still = dataclasses.replace(objective.config, attention_dropout=0.0)
+    objective = dataclasses.replace(objective, config=still)
+    of, lengths = objective.task_loss, shapes.lengths_of(examples)
+    summed = jax.jit(lambda p, batch: gradients(objective, p, batch, jax.random.key(0)))
+    forward = jax.jit(objective.predict)
     layouts = {
-        "packed": shapes.arrange(lengths, SHAPE, of.coupled),
-        "alone": alone(examples, of.coupled),
+        "packed": shapes.arrange(lengths, SHAPE, of.grouped),
+        "alone": alone(examples, of.grouped),
     }
     assert len(layouts["packed"]) < len(layouts["alone"]) <= SHAPE.microbatches
-    found = {}
+    results = {}
     for name, layout in layouts.items():
         parts = [batches.fill(examples, rows, SHAPE, of) for rows in layout]
         sums, grads = summed(params, batches.stack(parts, SHAPE, of))
-        said = outputs(
-            lambda batch: forward(params, {}, batch),
+        predictions = outputs(
+            lambda batch: forward(params, batch),
             zip(parts, layout, strict=True),
             examples,
             of.level,
         )
-        assert said.loss == pytest.approx(float(sums.loss / sums.count), rel=1e-5)
+        assert predictions.loss == pytest.approx(float(sums.loss / sums.count), rel=1e-5)
         grads = jax.tree.map(lambda g, n=sums.count: np.asarray(g / n), grads)
-        found[name] = said, grads
-    (packed, grads), (single, wanted) = found["packed"], found["alone"]
+        results[name] = predictions, grads
+    (packed, grads), (single, wanted) = results["packed"], results["alone"]
     weights = np.array(getattr(of, "class_weights", ()) or (1.0,))
     loss = expected_loss(task, examples, single.outputs, weights)
     assert packed.loss == pytest.approx(loss, rel=1e-5)
@@ -157,14 +153,15 @@ def test_packed_equals_alone(kind, tokenizer):
 
 @pytest.mark.parametrize("kind", ["classification", "tokens"])
 def test_dropout_does_not_depend_on_the_layout(kind, tokenizer):
-    """A document loses the same features, whatever it shares its row and its microbatch with."""
+    """Dropout of a document does not depend on the rest of its row and microbatch."""
     task, examples = examples_of(kind, tokenizer)
-    learner, params = learner_of(task)
+    objective, params = objective_of(task)
     rates = dict.fromkeys(("attention", "classifier", "mlp", "embedding"), 0.3)
     rates = {f"{name}_dropout": rate for name, rate in rates.items()}
-    learner = dataclasses.replace(learner, config=dataclasses.replace(learner.config, **rates))
-    of, lengths = learner.objective, shapes.lengths_of(examples)
-    summed = jax.jit(lambda batch, seed: learner._summed(params, {}, batch, jax.random.key(seed)))
+    config = dataclasses.replace(objective.config, **rates)
+    objective = dataclasses.replace(objective, config=config)
+    of, lengths = objective.task_loss, shapes.lengths_of(examples)
+    summed = jax.jit(lambda batch, seed: gradients(objective, params, batch, jax.random.key(seed)))
     packed, single = (
         batches.stack([batches.fill(examples, rows, SHAPE, of) for rows in layout], SHAPE, of)
         for layout in (shapes.arrange(lengths, SHAPE), alone(examples, coupled=False))
@@ -178,11 +175,11 @@ def test_dropout_does_not_depend_on_the_layout(kind, tokenizer):
 
 
 def test_an_empty_batch_has_no_nan(tokenizer):
-    """Places without documents leave no trace in any gradient."""
+    """Places without documents do not affect gradients."""
     logits = {"document": (2, 4, 3), "token": (2, 16, 2)}
     for kind in labelled.RECORDS:
         task, _ = examples_of(kind, tokenizer, 4)
-        of = objective(task, 4)
+        of = losses.of_task(task, 4)
         places = 4 if of.level == "document" else 16
         targets, weights = of.empty(2, places), np.zeros((2, places), np.float32)
         shape = (*logits[of.level][:2], max(task.outputs, 2))
@@ -196,7 +193,7 @@ def test_an_empty_batch_has_no_nan(tokenizer):
 
 
 @pytest.mark.parametrize("coupled", [False, True])
-def test_every_sequence_lies_in_one_place(coupled):
+def test_every_sequence_has_one_place(coupled):
     rng = np.random.default_rng(0)
     lengths = [rng.integers(2, 60, rng.integers(1, 4)).tolist() for _ in range(300)]
     shape = shapes.choose(lengths, 32, 512, coupled=coupled)
@@ -213,10 +210,10 @@ def test_every_sequence_lies_in_one_place(coupled):
     if coupled:
         where = [{m for m, rows in enumerate(layout) for row in rows for i, _ in row if i == k}
                  for k in range(300)]  # fmt: skip
-        assert all(len(found) == 1 for found in where)
+        assert all(len(numbers) == 1 for numbers in where)
 
 
-def test_no_batch_exceeds_the_room_that_there_is():
+def test_no_batch_exceeds_the_number_of_microbatches():
     """The bound holds for the longest examples together, and for lengths that pack badly."""
     rng = np.random.default_rng(0)
     for trial in range(30):
@@ -239,19 +236,19 @@ def test_rows_and_tokens_divide_among_devices():
 
 def test_batches_follow_from_seed_and_step(tokenizer):
     task, examples = examples_of("classification", tokenizer, 20)
-    of, shape = objective(task, 8), Shape(rows=3, length=128, documents=8, microbatches=3)
+    of, shape = losses.of_task(task, 8), Shape(rows=3, length=128, documents=8, microbatches=3)
 
-    def made(seed):
+    def of_seed(seed):
         return batches.TrainingBatches(examples, 8, seed, shape, of)
 
-    one, other = made(1), made(2)
-    assert one.per_epoch == 3 and one.updates(2.5) == 8
+    one, other = of_seed(1), of_seed(2)
+    assert one.per_epoch == 3 and one.steps(2.5) == 8
     for epoch in range(2):
         seen = np.concatenate([one.members(3 * epoch + k) for k in range(3)])
         assert sorted(seen) == list(range(20))
     assert one.members(5).size == 4 and one.examples_before(5) == 36
     orders = [tuple(b.members(s)) for b in (one, other) for s in (0, 3)]
     assert len(set(orders)) == 4
-    again, _ = made(1).at(4)
+    again, _ = of_seed(1).at(4)
     for a, b in zip(jax.tree.leaves(one.at(4)[0]), jax.tree.leaves(again), strict=True):
         assert np.array_equal(a, b)

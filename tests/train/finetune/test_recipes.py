@@ -1,4 +1,4 @@
-"""The recipes: published figures, columns of the public data sets, what starts from what."""
+"""Recipes: published hyperparameters, columns of public data sets, and initial models."""
 
 import dataclasses
 import json
@@ -119,8 +119,8 @@ def test_glue_has_the_figures_of_the_paper(name, figures):
 @pytest.mark.parametrize(("name", "figures"), rows(SUPERGLUE))
 def test_superglue_has_the_figures_of_the_research_code(name, figures):
     config = presets.load(name)
-    found = [config.learning_rate, config.weight_decay, config.batch_examples, config.epochs]
-    assert found == figures
+    actual = [config.learning_rate, config.weight_decay, config.batch_examples, config.epochs]
+    assert actual == figures
     assert config.intermediate.recipe == ("swag" if name == "copa" else "")
 
 
@@ -141,7 +141,7 @@ def test_columns_and_labels_are_those_of_the_public_data(name, tokenizer):
         assert example.source == "3"
 
 
-def test_best_metrics_are_those_that_are_reported():
+def test_best_metrics_are_the_published_ones():
     wanted = {"cola": "matthews_correlation", "stsb": "spearman", "multirc": "multirc"}
     wanted |= {"ner": "f1", "squad": "f1", "squad2": "f1"}
     for name in RECORDS:
@@ -179,10 +179,10 @@ def test_a_recipe_starts_from_the_model_of_another(tmp_path, monkeypatch):
     assert prepared.model == "mnli/export" and not prepared.intermediate.recipe
     plain = dataclasses.replace(prepared, model="m", intermediate=rte.intermediate)
     assert plain == rte
-    # What is finished is used again, by any task, without its data.
+    # A finished run is reused by any task, without its data.
     mrpc = dataclasses.replace(presets.load("mrpc"), train="mrpc.tsv")
     assert intermediate.prepared(mrpc, finetune).model == "mnli/export" and len(ran) == 1
-    # So it is with its data, which are not read again unless something else is asked for.
+    # Nor are its data read again if they are named, unless the configuration differs.
     (tmp_path / "mnli" / "result.json").write_text("{}")
     (tmp_path / "mnli" / "config.json").write_text(json.dumps(to_json(first)))
     with_data = dataclasses.replace(rte, intermediate=before)

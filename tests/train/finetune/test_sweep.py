@@ -1,4 +1,4 @@
-"""Grids: one compilation for all runs, resumption, and the table that comes out."""
+"""Sweeps: one compilation for all runs, resumption, and the table of results."""
 
 import dataclasses
 import json
@@ -12,21 +12,21 @@ import pytest
 
 from modernbert_jax import cli
 from modernbert_jax.errors import UserError
-from modernbert_jax.train.finetune import loop, presets, sweep, sweep_table
+from modernbert_jax.train.engine import RunStopped
+from modernbert_jax.train.finetune import presets, sweep, sweep_table, training
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.finetune.grid import Grid
-from modernbert_jax.train.pretrain.loop import RunStopped
 
-_FOUND = {"step": 3, "metrics": {"loss": 0.5, "accuracy": 0.75}}
-MADE = {"task": "classification", "metric": "accuracy", "best": _FOUND, "last": _FOUND}
-"""What a run might have returned."""
+_EVALUATION = {"step": 3, "metrics": {"loss": 0.5, "accuracy": 0.75}}
+RESULT = {"task": "classification", "metric": "accuracy", "best": _EVALUATION, "last": _EVALUATION}
+"""A possible result of a run."""
 
 GRID = Grid(learning_rate=(1e-3, 1e-2), weight_decay=(1e-5, 1e-2), epochs=(1.0, 2.0), seed=(1, 2))
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> FinetuneConfig:
-    """One layer, and data that a few updates learn."""
+    """One layer, and data that are learned in a few steps."""
     folder = tmp_path_factory.mktemp("sweep")
     model = labelled.checkpoint(folder / "model", corpus.make_tokenizer(), num_hidden_layers=1)
     train = labelled.write(folder / "train.jsonl", labelled.classification(48, 0))
@@ -43,7 +43,7 @@ def config(tmp_path_factory) -> FinetuneConfig:
 
 
 class Compiled:
-    """Counts what is compiled while it is listening."""
+    """Counter of compilations."""
 
     def __init__(self):
         self.names = 0
@@ -55,8 +55,8 @@ class Compiled:
 
 @pytest.fixture(scope="module")
 def swept(config):
-    """The table of a sweep, and what every run compiled."""
-    compiled, counts, train = Compiled(), [], loop.train
+    """The table of a sweep, and the number of compilations of each run."""
+    compiled, counts, train = Compiled(), [], training.train
 
     def counted(*arguments):
         before = compiled.names
@@ -72,19 +72,19 @@ def swept(config):
 def test_one_compilation_serves_all_runs(swept):
     table, counts = swept
     assert table["runs"] == len(counts) == 16
-    # Twice as many updates, other rates, decays and seeds: nothing new after the first run.
+    # Twice as many steps, other rates, decays and seeds: no compilation after the first run.
     assert counts[0] > 0 and not any(counts[1:]), counts
 
 
-def test_runs_differ_as_the_grid_says(config, swept):
+def test_runs_have_the_values_of_the_grid(config, swept):
     table, _ = swept
     rows = {tuple(row[key] for key in sweep_table.KEYS): row for row in table["settings"]}
     assert {*rows} == {(r, d, e) for r in (1e-3, 1e-2) for d in (1e-5, 1e-2) for e in (1.0, 2.0)}
     for (rate, decay, epochs), row in rows.items():
         assert row["seeds"] == [1, 2]
         for folder in map(Path, row["runs"]):
-            told = json.loads((folder / "config.json").read_text())
-            assert (told["learning_rate"], told["weight_decay"]) == (rate, decay)
+            saved = json.loads((folder / "config.json").read_text())
+            assert (saved["learning_rate"], saved["weight_decay"]) == (rate, decay)
             lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
             assert max(x["step"] for x in lines) == 3 * epochs
             result = json.loads((folder / "result.json").read_text())
@@ -97,7 +97,7 @@ def test_runs_differ_as_the_grid_says(config, swept):
     assert len(losses) == 8 and all(len({*of_setting}) == 2 for of_setting in losses)
 
 
-def test_a_run_of_a_sweep_is_the_run_by_itself(config, swept, tmp_path):
+def test_a_run_of_a_sweep_equals_a_separate_run(config, swept, tmp_path):
     table, _ = swept
     row = table["settings"][-1]
     run = dataclasses.replace(
@@ -106,13 +106,13 @@ def test_a_run_of_a_sweep_is_the_run_by_itself(config, swept, tmp_path):
         seed=2,
         **{key: row[key] for key in sweep_table.KEYS},
     )
-    alone = loop.finetune(run)
+    alone = training.finetune(run)
     for when in ("best", "last"):
         for name, spread in row[when].items():
             np.testing.assert_allclose(alone[when]["metrics"][name], spread["values"][1], atol=1e-6)
 
 
-def test_only_the_best_model_stays_and_nothing_is_done_twice(config, swept, monkeypatch):
+def test_only_the_best_model_stays_and_no_run_is_repeated(config, swept, monkeypatch):
     table, _ = swept
     folder = Path(config.output)
     assert sorted(folder.glob("runs/*/export")) == [Path(table["best_run"]) / "export"]
@@ -129,13 +129,13 @@ def test_only_the_best_model_stays_and_nothing_is_done_twice(config, swept, monk
     assert json.loads((folder / "sweep.json").read_text()) == table
 
 
-def test_a_stopped_sweep_goes_on(config, tmp_path, monkeypatch):
+def test_a_stopped_sweep_resumes(config, tmp_path, monkeypatch):
     config = dataclasses.replace(config, output=str(tmp_path / "sweep"))
     grid, calls = Grid(learning_rate=(1e-3, 3e-3)), []
 
     def stopping(session, run):
         calls.append(run.learning_rate)
-        return None if len(calls) == 2 else MADE
+        return None if len(calls) == 2 else RESULT
 
     monkeypatch.setattr(sweep, "train", stopping)
     assert sweep.sweep(config, grid) is None
@@ -151,13 +151,13 @@ def test_a_folder_of_other_runs_is_refused(config, swept):
         sweep.sweep(changed, GRID)
 
 
-def test_a_run_that_cannot_be_saved_leaves_the_others_alone(config, tmp_path, monkeypatch, capfd):
+def test_a_diverging_run_does_not_stop_the_others(config, tmp_path, monkeypatch, capfd):
     config = dataclasses.replace(config, output=str(tmp_path / "sweep"))
 
     def diverging(session, run):
         if run.learning_rate == 1.0:
             raise RunStopped("loss is nan")
-        return MADE
+        return RESULT
 
     monkeypatch.setattr(sweep, "train", diverging)
     table = sweep.sweep(config, Grid(learning_rate=(1.0, 1e-3)))
@@ -168,22 +168,22 @@ def test_a_run_that_cannot_be_saved_leaves_the_others_alone(config, tmp_path, mo
 
 
 def results(values) -> list:
-    """Made-up results of runs: {(rate, seed): (best, last)}."""
-    task, found = presets.load("classification"), []
+    """Make results of runs from {(rate, seed): (best, last)}."""
+    task, pairs = presets.load("classification"), []
     for (rate, seed), (best, last) in values.items():
         run = dataclasses.replace(task, learning_rate=rate, seed=seed, output=f"{rate:g}-{seed}")
         result = {"task": "classification", "metric": "accuracy"}
         for when, value in (("best", best), ("last", last)):
             result[when] = {"step": 3, "metrics": {"loss": 0.5, "accuracy": value}}
-        found.append((run, result))
-    return found
+        pairs.append((run, result))
+    return pairs
 
 
 def test_the_table_has_means_and_deviations(tmp_path):
-    made = results(
+    runs = results(
         {(1e-5, 1): (0.8, 0.7), (1e-5, 2): (0.6, 0.5), (3e-5, 1): (0.75, 0.75), (3e-5, 2): (0.9, 0)}
     )
-    table = sweep_table.summary(made)
+    table = sweep_table.summary(runs)
     assert [row["learning_rate"] for row in table["settings"]] == [3e-5, 1e-5]
     assert table["best_run"] == "3e-05-2"
     spread = table["settings"][1]["best"]["accuracy"]
@@ -210,7 +210,7 @@ def test_one_seed_has_no_deviation_and_a_failed_run_no_mean():
     assert table["best_run"] == "1e-05-1"
 
 
-def test_wrong_grids_are_told_before_anything_is_read(config, capsys):
+def test_wrong_grids_are_refused_before_anything_is_read(config, capsys):
     with pytest.raises(UserError, match=r"grid.learning_rate holds 0.001 more than once"):
         Grid(learning_rate=(1e-3, 1e-3))
     missing = dataclasses.replace(config, train="/nowhere/at/all.jsonl")

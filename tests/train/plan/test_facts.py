@@ -37,7 +37,7 @@ def linear(monkeypatch):
     """Compiles nothing: memory is ten thousand bytes a row, twice that without remat."""
     calls, a_row = [], {"none": 20_000, "dots": 10_000, "full": 5_000}
 
-    def compile_step(config, stage, start, choice, mesh):
+    def compile_step(config, stage, choice, mesh):
         calls.append((stage.name, choice))
         peak = 100_000 + choice.rows * a_row[choice.remat]
         memory = Memory(30_000, 60_000, 1_000, peak - 91_000, 0, peak)
@@ -54,7 +54,7 @@ def test_the_real_step_compiled():
     """On CPU, where memory is what it is and nothing is sent."""
     made = config()
     mesh = MeshShape().make(jax.devices()[:1])
-    found = program.compile_step(made, made.stages[0], 0, Choice("dots", 2), mesh)
+    found = program.compile_step(made, made.stages[0], Choice("dots", 2), mesh)
     parameters = 4 * made.model.parameter_count()
     assert found.memory.parameters == parameters and found.memory.optimizer // parameters == 2
     assert found.peak == found.memory.peak > 3 * parameters

@@ -94,7 +94,7 @@ def test_microbatches_are_even_on_all_devices_and_while_batches_grow():
     base = presets.load("base")
     for pieces in (8, 64, 256):
         for rows in meshes.microbatch_rows(base.stages[0], pieces):
-            for segment in base.stages[0].batches.segments:
+            for segment in base.stages[0].batches.phases:
                 assert segment.rows // microbatches(segment.rows, rows) % pieces == 0
     assert meshes.own_rows(base.stages[0]) == 768
 

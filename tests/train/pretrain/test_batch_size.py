@@ -1,5 +1,6 @@
-"""Growing batches: the research code's sizes, and a schedule that stays exact through them."""
+"""Batch size warm-up: the research code's sizes, and a schedule that stays exact."""
 
+import bisect
 import json
 
 import numpy as np
@@ -7,15 +8,25 @@ import pytest
 from reference import FIXTURES
 
 from modernbert_jax import UserError
-from modernbert_jax.train.pretrain.batch_size import Growth, microbatches, thresholds, units_at
+from modernbert_jax.train.pretrain.batch_size import (
+    BatchSizeSchedule,
+    microbatches,
+    thresholds,
+)
 from modernbert_jax.train.pretrain.config import Stage
+
+
+def units_at(seen: int, first: int, last: int, tokens: int) -> int:
+    """Return the units in the batch after `seen` tokens, in a warm-up over `tokens` tokens."""
+    return first + bisect.bisect_right(thresholds(first, last, tokens), seen)
+
 
 RECORDED = json.loads((FIXTURES / "batch_warmup.json").read_text())
 
 
 @pytest.mark.parametrize("case", RECORDED)
 def test_sizes_are_those_of_the_research_code(case):
-    """Its counts are those of one device of several, and so are the fixture's."""
+    """The research code counts tokens of one of several devices, as does the fixture."""
     first, last, tokens, world = map(int, case.strip("()").split(","))
     own = -(-tokens // world)
     seen = np.linspace(0, own, len(RECORDED[case])).astype(int)
@@ -32,9 +43,9 @@ def test_thresholds_of_base():
     ("rows", "unit", "warmup"),
     [(4608, 768, 50 * 10**9), (4928, 448, 10 * 10**9), (4608, 0, 0), (6, 2, 40_000)],
 )
-def test_every_step_has_the_size_that_its_tokens_ask_for(rows, unit, warmup):
+def test_every_step_has_the_size_that_follows_from_its_tokens(rows, unit, warmup):
     tokens, length = (1719 * 10**9, 1024) if rows > 100 else (10**6, 64)
-    growth = Growth(tokens, length, rows, unit, warmup)
+    growth = BatchSizeSchedule(tokens, length, rows, unit, warmup)
     last = rows // unit if unit else 1
     row = 0
     for step in range(min(growth.steps, 30_000)):
@@ -44,18 +55,18 @@ def test_every_step_has_the_size_that_its_tokens_ask_for(rows, unit, warmup):
         row += size
     assert abs(growth.rows * length - tokens) <= rows * length / 2
     assert growth.rows_before(growth.steps) == growth.rows
-    counts = [growth.end(s) - s.step for s in growth.segments[:-1]]
-    assert max(counts, default=0) - min(counts, default=0) <= 1  # each size for as many steps
+    counts = [growth.end(s) - s.step for s in growth.phases[:-1]]
+    assert max(counts, default=0) - min(counts, default=0) <= 1  # every size has equally many steps
 
 
 def test_traced_time_is_the_rows_before():
-    growth = Growth(10**6, 64, 6, 2, 40_000)
+    growth = BatchSizeSchedule(10**6, 64, 6, 2, 40_000)
     steps = np.arange(growth.steps + 1)
     assert growth.time(steps).tolist() == [growth.rows_before(int(s)) for s in steps]
 
 
 def test_the_learning_rate_follows_tokens_and_not_steps():
-    """The same tokens have the same rate, whether batches grow or not."""
+    """The learning rate at a token count does not depend on batch size."""
     settings = {
         "name": "s",
         "tokens": 64 * 1200,
@@ -95,6 +106,6 @@ def test_microbatches():
         ({"microbatch_rows": -1}, "microbatch_rows is -1"),
     ],
 )
-def test_what_makes_no_sense_is_refused(changes, message):
+def test_invalid_sizes_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         Stage(name="s", tokens=10**6, length=64, rows=6, peak_learning_rate=1.0, **changes)

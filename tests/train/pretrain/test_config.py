@@ -1,4 +1,4 @@
-"""Configurations as JSON: there and back, and strict on the way."""
+"""Configurations as JSON: round trips and strict checks."""
 
 import dataclasses
 import json
@@ -80,7 +80,7 @@ def test_stage_counts_steps_in_tokens():
         ({"epochs": {"a": float("inf")}}, "epochs.a is inf"),
     ],
 )
-def test_mixtures_that_cannot_be(config, change, message):
+def test_invalid_mixtures_are_refused(config, change, message):
     with pytest.raises(UserError, match=message):
         dataclasses.replace(config.stages[0], **change)
 
@@ -90,11 +90,11 @@ def test_a_mixture_survives_json(config):
     config = dataclasses.replace(config, stages=(stage,))
     assert from_json(PretrainConfig, json.loads(json.dumps(to_json(config)))) == config
     value = to_json(config)
-    del value["stages"][0]["mixture"]  # a run from before there were mixtures
+    del value["stages"][0]["mixture"]  # a run from a version without mixtures
     assert from_json(PretrainConfig, value).stages[0].mixture == {}
 
 
-def test_presets_load_and_are_sound():
+def test_presets_load_and_are_consistent():
     assert "nano" in presets.names()
     for name in presets.names():
         config = presets.load(name)

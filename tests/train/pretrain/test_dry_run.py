@@ -1,4 +1,4 @@
-"""The plan of a run against the hours and steps that are on record."""
+"""Dry runs: hours and steps against those that are on record."""
 
 import json
 
@@ -9,7 +9,7 @@ from modernbert_jax.train import presets
 from modernbert_jax.train.pretrain import dry_run
 
 
-def test_base_and_large_take_the_hours_that_they_took():
+def test_base_and_large_take_the_recorded_hours():
     """On 8 x H100: base 194, 39.9 and 11.5 hours; large 425 for its first stage."""
     base = dry_run.plan(presets.load("base"), "h100", 8, 0.26)
     hours = [stage["hours"] for stage in base["stages"]]
@@ -35,21 +35,21 @@ def test_steps_are_those_of_the_configurations():
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("arguments", "message"),
     [(("h1000", 8, 0.4), "hardware is 'h1000'; known: NVIDIA A100"), (("h100", 8, 40), "mfu 40")],
 )
-def test_what_makes_no_sense_is_refused(given, message):
+def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
-        dry_run.plan(presets.load("nano"), *given)
+        dry_run.plan(presets.load("nano"), *arguments)
 
 
 def test_the_command_needs_no_data(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["pretrain", "large", "--dry-run", "--output", "run"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for fact in ("395,881,664 parameters", "pretrain-slower", "1,344 rows", "one_minus_sqrt"):
-        assert fact in said
-    assert "tiled from the middle" in said and "8 x NVIDIA H100 at 40% MFU" in said
+        assert fact in output
+    assert "tiled from the middle" in output and "8 x NVIDIA H100 at 40% MFU" in output
     assert (tmp_path / "run" / "plan.png").read_bytes().startswith(b"\x89PNG")
     assert [p.name for p in tmp_path.rglob("*")] == ["run", "plan.png"]
     command = ["pretrain", "nano", "--dry-run", "--json", "--plot", "nano.png", "--mfu", "0.5"]

@@ -1,4 +1,4 @@
-"""Runs on meshes: the curve and the model are those of one device, whatever the mesh."""
+"""Pretraining on meshes: curve and model equal those of a single device."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ SCRIPT = Path(__file__).with_name("on_mesh.py")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Where runs lie; that of one device is there."""
+    """The folder of all runs, with that of one device."""
     folder = tmp_path_factory.mktemp("meshes")
     processes.train_on(1, {"single": {}}, SCRIPT, folder)
     return folder
@@ -38,14 +38,14 @@ def test_the_run_does_not_depend_on_the_mesh(folder):
 
 
 @pytest.mark.slow
-def test_nor_on_any_other(folder):
+def test_the_run_does_not_depend_on_more_meshes(folder):
     processes.train_on(8, MORE_MESHES, SCRIPT, folder)
     for name in MORE_MESHES:
         same_run(folder / name, folder / "single")
 
 
 def same_run(got: Path, want: Path) -> None:
-    """Compares metrics and exports, within the noise of summing in another order."""
+    """Compare metrics and exports, up to floating-point summation order."""
     steps, wanted_steps = (rows(folder, "loss") for folder in (got, want))
     assert len(steps) == len(wanted_steps) == 6
     for a, b in zip(steps, wanted_steps, strict=True):

@@ -22,9 +22,12 @@ import rows
 from modernbert_jax import ModernBert, UserError, cli, convert
 from modernbert_jax.io.typed_json import to_json
 from modernbert_jax.train import presets
+from modernbert_jax.train.engine import RunStopped
+from modernbert_jax.train.engine.lora import Lora
 from modernbert_jax.train.engine.metrics import read_rows
-from modernbert_jax.train.pretrain import loop
-from modernbert_jax.train.pretrain.run import Run
+from modernbert_jax.train.engine.program import Program
+from modernbert_jax.train.pretrain.objective import MaskedLMObjective
+from modernbert_jax.train.pretrain.run import PretrainRun, pretrain
 
 CURVE = (
     "step",
@@ -212,20 +215,15 @@ def test_asked_to_stop_it_saves_and_goes_on(whole, place, command, number):
 
 def test_asked_to_stop_during_an_evaluation_it_still_saves(place, data, monkeypatch):
     config = corpus.run_config(place, data, output=str(place / "evaluating"))
-    make = loop.eval_step
+    evaluate = MaskedLMObjective.evaluate
 
-    def signalling(*args):
-        step_fn = make(*args)
+    def signalling(self, params, step):
+        if step == 6:  # evaluated here, but not saved
+            signal.raise_signal(signal.SIGTERM)
+        return evaluate(self, params, step)
 
-        def evaluate(*batch):
-            if reached(place / "evaluating") == 6:  # evaluated here, but not saved
-                signal.raise_signal(signal.SIGTERM)
-            return step_fn(*batch)
-
-        return evaluate
-
-    monkeypatch.setattr(loop, "eval_step", signalling)
-    assert not loop.pretrain(config)
+    monkeypatch.setattr(MaskedLMObjective, "evaluate", signalling)
+    assert not pretrain(config)
     saved = {int(p.name) for p in (place / "evaluating" / "checkpoints").iterdir()}
     assert max(saved) == reached(place / "evaluating") >= 6
 
@@ -247,12 +245,12 @@ def mixture_config(place, mixed, name):
 
 def test_every_stage_notes_its_mixture(place, mixed):
     config = mixture_config(place, mixed, "noted")
-    run = Run.open(config)
-    run.claim()
+    run = PretrainRun.open(config)
+    run.folder.claim()
     assert [s.mixture for s in run.config.stages] == [{"code": 1.0, "prose": w} for w in (1.0, 3.0)]
     assert [s.epochs for s in run.config.stages] == [{"prose": 0.5}] * 2
     assert presets.load(str(place / "noted" / "config.json")) == run.config
-    assert Run.open(run.config).config == Run.open(config).config == run.config
+    assert PretrainRun.open(run.config).config == PretrainRun.open(config).config == run.config
 
 
 def test_a_mixture_is_reported_and_outlives_a_stop(place, mixed, monkeypatch):
@@ -268,7 +266,7 @@ def test_a_mixture_is_reported_and_outlives_a_stop(place, mixed, monkeypatch):
             for line in lines
         ]
 
-    assert loop.pretrain(config("mixture"))
+    assert pretrain(config("mixture"))
     lines = without_times("mixture")
     steps = [r for r in lines if "loss" in r]
     assert np.mean([r["share/prose"] for r in steps]) == pytest.approx(0.5, abs=0.05)
@@ -280,10 +278,10 @@ def test_a_mixture_is_reported_and_outlives_a_stop(place, mixed, monkeypatch):
         assert min(each) <= row["eval_loss"] <= max(each)
 
     with monkeypatch.context() as context:
-        context.setattr(loop.Meter, "next", stopping_at(loop.Meter.next, 9))
-        assert not loop.pretrain(config("stopped"))
+        context.setattr(Program, "step", stopping_at(Program.step, 9))
+        assert not pretrain(config("stopped"))
     assert 9 <= reached(place / "stopped") < 16
-    assert loop.pretrain(config("stopped"))
+    assert pretrain(config("stopped"))
     assert without_times("stopped") == lines
 
 
@@ -293,21 +291,21 @@ def test_a_full_disk_stops_nothing_but_saving(whole, place, data, monkeypatch, f
     Nor is anything compiled but at the start, for other batches, another stage, and the export.
     """
     config = corpus.run_config(place, data, output=str(place / "full"))
-    begun, take = [0], loop.Meter.next
+    begun, step = [0], Program.step
     compiled = set()
 
-    def next_(*args):
+    def begin(*args):
         begun.append(len(begun))
         full_disk(3 < begun[-1] < 14)
-        return take(*args)
+        return step(*args)
 
     def listen(event, *_, **__):
         if event == "/jax/core/compile/backend_compile_duration":
             compiled.add(begun[-1])
 
-    monkeypatch.setattr(loop.Meter, "next", next_)
+    monkeypatch.setattr(Program, "step", begin)
     jax.monitoring.register_event_duration_secs_listener(listen)
-    assert loop.pretrain(config)
+    assert pretrain(config)
     assert begun[-1] == 24 and {4, 16} <= compiled <= {0, 4, 16, 24}
     folder = place / "full"
     assert curve(folder) == curve(whole)
@@ -363,7 +361,7 @@ def test_a_stage_that_needs_more_than_its_epochs_is_refused(place, mixed):
     only = dataclasses.replace(config.stages[0], mixture={"prose": 1.0}, epochs={"prose": 0.25})
     config = dataclasses.replace(config, stages=(only, config.stages[1]))
     with pytest.raises(UserError, match=r"stage short reads 28 rows of 64 tokens, and the epochs"):
-        Run.open(config)
+        PretrainRun.open(config)
     assert not (place / "starved").exists()
 
 
@@ -375,7 +373,7 @@ def test_a_damaged_file_stops_a_run_before_it_begins(place, mixed, tmp_path):
     file.write_bytes(content)
     config = corpus.run_config(place, tmp_path / "damaged", output=str(place / "damaged"))
     with pytest.raises(UserError, match=f"{file}: damaged"):
-        Run.open(config)
+        PretrainRun.open(config)
     assert not (place / "damaged").exists()
 
 
@@ -388,15 +386,15 @@ def reached(folder: Path) -> int:
 def test_another_configuration_is_refused(whole, place, data):
     config = corpus.run_config(place, data, output=str(whole), seed=3)
     with pytest.raises(UserError, match=r"another configuration \(seed: 17 -> 3\)"):
-        Run.open(config)
-    Run.open(dataclasses.replace(config, seed=17, log_every=7))
+        PretrainRun.open(config)
+    PretrainRun.open(dataclasses.replace(config, seed=17, log_every=7))
 
 
 def test_a_vocabulary_that_does_not_fit(place, data):
     config = corpus.run_config(place, data, output=str(place / "small"))
     small = dataclasses.replace(config.model, vocab_size=319)
     with pytest.raises(UserError, match=r"320 ids and model.vocab_size is 319; pass --model.vocab"):
-        loop.pretrain(dataclasses.replace(config, model=small))
+        pretrain(dataclasses.replace(config, model=small))
     assert not (place / "small").exists()
 
 
@@ -404,14 +402,14 @@ def test_a_folder_with_something_else_is_refused(place, data):
     (place / "other").mkdir()
     (place / "other" / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="not empty and not a run"):
-        Run.open(corpus.run_config(place, data, output=str(place / "other")))
+        PretrainRun.open(corpus.run_config(place, data, output=str(place / "other")))
 
 
 def test_starting_from_a_checkpoint(whole, place, data):
     config = corpus.run_config(
         place, data, output=str(place / "next"), init_from=str(whole / "export")
     )
-    params = Run.open(config).initial_params()
+    params = PretrainRun.open(config).initial_params()
     theirs = convert.load(whole / "export").params
     assert np.array_equal(
         params["encoder"]["embeddings"]["embedding"], theirs["encoder"]["embeddings"]["embedding"]
@@ -419,7 +417,7 @@ def test_starting_from_a_checkpoint(whole, place, data):
     wider = dataclasses.replace(config.model, hidden_size=64)
     config = dataclasses.replace(config, model=wider, output=str(place / "wider"))
     with pytest.raises(UserError, match=r"do not fit the model: .*hidden_size: 64 -> 32"):
-        Run.open(config).initial_params()
+        PretrainRun.open(config).initial_params()
 
 
 def test_starting_larger_by_tiling(whole, place, data):
@@ -432,11 +430,11 @@ def test_starting_larger_by_tiling(whole, place, data):
     )
     (place / "larger").mkdir()
     (place / "larger" / "plan.png").touch()  # of a dry run
-    params = Run.open(config).initial_params()
+    params = PretrainRun.open(config).initial_params()
     theirs = convert.load(whole / "export").params["encoder"]["embeddings"]["embedding"]
     assert np.array_equal(params["encoder"]["embeddings"]["embedding"][:, 16:48], theirs)
     with pytest.raises(UserError, match="no such directory"):
-        Run.open(dataclasses.replace(config, init_from="/nowhere/at/all")).initial_params()
+        PretrainRun.open(dataclasses.replace(config, init_from="/nowhere/at/all")).initial_params()
 
 
 def test_going_on_with_another_architecture_and_another_tokenizer(whole, place, data):
@@ -448,16 +446,18 @@ def test_going_on_with_another_architecture_and_another_tokenizer(whole, place, 
     unlike = dataclasses.replace(config.model, hidden_size=64, vocab_size=512)
     config = dataclasses.replace(config, model=unlike)
     with pytest.raises(UserError, match=r"tokenizer is not that of .*--init-vocabulary matched"):
-        Run.open(config).initial_params()
-    run = Run.open(dataclasses.replace(config, init_vocabulary="matched"))
+        PretrainRun.open(config).initial_params()
+    run = PretrainRun.open(dataclasses.replace(config, init_vocabulary="matched"))
     old, new = convert.load(start), run.data.tokenizer
     assert run.config.model.hidden_size == 32 and run.config.model.vocab_size == 320
     assert run.config.model.pad_token_id == new.pad_id
     table = run.initial_params()["encoder"]["embeddings"]["embedding"]
     theirs = old.params["encoder"]["embeddings"]["embedding"]
     assert np.array_equal(table[new.mask_id], theirs[old.tokenizer.mask_id])
-    run.claim()
-    again = Run.open(dataclasses.replace(config, init_vocabulary="matched", init_from=start))
+    run.folder.claim()
+    again = PretrainRun.open(
+        dataclasses.replace(config, init_vocabulary="matched", init_from=start)
+    )
     assert again.config == run.config
 
 
@@ -466,23 +466,18 @@ def test_a_run_that_cannot_be_saved_stops_and_names_the_last_good_checkpoint(
 ):
     """Its weights are spoilt behind step 7."""
     config = corpus.run_config(place, data, output=str(place / "spoilt"), skip_limit=3)
-    segment = loop.Trainer._segment
+    step = Program.step
 
-    def spoiling(*args):
-        batches, step_fn = segment(*args)
+    def spoiling(self, state, *args):
+        if state.step == 7:
+            state = state._replace(params=jax.tree.map(lambda x: x * np.nan, state.params))
+        return step(self, state, *args)
 
-        def spoilt(state, rows):
-            if state.step == 7:
-                state = state._replace(params=jax.tree.map(lambda x: x * np.nan, state.params))
-            return step_fn(state, rows)
-
-        return batches, spoilt
-
-    monkeypatch.setattr(loop.Trainer, "_segment", spoiling)
-    with pytest.raises(loop.RunStopped) as stopped:
-        loop.pretrain(config)
+    monkeypatch.setattr(Program, "step", spoiling)
+    with pytest.raises(RunStopped) as stopped:
+        pretrain(config)
     said, good = str(stopped.value), place / "spoilt" / "checkpoints" / "5"
-    assert "3 updates skipped up to step 10: loss is nan" in said
+    assert "3 steps skipped up to step 10: loss is nan" in said
     assert f"the last good checkpoint is {good}; start from it with --init-from {good}" in said
     kept = convert.load(good).params["encoder"]["embeddings"]["embedding"]
     assert np.isfinite(kept).all()
@@ -502,3 +497,45 @@ def test_report_draws_the_run(whole, tmp_path):
     assert curves(whole, tmp_path / "curves.png").stat().st_size > 10_000
     with pytest.raises(UserError, match=r"no metrics\.jsonl"):
         report([tmp_path])
+
+
+def test_what_fine_tuning_can_do_pretraining_can(whole, place, data, monkeypatch):
+    """Adapters on an encoder, gradient clipping, AdamW, the best model, a stop and a resumption."""
+    config = corpus.run_config(place, data, output=str(place / "adapted"))
+    config = corpus.even_config(
+        config,
+        rows=2,
+        steps=6,
+        init_from=str(whole / "export"),
+        lora=Lora(rank=2, targets=("attn.Wqkv",), whole=("head",)),
+        optimizer="adamw",
+        clip_norm=1.0,
+        keep_best=True,
+        eval_every=2,
+    )
+    with monkeypatch.context() as context:
+        context.setattr(Program, "step", stopping_at(Program.step, 3))
+        assert not pretrain(config)
+    assert pretrain(config)
+    rows = read_rows(place / "adapted" / "metrics.jsonl")
+    evaluations = [row for row in rows if "eval_loss" in row]
+    assert [row["step"] for row in evaluations] == [0, 2, 4, 6]
+    assert all(row["score"] == pytest.approx(-row["eval_loss"], rel=1e-6) for row in evaluations)
+    tuned, base = (convert.load(f / "export").params for f in (place / "adapted", whole))
+    same = jax.tree.map(lambda a, b: np.array_equal(a, b), tuned, base)
+    assert same["encoder"]["embeddings"]["embedding"]
+    assert not same["encoder"]["layer_0"]["attn"]["Wqkv"]["kernel"]
+    assert same["encoder"]["layer_0"]["attn"]["Wo"]["kernel"]
+    assert not same["head"]["dense"]["kernel"]
+    assert (place / "adapted" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_out_of_patience_a_run_ends_early(place, data):
+    config = corpus.run_config(place, data, output=str(place / "impatient"))
+    config = corpus.even_config(
+        config, rows=2, steps=20, patience=2, min_delta=100.0, eval_every=2, keep_best=True
+    )
+    assert pretrain(config)
+    rows = read_rows(place / "impatient" / "metrics.jsonl")
+    assert [row["step"] for row in rows if "eval_loss" in row] == [0, 2, 4]
+    assert pretrain(config)  # it is finished

@@ -1,4 +1,4 @@
-"""Sixty steps of training against the original research code's own run on the same batches."""
+"""Sixty training steps, compared with the research code on the same batches."""
 
 import json
 
@@ -43,13 +43,13 @@ def run(trace, config):
     params = jax.tree.map(jnp.asarray, params)
     rates = jnp.asarray(trace["learning_rates"], jnp.float32)
     optimizer = stable_adamw(
-        lambda step: rates[step],
+        lambda count: rates[count],
         weight_decay=float(trace["weight_decay"]),
         peak_learning_rate=float(trace["peak_lr"]),
     )
 
     @jax.jit
-    def update(params, state, batch):
+    def step(params, state, batch):
         def mean_loss(params):
             total, count = masked_lm_loss(module, params, *batch)
             return total / count
@@ -61,7 +61,7 @@ def run(trace, config):
     state, losses = optimizer.init(params), []
     for ids, labels in zip(trace["input_ids"], trace["labels"], strict=True):
         batch = one_row(ids, labels, trace["cu_seqlens"])
-        params, state, loss = update(params, state, batch)
+        params, state, loss = step(params, state, batch)
         losses.append(float(loss))
     final = jax.tree.map(np.asarray, params)
     return np.array(losses), names.to_tensors(final, names.table(config, "masked_lm"))
@@ -76,10 +76,12 @@ def test_final_weights(run):
     assert final.keys() == run[1].keys()
     for name, want in final.items():
         rms = np.sqrt(np.mean(want**2))
-        assert np.sqrt(np.mean((want - start[name]) ** 2)) > 0.01 * rms, name  # it was trained
+        assert np.sqrt(np.mean((want - start[name]) ** 2)) > 0.01 * rms, (
+            name
+        )  # the tensor was trained
         error = run[1][name] - want
         assert np.sqrt(np.mean(error**2)) <= 2e-4 * rms, name
-        # A gradient near zero may point either way in the first step, whose size is the same.
+        # In the first step a gradient near zero may have either sign at the same step size.
         assert np.abs(error).max() <= 1e-2 * rms, name
 
 
@@ -87,7 +89,7 @@ def test_the_decay_of_the_learning_rate_is_one_of_our_schedules(trace):
     rates, peak = trace["learning_rates"], float(trace["peak_lr"])
     schedule = warmup_stable_decay(peak, warmup=10, total=60, decay=10)
     steps = np.arange(60)
-    # The trace counts from the step it is in, ours from the updates already made: its warm-up is
-    # one step ahead, its decay is not.
+    # The trace counts the current step, ours the steps before it: its warm-up is one step ahead,
+    # its decay is not.
     np.testing.assert_allclose(schedule(steps[10:]), rates[10:], rtol=1e-5)
     np.testing.assert_allclose(schedule(steps[:10] + 1), rates[:10], rtol=1e-5)

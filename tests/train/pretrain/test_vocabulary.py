@@ -1,4 +1,4 @@
-"""Embeddings for another tokenizer's tokens."""
+"""Vocabulary transfer: embeddings for the tokens of another tokenizer."""
 
 import corpus
 import numpy as np
@@ -15,7 +15,7 @@ def old():
 
 @pytest.fixture(scope="module")
 def new():
-    """Another corpus: words of the old one, others that it never saw, and letters of two bytes."""
+    """A tokenizer of another corpus: old words, new words, and letters of two bytes."""
     texts = [f"{text} wixy wixyzu überall" for text in corpus.texts(40)]
     return tokenizer.train(texts, 384)
 
@@ -51,21 +51,21 @@ def test_other_tokens_are_the_mean_of_their_pieces(old, new, matched):
         "encoder": {"embeddings": {"embedding": np.full((448, 2), -7, np.float32)}},
         "decoder": {"bias": np.zeros(448, np.float32)},
     }
-    made = vocabulary.transfer(params, fresh, matched)
-    table = made["encoder"]["embeddings"]["embedding"]
+    transferred = vocabulary.transfer(params, fresh, matched)
+    table = transferred["encoder"]["embeddings"]["embedding"]
     for id_, pieces in enumerate(matched.pieces):
         wanted = np.mean([[p, 2 * p] for p in pieces], axis=0) if pieces else [-7, -7]
         np.testing.assert_allclose(table[id_], wanted, rtol=1e-6)
         np.testing.assert_allclose(
-            made["decoder"]["bias"][id_], wanted[0] if pieces else 0, rtol=1e-6
+            transferred["decoder"]["bias"][id_], wanted[0] if pieces else 0, rtol=1e-6
         )
-    assert made["head"] is not params["head"] and np.array_equal(
-        made["head"]["norm"]["scale"], [1, 1]
+    assert transferred["head"] is not params["head"] and np.array_equal(
+        transferred["head"]["norm"]["scale"], [1, 1]
     )
 
 
-def test_what_is_no_text_starts_from_random_values(old, new, matched):
-    """Both have all bytes, so half characters are shared; rows behind the vocabulary are not."""
+def test_tokens_that_are_no_text_start_from_random_values(old, new, matched):
+    """Both have all bytes, so half characters are shared; ids after the vocabulary are not."""
     assert not any(matched.pieces[new.vocab_size :])
     without = vocabulary.match(old, new, new.vocab_size)
     assert str(without).endswith("0 with random values")

@@ -20,7 +20,7 @@ from .registry import Part
 from .results import Result, failure
 from .scale import Scale
 
-PRELOAD = ("modernbert_jax.train.pretrain.step", "modernbert_jax.train.bench.device.registry")
+PRELOAD = ("modernbert_jax.train.pretrain.objective", "modernbert_jax.train.bench.device.registry")
 """Modules that the server imports once, for all children."""
 
 ENVIRONMENT = {

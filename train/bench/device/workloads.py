@@ -9,8 +9,8 @@ from jax.sharding import Mesh
 
 from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.packing import Rows
-from modernbert_jax.sharding import MeshShape, rows_sharding
-from modernbert_jax.train.pretrain import step
+from modernbert_jax.sharding import MeshShape
+from modernbert_jax.train.pretrain import objective
 from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
 
 from . import cases
@@ -111,16 +111,14 @@ def compile_for(work: Workload, mesh: Mesh) -> Any:
     config = work.config
     (stage,) = config.stages
     with jax.set_mesh(mesh):
-        state = step.state_shapes(config, mesh)
-        place = rows_sharding(mesh)
-        row = jax.ShapeDtypeStruct((stage.rows, stage.length), np.int32, sharding=place)
-        function = step.train_step(config, stage, 0, mask_rule(config), work.microbatches)
-        return function.lower(state, Rows(*(row for _ in Rows._fields))).compile()
+        step, arguments = objective.abstract_step(config, stage, mask_rule(config), mesh)
+        return step.lower(*arguments).compile()
 
 
-def mask_rule(config: PretrainConfig) -> step.MaskRule:
+def mask_rule(config: PretrainConfig) -> objective.MaskRule:
     """Masks of a vocabulary whose first ids are special."""
-    return step.MaskRule(mask_id=4, vocab_size=config.model.vocab_size, special_ids=(0, 1, 2, 3, 4))
+    vocabulary = config.model.vocab_size
+    return objective.MaskRule(mask_id=4, vocab_size=vocabulary, special_ids=(0, 1, 2, 3, 4))
 
 
 def batch(work: Workload, documents: list[list[int]]) -> Rows:

@@ -42,7 +42,7 @@ def predict(work: Workload, scale: Scale) -> Numbers:
     config = work.config
     choice = program.Choice(work.remat, work.rows)
     mesh = config.mesh.make([_device(scale)])
-    compiled = program.compile_step(config, config.stages[0], 0, choice, mesh)
+    compiled = program.compile_step(config, config.stages[0], choice, mesh)
     return {"predicted": Number(compiled.peak / 1e9, "GB")}
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import jax
 
 from modernbert_jax.sharding import rows_sharding
+from modernbert_jax.train import engine
 from modernbert_jax.train.engine import hardware
-from modernbert_jax.train.pretrain import step
+from modernbert_jax.train.pretrain import objective
 
 from .. import cases, workloads
 from ..registry import register
@@ -57,19 +58,20 @@ def _train(work: Workload, scale: Scale) -> Numbers:
     mesh = config.mesh.make(jax.devices()[:1])
     documents = cases.lognormal(work.length, stage.rows)
     with jax.set_mesh(mesh):
-        state = step.init_state(config)
-        rows = jax.device_put(workloads.batch(work, documents), rows_sharding(mesh))
         mask = workloads.mask_rule(config)
-        function = step.train_step(config, stage, 0, mask, work.microbatches)
+        learner = objective.learner(objective.MaskedLMObjective(config, stage, mask))
+        state, fixed = engine.Program(learner, mesh).initial(None, config.seed)
+        hyper = objective.hyperparameters(config, stage)
+        rows = jax.device_put(workloads.batch(work, documents), rows_sharding(mesh))
         began = time.perf_counter()
-        compiled = function.lower(state, rows).compile()
+        step = learner.train_step(state).lower(state, fixed, hyper, rows).compile()
         compiling = time.perf_counter() - began
         for _ in range(WARM_UP):
-            state, metrics = compiled(state, rows)
+            state, metrics = step(state, fixed, hyper, rows)
         jax.block_until_ready(metrics)
         began = time.perf_counter()
         for _ in range(STEPS):
-            state, metrics = compiled(state, rows)
+            state, metrics = step(state, fixed, hyper, rows)
         jax.block_until_ready((state, metrics))
         taken = (time.perf_counter() - began) / STEPS
     tokens = sum(map(sum, documents))
@@ -77,11 +79,11 @@ def _train(work: Workload, scale: Scale) -> Numbers:
         "speed": Number(tokens / taken, "tokens/s"),
         "step": Number(1e3 * taken, "ms"),
         "compiling": Number(compiling, "s"),
-        "loss": Number(float(metrics.loss), ""),
+        "loss": Number(float(metrics["loss"]), ""),
     }
     if peak := hardware.peak_of(scale.device_kind):
         numbers["MFU"] = Number(100 * work.flops(documents) / taken / peak, "%")
-    numbers |= _memory(compiled)
+    numbers |= _memory(step)
     if not math.isfinite(numbers["loss"].value):
         raise FailedCheckError("the loss is not finite", numbers)
     return numbers

@@ -1,0 +1,57 @@
+"""Small files of a directory, such as the tokenizer's, that are carried byte for byte."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from modernbert_jax import tokenizer as tokenizers
+from modernbert_jax.io import files
+from modernbert_jax.tokenizer import Tokenizer
+
+from .. import module_files
+from ..checkpoint import Checkpoint
+
+CARRIED = (
+    *tokenizers.FILES,
+    "chat_template.jinja",
+    "generation_config.json",
+    "vocab.txt",
+)
+"""Files that every format carries, besides those of `module_files`."""
+
+_FOR_VERSION_4 = (
+    (rb'("tokenizer_class"\s*:\s*)"TokenizersBackend"', rb'\1"PreTrainedTokenizerFast"'),
+    (rb'"extra_special_tokens"(\s*:\s*\[)', rb'"additional_special_tokens"\1'),
+)
+"""Values of `tokenizer_config.json` that only version 5 reads, with ones that both read."""
+
+
+def read_carried(directory: Path) -> dict[str, bytes]:
+    """Contents of the carried files that a directory has, by path."""
+    candidates = (*CARRIED, *module_files.files_in(directory))
+    return {n: (directory / n).read_bytes() for n in candidates if (directory / n).is_file()}
+
+
+def write_carried(checkpoint: Checkpoint, directory: Path) -> None:
+    """Write the carried files; `tokenizer_config.json` is adapted to transformers 4 or created."""
+    for name, content in checkpoint.files.items():
+        for pattern, replacement in _FOR_VERSION_4 if name == "tokenizer_config.json" else ():
+            content = re.sub(pattern, replacement, content)
+        (directory / name).parent.mkdir(exist_ok=True, parents=True)
+        (directory / name).write_bytes(content)
+    if checkpoint.tokenizer and "tokenizer_config.json" not in checkpoint.files:
+        length = checkpoint.config.max_position_embeddings
+        config = _tokenizer_config(checkpoint.tokenizer, length)
+        files.write_json(directory / "tokenizer_config.json", config)
+
+
+def _tokenizer_config(tokenizer: Tokenizer, max_length: int) -> dict[str, Any]:
+    """The minimum that transformers needs, with the special tokens that the tokenizer has."""
+    config = tokenizers.default_config(max_length)
+    for role in tokenizers.ROLES:
+        token_id = tokenizer.role_id(role)
+        if token_id is None:
+            del config[f"{role}_token"]
+        else:
+            config[f"{role}_token"] = tokenizer.token(token_id)
+    return config

@@ -1,0 +1,85 @@
+"""The small files of a sentence-transformers or PyLate directory: which exist, and their JSON.
+
+`modules.json` lists the modules, each in a folder with a `config.json`. There are two layouts: the
+one up to sentence-transformers 5.3, which every version reads, and the later one.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from modernbert_jax.errors import UserError
+
+MODULES = "modules.json"
+SETTINGS = "config_sentence_transformers.json"
+TRANSFORMER = "sentence_bert_config.json"
+CONFIG = "config.json"
+
+POOLING_KEYS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+"""Switches of the older layout, in the order in which their results are concatenated."""
+
+_CLASSES = ("Transformer", "Pooling", "Dense", "Normalize", "MultiVectorMask")
+_PACKAGES = ("sentence_transformers", "pylate")
+
+
+def files_in(directory: Path) -> list[str]:
+    """Paths of a directory's files about modules; not all of them need to exist."""
+    if not (directory / MODULES).is_file():
+        return []
+    return files_of({MODULES: (directory / MODULES).read_bytes()})
+
+
+def files_of(files: Mapping[str, bytes]) -> list[str]:
+    """Paths of the files about modules that belong to the `modules.json` among these files."""
+    if MODULES not in files:
+        return []
+    folders = [path + CONFIG for _, path in listing(files) if path]
+    return [MODULES, SETTINGS, TRANSFORMER, *folders]
+
+
+def listing(files: Mapping[str, bytes]) -> list[tuple[str, str]]:
+    """The class and the folder, "" or ending in a slash, of every module in order.
+
+    Raises:
+        UserError: an unsupported module, or a folder outside the directory.
+    """
+    content = _parsed(files, MODULES)
+    modules = []
+    for entry in content if isinstance(content, list) else [None]:
+        kind, path = (entry.get(k) if isinstance(entry, dict) else None for k in ("type", "path"))
+        if not isinstance(kind, str) or not isinstance(path, str):
+            raise UserError(f"{MODULES}: must be a list of objects with type and path")
+        parts = PurePosixPath(path).parts
+        if path.startswith("/") or ".." in parts or "\\" in path:
+            raise UserError(f"{MODULES}: path {path!r} is not inside the directory")
+        name = kind.rpartition(".")[2]
+        if kind.split(".")[0] not in _PACKAGES or name not in _CLASSES:
+            known = ", ".join(_CLASSES)
+            raise UserError(f"{MODULES}: module {kind!r} is not supported; {known} are")
+        modules.append((name, "/".join(parts) + "/" if parts else ""))
+    if not modules or modules[0][0] != "Transformer":
+        raise UserError(f"{MODULES}: the first module must be a Transformer")
+    return modules
+
+
+def json_of(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
+    """The JSON object in a file; empty if there is no such file."""
+    value = _parsed(files, name) if name in files else {}
+    if not isinstance(value, dict):
+        raise UserError(f"{name}: holds {type(value).__name__}; it must be a JSON object")
+    return value
+
+
+def _parsed(files: Mapping[str, bytes], name: str) -> Any:
+    try:
+        return json.loads(files[name])
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name}: not JSON ({error})") from None

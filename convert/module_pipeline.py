@@ -1,0 +1,207 @@
+"""Read what follows the model, a `Pipeline`, from the files that `module_files` lists."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.heads import POOLINGS
+from modernbert_jax.pipeline import (
+    ACTIVATIONS,
+    Dense,
+    Kind,
+    LateInteraction,
+    Normalize,
+    Pipeline,
+    Pooling,
+)
+
+from . import module_files
+from .module_files import CONFIG, MODULES, POOLING_KEYS, SETTINGS, TRANSFORMER, json_of
+
+KINDS: dict[str, Kind] = {
+    "SentenceTransformer": "embedding",
+    "CrossEncoder": "reranker",
+    "ColBERT": "late-interaction",
+    "MultiVectorEncoder": "late-interaction",
+}
+"""Kinds of model by `model_type`."""
+
+_NEW_LATE = "MultiVectorEncoder"
+"""The `model_type` of late-interaction models in the later layout."""
+
+_SIMILARITY = {"embedding": "cosine", "late-interaction": "MaxSim", "reranker": None}
+
+
+def read(files: Mapping[str, bytes], extra: Mapping[str, Any]) -> Pipeline | None:
+    """The pipeline that files describe; None if they describe none.
+
+    Args:
+        files: contents by path, as a checkpoint carries them.
+        extra: keys of its `config.json`; a reranker in the older layout has only these.
+
+    Raises:
+        UserError: an unknown module, or a key that is missing or of the wrong type.
+    """
+    if MODULES not in files:
+        return _plain_reranker(files, extra)
+    listed, settings = module_files.listing(files), json_of(files, SETTINGS)
+    transformer = json_of(files, listed[0][1] + TRANSFORMER)
+    kind = _kind(settings, [name for name, _ in listed])
+    steps: list[Pooling | Dense | Normalize] = []
+    for name, path in listed[1:]:
+        module = _Fields(path + CONFIG, json_of(files, path + CONFIG))
+        if name == "Pooling":
+            steps.append(_pooling(module))
+        elif name == "Dense":
+            number = sum(isinstance(step, Dense) for step in steps)
+            steps.append(_dense(module, f"dense_{number}", path.rstrip("/")))
+        elif name == "Normalize":
+            steps.append(Normalize())
+        elif kind != "late-interaction" or name != "MultiVectorMask":
+            raise UserError(f"{MODULES}: a {name} in a model for {kind} is not supported")
+    if kind == "embedding" and not (steps and isinstance(steps[0], Pooling)):
+        raise UserError(f"{MODULES}: the module after the Transformer must be Pooling")
+    fields = _Fields(SETTINGS, settings)
+    prompts, late = fields.get("prompts", dict, {}), None
+    if kind == "late-interaction":
+        old = settings.get("model_type") != _NEW_LATE
+        if old:
+            steps.append(Normalize())  # PyLate normalises without listing a module
+        # The later layout keeps the prefixes in the prompts; the older one has empty prompts.
+        prompts = {name: text for name, text in prompts.items() if text and old}
+        late = _old_late(fields) if old else _new_late(files, listed, fields, transformer)
+    return Pipeline(
+        kind=kind,
+        steps=tuple(steps),
+        prompts={str(k): v for k, v in prompts.items() if isinstance(v, str)},
+        default_prompt=fields.get("default_prompt_name", str),
+        similarity=fields.get("similarity_fn_name", str, _SIMILARITY[kind]),
+        max_length=_max_length(files, transformer),
+        lower_case=bool(transformer.get("do_lower_case", False)),
+        late=late,
+        activation=fields.get("activation_fn", str),
+    )
+
+
+def _plain_reranker(files: Mapping[str, bytes], extra: Mapping[str, Any]) -> Pipeline | None:
+    own = extra.get("sentence_transformers")
+    # Before version 4 the activation was a key of its own.
+    activation = extra.get("sbert_ce_default_activation_function")
+    if isinstance(own, Mapping):
+        activation = own.get("activation_fn", activation)
+    elif activation is None:
+        return None
+    return Pipeline(kind="reranker", activation=activation, max_length=_max_length(files, {}))
+
+
+def _kind(settings: Mapping[str, Any], modules: list[str]) -> Kind:
+    model_type = settings.get("model_type")
+    if isinstance(model_type, str) and model_type in KINDS:
+        return KINDS[model_type]
+    if model_type is not None:
+        remedy = did_you_mean(str(model_type), KINDS)
+        raise UserError(f"{SETTINGS}: model_type is {model_type!r}; {remedy}")
+    return "embedding" if "Pooling" in modules or len(modules) == 1 else "late-interaction"
+
+
+class _Fields:
+    """The keys of a JSON file, checked for their types."""
+
+    def __init__(self, file: str, values: Mapping[str, Any]):
+        self.file, self.values = file, values
+
+    def get(self, key: str, kind: type, default: Any = None) -> Any:
+        value = self.values.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise UserError(f"{self.file}: {key} is {value!r}; it must be {kind.__name__}")
+        return value
+
+    def size(self, key: str) -> int:
+        value = self.get(key, int, 0)
+        if value < 1:
+            raise UserError(f"{self.file}: {key} is {self.values.get(key)!r}; it must be 1 or more")
+        return value
+
+
+def _pooling(module: _Fields) -> Pooling:
+    mode = module.values.get("pooling_mode")
+    if mode is None:
+        modes = [mode for key, mode in POOLING_KEYS.items() if module.get(key, bool)] or ["mean"]
+    else:
+        modes = mode if isinstance(mode, list) else [mode]
+    for mode in modes:
+        if mode not in POOLINGS:
+            remedy = did_you_mean(str(mode), POOLINGS)
+            raise UserError(f"{module.file}: pooling is {mode!r}; {remedy}")
+    return Pooling(modes=tuple(modes), include_prompt=module.get("include_prompt", bool, True))
+
+
+def _dense(module: _Fields, name: str, path: str) -> Dense:
+    activation = module.get("activation_function", str, Dense.activation)
+    if activation not in ACTIVATIONS:
+        remedy = did_you_mean(activation, ACTIVATIONS)
+        raise UserError(f"{module.file}: activation_function is {activation!r}; {remedy}")
+    return Dense(
+        name=name,
+        path=path,
+        in_features=module.size("in_features"),
+        out_features=module.size("out_features"),
+        bias=module.get("bias", bool, True),
+        activation=activation,
+        residual=module.get("use_residual", bool, False),
+    )
+
+
+def _max_length(files: Mapping[str, bytes], transformer: Mapping[str, Any]) -> int | None:
+    """Longest input in tokens: with the transformer in the older layout, else the tokenizer's."""
+    for length in (
+        transformer.get("max_seq_length"),
+        json_of(files, "tokenizer_config.json").get("model_max_length"),
+    ):
+        if isinstance(length, int) and not isinstance(length, bool) and length > 1:
+            return length
+    return None
+
+
+def _new_late(
+    files: Mapping[str, bytes],
+    listed: list[tuple[str, str]],
+    settings: _Fields,
+    transformer: Mapping[str, Any],
+) -> LateInteraction:
+    masks = [path + CONFIG for name, path in listed if name == "MultiVectorMask"]
+    mask = json_of(files, masks[0]) if masks else {}
+    if mask.get("keep_only_token_ids") or mask.get("skiplist_tasks", ["document"]) != ["document"]:
+        raise UserError(f"{masks[0]}: only a skiplist of documents is supported")
+    own = _Fields(TRANSFORMER, transformer)
+    expansion = own.get("query_expansion", dict, {})
+    if expansion.get("strategy", "fixed") != "fixed" or expansion.get("token") is not None:
+        raise UserError(f"{TRANSFORMER}: query_expansion {expansion} is not supported")
+    prompts = settings.get("prompts", dict, {})
+    return LateInteraction(
+        query_prefix=prompts.get("query") or "",
+        document_prefix=prompts.get("document") or "",
+        query_length=expansion.get("length") or own.get("query_length", int),
+        document_length=own.get("document_length", int),
+        expand=bool(expansion),
+        attend=bool(expansion.get("attend", False)),
+        skiplist=tuple(mask.get("skiplist_words") or ()),
+    )
+
+
+def _old_late(settings: _Fields) -> LateInteraction:
+    """PyLate's settings, with its defaults for missing keys."""
+    expand = settings.get("do_query_expansion", bool, True)
+    return LateInteraction(
+        query_prefix=settings.get("query_prefix", str) or "[Q] ",
+        document_prefix=settings.get("document_prefix", str) or "[D] ",
+        query_length=settings.get("query_length", int) or 32,
+        document_length=settings.get("document_length", int) or 180,
+        expand=expand,
+        attend=expand and settings.get("attend_to_expansion_tokens", bool, False),
+        skiplist=tuple(
+            settings.get("skiplist_words", list) or "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
+        ),
+    )

@@ -1,0 +1,77 @@
+"""Read the model in a training checkpoint, `RUN/checkpoints/STEP`; nothing writes this format.
+
+The metadata of the checkpoint holds the architecture, the head and its labels. The tokenizer is
+in `RUN/tokenizer`.
+"""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from modernbert_jax.config import ModernBertConfig
+from modernbert_jax.errors import UserError, first_line
+from modernbert_jax.io import checksums
+from modernbert_jax.tokenizer import FILES
+
+from . import names
+from .checkpoint import Checkpoint, label_count
+
+STATE = "state"
+
+
+def is_checkpoint(path: Path) -> bool:
+    """True if a directory is a checkpoint of a training run."""
+    return path.name.isdecimal() and (path / STATE).is_dir()
+
+
+def steps(path: Path) -> list[int]:
+    """Steps of the checkpoints in a run's folder, ascending; empty if it is not such a folder."""
+    folders = (path / "checkpoints").glob("*") if (path / "config.json").is_file() else ()
+    return sorted(int(p.name) for p in folders if is_checkpoint(p))
+
+
+def read(directory: Path) -> Checkpoint:
+    """Read the model in a training checkpoint; the optimizer's state is not loaded.
+
+    Raises:
+        UserError: the checkpoint is damaged, or holds only the trained subset of a model.
+    """
+    from orbax.checkpoint import v1 as ocp  # takes a second, and other formats do without
+
+    directory = directory.absolute()
+    if (problem := checksums.damage(directory)) is not None:
+        raise UserError(f"{directory}: damaged ({problem}); take another checkpoint of the run")
+    try:
+        metadata = ocp.checkpointables_metadata(directory)
+        facts = metadata.custom_metadata
+        run = facts.get("config", {})
+        if run.get("freeze") or run.get("freeze_layers") or run.get("lora", {}).get("rank"):
+            raise UserError(
+                f"{directory}: holds only what its run trains, not the frozen parameters; the whole"
+                f" model is in {directory.parent.parent / 'export'} when the run is finished"
+            )
+        config = ModernBertConfig.from_hf(facts["model"])
+        head, extra = facts.get("head", "masked_lm"), facts.get("extra", {})
+        described = metadata.metadata[STATE]["params"]
+        names.check_params(
+            described, names.table(config, head, label_count(head, extra)), directory
+        )
+        context = ocp.Context()
+        context.pytree.loading.partial_load = True  # skips the optimizer's moments
+        with context:
+            like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), described)
+            loaded = ocp.load_checkpointables(directory, {STATE: {"params": like}})
+    except UserError:
+        raise
+    except Exception as error:  # Orbax and TensorStore raise many types
+        reason = first_line(error)
+        raise UserError(f"{directory}: not readable as a run's checkpoint ({reason})") from error
+    folder = directory.parent.parent / "tokenizer"
+    return Checkpoint(
+        config=config,
+        params=loaded[STATE]["params"],
+        head=head,
+        extra=extra,
+        files={n: (folder / n).read_bytes() for n in FILES if (folder / n).is_file()},
+    )

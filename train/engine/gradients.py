@@ -1,0 +1,90 @@
+"""Loss and gradients of a batch over its microbatches: in one pass, or in two where they couple.
+
+A coupled loss looks at the outputs of the whole batch. Keeping the activations of all microbatches
+until the loss is known would need their memory at once, so (gradient caching, Gao et al. 2021):
+
+1. compute the outputs of every microbatch, without gradients;
+2. compute the loss of all outputs, and its gradient with respect to them;
+3. compute each microbatch again, and pull the gradient of its outputs back to the parameters.
+
+The sum is the gradient of the whole computation, exactly. Memory holds the activations of one
+microbatch, the outputs of all, and one tree of gradients.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .objective import Microbatches, Objective, Sums
+
+Join = Callable[[Any], Any]
+"""From trained parameters to those of the whole model; see `Partition`."""
+
+
+def gradients(
+    objective: Objective, join: Join, trained: Any, microbatches: Microbatches
+) -> tuple[Sums, Any]:
+    """Sum the loss of a batch, and its gradient with respect to `trained`, over microbatches."""
+    compute = _coupled if objective.coupled else _separable
+    return compute(objective, join, trained, microbatches)
+
+
+def _separable(
+    objective: Objective, join: Join, trained: Any, microbatches: Microbatches
+) -> tuple[Sums, Any]:
+    def loss(trained, microbatch):
+        params = join(trained)
+        sums = objective.loss(params, objective.forward(params, microbatch), microbatch)
+        return sums.loss, sums
+
+    def gradient(i):
+        grads, sums = jax.grad(loss, has_aux=True)(trained, microbatches.at(i))
+        return sums, grads
+
+    if microbatches.capacity == 1:  # no second copy of the gradients
+        return gradient(0)
+    return _accumulate(gradient, microbatches, _zeros(jax.eval_shape(gradient, 0)))
+
+
+def _coupled(
+    objective: Objective, join: Join, trained: Any, microbatches: Microbatches
+) -> tuple[Sums, Any]:
+    def forward(trained, i):
+        return objective.forward(join(trained), microbatches.at(i))
+
+    def write(i, outputs):
+        return jax.tree.map(
+            lambda all_, one: jax.lax.dynamic_update_index_in_dim(all_, one, i, 0),
+            outputs,
+            forward(trained, i),
+        )
+
+    one = jax.eval_shape(forward, trained, 0)
+    capacity = microbatches.capacity
+    outputs = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), one)
+    outputs = jax.lax.fori_loop(0, microbatches.number, write, outputs)
+
+    def loss(trained, outputs):
+        sums = objective.loss(join(trained), outputs, microbatches.stack)
+        return sums.loss, sums
+
+    (direct, of_outputs), sums = jax.grad(loss, argnums=(0, 1), has_aux=True)(trained, outputs)
+
+    def pull_back(i):
+        _, vjp = jax.vjp(lambda t: forward(t, i), trained)
+        return vjp(jax.tree.map(lambda g: g[i], of_outputs))[0]
+
+    return sums, _accumulate(pull_back, microbatches, direct)
+
+
+def _accumulate(function: Callable[[Any], Any], microbatches: Microbatches, start: Any) -> Any:
+    """Add `function(i)` of every microbatch in use to `start`."""
+    return jax.lax.fori_loop(
+        0, microbatches.number, lambda i, total: jax.tree.map(jnp.add, total, function(i)), start
+    )
+
+
+def _zeros(shapes: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

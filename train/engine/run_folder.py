@@ -1,0 +1,91 @@
+"""The folder of a run: whose it is, what is in it, and who may continue in it."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from modernbert_jax.errors import UserError
+from modernbert_jax.io.files import read_json, whole_directory, write_json
+from modernbert_jax.io.typed_json import differences
+from modernbert_jax.tokenizer import Tokenizer
+
+from .distributed import together
+
+PLAN = "plan.png"
+"""Left in the folder by a dry run; allowed in a new run's folder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run with a configuration.
+
+    It holds `config.json`, `tokenizer/`, `metrics.jsonl`, `tensorboard/`, `checkpoints/<step>/` and
+    at the end `export/`.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    """The run's configuration as JSON."""
+    free: Collection[str]
+    """Top-level keys that may change when the run is resumed."""
+    complete: Callable[[dict[str, Any]], dict[str, Any]] = lambda config: config
+    """Fills the defaults into a configuration that an earlier version wrote."""
+
+    @property
+    def started(self) -> bool:
+        """Whether the folder holds a run."""
+        return (self.path / "config.json").exists()
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints, `<step>/` each."""
+        return self.path / "checkpoints"
+
+    @property
+    def export(self) -> Path:
+        """The trained model, as a Hugging Face directory; a run writes it last."""
+        return self.path / "export"
+
+    def differences(self) -> list[str]:
+        """Keys in which the run in the folder differs, and that its results depend on."""
+        before = read_json(self.path / "config.json")
+        with contextlib.suppress(UserError):  # one that cannot be read differs anyway
+            before = self.complete(before)
+        changed = differences(before, self.config)
+        return [line for line in changed if line.split(":")[0].split(".")[0] not in self.free]
+
+    def check(self) -> None:
+        """Raise `UserError` if the folder holds something else, or another run."""
+        if self.started:
+            if changed := self.differences():
+                raise UserError(
+                    f"{self.path}: holds a run with another configuration ({'; '.join(changed)});"
+                    " choose another --output"
+                )
+        elif self.path.exists() and any(p.name != PLAN for p in self.path.iterdir()):
+            raise UserError(
+                f"{self.path}: not empty and not a run; choose another --output or empty it"
+            )
+
+    def claim(self, tokenizer: Tokenizer | None = None) -> None:
+        """Make the folder, which all processes have checked, this run's."""
+        together("checked")  # no process finds the folder half claimed
+        if jax.process_index() == 0:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(self.path / "config.json", self.config)
+            if tokenizer is not None and not (self.path / "tokenizer").exists():
+                with whole_directory(self.path / "tokenizer") as temporary:
+                    tokenizer.save(temporary)
+        together("claimed")
+
+
+def use_compile_cache() -> None:
+    """Keep compiled programs between runs in the user's cache, unless jax was told where."""
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(cache / "modernbert-jax" / "compiled"))
