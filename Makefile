@@ -6,7 +6,7 @@ PIP = -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
 .PHONY: quickstart test test-slow test-kernels lint format parity parity5 parity4 aot plans bench bench-kernels \
-	goldens record clean
+	device wheels goldens record clean
 
 quickstart: .venv/installed
 	.venv/bin/modernbert-jax quickstart
@@ -59,6 +59,17 @@ bench: .venv-parity/bench
 # Times attention on the device at hand: make bench-kernels ARGS="--output tuning.json"
 bench-kernels: .venv/installed
 	.venv/bin/modernbert-jax bench kernels $(ARGS)
+
+# Everything that the device at hand can tell: make device ARGS="--minutes 5". Where Python has jax,
+# nothing is installed and no network is needed.
+device:
+	$(PYTHON) -c 'import jax, flax, optax' 2>/dev/null || $(MAKE) .venv/installed
+	PYTHONPATH=$(CURDIR) $$($(PYTHON) -c 'import jax, flax, optax' 2>/dev/null && \
+		echo $(PYTHON) || echo .venv/bin/python) -m modernbert_jax.train.bench.device $(ARGS)
+
+# What a machine without network lacks for it: make wheels ARGS="--python 3.12 --output wheels"
+wheels: .venv/installed
+	.venv/bin/python -m modernbert_jax.train.bench.device.wheels $(ARGS)
 
 # Makes the golden files of the tests again, from the real library.
 goldens: .venv-parity/installed

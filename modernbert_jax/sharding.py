@@ -167,6 +167,28 @@ def rows_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, RULES.spec("rows", "tokens"))
 
 
+def global_array(
+    x: np.ndarray, sharding: jax.sharding.Sharding, rows: int | None = None, first: int = 0
+) -> jax.Array:
+    """Build an array over the devices of all processes from what this process has of it.
+
+    Args:
+        x: The whole array, or some rows of it, [R, ...].
+        sharding: Where its pieces go.
+        rows: Number of rows of the whole array; None where `x` is the whole array.
+        first: Number of the first row in `x`.
+    """
+    shape = np.shape(x) if rows is None else (rows, *np.shape(x)[1:])
+
+    def piece(at: tuple[slice, ...]) -> np.ndarray:
+        if not at:
+            return np.asarray(x)
+        start, stop, _ = at[0].indices(shape[0])
+        return np.asarray(x)[(slice(start - first, stop - first), *at[1:])]
+
+    return jax.make_array_from_callback(shape, sharding, piece)
+
+
 def row_pieces(sizes: Mapping[str, int]) -> int:
     """Number of pieces into which a mesh of some axis sizes divides the rows of a batch."""
     return math.prod(sizes[axis] for axis in ROW_AXES)

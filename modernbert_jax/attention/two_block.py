@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from modernbert_jax.attention.choice import Call
+from modernbert_jax.attention.platform import precision
 from modernbert_jax.attention.ranges import KeyRanges
 
 SHORTEST_BLOCK = 128
@@ -74,4 +75,5 @@ def attention(
 
 
 def _matmul(spec, a, b):
-    return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
+    exact = {"precision": precision(a.dtype), "preferred_element_type": jnp.float32}
+    return jnp.einsum(spec, a, b, **exact)

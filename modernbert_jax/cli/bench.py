@@ -1,4 +1,4 @@
-"""The commands that measure speed: bench, bench finetune, bench kernels."""
+"""The commands that measure speed: bench, bench device, bench finetune, bench kernels."""
 
 import dataclasses
 from pathlib import Path
@@ -122,3 +122,29 @@ class Finetune:
             if self.json is not None:
                 write_json(self.json, [dataclasses.asdict(t) for t in turns])
         suite.show(turns, metric)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Device:
+    """Check and time everything on this device: kernels, training steps, encoding.
+
+    Writes FILE.json, FILE.md with the same as tables, FILE.log and, where tiles were timed,
+    FILE.tuning.json for MODERNBERT_JAX_TUNING. In a checkout an accelerator's run is also added to
+    docs/hardware, and docs/hardware.md is made again. On a CPU shapes are tiny. The exit code is 1
+    if a part failed.
+    """
+
+    minutes: float = 8.0
+    """Time for all parts, in minutes; the most telling ones come first."""
+    output: Path = Path("device.json")
+    """File to write, ending in .json."""
+    parts: tuple[str, ...] = ()
+    """Names or groups of parts to run. Without it: all."""
+    record: Path | None = None
+    """JSON file of a run that was made elsewhere, to add to docs/hardware; runs nothing."""
+
+    def run(self) -> int:
+        """Run the parts; return the exit code."""
+        from modernbert_jax.train.bench.device import command
+
+        return command.device(self.minutes, self.output, self.parts, self.record)

@@ -53,6 +53,7 @@ COMMANDS: dict[str, Command] = {
     "fill-mask": Command("inference.FillMask", "Fill every [MASK] of a text."),
     "report": Command("report.Report", "Draw the curves of training runs."),
     "bench": Command("bench.Bench", "Measure speed beside a peer in the same run."),
+    "bench device": Command("bench.Device", "Check and time everything on this device."),
     "bench finetune": Command(
         "bench.Finetune", "Compare fine-tuning with transformers' Trainer.", "finetune"
     ),

@@ -74,3 +74,11 @@ def test_whole_documents_are_refused():
     ranges = key_ranges(jnp.ones((1, 8), jnp.int32))
     with pytest.raises(UserError, match="it computes sliding windows only"):
         attention(q, k, v, ranges, implementation="two_block")
+
+
+def test_float32_stays_float32_on_accelerators():
+    """They round the operands of products unless these ask for the highest precision."""
+    x = jnp.ones((1, 64, 1, 16), jnp.float32)
+    ranges = key_ranges(jnp.ones((1, 64), jnp.int32), 8)
+    text = function("two_block", ranges, 8).lower(x, x, x).as_text()
+    assert text.count("HIGHEST") >= 4

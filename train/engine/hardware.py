@@ -1,5 +1,7 @@
 """Facts about devices: peak FLOPs and peak memory."""
 
+from collections.abc import Mapping
+
 import jax
 
 PEAK_FLOPS = {
@@ -19,11 +21,28 @@ PEAK_FLOPS = {
 }
 """Dense bfloat16 FLOP/s by the start of the device kind, from the manufacturers' data sheets."""
 
+PEAK_BANDWIDTH = {
+    "TPU v4": 1228e9,
+    "TPU v5 lite": 819e9,
+    "TPU v5e": 819e9,
+    "TPU v5": 2765e9,
+    "TPU v5p": 2765e9,
+    "TPU v6 lite": 1640e9,
+    "TPU v6e": 1640e9,
+    "TPU7x": 3690e9,  # of half a chip
+    "NVIDIA A100": 2039e9,
+    "NVIDIA L4": 300e9,
+    "NVIDIA H100": 3352e9,
+    "NVIDIA H200": 4800e9,
+    "NVIDIA B200": 8000e9,
+}
+"""Bytes per second between a device and its own memory, from the same data sheets."""
 
-def peak_of(kind: str) -> float | None:
-    """Return the bfloat16 FLOP/s of a kind of device; None for an unknown kind."""
-    known = [name for name in PEAK_FLOPS if kind.startswith(name)]
-    return PEAK_FLOPS[max(known, key=len)] if known else None
+
+def peak_of(kind: str, peaks: Mapping[str, float] = PEAK_FLOPS) -> float | None:
+    """Return the peak of a kind of device, by default its FLOP/s; None for an unknown kind."""
+    known = [name for name in peaks if kind.startswith(name)]
+    return peaks[max(known, key=len)] if known else None
 
 
 def peak_flops() -> float | None:

@@ -10,9 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from tensorboardX import record_writer
-from tensorboardX.proto import event_pb2, summary_pb2
-
 
 class Sink(Protocol):
     """A destination that receives every row of metrics."""
@@ -84,6 +81,8 @@ class Events:
 
     def __init__(self, folder: Path, resume_at: int):
         """Open a new file; rows of an earlier run after step `resume_at` are hidden."""
+        from tensorboardX.proto import event_pb2  # only runs write events
+
         folder.mkdir(parents=True, exist_ok=True)
         now = time.time()
         name = f"events.out.tfevents.{int(now)}.{socket.gethostname()}.{os.getpid()}"
@@ -95,6 +94,8 @@ class Events:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Add every number of a row to its curve."""
+        from tensorboardX.proto import summary_pb2
+
         values = [
             summary_pb2.Summary.Value(tag=name, simple_value=value)
             for name, value in row.items()
@@ -108,6 +109,9 @@ class Events:
         self._file.close()
 
     def _add(self, **fields: Any) -> None:
+        from tensorboardX import record_writer
+        from tensorboardX.proto import event_pb2
+
         content = event_pb2.Event(**fields).SerializeToString()
         size = struct.pack("<Q", len(content))
         checks = (struct.pack("<I", record_writer.masked_crc32c(x)) for x in (size, content))

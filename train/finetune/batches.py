@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from modernbert_jax.inference.shapes import Row, Shape, arrange
 from modernbert_jax.packing import Rows, rows_from
-from modernbert_jax.sharding import RULES
+from modernbert_jax.sharding import RULES, global_array
 
 from ..tasks import Example
 from .losses import Place, TaskLoss
@@ -153,7 +153,7 @@ def place(batch: ExampleBatch, mesh: Mesh) -> ExampleBatch:
 
     def put(x: np.ndarray, *kinds: str | None) -> jax.Array:
         sharding = NamedSharding(mesh, RULES.spec(*kinds))
-        return jax.make_array_from_callback(np.shape(x), sharding, lambda at: np.asarray(x)[at])
+        return global_array(x, sharding)
 
     rows = Rows(*(put(x, None, "rows", "tokens") for x in batch.rows))
     of_rows = (put(x, None, "rows") for x in (batch.targets, batch.weights, batch.documents))

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Generator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,17 +17,18 @@ from modernbert_jax.heads import MaskedLM
 from modernbert_jax.io.typed_json import to_json
 from modernbert_jax.masking import mask_tokens
 from modernbert_jax.packing import Rows
-from modernbert_jax.sharding import constrain, rows_sharding
+from modernbert_jax.sharding import constrain, global_array, rows_sharding
 from modernbert_jax.tokenizer import Tokenizer
 
 from .. import engine, loss
 from ..engine.hyperparameters import Hyperparameters
-from ..rows.batches import Host, place
-from ..rows.mixture import Order
-from ..rows.prepared import Prepared
 from . import initial_model
 from .batch_size import microbatches
 from .config import PretrainConfig, Stage
+
+if TYPE_CHECKING:  # compiling a step needs no data path
+    from ..rows.mixture import Order
+    from ..rows.prepared import Prepared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +77,7 @@ class MaskedLMObjective(engine.Objective):
     config: PretrainConfig
     stage: Stage
     mask: MaskRule
-    data: Prepared | None = None
+    data: "Prepared | None" = None
     """Where rows come from; None compiles only."""
     exported: ModernBertConfig | None = None
     """The architecture as checkpoints of the stage note it."""
@@ -155,7 +156,7 @@ class MaskedLMObjective(engine.Objective):
                     yield engine.Batch(batch.rows, counts)
 
     @functools.cached_property
-    def order(self) -> Order:
+    def order(self) -> "Order":
         """Which component of the data is read when."""
         return self.data.order(self.stage.length, self.stage.mixture, self.stage.epochs)
 
@@ -171,13 +172,9 @@ class MaskedLMObjective(engine.Objective):
         """The size of the batch; each component's share of the tokens and its epochs so far."""
         if not counts:
             return {}
-        tokens, order = counts["components"], self.order
-        shares = tokens / max(tokens.sum(), 1)
-        epochs = order.epochs(self.stage.batches.rows_before(step))
-        row: dict[str, Any] = {"batch_rows": self.stage.batches.at(step - 1).rows}
-        for what, values in (("share", shares), ("epochs", epochs)):
-            row |= {f"{what}/{n}": float(x) for n, x in zip(order.names, values, strict=True)}
-        return row
+        batches = self.stage.batches
+        contents = self.order.contents(counts["components"], batches.rows_before(step))
+        return {"batch_rows": batches.at(step - 1).rows} | contents
 
     def metadata(self, step: int) -> dict[str, Any]:
         return {
@@ -207,10 +204,9 @@ class MaskedLMObjective(engine.Objective):
         """The validation batches of each component, on the devices."""
         size = self.stage.rows // microbatches(self.stage.rows, self.stage.microbatch_rows)
         sharding = rows_sharding(jax.sharding.get_mesh())
-        put = functools.partial(place, size=size, host=Host(0, 1), sharding=sharding)
         most, length = self.config.eval_rows, self.stage.length
         return [
-            (name, put(rows))
+            (name, jax.tree.map(lambda x: global_array(x, sharding), rows))
             for name in self.order.names
             for rows in self.data.validation(length, size, most, name)
         ]

@@ -15,6 +15,7 @@ from grain import experimental
 
 from modernbert_jax.errors import UserError
 from modernbert_jax.packing import Rows
+from modernbert_jax.sharding import global_array
 
 from .mixture import Order
 
@@ -106,20 +107,6 @@ class Batches:
         self.position += self._size
         return RowBatch(rows, tokens, components)
 
-    def contents(self, tokens: np.ndarray, position: int) -> dict[str, float]:
-        """Fields of `metrics.jsonl`: each component's share of some tokens, and its epochs so far.
-
-        Args:
-            tokens: Tokens of each component, int [components].
-            position: Rows read so far, over all processes.
-        """
-        shares, epochs = tokens / max(tokens.sum(), 1), self.order.epochs(position)
-        return {
-            f"{what}/{name}": float(value)
-            for what, values in (("share", shares), ("epochs", epochs))
-            for name, value in zip(self.order.names, values, strict=True)
-        }
-
     def close(self) -> None:
         """Stop reading ahead."""
         self._parts.close()
@@ -133,15 +120,7 @@ def place(rows: Rows, size: int, host: Host, sharding: jax.sharding.Sharding | N
     if sharding is None:
         return jax.device_put(rows)
     first = host.shard_index * (size // host.shard_count)
-
-    def array(x: np.ndarray) -> jax.Array:
-        def piece(at: tuple[slice, ...]) -> np.ndarray:
-            start, stop, _ = at[0].indices(size)
-            return x[start - first : stop - first, at[1]]
-
-        return jax.make_array_from_callback((size, x.shape[1]), sharding, piece)
-
-    return Rows(*map(array, rows))
+    return Rows(*(global_array(x, sharding, size, first) for x in rows))
 
 
 def _host(sharding: jax.sharding.Sharding, shape: tuple[int, int]) -> Host:

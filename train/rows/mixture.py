@@ -86,6 +86,20 @@ class Order(grain.transforms.DatasetSelectionMap):
         """How often each component has been read before a position, float [components]."""
         return self.counts(position) / self._rows
 
+    def contents(self, tokens: np.ndarray, position: int) -> dict[str, float]:
+        """Fields of `metrics.jsonl`: each component's share of some tokens, and its epochs so far.
+
+        Args:
+            tokens: Tokens of each component, int [components].
+            position: Rows read so far, over all processes.
+        """
+        shares, epochs = tokens / max(tokens.sum(), 1), self.epochs(position)
+        return {
+            f"{what}/{name}": float(value)
+            for what, values in (("share", shares), ("epochs", epochs))
+            for name, value in zip(self.names, values, strict=True)
+        }
+
     def _make_block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
         counts, remaining = self._before(block * BLOCK)
         components, rows = self._due(counts, remaining + BLOCK)

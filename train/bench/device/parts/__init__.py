@@ -1,0 +1,1 @@
+"""Parts of the command, one subject a module; every module here is found by itself."""
