@@ -25,7 +25,9 @@ from modernbert_jax.attention.choice import Call
 from modernbert_jax.attention.platform import interpreted
 from modernbert_jax.attention.ranges import UNIT, KeyRanges
 from modernbert_jax.attention.triton_kernels import attention_dkv, attention_dq, attention_fwd
-from modernbert_jax.attention.triton_tiles import Tiles, tiles_for, widths
+from modernbert_jax.attention.triton_tiles import OPTIONS, SWEEP, Tiles, tiles_for, widths
+
+__all__ = ["OPTIONS", "SWEEP", "attention", "refuses"]
 
 OPTIONS, SWEEP = triton_tiles.OPTIONS, triton_tiles.SWEEP
 """What a tuning file can set, and what a benchmark tries."""

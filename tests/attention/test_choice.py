@@ -306,3 +306,10 @@ def test_forward_mode_is_what_the_choice_says(name):
         lambda q: attention(q, q, q, ranges, window=8, implementation=name), (q,), (q,)
     )
     assert np.isfinite(tangent).all()
+
+
+def test_the_benchmark_can_sweep_the_tiles_of_gpus():
+    module = choice.module_of("pallas_triton")
+    assert {name for group in module.SWEEP for options in group for name in options} <= {
+        *module.OPTIONS
+    }
