@@ -20,7 +20,6 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from modernbert_jax.attention import triton_tiles
 from modernbert_jax.attention.choice import Call
 from modernbert_jax.attention.platform import interpreted
 from modernbert_jax.attention.ranges import UNIT, KeyRanges
@@ -28,9 +27,6 @@ from modernbert_jax.attention.triton_kernels import attention_dkv, attention_dq,
 from modernbert_jax.attention.triton_tiles import OPTIONS, SWEEP, Tiles, tiles_for, widths
 
 __all__ = ["OPTIONS", "SWEEP", "attention", "refuses"]
-
-OPTIONS, SWEEP = triton_tiles.OPTIONS, triton_tiles.SWEEP
-"""What a tuning file can set, and what a benchmark tries."""
 
 
 def refuses(call: Call) -> str | None:
