@@ -180,7 +180,7 @@ def global_array(
     """
     shape = np.shape(x) if rows is None else (rows, *np.shape(x)[1:])
 
-    def piece(at: tuple[slice, ...]) -> np.ndarray:
+    def piece(at: tuple[slice, ...] | None) -> np.ndarray:
         if not at:
             return np.asarray(x)
         start, stop, _ = at[0].indices(shape[0])

@@ -56,15 +56,9 @@ def hidden_states(
     dropout_key: jax.Array | None = None,
 ) -> jax.Array:
     """Compute the encoder's hidden states, float32 [B, T, D]; drop out with a key."""
-    return module.apply(
-        {"params": params},
-        token_ids,
-        segment_ids,
-        positions,
-        deterministic=dropout_key is None,
-        rngs=None if dropout_key is None else {"dropout": dropout_key},
-        method="hidden",
-    )
+    dropout = None if dropout_key is None else {"dropout": dropout_key}
+    model = module.bind({"params": params}, rngs=dropout)
+    return model.hidden(token_ids, segment_ids, positions, deterministic=dropout is None)
 
 
 def hidden_sums(module: MaskedLM, params: Any, hidden: jax.Array, labels: jax.Array) -> Sums:
@@ -124,7 +118,7 @@ _sums.defvjp(_sums_forward, _sums_backward)
 
 
 def _piece(module: MaskedLM, params: Any, hidden: jax.Array, labels: jax.Array) -> Sums:
-    logits = module.apply({"params": params}, hidden, method="logits")
+    logits = module.bind({"params": params}).logits(hidden)
     predicted = labels != IGNORE
     # Not a gather: a vocabulary that is divided among devices stays divided.
     is_target = jnp.arange(logits.shape[-1]) == labels[..., None]

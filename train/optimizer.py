@@ -14,7 +14,7 @@ from modernbert_jax.sharding import STACKED
 class StableAdamWState(NamedTuple):
     """State of StableAdamW."""
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # a field, not the method of tuples
     """Number of steps so far, int32 scalar."""
     mu: Any
     """First moments, shaped like the parameters."""

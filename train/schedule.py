@@ -5,7 +5,10 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+
+Number = float | jax.Array | np.number
 
 Shape = Literal["one_minus_sqrt", "linear", "cosine", "constant"]
 
@@ -44,10 +47,10 @@ def warmup_stable_decay(
 
 def trapezoid(
     time: jax.Array,
-    peak: float | jax.Array,
-    warmup: float | jax.Array,
-    total: float | jax.Array,
-    decay: float | jax.Array,
+    peak: Number,
+    warmup: Number,
+    total: Number,
+    decay: Number,
     final_fraction: float = 0.0,
     shape: Shape = "one_minus_sqrt",
 ) -> jax.Array:
@@ -58,7 +61,7 @@ def trapezoid(
     return peak * rise * jnp.where(jnp.asarray(decay) > 0, fall, 1.0)
 
 
-def _over(time: jax.Array, duration: float | jax.Array) -> jax.Array:
+def _over(time: jax.Array, duration: Number) -> jax.Array:
     """The share of a duration that is over; 1 where the duration is 0."""
     positive = jnp.asarray(duration) > 0
     return jnp.where(positive, time / jnp.where(positive, duration, 1), 1.0)

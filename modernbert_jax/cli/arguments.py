@@ -31,7 +31,10 @@ def parse(name: str, command: Command, words: Sequence[str]) -> Callable[[], int
         _explain_config(name, command.config, options, words, description)
     config = configs.load(command.config, words[0])
     kind = _flat(type(config), tyro.conf.AvoidSubcommands)
-    fields = [("options", _flat(options)), ("config", kind, dataclasses.field(default=config))]
+    fields: list[Any] = [
+        ("options", _flat(options)),
+        ("config", kind, dataclasses.field(default=config)),
+    ]
     both = dataclasses.make_dataclass("Arguments", fields)
     parsed = _parse(both, f"{name} {words[0]}", words[1:], description)
     return functools.partial(parsed.options.run, parsed.config)

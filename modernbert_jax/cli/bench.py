@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -75,7 +75,11 @@ class Kernels:
         """Measure, and print or write the recommendation."""
         from modernbert_jax.train.bench import kernels
 
-        changes = {"lengths": self.length or None, "tokens": self.tokens, "dtype": self.dtype}
+        changes: dict[str, Any] = {
+            "lengths": self.length or None,
+            "tokens": self.tokens,
+            "dtype": self.dtype,
+        }
         shape = dataclasses.replace(
             kernels.default_shape(),
             heads=self.heads,

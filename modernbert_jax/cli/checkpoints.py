@@ -32,10 +32,10 @@ class Convert:
     def run(self) -> None:
         """Convert, and print what was done."""
         from modernbert_jax import convert
-        from modernbert_jax.convert import progress
+        from modernbert_jax.io import progress
 
         keep_freed()
-        with printing.warnings_in_lines(), progress.drawn() as draw:
+        with printing.warnings_in_lines(), progress.transfer("converting") as draw:
             line = convert.convert(
                 self.src, self.dst, format=self.format, dtype=self.dtype, progress=draw
             )

@@ -72,7 +72,9 @@ class Sweep:
 
         self.grid.runs(config)  # refuses wrong values before anything is read
         following = intermediate.prepared(config)
-        table = following and sweep.sweep(following, self.grid, self.keep_models)
+        table = None
+        if following is not None:
+            table = sweep.sweep(following, self.grid, self.keep_models)
         if jax.process_index():
             return
         if table is None:

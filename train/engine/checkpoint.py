@@ -158,7 +158,7 @@ class Checkpoints:
         """Return the newest undamaged step, equal in every process; None without a checkpoint."""
         newest, lost = self._set_aside() if self._first else (None, [])
         if jax.process_count() > 1:
-            summary = np.int32([-1 if newest is None else newest, len(lost)])
+            summary = np.array([-1 if newest is None else newest, len(lost)], np.int32)
             step, count = multihost_utils.broadcast_one_to_all(summary).tolist()
             newest, lost = None if step < 0 else step, lost or ["as process 0 says"] * bool(count)
         if newest is None and lost:

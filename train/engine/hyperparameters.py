@@ -7,19 +7,21 @@ import numpy as np
 
 from ..schedule import Shape, trapezoid
 
+Scalar = jax.Array | np.number
+
 
 class Hyperparameters(NamedTuple):
     """Scalars, float32 but for `start`. What else differs between runs is in their state."""
 
-    learning_rate: jax.Array | np.ndarray
+    learning_rate: Scalar
     """Peak of the schedule."""
-    decay: jax.Array | np.ndarray
+    decay: Scalar
     """Share of a parameter that a step with learning rate 1 would take off it."""
-    start: jax.Array | np.ndarray
+    start: Scalar
     """Step of the run at which the phase begins, int32."""
-    warmup: jax.Array | np.ndarray
+    warmup: Scalar
     """Steps of the linear rise."""
-    total: jax.Array | np.ndarray
+    total: Scalar
     """Steps of the phase."""
 
     @classmethod

@@ -30,7 +30,9 @@ def multipliers(depths: Mapping[Path, np.ndarray], decay: float) -> dict[Path, n
     if not 0 < decay <= 1:
         raise UserError(f"layer_decay is {decay}; it must be more than 0 and at most 1")
     deepest = max(int(d.max()) for d in depths.values())
-    return {path: np.float32(decay) ** np.float32(deepest - d) for path, d in depths.items()}
+    return {
+        path: np.asarray(np.float32(decay) ** np.float32(deepest - d)) for path, d in depths.items()
+    }
 
 
 def scaled(tx: optax.GradientTransformation, rates: Any) -> optax.GradientTransformation:

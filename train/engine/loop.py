@@ -94,7 +94,8 @@ class Outcome(NamedTuple):
     @property
     def trained(self) -> Any:
         """The trained parameters of the best model where it is kept, else of the last."""
-        return self.state.best.params if self.is_best else self.state.params
+        best = self.state.best
+        return best.params if best is not None and self.is_best else self.state.params
 
     @property
     def best_step(self) -> int | None:
@@ -296,7 +297,7 @@ class _Trainer:
             self.progress.say(f"{phase.objective.name}  step {step:,}  {evaluation.text}")
         if state.best is None or not score > np.asarray(state.best.score):  # NaN is not better
             return state
-        return state._replace(best=state.best.replaced(state.params, step, score))
+        return state._replace(best=state.best.replaced(state.params, step, float(score)))
 
     def _is_patience_over(self, name: str) -> bool:
         """Whether the score of the objective has not become better for too long."""

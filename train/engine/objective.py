@@ -24,7 +24,7 @@ class Sums(NamedTuple):
 
     loss: jax.Array
     """Float32 scalar."""
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # a field, not the method of tuples
     """What the loss is a mean over (tokens, examples, windows, or their weights), float32."""
     metrics: Mapping[str, jax.Array] = {}
     """Further sums over the same things, by the name of their mean in `metrics.jsonl`."""

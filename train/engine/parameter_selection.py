@@ -37,10 +37,13 @@ def by_parameter(rows: Rows, rule: Callable[[str], Any]) -> dict[Path, np.ndarra
         value = rule(name)
         if values.setdefault(row.path, {}).setdefault(row.index, value) != value:
             raise UserError(f"{name}: is one tensor with its neighbours; they cannot be parted")
-    return {
-        path: np.array(entries[None] if None in entries else [entries[i] for i in sorted(entries)])
-        for path, entries in values.items()
-    }
+    return {path: np.array(in_order(entries)) for path, entries in values.items()}
+
+
+def in_order(entries: Mapping[int | None, Any]) -> Any:
+    """Values by index in a stack as a list; a value without an index as it is."""
+    stack = {i: value for i, value in entries.items() if i is not None}
+    return [stack[i] for i in sorted(stack)] if stack else entries[None]
 
 
 def matching(rows: Rows, patterns: Sequence[str], option: str) -> set[str]:

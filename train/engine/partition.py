@@ -84,7 +84,7 @@ class Partition:
                 " trained with lora.targets and lora.whole"
             )
         if adapters:
-            frozen |= {name for name in rows if not lora.is_whole(name)}
+            frozen |= {name for name in rows if not adapters.lora.is_whole(name)}
         elif len(frozen) == len(rows):
             raise UserError("freeze leaves nothing to train; name fewer tensors")
         return cls(
@@ -102,13 +102,14 @@ class Partition:
         """Return the trained and the fixed tree; `key` draws new adapters. Traceable."""
         if self.is_whole:
             return params, {}
-        trained, fixed = {}, {}
+        trained: dict[str, Any] = {}
+        fixed: dict[str, Any] = {}
         for path, x in self._each(params):
             mask = self.trained[path]
             for tree, kept in ((trained, mask), (fixed, ~mask)):
                 if kept.any():
                     names.put(tree, path, x if kept.all() else x[np.flatnonzero(kept)])
-        if self.adapters:
+        if self.adapters and key is not None:
             for path, x in names.flatten(self.adapters.init(key, params)).items():
                 names.put(trained, path, x)
         return trained, fixed
@@ -117,7 +118,8 @@ class Partition:
         """Return the parameters with adapters merged; `key` enables their dropout. Traceable."""
         if self.is_whole:
             return trained
-        parts, params = (names.flatten(trained), names.flatten(fixed)), {}
+        params: dict[str, Any] = {}
+        parts = names.flatten(trained), names.flatten(fixed)
         for path, mask in self.trained.items():
             if mask.all() or not mask.any():
                 joined = parts[0 if mask.all() else 1][path]

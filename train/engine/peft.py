@@ -1,7 +1,7 @@
 """Adapter files of PEFT: `adapter_config.json` and `adapter_model.safetensors`."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.io import files
 
 from .lora import ALL_LINEAR, Adapters, Lora
-from .parameter_selection import Rows
+from .parameter_selection import Rows, in_order
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -45,7 +45,7 @@ def save(folder: str | Path, adapters: Adapters, trained: Any, rows: Rows, head:
     lora = adapters.lora
     matrices = LAYER_MATRICES if any("Wqkv" in name for name in rows) else DECODER_MATRICES
     # PEFT's all-linear includes the head, so the matrices are listed.
-    targets = matrices if ALL_LINEAR in lora.targets else lora.targets
+    targets: Sequence[str] = matrices if ALL_LINEAR in lora.targets else lora.targets
     if any(lora.is_whole(name) for name in rows if ".layers." in name):
         # PEFT would also put adapters into modules that are trained in full.
         adapted = [name for name, row in rows.items() if _entry(adapters.places, row) is not None]
@@ -144,7 +144,7 @@ def load(folder: str | Path, rows: Rows) -> tuple[Adapters, Any]:
             stacks.setdefault(path, {}).setdefault(row.index, []).append(b)
     for path, entries in stacks.items():
         joined = {i: np.stack(x) if len(x) > 1 else x[0] for i, x in entries.items()}
-        array = joined[None] if None in joined else np.stack([joined[i] for i in sorted(joined)])
+        array = np.array(in_order(joined))
         names.put(trained, path, np.ascontiguousarray(array))
     return adapters, trained
 

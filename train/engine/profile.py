@@ -51,7 +51,7 @@ class Profiler:
 
     def after(self, number: int, result: Any) -> None:
         """End the trace after its last step; to be called after every step with its result."""
-        if self._running and number >= self._steps[1]:
+        if self._running and self._steps and number >= self._steps[1]:
             jax.block_until_ready(result)
             self._stop()
 

@@ -68,7 +68,8 @@ class Program:
     ) -> None:
         """Compile the step for batches of one shape; `name` says on the terminal what for."""
         with phase(f"compiling {name}"):
-            lowered = self.learner.train_step(state).lower(state, fixed, hyper, batch.arrays)
+            step: Any = self.learner.train_step(state)
+            lowered = step.lower(state, fixed, hyper, batch.arrays)
             self._steps[_shape_of(batch)] = lowered.compile()
 
     def step(
