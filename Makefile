@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PIP = -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: quickstart test test-slow test-kernels lint format parity parity5 parity4 aot plans bench bench-kernels \
+.PHONY: quickstart test test-slow test-kernels lint types format parity parity5 parity4 aot plans bench bench-kernels \
 	device wheels goldens record clean
 
 quickstart: .venv/installed
@@ -21,6 +21,13 @@ test-slow: .venv/test
 lint: .venv/test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	$(MAKE) types
+
+# The folders are checked where they are installed: below modernbert_jax/.
+types: .venv/test
+	rm -rf build/types && mkdir -p build/types/modernbert_jax
+	ln -s $(addprefix $(CURDIR)/,$(wildcard modernbert_jax/*) convert train configs) build/types/modernbert_jax
+	cd build/types && ../../.venv/bin/python -m mypy --config-file ../../pyproject.toml -p modernbert_jax
 
 format: .venv/test
 	.venv/bin/ruff check --fix .
