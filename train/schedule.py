@@ -55,13 +55,21 @@ def trapezoid(
     shape: Shape = "one_minus_sqrt",
 ) -> jax.Array:
     """Compute `warmup_stable_decay` at a time; all numbers may be traced, and none is checked."""
-    rise = jnp.where(_over(time, warmup) < 1, _over(time, warmup), 1.0)
-    x = jnp.clip(_over(time - (total - decay), decay), 0.0, 1.0)
-    fall = final_fraction + (1 - final_fraction) * REMAINING[shape](x)
-    return peak * rise * jnp.where(jnp.asarray(decay) > 0, fall, 1.0)
+    rise = jnp.where(time < warmup, time / _not_0(warmup), 1.0) if _is_wanted(warmup) else 1.0
+    if not _is_wanted(decay):
+        return peak * rise
+    x = jnp.clip((time - (total - decay)) / _not_0(decay), 0.0, 1.0)
+    remaining = REMAINING[shape](x)
+    if final_fraction:
+        remaining = final_fraction + (1 - final_fraction) * remaining
+    return peak * rise * remaining
 
 
-def _over(time: jax.Array, duration: Number) -> jax.Array:
-    """The share of a duration that is over; 1 where the duration is 0."""
-    positive = jnp.asarray(duration) > 0
-    return jnp.where(positive, time / jnp.where(positive, duration, 1), 1.0)
+def _is_wanted(duration: Number) -> bool:
+    """Whether a duration may be more than 0; a traced one always may."""
+    return not isinstance(duration, int | float) or duration > 0
+
+
+def _not_0(duration: Number) -> Number:
+    """A divisor: the duration, or 1 where a traced one is 0."""
+    return duration if isinstance(duration, int | float) else jnp.where(duration > 0, duration, 1)
