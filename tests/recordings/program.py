@@ -1,5 +1,6 @@
 """Runs the recorded program: by its command line, and its public class in a Python of its own."""
 
+import itertools
 import json
 import os
 import signal
@@ -61,7 +62,9 @@ class Program:
         done = self._start([self.path, *arguments])
         out, err = done.communicate()
         result = Result(done.returncode, out, err)
-        print(f"  {' '.join(arguments)[:60]} ... {time.monotonic() - began:.0f} s", flush=True)
+        after = dict(itertools.pairwise(arguments))
+        told = " ".join([arguments[0], after.get("--output", "")])
+        print(f"  {told}: {time.monotonic() - began:.0f} s", flush=True)
         return result if fails else self._told(arguments, result)
 
     def run_together(self, commands: Sequence[Sequence[str]]) -> list[Result]:
