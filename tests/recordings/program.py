@@ -53,7 +53,8 @@ class Program:
     def __init__(self, path: Path, folder: Path):
         """Take the start script at `path`; its Python must lie beside it."""
         self.path, self.python, self.folder = path, path.parent / "python", folder
-        self._environment = {"XLA_FLAGS": XLA_FLAGS, **os.environ}
+        one_device = {"JAX_NUM_CPU_DEVICES": "1"}  # unless a command asks for more
+        self._environment = {"XLA_FLAGS": XLA_FLAGS, **one_device, **os.environ}
         self._environment |= {"COLUMNS": "100", "JAX_PLATFORMS": "cpu", _CACHE_ALL: "0"}
 
     def run(self, *arguments: str, fails: bool = False) -> Result:
