@@ -1,6 +1,7 @@
 """Recorded runs of `convert`, `verify`, `inspect`, `average`, `fill-mask`, and of `ModernBert`."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import facts
@@ -39,12 +40,20 @@ _CHAIN = (
 """Source, destination and format of conversions, one after another."""
 
 
+_DIRECTORIES = ("hf", "back", "averaged", "bf16-hf")
+"""Those in the format of Hugging Face."""
+
+
 def record(program: Program) -> dict[str, Any]:
-    """Hashes of converted checkpoints, what is printed about them, and what the model computes."""
+    """Hashes of converted checkpoints, what is printed about them, and what the model computes.
+
+    `data.pkl` of a FlexBERT file is left out: it holds the name of a temporary file.
+    """
     (program.folder / "converted").mkdir()
     calls = {f"convert to {to}": ["convert", a, to, "--format", f] for a, to, f in _CHAIN}
     calls |= {
         "convert to bfloat16": ["convert", "model", "converted/bf16", "--dtype", "bfloat16"],
+        "convert from bfloat16": ["convert", "converted/bf16", "converted/bf16-hf"],
         "verify": ["verify", "model", "converted/flexbert.pt"],
         "verify unequal": ["verify", "model", "converted/bf16"],
         "inspect": ["inspect", "model", "--json"],
@@ -58,10 +67,11 @@ def record(program: Program) -> dict[str, Any]:
         for name, result in zip(calls, results, strict=True)
     }
     folder = program.folder / "converted"
-    found["files"] = facts.hashes(folder)
+    found["files"] = {name: facts.hashes(folder / name) for name in _DIRECTORIES}
+    found["files"]["flexbert.pt"] = facts.archive(folder / "flexbert.pt", ("archive/data.pkl",))
+    found["jax"] = {name: _native(folder / name) for name in ("jax", "bf16")}
     found["weights"] = {
-        name: facts.tensors(folder / name / "model.safetensors")
-        for name in ("hf", "back", "averaged", "bf16")
+        name: facts.tensors(folder / name / "model.safetensors") for name in _DIRECTORIES
     }
     python = program.run_python(_PYTHON, "model")
     found["python"] = {
@@ -69,3 +79,16 @@ def record(program: Program) -> dict[str, Any]:
         "arrays": json.loads(python.stdout) if python.code == 0 else None,
     }
     return found
+
+
+def _native(folder: Path) -> dict[str, Any]:
+    """A directory of the format `jax`, but for its arrays, whose files have random names.
+
+    The arrays are compared in what is converted from it.
+    """
+    marker = facts.read_json(folder / "modernbert_jax.json") or {}
+    return {
+        "files": sorted(path.name for path in folder.glob("*")),
+        "config": facts.read_json(folder / "config.json"),
+        "marker": {key: value for key, value in marker.items() if key != "files"},
+    }

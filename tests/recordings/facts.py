@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,14 @@ def hashes(folder: Path, without: Iterable[str] = ()) -> dict[str, str]:
         for name in _files(folder)
         if Path(name).name not in without
     }
+
+
+def archive(path: Path, without: Iterable[str] = ()) -> dict[str, str] | None:
+    """Hash of every member of a zip file, but for some; None where there is no file."""
+    if not path.is_file():
+        return None
+    with zipfile.ZipFile(path) as file:
+        return {name: sha256(file.read(name)) for name in file.namelist() if name not in without}
 
 
 def names(folder: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """Runs the recorded program: by its command line, and its public class in a Python of its own."""
 
+import itertools
 import json
 import os
 import signal
@@ -52,7 +53,8 @@ class Program:
     def __init__(self, path: Path, folder: Path):
         """Take the start script at `path`; its Python must lie beside it."""
         self.path, self.python, self.folder = path, path.parent / "python", folder
-        self._environment = {"XLA_FLAGS": XLA_FLAGS, **os.environ}
+        one_device = {"JAX_NUM_CPU_DEVICES": "1"}  # unless a command asks for more
+        self._environment = {"XLA_FLAGS": XLA_FLAGS, **one_device, **os.environ}
         self._environment |= {"COLUMNS": "100", "JAX_PLATFORMS": "cpu", _CACHE_ALL: "0"}
 
     def run(self, *arguments: str, fails: bool = False) -> Result:
@@ -61,7 +63,9 @@ class Program:
         done = self._start([self.path, *arguments])
         out, err = done.communicate()
         result = Result(done.returncode, out, err)
-        print(f"  {' '.join(arguments)[:60]} ... {time.monotonic() - began:.0f} s", flush=True)
+        after = dict(itertools.pairwise(arguments))
+        told = " ".join([arguments[0], after.get("--output", "")])
+        print(f"  {told}: {time.monotonic() - began:.0f} s", flush=True)
         return result if fails else self._told(arguments, result)
 
     def run_together(self, commands: Sequence[Sequence[str]]) -> list[Result]:
