@@ -8,7 +8,7 @@ The largest model has a third of the last two.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
@@ -61,7 +61,7 @@ def config(name: str) -> PretrainConfig:
     size = SIZES[name]
     extension, decay = (round(tokens * BILLION) for tokens in size.later)
     first, second, third = (rows * DEVICES for rows in size.microbatch)
-    shared = {"rows": ROWS, "weight_decay": size.weight_decay, "shuffle_seed": 21}
+    shared: dict[str, Any] = {"rows": ROWS, "weight_decay": size.weight_decay, "shuffle_seed": 21}
     return PretrainConfig(
         model=ModernBertConfig.preset(f"ettin-{name}"),
         output=f"ettin-{name}",

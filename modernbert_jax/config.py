@@ -39,13 +39,17 @@ class ModernBertConfig(Architecture):
         return hf_config.write(self, keys)
 
 
+Dtype = Literal["float32", "bfloat16"]
+Remat = Literal["none", "dots", "full"]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Runtime:
     """How a model is computed. Parameters are always float32."""
 
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     """Dtype of matrix products and attention. Norms, softmax and residual sums are float32."""
-    remat: Literal["none", "dots", "full"] = "none"
+    remat: Remat = "none"
     """What the backward pass recomputes: nothing, all but matrix products, or everything."""
     attention: str = "auto"
     """Implementation of attention: "auto" or a key of `attention.IMPLEMENTATIONS`."""

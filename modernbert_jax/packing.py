@@ -7,7 +7,7 @@ natural lengths it fills more than 99.9 % of the tokens.
 
 import collections
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,16 +24,19 @@ TokenIds = Sequence[int] | np.ndarray
 
 
 class Rows(NamedTuple):
-    """Packed rows, int32 [B, T] each: the inputs of a model."""
+    """Packed rows, int32 [B, T] each: the inputs of a model.
 
-    token_ids: np.ndarray
-    segment_ids: np.ndarray
+    Arrays of numpy or jax, or what stands for them in a tree, such as their shapes.
+    """
+
+    token_ids: Any
+    segment_ids: Any
     """Number of a token's document in the row, from 1; 0 is padding."""
-    positions: np.ndarray
+    positions: Any
     """Place of a token in its document, from 0."""
 
 
-def pack(lengths: Sequence[int], capacity: int, seed: int | Sequence[int] = 0) -> list[list[int]]:
+def pack(lengths: TokenIds, capacity: int, seed: int | Sequence[int] = 0) -> list[list[int]]:
     """Rows of document indices: every index once, with lengths of at most `capacity` in sum.
 
     The order of rows is shuffled, because the packer sorts by length. Takes O(n log n) time.

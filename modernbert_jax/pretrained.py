@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from modernbert_jax import convert, devices, late_interaction
 from modernbert_jax.attention import check_name
-from modernbert_jax.config import ModernBertConfig, Runtime
+from modernbert_jax.config import Dtype, ModernBertConfig, Runtime
 from modernbert_jax.convert import lazy
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.heads import HEADS, POOLINGS
@@ -23,8 +23,6 @@ from modernbert_jax.pipeline import Pipeline, reranker_activation
 from modernbert_jax.sharding import row_pieces, tree_shardings
 from modernbert_jax.similarity import SIMILARITIES
 from modernbert_jax.tokenizer import Tokenizer
-
-Dtype = Literal["float32", "bfloat16"]
 
 
 class ModernBert:

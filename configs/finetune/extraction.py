@@ -5,6 +5,7 @@ file) and takes its tags from the training data. `squad` and `squad2` read the p
 """
 
 import functools
+from typing import Any
 
 from modernbert_jax.config import Runtime
 from modernbert_jax.train.finetune.config import FinetuneConfig
@@ -13,7 +14,7 @@ from modernbert_jax.train.tasks import QuestionAnswering, Task, TokenClassificat
 from .. import Preset
 
 
-def _config(name: str, task: Task, **hyperparameters: float) -> FinetuneConfig:
+def _config(name: str, task: Task, **hyperparameters: Any) -> FinetuneConfig:
     return FinetuneConfig(
         task=task,
         output=name,

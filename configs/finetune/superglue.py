@@ -6,7 +6,7 @@ that recipe is ours, with the hyperparameters of WiC and more epochs.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from modernbert_jax.config import Runtime
 from modernbert_jax.train.finetune.config import FinetuneConfig, Intermediate
@@ -33,7 +33,7 @@ class Recipe(NamedTuple):
     """Name of the recipe whose model it starts from."""
 
 
-def _label(*columns: str, labels: tuple[str, ...] = _BOOLEAN, **options: str) -> Task:
+def _label(*columns: str, labels: tuple[str, ...] = _BOOLEAN, **options: Any) -> Task:
     return Classification(columns=columns, labels=labels, max_length=LENGTH, **options)
 
 

@@ -9,7 +9,9 @@ from modernbert_jax.errors import UserError
 
 from ..finetune.config import FinetuneConfig
 from ..finetune.data import Data
+from ..tasks import TokenClassification
 from ..tasks.read import read
+from ..tasks.text_task import TextTask
 
 PENALTIES = (0.1, 1.0, 10.0, 100.0)
 """Inverse strengths of regularisation for cross-validation on the training data."""
@@ -47,7 +49,7 @@ def _number(config: FinetuneConfig, data: Data) -> list[list[np.ndarray]]:
     train, validation = _features(config, data)
     model = RidgeCV(alphas=[1 / c for c in PENALTIES], cv=FOLDS)
     model.fit(train, [example.target for example in data.train])
-    return [[np.float32([x])] for x in model.predict(validation)]
+    return [[np.array([x], np.float32)] for x in model.predict(validation)]
 
 
 def _features(config: FinetuneConfig, data: Data) -> tuple[Any, Any]:
@@ -71,9 +73,10 @@ def _features(config: FinetuneConfig, data: Data) -> tuple[Any, Any]:
 
 
 def _texts(path: str, data: Data) -> list[tuple[str, ...]]:
+    task = data.task
+    assert isinstance(task, TextTask)  # as all tasks of `_features`
     return [
-        tuple(record.text(c, data.task.allow_empty) for c in data.task.columns)
-        for record in read([path])
+        tuple(record.text(c, task.allow_empty) for c in task.columns) for record in read([path])
     ]
 
 
@@ -81,15 +84,17 @@ def _tags(config: FinetuneConfig, data: Data) -> list[list[np.ndarray]]:
     from sklearn.feature_extraction import DictVectorizer
     from sklearn.linear_model import LogisticRegression
 
+    task = data.task
+    assert isinstance(task, TokenClassification)  # `metrics` checks the kind
     vectorizer = DictVectorizer()
     words = [facts for example in data.train for facts in _around(example.source.words)]
-    tags = [data.task.labels.index(t) for example in data.train for t in example.source.tags]
+    tags = [task.labels.index(t) for example in data.train for t in example.source.tags]
     model = LogisticRegression(C=PENALTIES[2], max_iter=200)
     model.fit(vectorizer.fit_transform(words), tags)
     outputs = []
     for example in data.validation:
         predicted = model.predict(vectorizer.transform([*_around(example.source.words)]))
-        logits = [np.zeros((len(ids), data.task.outputs), np.float32) for ids in example.sequences]
+        logits = [np.zeros((len(ids), task.outputs), np.float32) for ids in example.sequences]
         for (sequence, token), tag in zip(example.source.places, predicted, strict=True):
             if sequence >= 0:
                 logits[sequence][token, tag] = 1

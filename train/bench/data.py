@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def measure(options: Options) -> Iterator[Measurement]:
         pipeline = {"peer": "datasets.map, greedy best fit"}
         yield from compared("tokenise and pack", _PER_CORE, speeds, pipeline)
         batches = data.batches(LENGTH, SOURCE_BATCH, seed=0)
-        readers = {"ours": (int(batch.tokens.sum()) for batch in batches)}
+        readers: dict[str, Iterator[int]] = {"ours": (int(batch.tokens.sum()) for batch in batches)}
         if dataset is not None:
             readers["peer"] = _their_batches(dataset, data.tokenizer.mask_id)
         speeds = _tokens_per_second(readers, options.repeats)
@@ -155,13 +156,15 @@ def _cores() -> Iterator[Callable[[], float]]:
         whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
         return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, whose))
 
-    before, seconds = used(), []
+    seconds: list[float] = []
+    before = used()
     yield lambda: seconds[0]
     seconds.append(used() - before)
 
 
 def write_texts(options: Options, path: Path) -> Path:
     """Write the text as JSON lines, with an equal part of the megabytes from each file."""
+    sources: list[Iterable[Any]]
     if options.input:
         sources = [Corpus([s.path], on_error="skip") for s in Corpus.find(options.input).sources]
     else:

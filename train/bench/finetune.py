@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rich.table import Table
@@ -32,7 +32,7 @@ from ..finetune.data import Data
 from ..finetune.training import finetune
 from . import bag_of_words, number
 
-AS_TRAINER = {
+AS_TRAINER: dict[str, Any] = {
     "optimizer": "adamw",
     "b2": 0.999,
     "eps": 1e-8,
@@ -45,8 +45,10 @@ AS_TRAINER = {
 }
 """Settings of all sides, which override the configuration: the Trainer's own defaults."""
 
-_SHARED = ("epochs", "batch_examples", "learning_rate", "weight_decay", "b1", "b2", "eps")
-_SHARED += ("clip_norm", "seed")
+_SHARED = (
+    *("epochs", "batch_examples", "learning_rate", "weight_decay", "b1", "b2", "eps"),
+    *("clip_norm", "seed"),
+)
 """Settings that the Trainer's job repeats."""
 
 SUPPORTED = ("classification", "multilabel", "regression", "tokens")
@@ -76,6 +78,7 @@ def compare(config: FinetuneConfig, seeds: Sequence[int], sides: Sequence[str]) 
     _check(config, sides)
     config = dataclasses.replace(config, **AS_TRAINER, eval_every=config.epochs)
     checkpoint = initial_model.load(config)
+    assert checkpoint.tokenizer is not None  # `load` checks it
     data = Data.read(config, checkpoint.tokenizer)
     for seed in seeds:
         for side in sides:
@@ -86,7 +89,13 @@ def compare(config: FinetuneConfig, seeds: Sequence[int], sides: Sequence[str]) 
                 yield SIDES[side](seeded, checkpoint, data, Path(folder))
 
 
-def _ours(init: str, config: FinetuneConfig, checkpoint: Any, data: Data, folder: Path) -> Turn:
+def _ours(
+    init: Literal["checkpoint", "random"],
+    config: FinetuneConfig,
+    checkpoint: Any,
+    data: Data,
+    folder: Path,
+) -> Turn:
     began = time.perf_counter()
     result = finetune(dataclasses.replace(config, init=init))
     if result is None:
@@ -203,6 +212,7 @@ def summary(turns: Sequence[Turn], metric: str) -> dict[str, dict[str, Any]]:
     for side in dict.fromkeys(turn.side for turn in turns):
         own = [turn for turn in turns if turn.side == side]
         scores = [turn.metrics[metric] for turn in own]
+        seconds = [turn.seconds for turn in own if turn.seconds is not None]
         speeds = [turn.examples_per_second for turn in own if turn.examples_per_second]
         results[side] = {
             "metric": metric,
@@ -210,6 +220,6 @@ def summary(turns: Sequence[Turn], metric: str) -> dict[str, dict[str, Any]]:
             "deviation": statistics.stdev(scores) if len(scores) > 1 else 0.0,
             "seeds": len(scores),
             "examples_per_second": max(speeds, default=None),
-            "seconds": min(turn.seconds for turn in own),
+            "seconds": min(seconds, default=None),
         }
     return results

@@ -68,7 +68,8 @@ def main(folder: Path) -> None:
     trainer.train()
     seconds = time.perf_counter() - began
     outputs = logits(model, [ids for ids, _ in job["validation"]], pad)
-    np.savez(folder / "logits.npz", **{str(i): x for i, x in enumerate(outputs)})
+    arrays: dict[str, Any] = {str(i): x for i, x in enumerate(outputs)}
+    np.savez(folder / "logits.npz", **arrays)
     (folder / "result.json").write_text(json.dumps({"seconds": seconds}))
 
 

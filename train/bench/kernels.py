@@ -90,18 +90,20 @@ def measure(shape: KernelShape, repeats: int, sweep: bool, report: Report) -> li
     """
     times = []
     for kind in tuning.KINDS:
-        options = {}
+        options: dict[str, KernelOptions] = {}
         for case in cases(shape, kind):
             for name, module in _supported(case, shape, report):
                 if name not in options:
                     options[name] = _tuned(name, case, shape)
                     if sweep and (groups := getattr(module, "SWEEP", ())):
-                        options[name] = best_options(
-                            groups,
-                            dict(options[name]),
-                            lambda o, n=name, c=case: _time(n, o, c, shape, repeats),
-                            lambda line, n=name: report(f"{n} {line}"),
+                        time_with = functools.partial(
+                            _time, name, case=case, shape=shape, repeats=repeats
                         )
+
+                        def tell(line: str, name: str = name) -> None:
+                            report(f"{name} {line}")
+
+                        options[name] = best_options(groups, dict(options[name]), time_with, tell)
                 times.append(_time(name, options[name], case, shape, repeats))
             times += _peers(case, shape, repeats, report)
     return times

@@ -67,7 +67,8 @@ def pack(
         source_batch: Items read at a time.
         search: `best_fit` or an equivalent; by default the fastest one available.
     """
-    source, buffer = iter(items), collections.deque()
+    source = iter(items)
+    buffer: collections.deque[Any] = collections.deque()
     search, size = search or _fastest(), 5 * source_batch
     while True:
         room = np.full(rows, capacity, np.int64)

@@ -71,8 +71,8 @@ def measure(options: Options) -> Iterator[Measurement]:
 def workloads(steps: int, rows: int, axis: str, together: bool = True) -> dict[str, TrainWorkload]:
     """Workloads by name. Any 16 consecutive mixed lengths have short and long ones alike."""
     quantiles = (np.arange(256) + 0.5) / 256
-    mixed = np.exp([np.log(120) + 0.8 * NormalDist().inv_cdf(q) for q in quantiles])
-    mixed = mixed.clip(16, 512).astype(int).reshape(16, 16).T.ravel().tolist()
+    lengths = np.exp([np.log(120) + 0.8 * NormalDist().inv_cdf(q) for q in quantiles])
+    mixed = lengths.clip(16, 512).astype(int).reshape(16, 16).T.ravel().tolist()
     full, how = [1024] * rows * steps, (steps, axis, together)
     return {
         "documents of 16 to 512 tokens": TrainWorkload(mixed, rows, 1024, 16, *how),

@@ -47,8 +47,8 @@ def ours(directory: str, work: Work) -> tuple[dict[str, float], Steps]:
     rows, capacity, count = (int(work[name]) for name in ("rows", "capacity", "steps"))
     tokens = rows * capacity * 1000
     stage = Stage(name="bench", tokens=tokens, length=capacity, rows=rows, peak_learning_rate=1e-4)
-    mesh = MeshShape(**{"data": 1, str(work["axis"]): THREADS})
-    config = PretrainConfig(model=checkpoint.config, stages=(stage,), mesh=mesh)
+    shape = MeshShape(**{"data": 1, str(work["axis"]): THREADS})
+    config = PretrainConfig(model=checkpoint.config, stages=(stage,), mesh=shape)
     jax.set_mesh(config.mesh.make())
     vocabulary = checkpoint.config.vocab_size
     mesh = jax.sharding.get_mesh()
@@ -74,12 +74,12 @@ def ours(directory: str, work: Work) -> tuple[dict[str, float], Steps]:
     ids = [np.concatenate([texts[i] for i in row]) for row in packed]
     lengths = [[len(texts[i]) for i in row] for row in packed]
     whole = packing.layout(ids, lengths, capacity, 0)
-    batches = [
+    parts = [
         packing.Rows(*(jax.device_put(x[i * rows : (i + 1) * rows], place) for x in whole))
         for i in range(count)
     ]
     hyper = objective.hyperparameters(config, stage)
-    batches = [engine.Batch(batch) for batch in batches]
+    batches = [engine.Batch(part) for part in parts]
     program.compile("the step", state, fixed, hyper, batches[0])
 
     def turn() -> int:

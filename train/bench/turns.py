@@ -13,7 +13,7 @@ import time
 from collections import ChainMap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 Answer = dict[str, Any]
 
@@ -44,10 +44,13 @@ def take_turns(
     """
     if not together:
         alone = [take_turns(script, arguments, (side,), repeats, True, enough) for side in sides]
-        ready, turns = zip(*alone, strict=True)
-        return dict(ChainMap(*ready)), dict(ChainMap(*turns))
+        return (
+            dict(ChainMap(*(ready for ready, _ in alone))),
+            dict(ChainMap(*(turns for _, turns in alone))),
+        )
     with contextlib.ExitStack() as stack:
-        workers, ready = {}, {}
+        workers: dict[str, _Worker] = {}
+        ready: dict[str, Answer] = {}
         for side in sides:
             workers[side] = stack.enter_context(_worker(script, side, *arguments))
             ready[side] = _answer(side, workers[side])  # one at a time loads and warms up
@@ -56,20 +59,29 @@ def take_turns(
         for round_ in range(repeats):
             if round_ and time.monotonic() - began >= enough:
                 break
-            for side, process in workers.items():
-                process.stdin.write("again\n")
-                process.stdin.flush()
-                turns[side].append(_answer(side, process))
+            for side, worker in workers.items():
+                worker.stdin.write("again\n")
+                worker.stdin.flush()
+                turns[side].append(_answer(side, worker))
     return ready, turns
 
 
+class _Worker(NamedTuple):
+    """The process of a side, with its pipes."""
+
+    process: subprocess.Popen[str]
+    stdin: IO[str]
+    stdout: IO[str]
+
+
 @contextlib.contextmanager
-def _worker(script: Path, side: str, *arguments: Path | str) -> Iterator[subprocess.Popen]:
+def _worker(script: Path, side: str, *arguments: Path | str) -> Iterator[_Worker]:
     """Start the process of a side; it ends with the block."""
     command = [sys.executable, "-P", script, side, *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None and process.stdout is not None  # both are pipes
     try:
-        yield process
+        yield _Worker(process, process.stdin, process.stdout)
     finally:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
@@ -77,8 +89,8 @@ def _worker(script: Path, side: str, *arguments: Path | str) -> Iterator[subproc
         process.wait()
 
 
-def _answer(side: str, process: subprocess.Popen) -> Answer:
-    line = process.stdout.readline()
+def _answer(side: str, worker: _Worker) -> Answer:
+    line = worker.stdout.readline()
     if not line:
-        raise RuntimeError(f"the process of {side} ended with exit code {process.wait()}")
+        raise RuntimeError(f"the process of {side} ended with exit code {worker.process.wait()}")
     return json.loads(line)

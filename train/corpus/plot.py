@@ -13,15 +13,18 @@ from modernbert_jax.io.files import write_bytes
 
 from ..rows.manifest import EDGES
 
-_PANELS = [["documents"] * 3 + ["tokens"] * 3, ["mixture"] * 2 + ["padding"] * 2 + ["rates"] * 2]
+_PANELS: list[Any] = [
+    ["documents"] * 3 + ["tokens"] * 3,
+    ["mixture"] * 2 + ["padding"] * 2 + ["rates"] * 2,
+]
 _GRAY = "0.35"
 _COLORS = ("#3f6fb0", "#e2893b", "#4f9d69", "#b8516b", "#7f6bb3", "#4aa5b5", "#a58b3e", "#8c8c8c")
 
 
 def plot(facts: dict[str, Any], path: str | Path) -> Path:
     """Draw the facts of `report.facts` as a PNG and return its path."""
-    figure = Figure(figsize=(13, 8), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=(13, 8))
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
     axes = figure.subplot_mosaic(_PANELS, height_ratios=(5, 3))
     names = list(facts["components"])
     colors = dict(zip(names, itertools.cycle(_COLORS), strict=False))

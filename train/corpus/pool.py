@@ -116,7 +116,9 @@ def _start_worker(count: Any, stop: Any, threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # only workers call this
+    multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
 
 

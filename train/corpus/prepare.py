@@ -80,9 +80,7 @@ def prepare(
         raise UserError(f"validation is {validation}; it must be 0 or more and below 1")
     if workers is not None and workers < 1:
         raise UserError(f"workers is {workers}; it must be 1 or more")
-    components = corpus
-    if isinstance(corpus, Corpus):
-        components = {DEFAULT: CorpusComponent(corpus=corpus)}
+    components = {DEFAULT: CorpusComponent(corpus=corpus)} if isinstance(corpus, Corpus) else corpus
     for name in components:
         check_name(name)
     settings = Settings(

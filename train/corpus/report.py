@@ -41,8 +41,8 @@ def facts(data: Prepared) -> dict[str, Any]:
             },
         }
     total = sum(c["tokens"] for c in components.values())
-    for component in components.values():
-        component["share"] = component["tokens"] / max(total, 1)
+    for entry in components.values():
+        entry["share"] = entry["tokens"] / max(total, 1)
     return {
         "folder": str(data.folder),
         **_fields(manifest, ("tokenizer_sha256", "vocab_size", "dtype", "chunking")),

@@ -40,7 +40,7 @@ class Settings:
     """Path or URL of the store to write into, which also holds the tokenizer's files."""
     tokenizer_sha256: str
     lengths: tuple[int, ...]
-    dtype: str
+    dtype: manifest.Dtype
     seed: int
     validation: float
     window_documents: int
@@ -100,7 +100,7 @@ class Reader:
     def __iter__(self) -> Iterator[tuple[int, Document]]:
         number = 0
         for piece in self._unit.pieces:
-            facts = {"path": piece.source.path, "bytes": piece.source.bytes}
+            facts: dict[str, Any] = {"path": piece.source.path, "bytes": piece.source.bytes}
             facts |= {"sha256": "", "documents": 0, "skipped": {}}
             self.sources.append(facts)
             for document in self._documents(piece, facts):

@@ -3,7 +3,7 @@
 import collections
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -38,7 +38,7 @@ Tokenised = tuple[int, Document, np.ndarray]
 
 def tokenise(
     documents: Iterable[Numbered], tokenizer: Tokenizer, dtype: np.dtype
-) -> Iterator[Tokenised]:
+) -> Generator[Tokenised]:
     """Yield numbered documents with their token ids of type `dtype`, in order.
 
     The tokenizer runs in one more thread, which uses as many as its library is configured for.

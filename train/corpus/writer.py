@@ -192,7 +192,9 @@ class PreparedWriter:
             sources=tuple(sources.values()),
             duplicates=duplicates,
             lengths={str(n): _packed(windows, n) for n in self._settings.lengths},
-            **{key: _sum(windows, key) for key in ("documents", "tokens", "document_lengths")},
+            documents=_sum(windows, "documents"),
+            tokens=_sum(windows, "tokens"),
+            document_lengths=_sum(windows, "document_lengths"),
             **{key: sum(w[key] for w in windows) for key in ("tokenless", "unknown", "special")},
         )
 
@@ -267,7 +269,9 @@ def _nothing_to_train_on(
     first = f"{paths[0]}{', ...' if len(paths) > 1 else ''}"
     if any(window["documents"]["validation"] for window in windows):
         return f"{first}: all documents were kept for validation; pass --validation 0"
-    skipped = functools.reduce(add, (source.skipped for source in sources.values()), {})
+    skipped: dict[str, int] = functools.reduce(
+        add, (source.skipped for source in sources.values()), {}
+    )
     reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
     where = "" if name == manifest.DEFAULT else f"component {name}: "
     return f"{where}{first}: no usable text" + (f" ({reasons})" if reasons else "")

@@ -3,7 +3,7 @@
 import abc
 import functools
 from collections.abc import Callable, Generator, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -88,12 +88,22 @@ class Objective(abc.ABC):
     """
 
     coupled: ClassVar[bool] = False
-    name: str = "train"
-    """Value of `stage` in `metrics.jsonl`."""
-    steps: int
-    """How many batches there are to train on, one a step."""
-    eval_every: int = 0
-    """Steps between evaluations, the last one apart; 0 evaluates only at the end."""
+    if TYPE_CHECKING:  # subclasses have fields, attributes or properties: they are only read
+
+        @property
+        def name(self) -> str:
+            """Value of `stage` in `metrics.jsonl`."""
+
+        @property
+        def steps(self) -> int:
+            """How many batches there are to train on, one a step."""
+
+        @property
+        def eval_every(self) -> int:
+            """Steps between evaluations, the last one apart; 0 evaluates only at the end."""
+    else:
+        name = "train"
+        eval_every = 0
 
     @abc.abstractmethod
     def init(self, key: jax.Array) -> Any:

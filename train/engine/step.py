@@ -5,7 +5,6 @@ argument, not a constant, so that all of them share one program.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -31,7 +30,8 @@ _ADAPTERS = 2**32 - 2
 Metrics = dict[str, jax.Array]
 """Scalars of one step, by their names in `metrics.jsonl`."""
 
-TrainStep = Callable[[TrainState, Any, Hyperparameters, Any], tuple[TrainState, Metrics]]
+TrainStep = jax.stages.Wrapped
+"""The jitted step: from state, fixed parameters, hyperparameters and batch to state and metrics."""
 
 
 @dataclasses.dataclass(frozen=True)

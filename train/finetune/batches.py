@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,17 +18,20 @@ from .losses import Place, TaskLoss
 
 
 class ExampleBatch(NamedTuple):
-    """A batch of A microbatches, each of B rows with T tokens and up to S documents."""
+    """A batch of A microbatches, each of B rows with T tokens and up to S documents.
+
+    Arrays of numpy or jax, as in `Rows`.
+    """
 
     rows: Rows
     """Packed tokens, int32 [A, B, T] each."""
-    targets: np.ndarray
+    targets: Any
     """Targets of the loss, [A, B, ...]; see `TaskLoss.empty`."""
-    weights: np.ndarray
+    weights: Any
     """Weights of the targets, float32 [A, B, S] or [A, B, T]."""
-    documents: np.ndarray
+    documents: Any
     """Numbers of the documents, int32 [A, B, S], unique in the batch."""
-    used: np.ndarray
+    used: Any
     """Number of microbatches in use, int32 scalar; the others are empty."""
 
 
@@ -156,8 +159,10 @@ def place(batch: ExampleBatch, mesh: Mesh) -> ExampleBatch:
         return global_array(x, sharding)
 
     rows = Rows(*(put(x, None, "rows", "tokens") for x in batch.rows))
-    of_rows = (put(x, None, "rows") for x in (batch.targets, batch.weights, batch.documents))
-    return ExampleBatch(rows, *of_rows, put(batch.used))
+    targets, weights, documents = (
+        put(x, None, "rows") for x in (batch.targets, batch.weights, batch.documents)
+    )
+    return ExampleBatch(rows, targets, weights, documents, put(batch.used))
 
 
 def lengths_of(examples: Sequence[Example]) -> list[list[int]]:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from modernbert_jax import convert, devices
-from modernbert_jax.config import Runtime
+from modernbert_jax.config import Dtype, Runtime
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.inference import shapes
 from modernbert_jax.io.files import read_json
@@ -35,7 +35,7 @@ def evaluate(
     options: Sequence[str] = (),
     output: Path | None = None,
     batch_tokens: int = 8192,
-    dtype: str = "float32",
+    dtype: Dtype = "float32",
 ) -> dict[str, Any]:
     """Every metric of a model on labelled examples, with "task", "loss" and "examples".
 
@@ -68,7 +68,7 @@ def predict(
     kind: str | None = None,
     options: Sequence[str] = (),
     batch_tokens: int = 8192,
-    dtype: str = "float32",
+    dtype: Dtype = "float32",
 ) -> int:
     """Write the predictions for examples as JSON lines; returns their number. As `evaluate`."""
     task, examples, predictions = run_model(
@@ -85,7 +85,7 @@ def run_model(
     kind: str | None = None,
     options: Sequence[str] = (),
     batch_tokens: int = 8192,
-    dtype: str = "float32",
+    dtype: Dtype = "float32",
     labelled: bool = True,
 ) -> tuple[Task, list[Example], Predictions]:
     """Task of a model, the examples in a file, and predictions for them.
@@ -137,8 +137,13 @@ def task_of(
             f" `modernbert-jax finetune {task_type.kind} --model {folder}`"
         )
     fields = _options(task_type, options) if task_type else {}
-    has_labels = task_type is not None and "labels" in _fields(task_type)
-    if has_labels and task_type.head != "multiple_choice" and not stored.get("labels"):
+    has_labels = "labels" in _fields(task_type)
+    if (
+        task_type
+        and has_labels
+        and task_type.head != "multiple_choice"
+        and not stored.get("labels")
+    ):
         names = checkpoint.extra.get("id2label") or {}
         fields = {"labels": [names[key] for key in sorted(names, key=int)]} | fields
     task = task_from_json(stored | fields, str(folder / TASK))

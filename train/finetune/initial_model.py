@@ -87,6 +87,7 @@ def begin(config: FinetuneConfig, checkpoint: convert.Checkpoint, task: Task) ->
     extra = {k: v for k, v in checkpoint.extra.items() if k not in _OURS}
     # Only files of the tokenizer are carried over: modules of an embedding model would be stale.
     files = {k: v for k, v in checkpoint.files.items() if k in convert.huggingface.CARRIED}
+    assert checkpoint.tokenizer is not None  # `load` checks it
     return InitialModel(model, params, checkpoint.tokenizer, files, extra, new)
 
 

@@ -5,6 +5,7 @@ Losses are sums with a count, so the mean over a batch does not depend on packin
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import jax
@@ -35,10 +36,13 @@ class Place(NamedTuple):
 class TaskLoss(Protocol):
     """Protocol of a task's loss."""
 
-    level: Literal["document", "token"]
-    """Level of the logits: pooled documents [B, S, K] or tokens [B, T, K]."""
-    grouped: bool
-    """Whether all sequences of an example must be in one microbatch."""
+    @property
+    def level(self) -> Literal["document", "token"]:
+        """Level of the logits: pooled documents [B, S, K] or tokens [B, T, K]."""
+
+    @property
+    def grouped(self) -> bool:
+        """Whether all sequences of an example must be in one microbatch."""
 
     def empty(self, rows: int, places: int) -> np.ndarray:
         """Return targets of an empty microbatch with `places` documents or tokens per row."""
@@ -97,7 +101,7 @@ class BinaryCrossEntropy:
     """Number of labels K."""
     positive_weights: tuple[float, ...] = ()
     """Weight of positives relative to negatives, per class; empty weighs both equally."""
-    level: ClassVar[str] = "document"
+    level: ClassVar[Literal["document", "token"]] = "document"
     grouped: ClassVar[bool] = False
 
     def empty(self, rows: int, places: int) -> np.ndarray:
@@ -117,7 +121,7 @@ class BinaryCrossEntropy:
 class SquaredError:
     """Squared error of a regression."""
 
-    level: ClassVar[str] = "document"
+    level: ClassVar[Literal["document", "token"]] = "document"
     grouped: ClassVar[bool] = False
 
     def empty(self, rows: int, places: int) -> np.ndarray:
@@ -136,7 +140,7 @@ class Spans:
 
     documents: int
     """Maximum number of documents in a row."""
-    level: ClassVar[str] = "token"
+    level: ClassVar[Literal["document", "token"]] = "token"
     grouped: ClassVar[bool] = False
 
     def empty(self, rows: int, places: int) -> np.ndarray:
@@ -160,7 +164,7 @@ class Spans:
 class Choices:
     """Cross-entropy over the sequences of an example, anywhere in the microbatch."""
 
-    level: ClassVar[str] = "document"
+    level: ClassVar[Literal["document", "token"]] = "document"
     grouped: ClassVar[bool] = True
 
     def empty(self, rows: int, places: int) -> np.ndarray:
@@ -192,11 +196,12 @@ def of_task(
         smoothing: label smoothing; 0 disables it.
         weights: weights of the classes; empty weighs all equally.
     """
-    return {
+    losses: dict[str, Callable[[], TaskLoss]] = {
         "classification": lambda: CrossEntropy("document", smoothing, weights),
         "tokens": lambda: CrossEntropy("token", smoothing, weights),
         "multilabel": lambda: BinaryCrossEntropy(task.outputs, weights),
         "regression": SquaredError,
         "questions": lambda: Spans(documents),
         "choice": Choices,
-    }[task.kind]()
+    }
+    return losses[task.kind]()

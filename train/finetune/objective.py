@@ -84,7 +84,10 @@ class TaskObjective(engine.Objective):
         bound = Classifier(model, self.config.runtime, self.outputs).bind(
             {"params": params}, rngs=None if key is None else {"dropout": key}
         )
-        dropout = {"deterministic": key is None, "dropout_ids": _of_tokens(documents, rows)}
+        dropout: dict[str, Any] = {
+            "deterministic": key is None,
+            "dropout_ids": _of_tokens(documents, rows),
+        }
         x = bound.hidden(*rows, **dropout)
         if self.task_loss.level == "document":
             x = pool(x, rows.segment_ids, self.documents, document_pooling(self.model))
@@ -101,7 +104,8 @@ class TaskObjective(engine.Objective):
 
         Traceable.
         """
-        first = ExampleRows(*jax.tree.map(lambda x: x[0], batch[:4]), key=None)
+        rows, targets, weights, documents = jax.tree.map(lambda x: x[0], batch[:4])
+        first = ExampleRows(rows, targets, weights, documents, None)
         logits = self.forward(params, first)
         return logits, self.loss(params, logits, first)
 

@@ -76,6 +76,7 @@ class Session:
     def open(cls, config: FinetuneConfig, mesh: Mesh) -> "Session":
         """Read model and data. Raises `UserError`."""
         checkpoint = initial_model.load(config)
+        assert checkpoint.tokenizer is not None  # `load` checks it
         data = Data.read(config, checkpoint.tokenizer)
         task, model = data.task, initial_model.of_task(config, checkpoint.config)
         pieces = check_mesh(mesh, model.num_attention_heads)

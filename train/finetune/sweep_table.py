@@ -66,10 +66,11 @@ def _mean(row: Mapping[str, Any], metric: str) -> float:
 
 def _spread(values: Sequence[float | None]) -> dict[str, Any]:
     """Return mean and sample deviation; null where a value is missing."""
-    if any(value is None for value in values):
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values):
         return {"mean": None, "deviation": None, "values": list(values)}
-    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return {"mean": float(np.mean(values)), "deviation": deviation, "values": list(values)}
+    deviation = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
+    return {"mean": float(np.mean(numbers)), "deviation": deviation, "values": list(values)}
 
 
 def text(table: Mapping[str, Any]) -> str:
@@ -118,7 +119,8 @@ def draw(table: Mapping[str, Any], folder: Path) -> Path:
     """Draw `sweep.png`: mean and deviation over learning rates, a line per other setting."""
     from matplotlib.figure import Figure
 
-    metric, lines = table["metric"], {}
+    metric = table["metric"]
+    lines: dict[tuple[float, float], list[Any]] = {}
     for row in sorted(table["settings"], key=lambda row: row["learning_rate"]):
         if _mean(row, metric) > -math.inf:
             lines.setdefault((row["weight_decay"], row["epochs"]), []).append(row)

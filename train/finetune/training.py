@@ -107,8 +107,8 @@ class Ending:
             run.write_predictions(self.folder, "validation", rows)
         if data.test:
             predictions = predict(params, data.test)
-            metrics = {"loss": predictions.loss, **task.metrics(data.test, predictions.outputs)}
-            result["test"] = {"metrics": finite(metrics)}
+            metrics = task.metrics(data.test, predictions.outputs)
+            result["test"] = {"metrics": finite({"loss": predictions.loss, **metrics})}
             rows = task.predictions(data.test, predictions.outputs)
             run.write_predictions(self.folder, "test", rows)
         del params

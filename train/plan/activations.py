@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh
 
+from modernbert_jax.config import Remat
 from modernbert_jax.heads import MaskedLM
 
 from ..loss import masked_lm_sums
@@ -27,18 +28,18 @@ class Activations:
         self._groups = max(config.model.scan_plan.groups, 1)
         self._known: dict[str, float] = {}
 
-    def of_a_row(self, remat: str) -> float:
+    def of_a_row(self, remat: Remat) -> float:
         """Bytes per further row on a device, with those of the group being recomputed."""
         kept = self._kept(remat)
         return kept if remat == "none" else kept + self._kept("none") / self._groups
 
-    def _kept(self, remat: str) -> float:
+    def _kept(self, remat: Remat) -> float:
         if remat not in self._known:
             one, two = (self._residuals(remat, rows) for rows in (1, 2))
             self._known[remat] = two - one
         return self._known[remat]
 
-    def _residuals(self, remat: str, rows: int) -> int:
+    def _residuals(self, remat: Remat, rows: int) -> int:
         config, stage = self._config, self._stage
         runtime = dataclasses.replace(config.runtime, remat=remat)
         model = dataclasses.replace(

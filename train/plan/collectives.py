@@ -132,7 +132,8 @@ def _mesh_groups(axes: str, device_ids: str | None, along: str) -> np.ndarray:
     parts: dict[str, tuple[int, int]] = {}  # devices of an axis before a part, and in it
     for name, before, size in _MESH_AXIS.findall(along):
         parts[name] = (int(before), int(size)) if size else (1, sizes[name])
-    shape, wanted = [], []
+    shape: list[int] = []
+    wanted: list[int] = []
     for name, size in sizes.items():
         before, inside = parts.get(name, (1, 1))
         wanted += [len(shape) + 1] if name in parts else []
@@ -144,7 +145,7 @@ def _mesh_groups(axes: str, device_ids: str | None, along: str) -> np.ndarray:
 
 def _iota(text: str) -> np.ndarray:
     """0, 1, 2, ... in a shape, transposed: "[2,4]T(1,0)"."""
-    shape, transposed = _IOTA.search(text).groups()
+    shape, transposed = _IOTA.findall(text)[0]
     sizes = [int(n) for n in shape.split(",")]
     numbers = np.arange(math.prod(sizes)).reshape(sizes)
     return numbers.transpose([int(n) for n in transposed.split(",")]) if transposed else numbers

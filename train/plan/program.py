@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from modernbert_jax import attention
 from modernbert_jax.architecture import FULL, SLIDING
+from modernbert_jax.config import Remat
 
 from ..pretrain.config import PretrainConfig, Stage
 from ..pretrain.objective import MaskRule, abstract_step
@@ -25,7 +26,7 @@ from .collectives import Collective, collectives
 class Variant(NamedTuple):
     """Settings of a step that do not change the result of a run."""
 
-    remat: str
+    remat: Remat
     """Rematerialisation, as in `Runtime`."""
     rows: int
     """Rows of a microbatch, over all devices."""
@@ -96,7 +97,9 @@ def compile_step(config: PretrainConfig, stage: Stage, variant: Variant, mesh: M
             return Compiled(variant, needed, message, seconds=time.monotonic() - began)
     on_tpu = mesh.devices.flat[0].platform == "tpu"
     memory = _memory(compiled.memory_analysis(), state, on_tpu)
-    sent = tuple(collectives(compiled.as_text(), mesh))
+    text = compiled.as_text()
+    assert text is not None  # XLA's compilers have one
+    sent = tuple(collectives(text, mesh))
     warnings = tuple(dict.fromkeys(re.findall(r"Involuntary full rematerialization.*", messages())))
     seconds = time.monotonic() - began
     return Compiled(variant, memory.peak, "", memory, sent, warnings, seconds)
@@ -111,7 +114,8 @@ def local_bytes(tree: Any) -> int:
 
 def attention_of(config: PretrainConfig, stage: Stage, rows: int, mesh: Mesh) -> dict[str, Any]:
     """The implementation of attention for each kind of layer, and why it is chosen."""
-    model, names = config.stage_model(stage), {}
+    model = config.stage_model(stage)
+    names: dict[str, Any] = {}
     shape = (rows, stage.length, model.num_attention_heads, model.head_dim)
     with jax.set_mesh(mesh):
         for kind in sorted({FULL, SLIDING} & set(model.layer_kinds)):

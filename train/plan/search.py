@@ -7,9 +7,11 @@ are compiled: the best one, and the next larger one unless its estimate is far a
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from modernbert_jax.config import Remat
+
 from .program import Compiled, Variant
 
-REMATS = ("none", "dots", "full")
+REMATS: tuple[Remat, ...] = ("none", "dots", "full")
 """From the lightest to the heaviest."""
 
 MARGIN = 1.1
@@ -61,7 +63,7 @@ class Search:
                 return Variant(remat, rows)
         return None
 
-    def _largest(self, remat: str) -> int | None:
+    def _largest(self, remat: Remat) -> int | None:
         variants = [Variant(remat, rows) for rows in self.rows]
         fits = {i: self.fits(v) for i, v in enumerate(variants) if v in self.known}
         fitting = max((i for i, fit in fits.items() if fit), default=-1)

@@ -15,6 +15,7 @@ from modernbert_jax import configs
 from modernbert_jax.io.files import write_bytes, write_json
 
 from .facts import plan
+from .program import Compiled
 from .topology import absent_devices, topology
 
 CONFIGS = ("base", "large")
@@ -52,7 +53,8 @@ def main(args: list[str] | None = None) -> None:
 
 def _plan(name: str, machine: str, plans: Plans, path: Path) -> None:
     """Add the missing plans of a preset on a machine, and store all plans after each."""
-    config, compiled = configs.load("pretrain", name), {}
+    config = configs.load("pretrain", name)
+    compiled: dict[Any, Compiled] = {}
     known = {(p["config"], p["machine"], p["stage"]) for p in plans}
     for stage in config.stages:
         if (name, machine, stage.name) in known:

@@ -120,7 +120,8 @@ def absent_devices() -> Iterator[None]:
         "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
     }
     before = {variable: os.environ.get(variable) for variable in wanted}
-    platforms = jax.config.jax_platforms
+    config: Any = jax.config  # creates its attributes dynamically
+    platforms = config.jax_platforms
     os.environ |= wanted
     jax.config.update("jax_platforms", "cpu")
     try:
@@ -186,7 +187,7 @@ def _gpus(name: str, family: str, shape: str) -> Topology:
     }
     devices = _devices(name, "cuda12", options)
     share = _fraction()
-    memory = int(re.search(r"device_memory_size: (\d+)", text)[1])
+    memory = int(re.findall(r"device_memory_size: (\d+)", text)[0])
     source = f"as {FRACTION} says"
     if FRACTION not in os.environ:
         source = f"jax's default; {FRACTION} changes it"

@@ -139,7 +139,7 @@ class MaskedLMObjective(engine.Objective):
         sizes = self.stage.batches
         while step < self.steps:
             size = sizes.at(step)
-            reader = self.data.batches(
+            reader = self._prepared.batches(
                 self.stage.length,
                 size.rows,
                 self._shuffle_seed,
@@ -158,7 +158,13 @@ class MaskedLMObjective(engine.Objective):
     @functools.cached_property
     def order(self) -> "Order":
         """Which component of the data is read when."""
-        return self.data.order(self.stage.length, self.stage.mixture, self.stage.epochs)
+        return self._prepared.order(self.stage.length, self.stage.mixture, self.stage.epochs)
+
+    @property
+    def _prepared(self) -> "Prepared":
+        if self.data is None:
+            raise ValueError("this objective has no rows to train on")
+        return self.data
 
     @property
     def _shuffle_seed(self) -> int:
@@ -193,7 +199,7 @@ class MaskedLMObjective(engine.Objective):
         sums = {name: np.zeros(3) for name, _ in self._validation}
         for number, (name, rows) in enumerate(self._validation):
             sums[name] += [float(x) for x in self._eval_step(params, rows, number)]
-        total, count, correct = sum(sums.values())
+        total, count, correct = sum(sums.values(), np.zeros(3))
         row = {"eval_loss": total / max(count, 1), "eval_masked_accuracy": correct / max(count, 1)}
         if len(sums) > 1:
             row |= {f"eval_loss/{name}": s[0] / max(s[1], 1) for name, s in sums.items()}
@@ -208,7 +214,7 @@ class MaskedLMObjective(engine.Objective):
         return [
             (name, jax.tree.map(lambda x: global_array(x, sharding), rows))
             for name in self.order.names
-            for rows in self.data.validation(length, size, most, name)
+            for rows in self._prepared.validation(length, size, most, name)
         ]
 
     @functools.cached_property
@@ -260,7 +266,7 @@ def hyperparameters(config: PretrainConfig, stage: Stage) -> Hyperparameters:
 
 def abstract_step(
     config: PretrainConfig, stage: Stage, mask: MaskRule, mesh: Mesh
-) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+) -> tuple[jax.stages.Wrapped, tuple[Any, ...]]:
     """The jitted step of a stage's full batch, and the shapes of its arguments, for compiling.
 
     The arguments are state, fixed parameters, hyperparameters and rows.

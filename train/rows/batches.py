@@ -6,7 +6,7 @@ state is how many rows have been read.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import grain
 import jax
@@ -25,7 +25,7 @@ READ_AHEAD = 4
 ON_DEVICE = 2
 """Batches moved to the devices in advance."""
 
-Host = grain.sharding.ShardOptions
+Host: TypeAlias = grain.sharding.ShardOptions
 """Index of this process, and number of processes."""
 
 Decoder = Callable[[Sequence[bytes]], tuple[Rows, np.ndarray]]
@@ -129,7 +129,7 @@ def _host(sharding: jax.sharding.Sharding, shape: tuple[int, int]) -> Host:
     Raises `UserError` unless that is one range of rows, as large as every other process's.
     """
     held = sharding.addressable_devices_indices_map(shape).values()
-    spans = {at[0].indices(shape[0])[:2] for at in held}
+    spans = {at[0].indices(shape[0])[:2] for at in held if at is not None}
     first, last = min(spans)[0], max(spans)[1]
     rows = last - first
     if sum(stop - start for start, stop in spans) != rows or first % rows:

@@ -110,6 +110,9 @@ class Component:
         return functools.reduce(add, (source.skipped for source in self.sources), {})
 
 
+Dtype = Literal["uint16", "uint32"]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
     """A prepared folder: how it was made, and its files."""
@@ -118,7 +121,7 @@ class Manifest:
     tokenizer_sha256: str
     """Hash of `tokenizer/tokenizer.json`."""
     vocab_size: int
-    dtype: Literal["uint16", "uint32"]
+    dtype: Dtype
     """Type of the token ids in records."""
     chunking: str
     """Description of how documents longer than a row are cut."""

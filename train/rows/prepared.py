@@ -86,7 +86,9 @@ class Prepared:
             UserError: a length or a component that was not prepared.
         """
         known, epochs = self.components(length), epochs or {}
-        weights = mixture or {c: self.manifest.components[c].weight for c in known}
+        weights: Mapping[str, float | None] = mixture or {
+            c: self.manifest.components[c].weight for c in known
+        }
         for name in (*weights, *epochs):
             if name not in known:
                 raise UserError(

@@ -39,7 +39,7 @@ def count(
     actual: Sequence[Sequence[Entity]], predicted: Sequence[Sequence[Entity]]
 ) -> tuple[list[str], ClassCounts]:
     """The types that occur, sorted, and their counts."""
-    hits, guesses, truths = Counter(), Counter(), Counter()
+    hits, guesses, truths = Counter[str](), Counter[str](), Counter[str]()
     for a, p in zip(actual, predicted, strict=True):
         hits.update(e.type for e in {*a} & {*p})
         guesses.update(e.type for e in p)

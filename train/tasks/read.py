@@ -30,7 +30,8 @@ def read(paths: Sequence[str | Path]) -> Records:
     Raises:
         UserError: a path that matches nothing; or the first damaged records, in one line.
     """
-    problems, records = Problems(), []
+    problems = Problems()
+    records: list[Record] = []
     names: LabelNames = {}
     for path in _files(paths):
         count = len(records)
@@ -126,14 +127,16 @@ def _object(line: str) -> dict[str, Any] | UserError:
 def _json(lines: Lines) -> RawRecords:
     """Read one JSON document; or JSON lines, which often have this ending too."""
     numbered = list(lines)
+    texts = []
     for _, line in numbered:
         if isinstance(line, UserError):
             raise line
-    text = "".join(line for _, line in numbered)
+        texts.append(line)
+    text = "".join(texts)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if sum(bool(line.strip()) for _, line in numbered) > 1 and text.lstrip().startswith("{"):
+        if sum(bool(line.strip()) for line in texts) > 1 and text.lstrip().startswith("{"):
             yield from _json_lines(iter(numbered))
             return
         raise UserError(f"not JSON ({error})") from None

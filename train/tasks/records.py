@@ -151,7 +151,11 @@ def columns_of(source: str) -> list[str]:
     if "{" not in source:
         return [source]
     try:
-        parts = [part[1:] for part in string.Formatter().parse(source) if part[1] is not None]
+        parts = [
+            (column, spec, conversion)
+            for _, column, spec, conversion in string.Formatter().parse(source)
+            if column is not None
+        ]
     except ValueError as error:
         raise UserError(f"template {source!r}: {error}") from None
     columns = [column for column, *_ in parts]

@@ -147,14 +147,15 @@ def write(entities: Sequence[Entity], length: int, scheme: Name) -> list[str]:
     tags = [OUTSIDE] * length
     ends = {e.stop: e.type for e in entities}
     starts = {e.start: e.type for e in entities}
-    first, last, only = {
+    prefixes = {
         "IOB1": "IIB",
         "IOB2": "BIB",
         "IOE1": "III",
         "IOE2": "IEE",
         "IOBES": "BES",
         "BILOU": "BLU",
-    }[scheme]
+    }
+    first, last, only = tuple(prefixes[scheme])
     for kind, start, stop in entities:
         tags[start:stop] = [f"I-{kind}"] * (stop - start)
         tags[stop - 1] = f"{last}-{kind}"

@@ -46,9 +46,8 @@ def share(part: ArrayLike, whole: ArrayLike) -> np.ndarray:
 
 def confusion(actual: Sequence[int], predicted: Sequence[int], classes: int) -> np.ndarray:
     """Confusion matrix: how often class i was predicted as class j, int64 [K, K]."""
-    actual, predicted = np.asarray(actual, np.int64), np.asarray(predicted, np.int64)
-    flat = np.bincount(actual * classes + predicted, minlength=classes * classes)
-    return flat.reshape(classes, classes)
+    pairs = np.asarray(actual, np.int64) * classes + np.asarray(predicted, np.int64)
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
 def label_metrics(
@@ -95,20 +94,20 @@ def matthews(matrix: np.ndarray) -> float:
     return float(share(covariance, spread))
 
 
-def pearson(x: Sequence[float], y: Sequence[float]) -> float:
+def pearson(x: ArrayLike, y: ArrayLike) -> float:
     """Pearson's correlation."""
-    x, y = (np.asarray(v, np.float64) - np.mean(v, dtype=np.float64) for v in (x, y))
+    a, b = (np.asarray(v, np.float64) - np.mean(np.asarray(v), dtype=np.float64) for v in (x, y))
     # Scaled first, so that squares of very small or very large numbers neither vanish nor overflow.
-    x, y = (share(v, np.abs(v).max(initial=0.0)) for v in (x, y))
-    return float(np.clip(share(x @ y, np.sqrt(x @ x) * np.sqrt(y @ y)), -1, 1))
+    a, b = (share(v, np.abs(v).max(initial=0.0)) for v in (a, b))
+    return float(np.clip(share(a @ b, np.sqrt(a @ a) * np.sqrt(b @ b)), -1, 1))
 
 
-def spearman(x: Sequence[float], y: Sequence[float]) -> float:
+def spearman(x: ArrayLike, y: ArrayLike) -> float:
     """Spearman's correlation of ranks."""
     return pearson(ranks(x), ranks(y))
 
 
-def ranks(values: Sequence[float]) -> np.ndarray:
+def ranks(values: ArrayLike) -> np.ndarray:
     """Ranks from 1; equal values share their mean rank."""
     _, place, count = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
     last = np.cumsum(count)
@@ -117,10 +116,10 @@ def ranks(values: Sequence[float]) -> np.ndarray:
 
 def auroc(actual: Sequence[int], scores: Sequence[float]) -> float:
     """Probability that a positive scores above a negative; ties count half, 0 without both."""
-    actual = np.asarray(actual, bool)
-    positive = int(actual.sum())
-    negative = actual.size - positive
-    above = ranks(scores)[actual].sum() - positive * (positive + 1) / 2
+    positives = np.asarray(actual, bool)
+    positive = int(positives.sum())
+    negative = positives.size - positive
+    above = ranks(scores)[positives].sum() - positive * (positive + 1) / 2
     return float(share(above, positive * negative))
 
 
@@ -128,11 +127,11 @@ def grouped(
     groups: Iterable[str], actual: Sequence[int], predicted: Sequence[int]
 ) -> dict[str, float]:
     """MultiRC's metrics: F1 of positive answers, and share of questions with all answers right."""
-    actual, predicted = np.asarray(actual), np.asarray(predicted)
+    truths, guesses = np.asarray(actual), np.asarray(predicted)
     right: dict[str, bool] = {}
-    for group, one in zip(groups, actual == predicted, strict=True):
+    for group, one in zip(groups, truths == guesses, strict=True):
         right[group] = right.get(group, True) and bool(one)
-    hits = ((actual == 1) & (predicted == 1)).sum()
-    f1a = float(share(2 * hits, predicted.sum() + actual.sum()))
+    hits = ((truths == 1) & (guesses == 1)).sum()
+    f1a = float(share(2 * hits, guesses.sum() + truths.sum()))
     exact = float(share(sum(right.values()), len(right)))
     return {"f1a": f1a, "exact_match": exact, "multirc": (f1a + exact) / 2}

@@ -152,7 +152,7 @@ def located(words: Sequence[str], text: str) -> np.ndarray | None:
 def described(entity: schemes.Entity, source: Words, score: float) -> dict[str, Any]:
     """Describe an entity by its characters in the text, or by its words; ends are exclusive."""
     kind, start, stop = entity
-    if source.spans is None:
+    if source.text is None or source.spans is None:
         text = " ".join(source.words[start:stop])
         return {"label": kind, "first_word": start, "end_word": stop, "text": text, "score": score}
     start, stop = int(source.spans[start, 0]), int(source.spans[stop - 1, 1])

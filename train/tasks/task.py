@@ -32,7 +32,6 @@ class Task(abc.ABC):
     """Whether logits belong to pooled sequences or to every token."""
     problem_type: ClassVar[str | None] = None
     """`problem_type` of an exported `config.json`."""
-    default_metric: ClassVar[str]
 
     max_length: int = 512
     """Maximum tokens of a sequence, special ones included."""
@@ -60,6 +59,11 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def outputs(self) -> int:
         """Width of the classifier; 0 while labels are unknown."""
+
+    @property
+    @abc.abstractmethod
+    def default_metric(self) -> str:
+        """Usual metric of model selection, one of `metric_names`."""
 
     @property
     @abc.abstractmethod

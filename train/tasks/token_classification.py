@@ -187,11 +187,15 @@ class TokenClassification(Labelled, Task):
             sides[0].append(example.source.tags)
             sides[1].append(self._read(example, logits)[0])
         if self.scheme == "none":
-            flat = ([self._index[tag] for tags in side for tag in tags] for side in sides)
-            metrics = scores.label_metrics(*flat, self.outputs)
+            actual, predicted = (
+                [self._index[tag] for tags in side for tag in tags] for side in sides
+            )
+            metrics = scores.label_metrics(actual, predicted, self.outputs)
         else:
-            parsed = ([[self._tags[tag] for tag in tags] for tags in side] for side in sides)
-            metrics = entities.metrics(*parsed, self.scheme)
+            truths, guesses = (
+                [[self._tags[tag] for tag in tags] for tags in side] for side in sides
+            )
+            metrics = entities.metrics(truths, guesses, self.scheme)
             metrics["accuracy"] = entities.accuracy(*sides)
         return {name: metrics.get(name, 0.0) for name in self.metric_names}
 

@@ -13,7 +13,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns the exit code of `modernbert-jax bench device`."""
     parser = argparse.ArgumentParser(
         prog="python -m modernbert_jax.train.bench.device",
-        description=command.device.__doc__.splitlines()[0],
+        description=(command.device.__doc__ or "").partition("\n")[0],
     )
     parser.add_argument("--minutes", type=float, default=command.MINUTES, metavar="N")
     parser.add_argument("--output", type=Path, default=Path("device.json"), metavar="FILE.json")

@@ -8,6 +8,7 @@ import dataclasses
 import faulthandler
 import json
 import multiprocessing
+import multiprocessing.process
 import os
 import signal
 import sys
@@ -41,7 +42,7 @@ class Running:
     """A part that has been started."""
 
     part: Part
-    process: multiprocessing.Process
+    process: multiprocessing.process.BaseProcess
     path: Path
     """File of its results, one JSON object a line."""
     began: float

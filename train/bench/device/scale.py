@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from modernbert_jax.config import ModernBertConfig
+from modernbert_jax.config import Dtype, ModernBertConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Scale:
         return 256 if self.tiny else 65536 if self.memory >= 30e9 else 16384
 
     @property
-    def dtypes(self) -> tuple[str, ...]:
+    def dtypes(self) -> tuple[Dtype, ...]:
         """Types of attention's operands."""
         return ("float32",) if self.tiny else ("bfloat16", "float32")
 

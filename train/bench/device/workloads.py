@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from modernbert_jax.config import ModernBertConfig, Runtime
+from modernbert_jax.config import ModernBertConfig, Remat, Runtime
 from modernbert_jax.packing import Rows
 from modernbert_jax.sharding import MeshShape
 from modernbert_jax.train.pretrain import objective
@@ -39,7 +39,7 @@ class Workload(NamedTuple):
     rows: int
     """Rows of a microbatch."""
     microbatches: int
-    remat: str
+    remat: Remat
 
     @property
     def name(self) -> str:
@@ -87,6 +87,7 @@ def workloads(scale: Scale) -> list[Workload]:
     Microbatches are those of `docs/plans.md` for an H100, without rematerialisation; devices with
     less memory take small ones and recompute everything.
     """
+    sizes: list[tuple[str, int, int, Remat]]
     if scale.tiny:
         sizes = [("nano", 64, 2, "none")]
     elif scale.memory >= LARGE_MEMORY:

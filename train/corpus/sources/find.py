@@ -89,9 +89,9 @@ def _files(path: str, folder: bool) -> list[Source]:
 
 
 def _file(path: str) -> Source:
-    format = next((kind for ending, kind in _ENDINGS.items() if path.endswith(ending)), "text")
-    if format == "text" and path.endswith(_OTHER):
-        format = "unread"
+    plain: Format = "unread" if path.endswith(_OTHER) else "text"
+    kinds = (kind for ending, kind in _ENDINGS.items() if path.endswith(ending))
+    format = next(kinds, plain)
     return Source(path=path, bytes=_size(path) or 0, format=format)
 
 

@@ -38,7 +38,9 @@ def shards(content: bytes, path: str) -> list[dict[str, Any]]:
         if index["version"] != 2 or not all(s["format"] == "mds" for s in listed):
             raise UserError(f"{path}: lists shards of another format than MDS version 2")
         for shard in listed:
-            for name in {file_name(shard, zipped) for zipped in (False, True)} - {None}:
+            for name in {file_name(shard, zipped) for zipped in (False, True)}:
+                if name is None:
+                    continue
                 if not set(name.split("/")).isdisjoint({"", ".", ".."}) or "\\" in name:
                     raise UserError(f"{path}: {name!r} is not the name of a file below it")
             names = shard["column_names"]

@@ -4,9 +4,9 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import zstandard
 
@@ -23,7 +23,7 @@ class _Zstandard(io.RawIOBase):
     def __init__(self, path: Path):
         self._file = open(path, "rb")  # noqa: SIM115 - closed by close()
         self._context = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
-        self._frame = None
+        self._frame: zstandard.ZstdDecompressionObj | None = None
         self._ready = memoryview(b"")
 
     def readable(self) -> bool:
@@ -49,7 +49,10 @@ class _Zstandard(io.RawIOBase):
         super().close()
 
 
-_OPEN = {".gz": gzip.open, ".zst": lambda path, mode: io.BufferedReader(_Zstandard(path), _CHUNK)}
+_OPEN: dict[str, Callable[..., Any]] = {
+    ".gz": gzip.open,
+    ".zst": lambda path, mode: io.BufferedReader(_Zstandard(path), _CHUNK),
+}
 CUT_OFF = (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError)
 """Exceptions that a damaged compressed file raises."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -114,9 +114,10 @@ def _pair(
 
 def _peer(name: str, layer: Layer, q, k, v, ranges) -> jax.Array:
     """jax's own attention of one document a row."""
-    sides = {} if layer.window is None else {"local_window_size": layer.window // 2}
-    implementation = name.removeprefix("jax.nn ")
-    return jax.nn.dot_product_attention(q, k, v, implementation=implementation, **sides)
+    options: dict[str, Any] = {"implementation": name.removeprefix("jax.nn ")}
+    if layer.window is not None:
+        options["local_window_size"] = layer.window // 2
+    return jax.nn.dot_product_attention(q, k, v, **options)
 
 
 PEERS: dict[str, Callable[[Layer, Scale], bool]] = {

@@ -8,19 +8,21 @@ what a budget allows; lengths are the paper's.
 import time
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
 
-from modernbert_jax.config import Runtime
+from modernbert_jax.config import Dtype, Runtime
 from modernbert_jax.inference import runner
 from modernbert_jax.model import Encoder
+from modernbert_jax.sharding import MeshShape
 
 from ..registry import register
 from ..results import Number, Numbers, Result, attempt
 from ..scale import Scale
 
-DTYPE = "bfloat16"
+DTYPE: Dtype = "bfloat16"
 
 SETS = {
     "short, fixed": (512, 0, 512, 512, 2048),
@@ -44,10 +46,12 @@ def encoding(scale: Scale) -> Iterator[Result]:
     nothing = np.zeros((1, 64), np.int32)
     encoder = Encoder(config)
     params = jax.jit(encoder.init)(jax.random.key(0), nothing, nothing, nothing)["params"]
-    run = runner.Programs(config, Runtime(dtype=DTYPE), "none", 0, None)
+    mesh = MeshShape(data=1).make(jax.devices()[:1])
+    run = runner.BatchRunner(config, Runtime(dtype=DTYPE), "none", 0, None, mesh).run
 
-    def encode(documents: list[list[int]]) -> np.ndarray:
-        return run.pooled(params, documents, BATCH_TOKENS, "mean")
+    def encode(documents: list[list[int]]) -> Any:
+        inputs = [runner.Document(ids) for ids in documents]
+        return run("pooled", params, inputs, BATCH_TOKENS, how="mean")
 
     for name in SETS:
         labels = {"set": name, "documents": f"{count(name, scale):,}", "type": DTYPE, "by": "ours"}

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modernbert_jax.config import Runtime
+from modernbert_jax.config import Dtype, Runtime
 from modernbert_jax.heads import MaskedLM
 from modernbert_jax.masking import IGNORE
 from modernbert_jax.packing import Rows
@@ -63,7 +63,7 @@ def model(scale: Scale) -> Iterator[Result]:
         yield attempt(f"hidden states {dtype}", labels, measure)
 
 
-def loss_programs(dtype: str, scale: Scale) -> Iterator[tuple[str, timing.Program]]:
+def loss_programs(dtype: Dtype, scale: Scale) -> Iterator[tuple[str, timing.Program]]:
     """The loss with its gradient: ours, and all logits at once."""
     module = _module(dtype, scale)
     shapes = jax.eval_shape(lambda: loss_arguments(dtype, scale))
@@ -81,7 +81,7 @@ def loss_programs(dtype: str, scale: Scale) -> Iterator[tuple[str, timing.Progra
         yield name, timing.Program(_precise(jax.value_and_grad(function), dtype), shapes)
 
 
-def loss_arguments(dtype: str, scale: Scale) -> tuple[Any, ...]:
+def loss_arguments(dtype: Dtype, scale: Scale) -> tuple[Any, ...]:
     """Random parameters, rows and labels. Traceable."""
     module, segment_ids = _module(dtype, scale), _rows(scale)
     rows = _tokens(segment_ids, module.config.vocab_size)
@@ -93,10 +93,9 @@ def loss_arguments(dtype: str, scale: Scale) -> tuple[Any, ...]:
 def model_programs(scale: Scale) -> Iterator[tuple[str, timing.Program]]:
     """Hidden states by the oracle's attention in float32, and by the default in each type."""
     rows = _tokens(_rows(scale), _module("float32", scale, whole=True).config.vocab_size)
-    for name, dtype, attention in (
-        ("oracle", "float32", "dense"),
-        *((dtype, dtype, "auto") for dtype in scale.dtypes),
-    ):
+    models: list[tuple[str, Dtype, str]] = [("oracle", "float32", "dense")]
+    models += [(dtype, dtype, "auto") for dtype in scale.dtypes]
+    for name, dtype, attention in models:
         module = _module(dtype, scale, whole=True, attention=attention)
         params = jax.eval_shape(partial(_init, module, rows))
 
@@ -106,7 +105,7 @@ def model_programs(scale: Scale) -> Iterator[tuple[str, timing.Program]]:
         yield name, timing.Program(_precise(hidden, dtype), (params, rows))
 
 
-def _precise(function: Any, dtype: str) -> Any:
+def _precise(function: Any, dtype: Dtype) -> Any:
     """Keeps products of float32 in float32, which accelerators round by default."""
 
     def traced(*arguments):
@@ -116,7 +115,7 @@ def _precise(function: Any, dtype: str) -> Any:
     return traced
 
 
-def _module(dtype: str, scale: Scale, whole: bool = False, attention: str = "auto") -> MaskedLM:
+def _module(dtype: Dtype, scale: Scale, whole: bool = False, attention: str = "auto") -> MaskedLM:
     config = scale.model("base")
     if not whole:
         config = dataclasses.replace(config, num_hidden_layers=1)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 
@@ -91,7 +92,7 @@ def _train(work: Workload, scale: Scale) -> Numbers:
 
 def _memory(compiled: jax.stages.Compiled) -> Numbers:
     """Gigabytes by the compiler's account and, where the device tells, those that were used."""
-    stats = compiled.memory_analysis()
+    stats: Any = compiled.memory_analysis()
     arrays = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
     numbers = {"compiler's": Number((arrays + stats.temp_size_in_bytes) / 1e9, "GB")}
     used = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
