@@ -131,13 +131,13 @@ def circle(arrows: Mapping[str, Iterable[str]]) -> list[str]:
         for other in arrows.get(node, ()):
             if state.get(other) == 1:
                 return [*way[way.index(other) :], other]
-            if other not in state and (found := visit(other)):
-                return found
+            if other not in state and (cycle := visit(other)):
+                return cycle
         state[node] = 2
         way.pop()
         return []
 
-    return next((found for node in arrows if node not in state and (found := visit(node))), [])
+    return next((nodes for node in arrows if node not in state and (nodes := visit(node))), [])
 
 
 KNOWN = sources()

@@ -339,7 +339,7 @@ def test_plain_attention_leaves_forward_derivatives():
     def loss(params):
         return (module.apply({"params": params}, *ROWS) ** 3).sum()
 
-    found = jax.jit(lambda p, t: jax.jvp(loss, (p,), (t,))[1])(params, tangents)
+    derivative = jax.jit(lambda p, t: jax.jvp(loss, (p,), (t,))[1])(params, tangents)
     grads = jax.jit(jax.grad(loss))(params)
     products = jax.tree.map(lambda g, t: (g * t).sum(), grads, tangents)
-    assert float(found) == pytest.approx(float(sum(jax.tree.leaves(products))), rel=1e-4)
+    assert float(derivative) == pytest.approx(float(sum(jax.tree.leaves(products))), rel=1e-4)

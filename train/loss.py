@@ -98,12 +98,12 @@ def _sums_forward(module: MaskedLM, params: Any, hidden: jax.Array, labels: jax.
         chosen, expected = _at(pieces, i)
 
         def loss(params, chosen):
-            found = _piece(module, params, chosen, expected)
-            return found.loss, found
+            sums = _piece(module, params, chosen, expected)
+            return sums.loss, sums
 
-        grads, found = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, chosen)
+        grads, part = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, chosen)
         of_hidden = lax.dynamic_update_index_in_dim(of_hidden, grads[1], i, 0)
-        return _added(total, found), _added(of_params, grads[0]), of_hidden
+        return _added(total, part), _added(of_params, grads[0]), of_hidden
 
     nothing = jax.tree.map(jnp.zeros_like, (params, hidden))
     total, of_params, of_hidden = lax.fori_loop(0, _used(pieces[1]), add, (_zero(), *nothing))

@@ -57,10 +57,10 @@ def compile_layers(
             for window in (128, None):
                 ranges = key_ranges(segments, window, causal=causal)
                 q, k, v = (x.reshape(*x.shape[:2], -1, head_dim) for x in (q, k, v))
-                found = attention(
+                output = attention(
                     q, k, v, ranges, window=window, rope=table, implementation=implementation
                 )
-                q = k = v = found.reshape(cotangent.shape)
+                q = k = v = output.reshape(cotangent.shape)
             return q
 
         value, pull = jax.vjp(out, *qkv)

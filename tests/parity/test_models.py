@@ -35,10 +35,10 @@ def golden(name):
     return {k.split("/")[1]: stored[k] for k in stored if k.startswith(f"{name}/")}
 
 
-def assert_close(found, want, atol):
-    assert found.keys() == want.keys()
+def assert_close(outputs, want, atol):
+    assert outputs.keys() == want.keys()
     for key, array in want.items():
-        np.testing.assert_allclose(found[key], array, atol=atol, rtol=0, err_msg=key)
+        np.testing.assert_allclose(outputs[key], array, atol=atol, rtol=0, err_msg=key)
 
 
 def converted(source, folder):
@@ -59,13 +59,13 @@ def test_the_stored_outputs_are_those_of_this_environment(name, tmp_path):
 @pytest.mark.parametrize("name", EXPRESSIBLE)
 def test_what_we_write_computes_the_same(name, tmp_path):
     source = models.write(name, tmp_path / "a")
-    found = make_models.run(name, converted(source, tmp_path))
+    outputs = make_models.run(name, converted(source, tmp_path))
     if name in READABLE:
         want = make_models.run(name, source)
-        assert found.keys() == want.keys()
+        assert outputs.keys() == want.keys()
         for key, array in want.items():
-            np.testing.assert_array_equal(found[key], array, err_msg=key)
-    assert_close(found, golden(name), 1e-5)
+            np.testing.assert_array_equal(outputs[key], array, err_msg=key)
+    assert_close(outputs, golden(name), 1e-5)
 
 
 @pytest.mark.parametrize("name", SMALL)

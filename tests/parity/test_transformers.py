@@ -125,10 +125,10 @@ def back(exchange) -> Path:
     return exchange
 
 
-def check_close(name: str, found) -> None:
+def check_close(name: str, outputs) -> None:
     tokens = document_tokens(name)
     for key in ("hidden", "logits"):
-        np.testing.assert_allclose(ours(name)[key][tokens], found[key], atol=2e-5, rtol=0)
+        np.testing.assert_allclose(ours(name)[key][tokens], outputs[key], atol=2e-5, rtol=0)
 
 
 # --- the model -------------------------------------------------------------------------------
@@ -212,5 +212,5 @@ def test_token_ids_are_equal(version, exchange):
     theirs = json.loads((exchange / version / "tokens.json").read_text())
     assert theirs["ids"] == own.encode(TEXTS)
     assert theirs["longest"] == 512
-    for role, found in theirs["special"].items():
-        assert found == getattr(own, f"{role}_id"), role
+    for role, token_id in theirs["special"].items():
+        assert token_id == getattr(own, f"{role}_id"), role

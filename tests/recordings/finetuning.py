@@ -84,26 +84,26 @@ _GRID = ("--grid.learning-rate", "1e-3", "3e-3", "--grid.seed", "1", "2")
 
 def record(program: Program) -> dict[str, Any]:
     """All runs, what `evaluate` and `predict` say with their models, and special starts."""
-    found = {}
+    results = {}
     for name, (preset, examples, options) in RUNS.items():
-        found[name] = _finetune(program, name, preset, examples, options)
-    said = _evaluated(program)
+        results[name] = _finetune(program, name, preset, examples, options)
+    evaluated = _evaluated(program)
     for name in EVALUATED:
-        found[name] |= said[name]
-    found["split"] = _without_validation(program)
-    found["killed"] = _killed(program)
-    found["killed"]["same"] = {
-        key: found["killed"][key] == found["classification"][key]
+        results[name] |= evaluated[name]
+    results["split"] = _without_validation(program)
+    results["killed"] = _killed(program)
+    results["killed"]["same"] = {
+        key: results["killed"][key] == results["classification"][key]
         for key in ("rows", "result", "export", "predictions", "tokenizer", "names")
     }
-    found["intermediate"] = _intermediate(program)
-    found["from-finetuned"] = _finetune(
+    results["intermediate"] = _intermediate(program)
+    results["from-finetuned"] = _finetune(
         program, "from-finetuned", "classification", "pairs",
         {**_PAIR, "model": "finetuned/pairs/export", "epochs": 1},
     )  # fmt: skip
-    found["checkpoint"] = _of_checkpoint(program)
-    found["refused"] = _refused(program)
-    return found
+    results["checkpoint"] = _of_checkpoint(program)
+    results["refused"] = _refused(program)
+    return results
 
 
 def _arguments(output: str, preset: str, examples: str, options: dict[str, Any]) -> list[str]:

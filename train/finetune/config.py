@@ -113,15 +113,15 @@ class FinetuneConfig(TrainConfig):
         if self.class_weights in ("none", "balanced"):
             return ()
         try:
-            found = tuple(float(x) for x in self.class_weights.split(","))
+            weights = tuple(float(x) for x in self.class_weights.split(","))
         except ValueError:
-            found = ()
-        if not found or not all(0 < w < math.inf for w in found):
+            weights = ()
+        if not weights or not all(0 < w < math.inf for w in weights):
             raise UserError(
                 f"class_weights is {self.class_weights!r}; it must be none, balanced, or numbers"
                 " above 0 with commas between them"
             )
-        return found
+        return weights
 
 
 def to_json(config: FinetuneConfig) -> dict[str, Any]:
@@ -139,9 +139,9 @@ def from_json(value: Any, where: str = "config") -> FinetuneConfig:
     task = value.get("task") if isinstance(value, Mapping) else None
     if not isinstance(task, Mapping) or "kind" not in task:
         raise UserError(f"{where}: task.kind is missing; it is one of {', '.join(TASKS)}")
-    made = task_from_json(task, f"{where}.task")
+    loaded = task_from_json(task, f"{where}.task")
     rest = {key: x for key, x in value.items() if key != "task"}
-    return typed_json.from_json(FinetuneConfig, rest, where, {"task": made})
+    return typed_json.from_json(FinetuneConfig, rest, where, {"task": loaded})
 
 
 def task_from_json(value: Mapping[str, Any], where: str = "task") -> Task:

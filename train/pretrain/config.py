@@ -185,8 +185,8 @@ class PretrainConfig(EngineConfig):
     def stage_model(self, stage: Stage) -> ModernBertConfig:
         """The architecture with the rotary thetas of a stage."""
         thetas = {name: getattr(stage, name) for name in ("global_rope_theta", "local_rope_theta")}
-        given = {name: theta for name, theta in thetas.items() if theta is not None}
-        return dataclasses.replace(self.model, **given)
+        changes = {name: theta for name, theta in thetas.items() if theta is not None}
+        return dataclasses.replace(self.model, **changes)
 
     @property
     def starts(self) -> tuple[int, ...]:

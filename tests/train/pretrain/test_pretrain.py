@@ -237,9 +237,9 @@ def mixed(place) -> Path:
 
 def mixture_config(place, mixed, name):
     """The first stage with a mixture of its own, the second with the manifest's."""
-    made = corpus.run_config(place, mixed, output=str(place / name))
-    first = dataclasses.replace(made.stages[0], mixture={"code": 1.0, "prose": 1.0})
-    return dataclasses.replace(made, stages=(first, made.stages[1]))
+    run = corpus.run_config(place, mixed, output=str(place / name))
+    first = dataclasses.replace(run.stages[0], mixture={"code": 1.0, "prose": 1.0})
+    return dataclasses.replace(run, stages=(first, run.stages[1]))
 
 
 def test_every_stage_notes_its_mixture(place, mixed):
@@ -254,8 +254,8 @@ def test_every_stage_notes_its_mixture(place, mixed):
 
 def test_a_mixture_is_reported_and_outlives_a_stop(place, mixed, monkeypatch):
     def config(name):
-        made = mixture_config(place, mixed, name)
-        return dataclasses.replace(made, stages=made.stages[:1])
+        run = mixture_config(place, mixed, name)
+        return dataclasses.replace(run, stages=run.stages[:1])
 
     def without_times(name):
         lines = read_rows(place / name / "metrics.jsonl")
@@ -309,9 +309,9 @@ def test_a_full_disk_stops_nothing_but_saving(whole, place, data, monkeypatch, f
     folder = place / "full"
     assert curve(folder) == curve(whole)
     lines = capsys.readouterr().err.splitlines()
-    said = {line for line in lines if "not saved" in line}
+    messages = {line for line in lines if "not saved" in line}
     failed = {folder / "checkpoints" / step for step in ("5", "10")}
-    assert {f"{path}: not saved (File too large); training goes on" for path in failed} <= said
+    assert {f"{path}: not saved (File too large); training goes on" for path in failed} <= messages
     assert not [line for line in lines if "Traceback" in line or "Error:" in line]
     assert sorted(int(p.name) for p in (folder / "checkpoints").iterdir()) == [16, 20, 24]
     steps = [event.step for event in events.read(folder / "tensorboard")][1:]
@@ -475,9 +475,9 @@ def test_a_run_that_cannot_be_saved_stops_and_names_the_last_good_checkpoint(
     monkeypatch.setattr(Program, "step", spoiling)
     with pytest.raises(RunStopped) as stopped:
         pretrain(config)
-    said, good = str(stopped.value), place / "spoilt" / "checkpoints" / "5"
-    assert "3 steps skipped up to step 10: loss is nan" in said
-    assert f"the last good checkpoint is {good}; start from it with --init-from {good}" in said
+    message, good = str(stopped.value), place / "spoilt" / "checkpoints" / "5"
+    assert "3 steps skipped up to step 10: loss is nan" in message
+    assert f"the last good checkpoint is {good}; start from it with --init-from {good}" in message
     kept = convert.load(good).params["encoder"]["embeddings"]["embedding"]
     assert np.isfinite(kept).all()
     rows = {r["step"]: r for r in read_rows(place / "spoilt" / "metrics.jsonl") if "loss" in r}
