@@ -50,7 +50,7 @@ _REWRITTEN = ("architectures", "dtype", "torch_dtype", "transformers_version")
 KNOWN = {*_PLAIN, *_ALIASES, *_STRUCTURED, *_REWRITTEN}
 
 _INHERIT = (None, 0, -1)
-"""Values of `local_rope_theta` that stand for the global one: null in version 4, -1 in research
+"""Values of `local_rope_theta` that mean the global one: null in version 4, -1 in research
 code."""
 
 _ROPE_KEYS = {

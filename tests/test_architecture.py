@@ -185,7 +185,7 @@ def test_a_wrong_arrow_would_be_seen(tmp_path):
 
 
 def test_importing_computes_nothing():
-    """With a platform that does not exist, the first computation of jax would raise."""
+    """The first computation of jax would raise, because the platform does not exist."""
     modules = [name for name in KNOWN if not name.endswith("__main__")]
     code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)\n"
     check = subprocess.run(

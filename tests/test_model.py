@@ -1,4 +1,4 @@
-"""What must hold of the encoder whatever the weights are, and how it starts and is computed."""
+"""Properties of the encoder for any weights, its initial values, and ways to compute it."""
 
 import functools
 import math
@@ -27,7 +27,7 @@ def parameters(module, rows=ROWS, seed=0):
 
 
 def encoder(config, **runtime) -> Encoder:
-    """With the attention that compiles fastest; its own tests compare the others to it."""
+    """A model with the attention that compiles fastest; other tests compare implementations."""
     return Encoder(config, Runtime(**{"attention": "dense"} | runtime))
 
 

@@ -30,7 +30,7 @@ def has_setuptools(least: int = 77) -> bool:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """Built from a copy, so that nothing is left behind in the sources."""
+    """Built from a copy, so that the sources stay clean."""
     folder = tmp_path_factory.mktemp("build")
     source = folder / "source"
     source.mkdir()

@@ -1,4 +1,4 @@
-"""Modules behind the encoder: their use by `ModernBert`, their parameters, and refusals."""
+"""Modules after the encoder: their use by `ModernBert`, their parameters, and refusals."""
 
 import re
 

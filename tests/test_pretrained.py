@@ -225,7 +225,7 @@ def test_the_hub(directory, monkeypatch):
 
 
 def test_devices_share_the_work(directory):
-    """On every kind of mesh the same comes out as on one device, and each holds its part."""
+    """Every kind of mesh gives the results of one device, and each device holds its part."""
     program = """
 import sys
 import types

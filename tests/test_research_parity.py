@@ -21,7 +21,7 @@ def checkpoint(name: str) -> convert.Checkpoint:
 
 
 def architecture(name: str) -> ModernBertConfig:
-    """By hand, so that nothing but the model is on trial."""
+    """The architecture written by hand, so that only the model is tested."""
     research = checkpoint(name).extra["flexbert"]
     theta, local_theta = research["rotary_emb_base"], research["local_attn_rotary_emb_base"]
     return ModernBertConfig(

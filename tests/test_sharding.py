@@ -1,4 +1,4 @@
-"""Where arrays lie: the mesh's shape, and one rule for every parameter."""
+"""Sharding of arrays: the mesh's shape, and one rule for every parameter."""
 
 import functools
 import re

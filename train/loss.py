@@ -75,9 +75,9 @@ def _of_the_head(params: Any) -> Any:
 def _sums(module: MaskedLM, params: Any, hidden: jax.Array, labels: jax.Array) -> Sums:
     """Sums over the predicted positions of some rows, in pieces.
 
-    Where a gradient is asked for, that of a piece is made while its logits are at hand, as in Liger
-    Kernel (Hsu et al. 2024): they are computed once, and the backward pass only scales. First-order
-    reverse differentiation only.
+    When differentiated, the gradient of a piece is computed together with its logits, as in Liger
+    Kernel (Hsu et al. 2024): logits are computed once, and the backward pass only scales.
+    First-order reverse differentiation only.
     """
     order = _predicted_first(labels)
     pieces = _cut(hidden, order, 0), _cut(labels, order, IGNORE)
@@ -150,7 +150,7 @@ def _cut(x: jax.Array, order: jax.Array, fill: int) -> jax.Array:
 
 
 def _used(pieces: jax.Array) -> jax.Array:
-    """How many pieces of the labels have anything to predict: the first ones."""
+    """Number of pieces with labels to predict; these are the first ones."""
     return (pieces != IGNORE).any((1, 2)).sum(dtype=jnp.int32)
 
 

@@ -50,7 +50,7 @@ class Program(NamedTuple):
     """A computation over packed rows."""
 
     compute: Callable[..., jax.Array]
-    """From parameters, rows and options to [B, DOCUMENTS, width] or [B, T, width]."""
+    """Function of parameters, rows and options; returns [B, DOCUMENTS, width] or [B, T, width]."""
     level: in_flight.Level
     width: int
     batch_tokens: int = BATCH_TOKENS
@@ -64,7 +64,7 @@ class BatchRunner:
     Attributes:
         module: the Flax module of the model.
         programs: the computations that the model supports, by name: "hidden" and "pooled" (option
-            `how`); "vectors" behind a pipeline (options `skip`, `normalize`); "logits" of tokens
+            `how`); "vectors" of a pipeline (options `skip`, `normalize`); "logits" of tokens
             with a head, and "document_logits" with a classifier.
     """
 
@@ -84,7 +84,7 @@ class BatchRunner:
             runtime: how it is computed.
             head: a key of `heads.HEADS`.
             labels: outputs of a classifier.
-            pipeline: modules behind the encoder, or None.
+            pipeline: modules after the encoder, or None.
             mesh: devices of this process, which divide rows, tokens and heads among them.
         """
         self._config, self._mesh = config, mesh

@@ -1,4 +1,4 @@
-"""What a layer costs on a TPU, counted in compiled programs, beside splash and plain XLA."""
+"""Cost of a layer on a TPU, counted in compiled programs, compared with splash and plain XLA."""
 
 import importlib.util
 import json
@@ -100,7 +100,7 @@ def splash(kind: str) -> int:
 
 
 def blocks(kind: str, rows: int, by: int, columns: int, width: int) -> list[int]:
-    """Of `columns` blocks of `width` tokens, how many each of `rows` blocks of `by` visits."""
+    """Number of `columns` blocks of `width` tokens that each of `rows` blocks of `by` visits."""
     half = static_cost.WINDOW // 2 if kind == "local" else LENGTH
     return [
         sum(

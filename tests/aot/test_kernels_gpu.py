@@ -41,7 +41,7 @@ def lowered(on_mesh, target, window, length, head_dim=64, dtype="bfloat16"):
 
 
 class Kernel(NamedTuple):
-    """What ptxas says about one kernel."""
+    """Facts of one kernel, as ptxas reports them."""
 
     name: str
     warps: int
@@ -97,7 +97,7 @@ def kernels(lowered, target) -> list[Kernel]:
 
 
 def assembled(ptx: str, arch: str) -> str:
-    """What ptxas says of a kernel."""
+    """The report of ptxas on a kernel."""
     package = importlib.util.find_spec("nvidia.cuda_nvcc")
     places = [Path(place) / "bin" / "ptxas" for place in package.submodule_search_locations]
     tool = next((str(p) for p in places if p.exists()), None) or shutil.which("ptxas")

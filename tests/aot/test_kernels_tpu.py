@@ -41,8 +41,8 @@ def compile_layers(
 ):
     """A sliding and a full layer in turn, rotations included, with their gradients.
 
-    Inputs lie as projections leave them. Four devices are a mesh of data and a second axis, two by
-    two: of "tensor", which cuts heads, or "context", which cuts rows.
+    Inputs have the layout of the projections. Four devices are a mesh of 2 x 2, data and a
+    second axis: "tensor", which shards heads, or "context", which shards rows.
     """
     shape = (2, 2) if len(devices) == 4 else (1, 1)
     mesh = jax.sharding.Mesh(

@@ -49,7 +49,7 @@ def tensors(rows: int, length: int = LENGTH):
 
 @functools.partial(jax.jit, static_argnames=("name", "window", "piece"))
 def in_pieces(q, k, v, cotangent, ranges, name, window, piece):
-    """As devices would that have a piece each; what keys receive from all of them is summed."""
+    """Compute piece by piece, as on several devices; gradients of keys are summed."""
     pieces = []
     for offset in range(0, q.shape[1], piece):
         own = np.s_[:, offset : offset + piece]

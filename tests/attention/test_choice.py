@@ -1,4 +1,4 @@
-"""Which implementation is chosen, why, and what tuning files may say about it."""
+"""The choice of an implementation, its reasons, and tuning files."""
 
 import json
 import logging
@@ -35,7 +35,7 @@ def forgetful():
 
 @pytest.fixture
 def tuned(tmp_path, monkeypatch):
-    """Writes a user's tuning file, and names it in the environment."""
+    """Write a user's tuning file, and name it in the environment."""
 
     def write(table, name="tuning.json"):
         path = tmp_path / name
@@ -296,7 +296,7 @@ def test_a_runtime_can_force_the_kinds_apart():
 
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
 def test_forward_mode_is_what_the_choice_says(name):
-    """Where it is promised, the derivative along a direction exists; "auto" promises nothing."""
+    """Directional derivatives exist where the choice reports them; "auto" reports none."""
     assert not has_forward_mode("auto")
     if not has_forward_mode(name):
         return

@@ -87,7 +87,7 @@ def test_the_causal_relation_has_other_ranges_for_the_backward_pass():
 
 
 def test_tiles_shorter_than_what_the_ranges_are_summed_up_by():
-    """Of 16 and 32 tokens; the last of them may lie behind the summaries."""
+    """Tiles of 16 and 32 tokens; the last ones may be beyond the summaries."""
     segments = tiny.segments([[LENGTH], [70, 1, 100], [33]], LENGTH)
     for window in (None, 64):
         compare(tensors(3, LENGTH, 1, 128), segments, window, causal=window is None)

@@ -19,7 +19,7 @@ from modernbert_jax.errors import UserError
 
 FOLDER = GOLDENS / "torch"
 WRITTEN = json.loads((FOLDER / "digests.json").read_text())
-"""By file and tensor: dtype, shape and SHA-256 of the bytes, as torch has them."""
+"""Dtype, shape and SHA-256 of the bytes of every tensor, as in torch, by file and tensor."""
 
 
 @pytest.mark.parametrize("file", WRITTEN)

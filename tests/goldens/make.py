@@ -1,4 +1,4 @@
-"""Makes the golden files from transformers: `python tests/goldens/make.py [CASE ...]`.
+"""Make the golden files from transformers: `python tests/goldens/make.py [CASE ...]`.
 
 Needs torch and transformers 5. Every document runs alone, unpadded, in float64; the tests run the
 same documents packed. A file holds `hidden` and `logits` of `cases.stored_positions`, the `loss`,

@@ -1,7 +1,7 @@
-"""Makes `models.npz`: what transformers and sentence-transformers compute with `support/models.py`.
+"""Make `models.npz`: outputs of transformers and sentence-transformers for `support/models.py`.
 
 Needs torch, transformers 5 and sentence-transformers 6, which load every layout that there is.
-`python tests/goldens/make_models.py [MODEL ...]`; without names the shared tokenizer is made too.
+`python tests/goldens/make_models.py [MODEL ...]`; without names also the shared tokenizer.
 """
 
 import sys
@@ -34,7 +34,7 @@ def main(names: list[str]) -> None:
 
 
 def run(name: str, directory: Path) -> dict[str, np.ndarray]:
-    """What the libraries of this environment compute with a directory."""
+    """Outputs of this environment's libraries for a directory."""
     run = {"hf": _hf, "embedding": _embedding, "reranker": _reranker, "late": _late}
     return run[models.MODELS[name].kind](name, directory)
 
@@ -59,7 +59,7 @@ def _hf(name: str, directory: Path) -> dict[str, np.ndarray]:
             outputs["logits"].append(torch.stack([out.start_logits, out.end_logits], -1)[0])
         else:
             logits = out.logits[0] if out.logits.ndim == 3 else out.logits
-            # The ends say enough of a large vocabulary.
+            # Both ends of a large vocabulary are enough.
             large = logits.shape[-1] > 10
             outputs["logits"].append(
                 logits[[0, -1]][:, :: logits.shape[-1] // 64] if large else logits

@@ -1,11 +1,11 @@
-"""What a test lets another version of transformers do, in a process of its own.
+"""Jobs that a test gives to another version of transformers, in a process of its own.
 
 `python in_transformers.py JOBS.json` with a list of jobs, each a list of strings:
 
 save CASE CONFIG.json DIRECTORY
     makes the case's model from a `config.json` and saves it
 logits DIRECTORY IDS.json OUT.npz
-    loads a directory and runs each list of ids alone; stores hidden states and logits on end
+    loads a directory and runs each list of ids alone; stores concatenated hidden states and logits
 tokens DIRECTORY TEXTS.json OUT.json
     loads a directory's tokenizer and encodes
 finetuned KIND DIRECTORY INPUTS.json OUT.json
@@ -88,7 +88,7 @@ def finetuned(kind: str, directory: str, inputs: str, out: str) -> None:
 
 
 def _answers(directory: str, tokenizer, asked: list) -> list[dict]:
-    """By the pipeline of version 4; by the logits in version 5, which has none."""
+    """Answers of the pipeline in version 4; logits in version 5, which has no pipeline."""
     if transformers.__version__.startswith("4."):
         ask = transformers.pipeline("question-answering", directory)
         outputs = ask(

@@ -1,4 +1,4 @@
-"""Fine-tuned models that we write: transformers 4 and 5 load them and say what we say."""
+"""Fine-tuned models that we write: transformers 4 and 5 load them and predict the same."""
 
 import json
 import os
@@ -26,7 +26,7 @@ OPTIONS = {"regression": PAIRS}
 
 
 def versions() -> list[str]:
-    """This process's transformers, and version 4 where it lies beside version 5."""
+    """This process's transformers, and version 4 if it is installed next to version 5."""
     return ["4", "5"] if "TRANSFORMERS4" in os.environ else ["4"]
 
 
@@ -62,7 +62,7 @@ def noisy(x) -> np.ndarray:
 
 
 def inputs(kind: str, record: dict):
-    """What a record is to transformers."""
+    """A record as an input of transformers."""
     if kind == "choice":
         return record["question"], record["choices"]
     if kind == "questions":
@@ -85,7 +85,7 @@ def as_text(record: dict) -> dict:
 
 
 def ask(version: str, folder: Path) -> None:
-    """Lets a version answer for all kinds, in one process."""
+    """Run one version on all kinds, in one process."""
     jobs = [
         ["finetuned", k, *(str(folder / f) for f in (k, f"{k}.json", f"{k}-{version}.json"))]
         for k in labelled.RECORDS

@@ -67,7 +67,7 @@ def padded(sequences, pad: int, value: int = 0, width: int = 0) -> torch.Tensor:
 
 
 def inputs(task, examples, pad: int):
-    """What transformers' model is called with: all at once, but for choices and questions."""
+    """Batches for transformers' model: a single one, except for choices and questions."""
 
     def batch(sequences, **labels):
         mask = padded([np.ones(len(s)) for s in sequences], pad)

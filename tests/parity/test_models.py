@@ -23,11 +23,11 @@ READABLE = [n for n, m in models.MODELS.items() if VERSION > 4 or m.old]
 """The later layout of sentence-transformers, for one, is not for the older one."""
 
 EXPRESSIBLE = [n for n, m in models.MODELS.items() if n in READABLE or m.native]
-"""What can be written for this environment; the later layout can, as the older one."""
+"""Models that can be written for this environment; the newer layout is written as the older."""
 
 SMALL = [n for n in READABLE if n != "mmbert"]
 COMPUTED = ("causal_sequence", "choice", "several", "reranker", "colbert", "colbert_stack")
-"""Of which this library computes what the others saved, one of each kind."""
+"""Models, one of each kind, whose files from other libraries are computed here."""
 
 
 def golden(name):
@@ -42,7 +42,7 @@ def assert_close(outputs, want, atol):
 
 
 def converted(source, folder):
-    """By way of our own format."""
+    """Convert to our own format and back."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", "transformers 4 has the global theta")
@@ -86,7 +86,7 @@ def test_what_they_save_is_read(name, tmp_path):
 
 
 def save(name, source, directory):
-    """Lets the installed library load a model and save it in its own way."""
+    """Load a model with the installed library and save it in its own layout."""
     kind = models.MODELS[name].kind
     if kind == "hf":
         classes = getattr(transformers, models.MODELS[name].architecture)

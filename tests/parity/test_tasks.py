@@ -56,7 +56,7 @@ def texts(count: int, longest: int, seed: int = 0) -> list[list[str]]:
 
 
 def spaced(folder):
-    """With a space before words. Version 5 takes the option and forgets it, so it is set inside."""
+    """A tokenizer that puts a space before words. Version 5 ignores the option, so it is set here."""
     theirs = transformers.AutoTokenizer.from_pretrained(folder, add_prefix_space=True)
     level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
     if VERSION > 4:
@@ -75,7 +75,7 @@ def test_words(own, folder):
 
 @pytest.mark.parametrize("all_pieces", [False, True])
 def test_labels_of_tokens(own, folder, all_pieces):
-    """As transformers' example for token classification lays them out."""
+    """The layout of transformers' example for token classification."""
     names = ("O", "B-X", "I-X", "B-Y")
     rng = np.random.default_rng(1)
     sentences = texts(50, 12, seed=1)

@@ -80,7 +80,7 @@ def test_what_is_written_is_loaded_by_torch(tmp_path, map_):
 
 
 def test_a_model_saved_as_pickle_is_read(tmp_path):
-    """As version 4 saved it, one file and shards, beside the same as safetensors."""
+    """Pickled files of version 4, one file and shards, compared with the same as safetensors."""
     config = transformers.ModernBertConfig(**hf_keys(tiny.config()))
     model = transformers.ModernBertForMaskedLM(config)
     model.save_pretrained(tmp_path / "hf")

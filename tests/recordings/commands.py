@@ -1,4 +1,4 @@
-"""What the command line offers: commands, presets, and every option with its default."""
+"""Facts of the command line: commands, presets, and every option with its default."""
 
 import re
 from typing import Any

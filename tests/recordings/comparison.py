@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ENVIRONMENT = "environment.json"
-"""What may differ, but explains differences."""
+"""File that may differ; it explains differences."""
 
 _SHOWN = 40
 """Groups of differences that are shown of one file, unless all are asked for."""
@@ -35,7 +35,7 @@ def compare(before: Path, after: Path, show_all: bool = False, ignore: str = "")
         before: folder of a recording.
         after: folder of another one.
         show_all: show every difference by itself.
-        ignore: regular expression; differences in whose place it is found do not count.
+        ignore: regular expression; differences whose place contains a match do not count.
 
     Returns:
         0 where there are no differences, else 1.

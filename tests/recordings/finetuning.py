@@ -66,7 +66,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "data-2": ("tokens", "tokens", {"cpu-devices": 2}),
     "fsdp-2": ("classification", "classification", {"model": MODEL, **_FSDP}),
 }
-"""By name: a preset, the examples, and the options behind it."""
+"""A preset, the examples and the options of every run, by name."""
 
 EVALUATED = (
     "classification",
@@ -83,7 +83,7 @@ _GRID = ("--grid.learning-rate", "1e-3", "3e-3", "--grid.seed", "1", "2")
 
 
 def record(program: Program) -> dict[str, Any]:
-    """All runs, what `evaluate` and `predict` say with their models, and special starts."""
+    """All runs, outputs of `evaluate` and `predict` with their models, and special starts."""
     results = {}
     for name, (preset, examples, options) in RUNS.items():
         results[name] = _finetune(program, name, preset, examples, options)
@@ -128,7 +128,7 @@ def _facts(program: Program, name: str, result: Result) -> dict[str, Any]:
 
 
 def _evaluated(program: Program) -> dict[str, dict[str, Any]]:
-    """What `evaluate` prints and `predict` writes, by run."""
+    """Outputs of `evaluate` and `predict`, by run."""
     calls = []
     for name in EVALUATED:
         kind, examples, _ = RUNS[name]
@@ -161,7 +161,7 @@ def _without_validation(program: Program) -> dict[str, Any]:
 
 
 def _killed(program: Program) -> dict[str, Any]:
-    """The first run, killed behind its first checkpoint, and resumed."""
+    """The first run, killed after its first checkpoint, and resumed."""
     arguments = ["finetune", *_arguments("killed", *RUNS["classification"])]
     folder = program.folder / "finetuned/killed"
 

@@ -91,7 +91,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "tiled-center": ("continue", {**_ONE_STAGE, **_LARGER, "init-tiling": "center"}),
     "matched-vocabulary": ("continue", {**_ONE_STAGE, **_MATCHED}),
 }
-"""By name: a preset and the options behind it."""
+"""A preset and its options, by name of the run."""
 
 
 def record(program: Program) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def _checkpoints(program: Program) -> list[str]:
 
 
 def _of_checkpoints(program: Program, kept: list[str]) -> dict[str, Any]:
-    """What `convert`, `average`, `inspect` and `report` make of the first run."""
+    """Outputs of `convert`, `average`, `inspect` and `report` for the first run."""
     results = program.run_together(
         [
             ["convert", kept[-1], "pretrained/converted"],

@@ -32,7 +32,7 @@ PARTS = {
     "sweep": finetuning.record_sweep,
     "converting": converting.record,
 }
-"""By name, which is also that of the file."""
+"""Functions that record a part, by its name, which is also that of the file."""
 
 _VERSIONS = """
 import importlib.metadata, json, os, platform, sys

@@ -144,7 +144,7 @@ class Meter:
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
-    """Read the rows of a `metrics.jsonl`; a last line that was cut off is left out."""
+    """Read the rows of a `metrics.jsonl`; an incomplete last line is left out."""
     if not Path(path).exists():
         return []
     rows = []

@@ -61,7 +61,7 @@ class FinetuneConfig(TrainConfig):
     """Tokens, over all devices, whose activations are in memory at once. The loss is that of the
     whole batch in any case."""
     pooling: Literal["model", "cls", "mean", "max"] = "model"
-    """How a document's tokens become one vector; `model` is the checkpoint's own way. transformers
+    """Pooling of a document's tokens into one vector; `model` is the checkpoint's own. transformers
     has no `max`."""
     attention_dropout: float = 0.1
     """Dropout rate in training after each attention's output projection, as in ModernBERT's
@@ -125,7 +125,7 @@ class FinetuneConfig(TrainConfig):
 
 
 def to_json(config: FinetuneConfig) -> dict[str, Any]:
-    """A configuration as a JSON object; the task's kind stands in `task.kind`."""
+    """A configuration as a JSON object; the task's kind is in `task.kind`."""
     return typed_json.to_json(config) | {"task": task_json(config.task)}
 
 

@@ -55,7 +55,7 @@ class TaskObjective(engine.Objective):
     evaluation: Callable[[Any], engine.Evaluation | None] | None = None
     """Evaluates the whole model's parameters."""
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """What checkpoints note of the model."""
+    """Facts of the model for its checkpoints."""
 
     @property
     def name(self) -> str:

@@ -55,7 +55,7 @@ class Predictor:
 
 @dataclasses.dataclass
 class Session:
-    """What runs with the same model, data and batch size have in common.
+    """Data and programs that runs with the same model, data and batch size share.
 
     Runs may differ in `learning_rate`, `weight_decay`, `warmup`, `epochs`, `seed` and in how often
     they evaluate; nothing is compiled again for them.

@@ -51,7 +51,7 @@ def linear(monkeypatch):
 
 
 def test_the_real_step_compiled():
-    """On the CPU, where nothing is sent."""
+    """The step compiled for the CPU, where nothing is sent."""
     outcome = config()
     mesh = MeshShape().make(jax.devices()[:1])
     result = program.compile_step(outcome, outcome.stages[0], Variant("dots", 2), mesh)

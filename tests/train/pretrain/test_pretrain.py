@@ -1,4 +1,4 @@
-"""Whole runs: what they leave behind, and that a killed one ends as if it never was."""
+"""Whole runs: their files, and that a killed run ends like an uninterrupted one."""
 
 import dataclasses
 import itertools
@@ -57,7 +57,7 @@ def data(place) -> Path:
 
 @pytest.fixture(scope="module")
 def command(place, data):
-    """Runs the command line in a process of its own, in a folder by name; returns it."""
+    """Start the command line in a process of its own, in a folder by name; return the process."""
 
     def start(name: str) -> subprocess.Popen:
         config = corpus.run_config(place, data, output=str(place / name))
@@ -285,9 +285,9 @@ def test_a_mixture_is_reported_and_outlives_a_stop(place, mixed, monkeypatch):
 
 
 def test_a_full_disk_stops_nothing_but_saving(whole, place, data, monkeypatch, full_disk, capsys):
-    """From step 4 to 13 no file can grow: neither checkpoints nor metrics nor events.
+    """No file can grow from step 4 to 13: neither checkpoints nor metrics nor events.
 
-    Nor is anything compiled but at the start, for other batches, another stage, and the export.
+    Programs are compiled only at the start, for other batches, another stage, and the export.
     """
     config = corpus.run_config(place, data, output=str(place / "full"))
     begun, step = [0], Program.step
@@ -311,7 +311,9 @@ def test_a_full_disk_stops_nothing_but_saving(whole, place, data, monkeypatch, f
     lines = capsys.readouterr().err.splitlines()
     messages = {line for line in lines if "not saved" in line}
     failed = {folder / "checkpoints" / step for step in ("5", "10")}
-    assert {f"{path}: not saved (File too large); training goes on" for path in failed} <= messages
+    assert {
+        f"{path}: not saved (File too large); training continues" for path in failed
+    } <= messages
     assert not [line for line in lines if "Traceback" in line or "Error:" in line]
     assert sorted(int(p.name) for p in (folder / "checkpoints").iterdir()) == [16, 20, 24]
     steps = [event.step for event in events.read(folder / "tensorboard")][1:]
@@ -463,7 +465,7 @@ def test_going_on_with_another_architecture_and_another_tokenizer(whole, place, 
 def test_a_run_that_cannot_be_saved_stops_and_names_the_last_good_checkpoint(
     whole, place, data, monkeypatch
 ):
-    """Its weights are spoilt behind step 7."""
+    """Weights are spoilt after step 7."""
     config = corpus.run_config(place, data, output=str(place / "spoilt"), skip_limit=3)
     step = Program.step
 
