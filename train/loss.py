@@ -73,7 +73,7 @@ def _of_the_head(params: Any) -> Any:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _sums(module: MaskedLM, params: Any, hidden: jax.Array, labels: jax.Array) -> Sums:
-    """Sums over the predicted positions of some rows, in pieces.
+    """Sum the losses of the predicted positions of some rows, piece by piece.
 
     When differentiated, the gradient of a piece is computed together with its logits, as in Liger
     Kernel (Hsu et al. 2024): logits are computed once, and the backward pass only scales.

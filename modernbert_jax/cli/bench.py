@@ -134,8 +134,8 @@ class Device:
 
     Writes FILE.json, FILE.md with the same as tables, FILE.log and, where tiles were timed,
     FILE.tuning.json for MODERNBERT_JAX_TUNING. In a checkout an accelerator's run is also added to
-    docs/hardware, and docs/hardware.md is rewritten. On a CPU shapes are tiny. The exit code is 1 if a
-    part failed.
+    docs/hardware, and docs/hardware.md is rewritten. On a CPU shapes are tiny. The exit code is 1
+    if a part failed.
     """
 
     minutes: float = 8.0

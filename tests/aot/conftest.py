@@ -26,7 +26,7 @@ else:
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Prints what tests have counted, in whichever process they ran."""
+    """Print what tests have counted, in any of their processes."""
     reports = (report for of in ("passed", "failed") for report in terminalreporter.getreports(of))
     counted = [
         line

@@ -8,7 +8,7 @@ other chips, and dispatch. Ratios near one mean nothing.
     python static_cost.py NAME TOPOLOGY
 
 prints the code of a layer's forward and backward pass as JSON. It is a program of its own because
-the compiler is told where to write the bundles before it is loaded.
+the folder of the bundles is set before the compiler is loaded.
 """
 
 import dataclasses

@@ -56,7 +56,7 @@ def texts(count: int, longest: int, seed: int = 0) -> list[list[str]]:
 
 
 def spaced(folder):
-    """A tokenizer that puts a space before words. Version 5 ignores the option, so it is set here."""
+    """A tokenizer that puts a space before words. Version 5 ignores the option; it is set here."""
     theirs = transformers.AutoTokenizer.from_pretrained(folder, add_prefix_space=True)
     level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
     if VERSION > 4:

@@ -19,7 +19,7 @@ from .objective import Objective, added_counts
 
 
 class MetricWriter:
-    """Appends rows to `metrics.jsonl` and `tensorboard/` of a run's folder, and to other sinks.
+    """A writer of rows to `metrics.jsonl` and `tensorboard/` of a run's folder, and other sinks.
 
     Of several processes only the first writes; all of them know the rows.
     """

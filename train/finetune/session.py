@@ -27,7 +27,7 @@ from .objective import TaskObjective
 
 
 class Predictor:
-    """Runs a model over examples. What is compiled stays with it."""
+    """A runner of a model over examples, with its compiled programs."""
 
     def __init__(self, objective: TaskObjective, shape: Shape, mesh: Mesh):
         """Prepare for microbatches of one shape; the mesh may be empty."""

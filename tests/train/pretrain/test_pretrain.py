@@ -197,7 +197,7 @@ def test_killed_again_and_again_it_ends_the_same(whole, place, command, times):
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 )
-def test_asked_to_stop_it_saves_and_goes_on(whole, place, command, number):
+def test_asked_to_stop_it_saves_and_resumes(whole, place, command, number):
     name = f"asked-{number.name}"
     process = command(name)
     while process.poll() is None and reached(place / name) < 7:
