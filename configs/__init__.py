@@ -39,15 +39,15 @@ def presets(kind: Kind) -> dict[str, Preset]:
     name = {"pretrain": __name__, "finetune": f"{__name__}.finetune"}[kind]
     package = importlib.import_module(name)
     table: dict[str, Preset] = dict(getattr(package, "PRESETS", {}))
-    for found in pkgutil.iter_modules(package.__path__):
-        if found.ispkg or found.name.startswith("_"):
+    for info in pkgutil.iter_modules(package.__path__):
+        if info.ispkg or info.name.startswith("_"):
             continue
-        module = importlib.import_module(f"{name}.{found.name}")
+        module = importlib.import_module(f"{name}.{info.name}")
         if hasattr(module, "PRESETS"):
             table |= module.PRESETS
         else:
             summary = (module.__doc__ or "").strip().splitlines()[0]
-            table[found.name.replace("_", "-")] = Preset(summary, module.config)
+            table[info.name.replace("_", "-")] = Preset(summary, module.config)
     return table
 
 

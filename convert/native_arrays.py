@@ -60,7 +60,7 @@ def _readable(directory: Path) -> Iterator[None]:
 
 
 class _ChunkReader:
-    """Reads arrays in chunks, keeps the last chunk and reads the next one ahead.
+    """A reader of arrays in chunks that keeps the last one and reads the next one ahead.
 
     Every call of Orbax takes a while, and a stack is requested layer by layer.
     """

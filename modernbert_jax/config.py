@@ -1,6 +1,6 @@
 """`ModernBertConfig`, the architecture with its presets and file forms, and `Runtime`.
 
-Both are plain immutable values. The architecture says what is computed, the runtime how.
+Both are plain immutable values. The architecture defines what is computed, the runtime how.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ Remat = Literal["none", "dots", "full"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """How a model is computed. Parameters are always float32."""
+    """Settings of the computation of a model. Parameters are always float32."""
 
     dtype: Dtype = "float32"
     """Dtype of matrix products and attention. Norms, softmax and residual sums are float32."""
     remat: Remat = "none"
-    """What the backward pass recomputes: nothing, all but matrix products, or everything."""
+    """Recomputation in the backward pass: nothing, all but matrix products, or everything."""
     attention: str = "auto"
     """Implementation of attention: "auto" or a key of `attention.IMPLEMENTATIONS`."""
     sliding_attention: str | None = None
@@ -104,7 +104,7 @@ PRESETS: dict[str, ModernBertConfig] = {
         192,
         2,
         vocab_size=2048,
-        initializer_range=0.08,  # 0.02 suits wider models: 128 inputs want about 1/sqrt(128)
+        initializer_range=0.08,  # 0.02 suits wider models: 128 inputs need about 1/sqrt(128)
         bos_token_id=2044,
         cls_token_id=2044,
         eos_token_id=2045,

@@ -50,7 +50,7 @@ _REWRITTEN = ("architectures", "dtype", "torch_dtype", "transformers_version")
 KNOWN = {*_PLAIN, *_ALIASES, *_STRUCTURED, *_REWRITTEN}
 
 _INHERIT = (None, 0, -1)
-"""Values of `local_rope_theta` that stand for the global one: null in version 4, -1 in research
+"""Values of `local_rope_theta` that mean the global one: null in version 4, -1 in research
 code."""
 
 _ROPE_KEYS = {
@@ -81,13 +81,13 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
         UserError: invalid keys; the message lists all of them.
     """
     causal = _model_type(config) == MODEL_TYPES[True]
-    given = {_ALIASES[k]: v for k, v in config.items() if k in _ALIASES}
-    given.update({k: v for k, v in config.items() if k in _PLAIN})
+    values = {_ALIASES[k]: v for k, v in config.items() if k in _ALIASES}
+    values.update({k: v for k, v in config.items() if k in _PLAIN})
     problems = [*_misspelt(config)]
     fields: dict[str, Any] = {"causal": causal, **_CLASS_DEFAULTS}
     if causal and not {"local_rope_theta", "rope_parameters"} & {*config}:
         fields["local_rope_theta"] = _OLD_DECODER_THETA
-    for name, value in given.items():
+    for name, value in values.items():
         if value is None and type(None) not in typing.get_args(_PLAIN[name]):
             continue
         try:
@@ -104,7 +104,7 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError("config.json: layer_types must be a list with one kind per layer")
         fields["layer_types"] = tuple(config["layer_types"])
     fields |= _rope_fields(config, fields)
-    if fields.get("local_rope_theta", given.get("local_rope_theta", 1)) in _INHERIT:
+    if fields.get("local_rope_theta", values.get("local_rope_theta", 1)) in _INHERIT:
         fields["local_rope_theta"] = fields.get("global_rope_theta", 160_000.0)
     return fields
 
@@ -167,12 +167,12 @@ def _model_type(config: Mapping[str, Any]) -> str:
 def _misspelt(config: Mapping[str, Any]) -> list[str]:
     """Problems with unknown keys that resemble an absent known key."""
     absent = sorted(set(_PLAIN) - set(config))
-    found = []
+    problems = []
     for key in sorted(unknown_keys(config)):
         near = difflib.get_close_matches(key, absent, n=1, cutoff=0.9)
         if near:
-            found.append(f"unknown key {key!r}; {did_you_mean(key, near)}")
-    return found
+            problems.append(f"unknown key {key!r}; {did_you_mean(key, near)}")
+    return problems
 
 
 def _typed(name: str, value: Any) -> Any:
@@ -200,15 +200,15 @@ def _rope_fields(config: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[s
     if not isinstance(shared, Mapping):
         raise UserError("config.json: rope_scaling must be an object with a rope_type")
     length = fields.get("max_position_embeddings", 8192)
-    found: dict[str, Any] = {}
+    rope: dict[str, Any] = {}
     for kind, prefix in ((FULL, "global"), (SLIDING, "local")):
         own = {**shared, **(parameters.get(kind) or {})}
         if own.get("rope_theta") is not None:
-            found[f"{prefix}_rope_theta"] = _typed(f"{prefix}_rope_theta", own["rope_theta"])
+            rope[f"{prefix}_rope_theta"] = _typed(f"{prefix}_rope_theta", own["rope_theta"])
         elif "rope_theta" in own and kind == SLIDING:
-            found["local_rope_theta"] = None  # the global theta, as for the flat key
-        found[f"{prefix}_rope_scaling"] = _read_scaling(kind, own, length)
-    return found
+            rope["local_rope_theta"] = None  # the global theta, as for the flat key
+        rope[f"{prefix}_rope_scaling"] = _read_scaling(kind, own, length)
+    return rope
 
 
 def _nested(value: Any) -> bool:

@@ -72,17 +72,17 @@ def pack(lengths: TokenIds, capacity: int, seed: int | Sequence[int] = 0) -> lis
 
     def fill(room: int, fitting: int) -> list[int] | None:
         """Two or three lengths that fill a room."""
-        found = pair(room)
-        for _ in range(_TRIES if room <= _SMALL and not found else 0):
+        lengths = pair(room)
+        for _ in range(_TRIES if room <= _SMALL and not lengths else 0):
             if not fitting:
                 break
             first = fitting.bit_length() - 1
             fitting ^= 1 << first
-            found = pair(room - first)
-            if found and len(left[first]) > found.count(first):
-                return [first, *found]
-            found = None
-        return found
+            lengths = pair(room - first)
+            if lengths and len(left[first]) > lengths.count(first):
+                return [first, *lengths]
+            lengths = None
+        return lengths
 
     rows: list[list[int]] = []
     while have:

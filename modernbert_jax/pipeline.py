@@ -1,4 +1,4 @@
-"""Modules behind the encoder in embedding, reranking and late-interaction models.
+"""Modules after the encoder in embedding, reranking and late-interaction models.
 
 They are those of sentence-transformers and PyLate: pooling, dense layers and normalisation, with
 prompts and lengths. `Pipeline` describes them as `convert.module_pipeline` reads them from files;
@@ -87,7 +87,7 @@ class LateInteraction:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """Modules behind the encoder, with the preparation of texts."""
+    """Modules after the encoder, with the preparation of texts."""
 
     kind: Kind
     steps: tuple[Step, ...] = ()
@@ -117,7 +117,7 @@ class Pipeline:
         return next((step for step in self.steps if isinstance(step, Pooling)), None)
 
     def width(self, hidden_size: int) -> int:
-        """Width of the vectors behind an encoder of a width."""
+        """Width of the vectors for an encoder of width `hidden_size`."""
         for step in self.steps:
             if isinstance(step, Dense):
                 hidden_size = step.out_features

@@ -35,7 +35,7 @@ class ModernBert:
         tokenizer: None where the checkpoint has none.
         module: the Flax module: `MaskedLM`, `CausalLM`, `Classifier`, `Embedder` where dense
             layers follow the encoder, or `Encoder`.
-        pipeline: the modules behind the encoder in embedding models and the like, or None.
+        pipeline: the modules after the encoder in embedding models and the like, or None.
         runner: runs the programs of the model over any documents of token ids.
     """
 
@@ -189,7 +189,7 @@ class ModernBert:
         Args:
             texts: any number of texts, also none; spaces around them are kept.
             pooling: one of `heads.POOLINGS` over the text's tokens, with the special ones. It
-                replaces all modules behind the encoder.
+                replaces all modules after the encoder.
             normalize: True scales every vector to length 1; False leaves out the model's own
                 normalisation.
             prompt: prefix of every text; "" for none.

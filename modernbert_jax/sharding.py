@@ -48,11 +48,11 @@ class MeshShape:
     def sizes(self, devices: int) -> tuple[int, ...]:
         """Sizes of `AXES` for a number of devices. Raises `UserError` if they do not fit."""
         sizes = [getattr(self, axis) for axis in AXES]
-        given = math.prod(size for size in sizes if size != -1)
-        if devices % given or (-1 not in sizes and given != devices):
+        fixed = math.prod(size for size in sizes if size != -1)
+        if devices % fixed or (-1 not in sizes and fixed != devices):
             shape = ", ".join(f"{axis} {size}" for axis, size in zip(AXES, sizes, strict=True))
             raise UserError(f"mesh ({shape}) does not fit {devices} devices; set an axis to -1")
-        return tuple(devices // given if size == -1 else size for size in sizes)
+        return tuple(devices // fixed if size == -1 else size for size in sizes)
 
     def make(self, devices: Sequence[jax.Device] | None = None) -> Mesh:
         """The mesh over some devices, by default all of them, with near ones adjacent.

@@ -131,13 +131,13 @@ def circle(arrows: Mapping[str, Iterable[str]]) -> list[str]:
         for other in arrows.get(node, ()):
             if state.get(other) == 1:
                 return [*way[way.index(other) :], other]
-            if other not in state and (found := visit(other)):
-                return found
+            if other not in state and (cycle := visit(other)):
+                return cycle
         state[node] = 2
         way.pop()
         return []
 
-    return next((found for node in arrows if node not in state and (found := visit(node))), [])
+    return next((nodes for node in arrows if node not in state and (nodes := visit(node))), [])
 
 
 KNOWN = sources()
@@ -185,7 +185,7 @@ def test_a_wrong_arrow_would_be_seen(tmp_path):
 
 
 def test_importing_computes_nothing():
-    """With a platform that does not exist, the first computation of jax would raise."""
+    """The first computation of jax would raise, because the platform does not exist."""
     modules = [name for name in KNOWN if not name.endswith("__main__")]
     code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)\n"
     check = subprocess.run(

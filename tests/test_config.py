@@ -152,7 +152,7 @@ def test_windows_and_thetas_by_kind():
 
 
 def test_flops_are_those_that_xla_counts():
-    """On one document that fits the window, unrolled and dense, so that XLA sees it all."""
+    """One document that fits the window, unrolled and dense, so that XLA counts all of it."""
     length = 64
     config = tiny.config(
         hidden_size=128, intermediate_size=192, vocab_size=512, local_attention=2 * length

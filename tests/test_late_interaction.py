@@ -60,11 +60,11 @@ def test_maxsim_equals_loops():
     rng = np.random.default_rng(0)
     queries = [rng.standard_normal((n, 5), np.float32) for n in (1, 7)]
     documents = [rng.standard_normal((n, 5), np.float32) for n in (3, 1, 0)]
-    found = maxsim(queries, documents)
-    assert found.shape == (2, 3) and not found[:, 2].any()
+    scores = maxsim(queries, documents)
+    assert scores.shape == (2, 3) and not scores[:, 2].any()
     for q, query in enumerate(queries):
         for d, document in enumerate(documents[:2]):
             want = sum(max(float(a @ b) for b in document) for a in query)
-            assert found[q, d] == pytest.approx(want, rel=1e-5)
+            assert scores[q, d] == pytest.approx(want, rel=1e-5)
     with pytest.raises(UserError, match="lists of"):
         maxsim(queries[0], documents)

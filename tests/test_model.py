@@ -1,4 +1,4 @@
-"""What must hold of the encoder whatever the weights are, and how it starts and is computed."""
+"""Properties of the encoder for any weights, its initial values, and ways to compute it."""
 
 import functools
 import math
@@ -27,7 +27,7 @@ def parameters(module, rows=ROWS, seed=0):
 
 
 def encoder(config, **runtime) -> Encoder:
-    """With the attention that compiles fastest; its own tests compare the others to it."""
+    """A model with the attention that compiles fastest; other tests compare implementations."""
     return Encoder(config, Runtime(**{"attention": "dense"} | runtime))
 
 
@@ -339,7 +339,7 @@ def test_plain_attention_leaves_forward_derivatives():
     def loss(params):
         return (module.apply({"params": params}, *ROWS) ** 3).sum()
 
-    found = jax.jit(lambda p, t: jax.jvp(loss, (p,), (t,))[1])(params, tangents)
+    derivative = jax.jit(lambda p, t: jax.jvp(loss, (p,), (t,))[1])(params, tangents)
     grads = jax.jit(jax.grad(loss))(params)
     products = jax.tree.map(lambda g, t: (g * t).sum(), grads, tangents)
-    assert float(found) == pytest.approx(float(sum(jax.tree.leaves(products))), rel=1e-4)
+    assert float(derivative) == pytest.approx(float(sum(jax.tree.leaves(products))), rel=1e-4)

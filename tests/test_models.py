@@ -23,10 +23,10 @@ def golden(name: str) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_outputs_are_those_of_the_libraries(name, tmp_path):
-    found, want = own.run(name, models.write(name, tmp_path / "model")), golden(name)
-    assert found.keys() == want.keys()
+    outputs, want = own.run(name, models.write(name, tmp_path / "model")), golden(name)
+    assert outputs.keys() == want.keys()
     for key, array in want.items():
-        np.testing.assert_allclose(found[key], array, atol=2e-5, rtol=0, err_msg=key)
+        np.testing.assert_allclose(outputs[key], array, atol=2e-5, rtol=0, err_msg=key)
 
 
 @pytest.mark.parametrize("name", [n for n in models.MODELS if n != "mmbert"])
@@ -47,6 +47,6 @@ def test_there_and_back_is_the_same_model(name, tmp_path):
         # The configuration is written for all versions; the later layout becomes the older one.
         if file.name != "config.json" and not models.MODELS[name].native:
             assert (tmp_path / "back" / file).read_bytes() == (source / file).read_bytes(), file
-    found = {p.relative_to(tmp_path / "jax") for p in (tmp_path / "jax").rglob("*config.json")}
+    files = {p.relative_to(tmp_path / "jax") for p in (tmp_path / "jax").rglob("*config.json")}
     wanted = {p.relative_to(source) for p in source.rglob("*config.json")}
-    assert wanted <= found
+    assert wanted <= files

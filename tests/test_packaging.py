@@ -30,7 +30,7 @@ def has_setuptools(least: int = 77) -> bool:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """Built from a copy, so that nothing is left behind in the sources."""
+    """Built from a copy, so that the sources stay clean."""
     folder = tmp_path_factory.mktemp("build")
     source = folder / "source"
     source.mkdir()
@@ -41,19 +41,19 @@ def wheel(tmp_path_factory) -> Path:
         shutil.copyfile(ROOT / name, source / name)
     isolation = ["--no-build-isolation"] if has_setuptools() else []  # spares a download
     run(*PIP, "wheel", "--no-deps", *isolation, "--wheel-dir", str(folder), str(source))
-    (found,) = folder.glob("*.whl")
-    return found
+    (path,) = folder.glob("*.whl")
+    return path
 
 
 def modules() -> list[str]:
     """Every module of the sources, by the name under which it must be importable."""
-    found = []
+    names = []
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*.py"):
             parts = path.relative_to(ROOT).with_suffix("").parts
             parts = parts if folder == "modernbert_jax" else ("modernbert_jax", *parts)
-            found.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
-    return sorted(found)
+            names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return sorted(names)
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):

@@ -46,7 +46,7 @@ def test_every_document_is_in_one_row_whole(seed):
 
 @pytest.mark.parametrize("row_length", [1024, 8192])
 def test_rows_are_as_full_as_the_research_packer_makes_them(row_length):
-    """On the lengths that it was given, with the efficiency that it reached in each batch."""
+    """Its recorded lengths, and its efficiency in each batch."""
     research = np.load(FIXTURES / "packing" / f"research_{row_length}.npz")
     lengths = research["lengths"].astype(int)
     rows = pack(lengths, row_length)

@@ -1,4 +1,4 @@
-"""Modules behind the encoder: their use by `ModernBert`, their parameters, and refusals."""
+"""Modules after the encoder: their use by `ModernBert`, their parameters, and refusals."""
 
 import re
 
@@ -65,14 +65,14 @@ def test_the_steps_equal_their_definition(embedder):
     module, params = embedder
     hidden = np.random.default_rng(0).standard_normal((2, 10, 32)).astype(np.float32)
     bound = module.bind({"params": params})
-    found = bound.vectors(jnp.asarray(hidden), ROWS.segment_ids, 3)
+    vectors = bound.vectors(jnp.asarray(hidden), ROWS.segment_ids, 3)
     x = np.concatenate([hidden[0, :5].mean(0), hidden[0, 0]])
     first = params["dense_0"]
     y = np.tanh(x @ first["linear"]["kernel"] + first["linear"]["bias"])
     y = y + x @ first["residual"]["kernel"]
     y = np.tanh(y @ params["dense_1"]["linear"]["kernel"])
-    np.testing.assert_allclose(found[0, 0], y / np.linalg.norm(y), atol=1e-5)
-    assert found.shape == (2, 3, 20) and not np.any(found[1, 1])
+    np.testing.assert_allclose(vectors[0, 0], y / np.linalg.norm(y), atol=1e-5)
+    assert vectors.shape == (2, 3, 20) and not np.any(vectors[1, 1])
     raw = bound.vectors(jnp.asarray(hidden), ROWS.segment_ids, 3, normalize=False)
     np.testing.assert_allclose(raw[0, 0], y, atol=1e-5)
 
@@ -109,17 +109,17 @@ def test_prompts(bert):
     model, texts = bert["cls"], models.TEXTS
     by_default, named = model.encode(texts), model.encode(texts, prompt_name="query")
     np.testing.assert_array_equal(by_default, named)
-    given = model.encode(["query: " + t for t in texts], prompt="")
-    np.testing.assert_array_equal(by_default, given)
+    explicit = model.encode(["query: " + t for t in texts], prompt="")
+    np.testing.assert_array_equal(by_default, explicit)
     assert np.abs(model.encode(texts, prompt_name="document") - named).max() > 1e-3
     assert np.abs(model.encode(texts, prompt="") - named).max() > 1e-3
 
 
 def test_choices_and_spans(bert):
-    found = bert["choice"].predict([("hello", ["a", "b c"]), ("who", ["x", "y", "z"])])
-    assert [len(x) for x in found] == [2, 3]
+    predictions = bert["choice"].predict([("hello", ["a", "b c"]), ("who", ["x", "y", "z"])])
+    assert [len(x) for x in predictions] == [2, 3]
     alone = bert["choice"].predict([("who", ["y"])])
-    np.testing.assert_allclose(found[1][1], alone[0][0], atol=1e-5)
+    np.testing.assert_allclose(predictions[1][1], alone[0][0], atol=1e-5)
     assert bert["choice"].predict([]) == []
     (scores,) = bert["span"].predict([("who?", "hello there")])
     (ids,) = bert["span"].tokenizer.encode_pairs([("who?", "hello there")])
@@ -193,8 +193,8 @@ def test_streams_of_texts(bert):
                 yield text
 
     vectors = model.encode(endless(), batch_tokens=128, stream=True)
-    found = np.stack([vector for vector, _ in zip(vectors, texts, strict=False)])
-    np.testing.assert_allclose(found, model.encode(texts, batch_tokens=128), atol=1e-5)
+    first = np.stack([vector for vector, _ in zip(vectors, texts, strict=False)])
+    np.testing.assert_allclose(first, model.encode(texts, batch_tokens=128), atol=1e-5)
     assert read < 2000
     tokens = late.encode_tokens(iter(texts[:9]), stream=True)
     for a, b in zip(tokens, late.encode_tokens(texts[:9]), strict=True):

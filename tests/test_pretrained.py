@@ -57,30 +57,30 @@ def test_attributes(bert, directory):
 
 
 def test_hidden_equals_the_module_on_each_document(bert, bare):
-    given = documents(3, 150, 40, 0, 128, 1, 60, 90)
-    found = bert.hidden(given)
-    assert [x.shape for x in found] == [(len(ids), CONFIG.hidden_size) for ids in given]
-    assert {x.dtype for x in found} == {np.dtype(np.float32)}
+    lists = documents(3, 150, 40, 0, 128, 1, 60, 90)
+    states = bert.hidden(lists)
+    assert [x.shape for x in states] == [(len(ids), CONFIG.hidden_size) for ids in lists]
+    assert {x.dtype for x in states} == {np.dtype(np.float32)}
     apply = jax.jit(lambda rows: bert.module.apply({"params": bert.params}, *rows, method="hidden"))
-    for ids, hidden in zip(given, found, strict=True):
+    for ids, hidden in zip(lists, states, strict=True):
         rows = tiny.rows([[len(ids)]], 256)
         rows.token_ids[0, : len(ids)] = ids
         np.testing.assert_allclose(hidden, apply(rows)[0, : len(ids)], atol=1e-5)
-    for one, other in zip(found, bare.hidden(given), strict=True):
+    for one, other in zip(states, bare.hidden(lists), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_order_and_company_do_not_matter(bert):
-    given = documents(3, 150, 40, 128, 1, 60, 90)
-    together, backwards = bert.hidden(given), bert.hidden(given[::-1])[::-1]
-    for ids, one, other in zip(given, together, backwards, strict=True):
+    lists = documents(3, 150, 40, 128, 1, 60, 90)
+    together, backwards = bert.hidden(lists), bert.hidden(lists[::-1])[::-1]
+    for ids, one, other in zip(lists, together, backwards, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
         np.testing.assert_allclose(one, bert.hidden([ids])[0], atol=1e-5)
 
 
 def test_mlm_logits(bert):
-    given = documents(3, 150, 40)
-    for logits, hidden in zip(bert.mlm_logits(given), bert.hidden(given), strict=True):
+    lists = documents(3, 150, 40)
+    for logits, hidden in zip(bert.mlm_logits(lists), bert.hidden(lists), strict=True):
         assert logits.shape == (len(hidden), CONFIG.vocab_size)
         want = bert.module.apply({"params": bert.params}, hidden, method="logits")
         np.testing.assert_allclose(logits, want, atol=3e-5)
@@ -88,20 +88,22 @@ def test_mlm_logits(bert):
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
 def test_encode_pools_each_text(bert, pooling):
-    found = bert.encode(TEXTS, pooling=pooling)
-    assert found.shape == (len(TEXTS), CONFIG.hidden_size) and found.dtype == np.float32
+    vectors = bert.encode(TEXTS, pooling=pooling)
+    assert vectors.shape == (len(TEXTS), CONFIG.hidden_size) and vectors.dtype == np.float32
     reduce = {"mean": lambda x: x.mean(0), "cls": lambda x: x[0], "max": lambda x: x.max(0)}
     ids = bert.tokenizer.encode(TEXTS, max_length=CONFIG.max_position_embeddings)
-    for vector, hidden in zip(found, bert.hidden(ids), strict=True):
+    for vector, hidden in zip(vectors, bert.hidden(ids), strict=True):
         np.testing.assert_allclose(vector, reduce[pooling](hidden), atol=1e-5)
 
 
 def test_encode_options(bert):
-    found = bert.encode(TEXTS)
-    np.testing.assert_allclose(bert.encode(TEXTS, batch_tokens=1), found, atol=1e-5)
+    vectors = bert.encode(TEXTS)
+    np.testing.assert_allclose(bert.encode(TEXTS, batch_tokens=1), vectors, atol=1e-5)
     unit = bert.encode(TEXTS, normalize=True)
     np.testing.assert_allclose(np.linalg.norm(unit, axis=-1), 1, atol=1e-6)
-    np.testing.assert_allclose(unit * np.linalg.norm(found, axis=-1, keepdims=True), found, 1e-4)
+    np.testing.assert_allclose(
+        unit * np.linalg.norm(vectors, axis=-1, keepdims=True), vectors, 1e-4
+    )
     prompted = bert.encode(["world"], prompt="hello ")
     np.testing.assert_allclose(prompted, bert.encode(["hello world"]), atol=1e-5)
 
@@ -120,14 +122,14 @@ def test_nothing_in_nothing_out(bert):
 
 
 def test_fill_mask(bert):
-    found = bert.fill_mask("hello [MASK] there [MASK]", top_k=3)
-    assert [len(one) for one in found] == [3, 3]
+    masks = bert.fill_mask("hello [MASK] there [MASK]", top_k=3)
+    assert [len(one) for one in masks] == [3, 3]
     (ids,) = bert.tokenizer.encode(["hello [MASK] there [MASK]"])
     mask = ids.index(bert.tokenizer.mask_id)
     probabilities = np.asarray(jax.nn.softmax(bert.mlm_logits([ids])[0][mask]))
     best = np.argsort(-probabilities)[:3]
-    assert [token for token, _ in found[0]] == [bert.tokenizer.decode([i]) for i in best]
-    np.testing.assert_allclose([p for _, p in found[0]], probabilities[best], rtol=1e-4)
+    assert [token for token, _ in masks[0]] == [bert.tokenizer.decode([i]) for i in best]
+    np.testing.assert_allclose([p for _, p in masks[0]], probabilities[best], rtol=1e-4)
     assert len(bert.fill_mask("[MASK]", top_k=10_000)[0]) == CONFIG.vocab_size
 
 
@@ -193,9 +195,9 @@ def test_a_classifier_gives_hidden_states(tmp_path, bert):
         CONFIG,
         architectures=["ModernBertForSequenceClassification"],
     )
-    given = documents(5, 9)
-    found = ModernBert.from_pretrained(source).hidden(given)
-    for one, other in zip(found, bert.hidden(given), strict=True):
+    lists = documents(5, 9)
+    states = ModernBert.from_pretrained(source).hidden(lists)
+    for one, other in zip(states, bert.hidden(lists), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
@@ -223,7 +225,7 @@ def test_the_hub(directory, monkeypatch):
 
 
 def test_devices_share_the_work(directory):
-    """On every kind of mesh the same comes out as on one device, and each holds its part."""
+    """Every kind of mesh gives the results of one device, and each device holds its part."""
     program = """
 import sys
 import types
@@ -243,8 +245,8 @@ size = lambda params: sum(x.addressable_shards[0].data.size for x in jax.tree.le
 for sizes in ({}, {"data": 3}, {"data": 2, "tensor": 2}, {"fsdp": 4}, {"context": 2, "tensor": 2}):
     devices = jax.devices()[:3] if sizes == {"data": 3} else None
     mesh = MeshShape(**({"data": 1} | sizes if sizes else {})).make(devices)
-    params, found = results(mesh=mesh)
-    error = max(np.abs(a - b).max(initial=0) for a, b in zip(found, expected, strict=True))
+    params, arrays = results(mesh=mesh)
+    error = max(np.abs(a - b).max(initial=0) for a, b in zip(arrays, expected, strict=True))
     divided = mesh.shape["fsdp"] * mesh.shape["tensor"]
     print(error < 2e-5, size(params) < 1.1 * size(whole) / divided)
 """

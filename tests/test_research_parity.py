@@ -21,7 +21,7 @@ def checkpoint(name: str) -> convert.Checkpoint:
 
 
 def architecture(name: str) -> ModernBertConfig:
-    """By hand, so that nothing but the model is on trial."""
+    """The architecture written by hand, so that only the model is tested."""
     research = checkpoint(name).extra["flexbert"]
     theta, local_theta = research["rotary_emb_base"], research["local_attn_rotary_emb_base"]
     return ModernBertConfig(
@@ -48,11 +48,11 @@ def computed(name: str):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_architecture_is_read_as_by_hand(name):
-    found, by_hand = checkpoint(name).config, architecture(name)
+    config, by_hand = checkpoint(name).config, architecture(name)
     training = ("attention_dropout", "classifier_pooling", "pad_token_id")
     same = {field: getattr(by_hand, field) for field in training}
     ids = {f"{role}_token_id": getattr(by_hand, f"{role}_token_id") for role in ROLES}
-    assert dataclasses.replace(found, **same, **ids) == by_hand
+    assert dataclasses.replace(config, **same, **ids) == by_hand
 
 
 def test_the_stage_1_checkpoint_has_one_theta():

@@ -42,7 +42,7 @@ def test_stream_and_its_gradient_are_the_identity(entry):
 
 
 def test_on_two_devices_nothing_is_exchanged():
-    """`Launch` makes a CPU pose as two; each holds the gradient of its own rows."""
+    """`Launch` exposes the CPU as two devices; each holds the gradient of its own rows."""
     program = """
 import jax, numpy as np
 from modernbert_jax.residual import stream

@@ -58,8 +58,8 @@ def test_products_with_a_permutation_rotate_as_well(dtype, head_dim):
     rng = np.random.default_rng(0)
     x, g = jnp.asarray(rng.standard_normal((2, 3, 40, 2, head_dim)), dtype)
     table = rope_table(jnp.asarray(rng.integers(0, 8192, (3, 40))), 10_000.0, head_dim)
-    found, want = (jax.vjp(lambda x: f(x, table), x) for f in (rotate_by_products, rotate))  # noqa: B023
-    for a, b in ((found[0], want[0]), (found[1](g)[0], want[1](g)[0])):
+    got, want = (jax.vjp(lambda x: f(x, table), x) for f in (rotate_by_products, rotate))  # noqa: B023
+    for a, b in ((got[0], want[0]), (got[1](g)[0], want[1](g)[0])):
         assert a.dtype == dtype
         np.testing.assert_array_equal(np.asarray(a, np.float32), np.asarray(b, np.float32))
 

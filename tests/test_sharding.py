@@ -1,4 +1,4 @@
-"""Where arrays lie: the mesh's shape, and one rule for every parameter."""
+"""Sharding of arrays: the mesh's shape, and one rule for every parameter."""
 
 import functools
 import re
@@ -64,20 +64,20 @@ def test_every_rule_is_needed():
 
 
 def test_specifications_of_base():
-    found = specs(PRESETS["base"], fsdp=8, tensor=2)
-    assert found["encoder/embeddings/embedding"] == P("tensor", "fsdp")
-    assert found["encoder/layer_0/attn/Wqkv/kernel"] == P(None, "fsdp", "tensor")
-    assert found["encoder/groups/local_0/attn/Wqkv/kernel"] == P(None, None, "fsdp", "tensor")
-    assert found["encoder/groups/local_0/attn/Wo/kernel"] == P(None, "tensor", "fsdp")
-    assert found["encoder/groups/global_2/mlp/Wi/kernel"] == P(None, None, "fsdp", "tensor")
-    assert found["encoder/groups/global_2/mlp/Wo/kernel"] == P(None, "tensor", "fsdp")
-    assert found["encoder/final_norm/scale"] == P(None)
-    assert found["decoder/bias"] == P("tensor")
+    axes = specs(PRESETS["base"], fsdp=8, tensor=2)
+    assert axes["encoder/embeddings/embedding"] == P("tensor", "fsdp")
+    assert axes["encoder/layer_0/attn/Wqkv/kernel"] == P(None, "fsdp", "tensor")
+    assert axes["encoder/groups/local_0/attn/Wqkv/kernel"] == P(None, None, "fsdp", "tensor")
+    assert axes["encoder/groups/local_0/attn/Wo/kernel"] == P(None, "tensor", "fsdp")
+    assert axes["encoder/groups/global_2/mlp/Wi/kernel"] == P(None, None, "fsdp", "tensor")
+    assert axes["encoder/groups/global_2/mlp/Wo/kernel"] == P(None, "tensor", "fsdp")
+    assert axes["encoder/final_norm/scale"] == P(None)
+    assert axes["decoder/bias"] == P("tensor")
 
 
 def test_an_axis_that_does_not_divide_is_left_out():
-    found = specs(PRESETS["base"], fsdp=512, tensor=5)
-    assert found["encoder/embeddings/embedding"] == P(None, None)
+    axes = specs(PRESETS["base"], fsdp=512, tensor=5)
+    assert axes["encoder/embeddings/embedding"] == P(None, None)
     assert specs(PRESETS["base"], fsdp=256)["encoder/embeddings/embedding"] == P("tensor", "fsdp")
 
 
@@ -98,7 +98,7 @@ def test_sizes_of_a_mesh():
 
 
 @pytest.mark.parametrize(
-    ("shape", "said"),
+    ("shape", "message"),
     [
         ({"data": 3}, "does not fit 8 devices"),
         ({"tensor": 3}, "does not fit 8 devices"),
@@ -106,8 +106,8 @@ def test_sizes_of_a_mesh():
         ({"context": 0}, "mesh.context is 0"),
     ],
 )
-def test_meshes_that_cannot_be(shape, said):
-    with pytest.raises(UserError, match=said):
+def test_meshes_that_cannot_be(shape, message):
+    with pytest.raises(UserError, match=message):
         MeshShape(**shape).sizes(8)
 
 

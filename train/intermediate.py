@@ -45,13 +45,13 @@ def prepared(
     if not before.recipe:
         return config
     first = configs.load("finetune", before.recipe)
-    given = {k: getattr(before, k) for k in ("train", "validation", "output")}
+    files = {k: getattr(before, k) for k in ("train", "validation", "output")}
     first = dataclasses.replace(
         first,
         model=config.model,
         mesh=config.mesh,
         runtime=config.runtime,
-        **{k: x for k, x in given.items() if x},
+        **{k: x for k, x in files.items() if x},
     )
     export, say = Path(first.output) / "export", Progress(0).say
     if first.output == config.output:

@@ -73,11 +73,11 @@ def _of_the_head(params: Any) -> Any:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _sums(module: MaskedLM, params: Any, hidden: jax.Array, labels: jax.Array) -> Sums:
-    """Sums over the predicted positions of some rows, in pieces.
+    """Sum the losses of the predicted positions of some rows, piece by piece.
 
-    Where a gradient is asked for, that of a piece is made while its logits are at hand, as in Liger
-    Kernel (Hsu et al. 2024): they are computed once, and the backward pass only scales. First-order
-    reverse differentiation only.
+    When differentiated, the gradient of a piece is computed together with its logits, as in Liger
+    Kernel (Hsu et al. 2024): logits are computed once, and the backward pass only scales.
+    First-order reverse differentiation only.
     """
     order = _predicted_first(labels)
     pieces = _cut(hidden, order, 0), _cut(labels, order, IGNORE)
@@ -98,12 +98,12 @@ def _sums_forward(module: MaskedLM, params: Any, hidden: jax.Array, labels: jax.
         chosen, expected = _at(pieces, i)
 
         def loss(params, chosen):
-            found = _piece(module, params, chosen, expected)
-            return found.loss, found
+            sums = _piece(module, params, chosen, expected)
+            return sums.loss, sums
 
-        grads, found = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, chosen)
+        grads, part = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, chosen)
         of_hidden = lax.dynamic_update_index_in_dim(of_hidden, grads[1], i, 0)
-        return _added(total, found), _added(of_params, grads[0]), of_hidden
+        return _added(total, part), _added(of_params, grads[0]), of_hidden
 
     nothing = jax.tree.map(jnp.zeros_like, (params, hidden))
     total, of_params, of_hidden = lax.fori_loop(0, _used(pieces[1]), add, (_zero(), *nothing))
@@ -150,7 +150,7 @@ def _cut(x: jax.Array, order: jax.Array, fill: int) -> jax.Array:
 
 
 def _used(pieces: jax.Array) -> jax.Array:
-    """How many pieces of the labels have anything to predict: the first ones."""
+    """Number of pieces with labels to predict; these are the first ones."""
     return (pieces != IGNORE).any((1, 2)).sum(dtype=jnp.int32)
 
 

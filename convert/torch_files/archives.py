@@ -41,7 +41,7 @@ class Archive:
         if problems:
             raise UserError(f"{path}: {'; '.join(problems)}")
         self._verified: set[str] = set()
-        # torch writes zeros when it is told not to compute checksums.
+        # torch writes zeros when it is set not to compute checksums.
         self._has_checksums = any(entry.crc for entry in self._entries.values())
         order = self._small(_ORDER, 16) if _ORDER in self._entries else b"little"
         if order.strip() != b"little":

@@ -29,15 +29,15 @@ def shards(shape: tuple[int, ...]) -> Shards:
         UserError: a dimension does not divide evenly.
     """
     sizes = free_axes()
-    found = Shards(*(_pieces(sizes, getattr(RULES, what)) for what in Shards._fields))
-    for what, number, pieces in zip(Shards._fields, shape, found, strict=False):
+    divided = Shards(*(_pieces(sizes, getattr(RULES, what)) for what in Shards._fields))
+    for what, number, pieces in zip(Shards._fields, shape, divided, strict=False):
         if number % pieces:
             named = " and ".join(axis for axis in getattr(RULES, what) if sizes.get(axis, 1) > 1)
             raise UserError(
                 f"attention: {number} {what} cannot be divided into {pieces} equal pieces; change "
                 f"their number or the size of the mesh over {named}"
             )
-    return found
+    return divided
 
 
 def over_mesh(

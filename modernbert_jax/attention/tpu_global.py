@@ -107,12 +107,12 @@ def _forward_kernel(start, count, bounds, q, k, v, o, lse, o_t, *, head_dim):
 
     def visit(j, carry):
         keys = pl.ds(pl.multiple_of(j * step, step), step)
-        found = []
+        scores = []
         for per_head, (_, n, within) in zip(qs, chunks, strict=True):
             seen = allowed(bounds[0, n, :, within], j * step, step)
-            found += [jnp.where(seen, matmul(k[0, keys], x, NT), MASKED) for x in per_head]
+            scores += [jnp.where(seen, matmul(k[0, keys], x, NT), MASKED) for x in per_head]
         weighed = []
-        for s, (m, l) in zip(found, carry, strict=True):
+        for s, (m, l) in zip(scores, carry, strict=True):
             higher = jnp.maximum(m, s.max(axis=0, keepdims=True))
             p = jnp.exp2((s - higher) * c)
             shrink = jnp.exp2((m - higher) * c)

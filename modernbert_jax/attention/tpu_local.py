@@ -137,13 +137,13 @@ def _forward_kernel(
     start = pl.program_id(2) * block - halo
     tiles = _tiles(block, halo)
     # Stage by stage: tiles and heads are independent, and hide each other's latency.
-    found = []
+    scores = []
     for tile, span in tiles:
         seen = allowed(bounds[0, :, tile], start + span.start, TILE + 2 * halo)
         qs = heads_apart(q[0, tile], head_dim)
-        found.append([jnp.where(seen, matmul(k[span], x, NT), MASKED) for x in qs])
+        scores.append([jnp.where(seen, matmul(k[span], x, NT), MASKED) for x in qs])
     weighed = []
-    for per_head in found:
+    for per_head in scores:
         weighed.append([])
         for s in per_head:
             m = s.max(axis=0, keepdims=True)

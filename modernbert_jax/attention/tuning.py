@@ -97,7 +97,7 @@ def _entry(value: Any, where: str) -> Entry:
                 raise UserError(
                     f"{where}.{name}.{option} is {number!r}; a positive integer is needed"
                 )
-    options = tuple((name, tuple(sorted(given.items()))) for name, given in value.items())
+    options = tuple((name, tuple(sorted(numbers.items()))) for name, numbers in value.items())
     return Entry(implementation, options)
 
 

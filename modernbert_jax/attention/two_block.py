@@ -1,7 +1,7 @@
 """Sliding-window attention in plain XLA: each block of queries with two blocks of keys.
 
 Keys are shifted by half a window. Blocks of C >= window tokens then line up so that all keys of a
-block of queries lie in the two key blocks of the same and the next number, whatever the data:
+block of queries are in the two key blocks of the same and the next number, whatever the data:
 
     queries          | 0 0 0 0 | 1 1 1 1 |              C = 4, window 4: two tokens to each side
     keys         | . . 0 0 | 0 0 1 1 | 1 1 . . |

@@ -22,7 +22,7 @@ class Bench:
     """Measure speed beside a peer that does the same work in the same run."""
 
     suites: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SUITE...")]
-    """What to measure: data, encode, train."""
+    """Suites to run: data, encode, train."""
     input: tuple[str, ...] = ()
     """Files or globs of text. Without it: the sources of Python's standard library."""
     tokenizer: Path | None = None
@@ -134,7 +134,7 @@ class Device:
 
     Writes FILE.json, FILE.md with the same as tables, FILE.log and, where tiles were timed,
     FILE.tuning.json for MODERNBERT_JAX_TUNING. In a checkout an accelerator's run is also added to
-    docs/hardware, and docs/hardware.md is made again. On a CPU shapes are tiny. The exit code is 1
+    docs/hardware, and docs/hardware.md is rewritten. On a CPU shapes are tiny. The exit code is 1
     if a part failed.
     """
 

@@ -34,7 +34,7 @@ class TrainTokenizer:
     max_length: int = 8192
     """Longest input of the model, in tokens, as written into tokenizer_config.json."""
     on_error: OnError = "stop"
-    """What an unusable document (empty, binary, ...) does: stop the command, or be skipped."""
+    """Stop at an unusable document (empty, binary, ...), or skip it."""
 
     def run(self) -> None:
         """Train, and print the vocabulary's size."""
@@ -79,7 +79,7 @@ class Prepare:
     seed: int = 0
     """Seed of the order of rows."""
     on_error: OnError = "stop"
-    """What an unusable document (empty, binary, ...) does: stop the command, or be skipped."""
+    """Stop at an unusable document (empty, binary, ...), or skip it."""
     workers: int | None = None
     """Number of processes or threads. None is one per core."""
     runner: Literal["DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner"] | None = None

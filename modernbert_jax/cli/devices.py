@@ -1,4 +1,4 @@
-"""How many devices a run can be divided among; limits the automatic `--cpu-devices`.
+"""Limits of the automatic `--cpu-devices`: devices that a run can be divided among.
 
 Every device holds rows of its own and, along the axes `data` and `context` of the mesh, a copy of
 the weights. So the number is limited by the rows of a microbatch and by the machine's memory.

@@ -40,8 +40,8 @@ class CpuDevices:
     def expose(self, fits: Fits = _always, processes: int = 1) -> None:
         """Expose the CPU as virtual devices, and keep the memory that they free.
 
-        Call it before jax has devices. The automatic number leaves alone what jax was told by
-        `JAX_NUM_CPU_DEVICES` or `XLA_FLAGS`, and a process that has devices already.
+        Call it before jax has devices. The automatic number does not override
+        `JAX_NUM_CPU_DEVICES`, `XLA_FLAGS`, or the devices that a process has already.
 
         Args:
             fits: restricts the automatic number.
@@ -62,7 +62,7 @@ class CpuDevices:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Launch(CpuDevices):
-    """How this process joins the others. It differs in each process, so no run stores it."""
+    """Options with which this process joins the others. They differ, so no run stores them."""
 
     coordinator: str = ""
     """host:port of process 0. TPU pods, Slurm and Open MPI need none of these three options."""

@@ -16,7 +16,7 @@ TaskKind = Literal["classification", "multilabel", "regression", "tokens", "ques
 """Kinds of fine-tuning tasks: a key of `train.tasks.TASKS`."""
 
 OnError = Literal["stop", "skip"]
-"""What an unusable document does to the command."""
+"""Reactions to an unusable document."""
 
 Dtype = Literal["float32", "bfloat16"]
 """Types of the computation."""

@@ -1,4 +1,4 @@
-"""What commands print: JSON, warnings, and how a run ended."""
+"""Printed output of commands: JSON, warnings, and the end of a run."""
 
 import contextlib
 import json

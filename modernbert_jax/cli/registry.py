@@ -20,7 +20,7 @@ class Command:
     options: str
     """The dataclass, as MODULE.CLASS below this package."""
     summary: str
-    """What the command does, in one line."""
+    """Summary of the command, in one line."""
     config: Kind | None = None
     """Kind of run that the command is passed first, as CONFIG, followed by changes of its fields;
     the configuration is the argument of `run`."""

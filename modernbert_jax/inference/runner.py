@@ -8,6 +8,7 @@ Every program is compiled once for each shape of `shapes.plan`.
 """
 
 import collections
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -50,11 +51,11 @@ class Program(NamedTuple):
     """A computation over packed rows."""
 
     compute: Callable[..., jax.Array]
-    """From parameters, rows and options to [B, DOCUMENTS, width] or [B, T, width]."""
+    """Function of parameters, rows and options; returns [B, DOCUMENTS, width] or [B, T, width]."""
     level: in_flight.Level
     width: int
-    batch_tokens: int = BATCH_TOKENS
-    """Largest batch on each device."""
+    most_tokens: int = sys.maxsize
+    """Limit on the tokens of a batch on each device, whatever the caller asks for."""
     ahead: int = in_flight.AHEAD
 
 
@@ -64,7 +65,7 @@ class BatchRunner:
     Attributes:
         module: the Flax module of the model.
         programs: the computations that the model supports, by name: "hidden" and "pooled" (option
-            `how`); "vectors" behind a pipeline (options `skip`, `normalize`); "logits" of tokens
+            `how`); "vectors" of a pipeline (options `skip`, `normalize`); "logits" of tokens
             with a head, and "document_logits" with a classifier.
     """
 
@@ -84,7 +85,7 @@ class BatchRunner:
             runtime: how it is computed.
             head: a key of `heads.HEADS`.
             labels: outputs of a classifier.
-            pipeline: modules behind the encoder, or None.
+            pipeline: modules after the encoder, or None.
             mesh: devices of this process, which divide rows, tokens and heads among them.
         """
         self._config, self._mesh = config, mesh
@@ -159,7 +160,7 @@ class BatchRunner:
                 for all documents.
         """
         program = self.programs[name]
-        batch_tokens = min(batch_tokens, program.batch_tokens) if batch_tokens > 0 else batch_tokens
+        batch_tokens = min(batch_tokens, program.most_tokens) if batch_tokens > 0 else batch_tokens
         opened: collections.deque[_Window] = collections.deque()
 
         def batches() -> Iterator[tuple[Any, tuple[_Window, list[list[int]]]]]:

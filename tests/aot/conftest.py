@@ -26,7 +26,7 @@ else:
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Prints what tests have counted, in whichever process they ran."""
+    """Print what tests have counted, in any of their processes."""
     reports = (report for of in ("passed", "failed") for report in terminalreporter.getreports(of))
     counted = [
         line
@@ -44,16 +44,16 @@ def devices():
     """All devices of an absent accelerator, by the name of its target."""
     from jax.experimental import topologies
 
-    found = {}
+    known = {}
 
     def get(target: str):
-        if target not in found:
+        if target not in known:
             options = {"platform": "tpu", "topology_name": target}
             if ":" not in target:
                 text = (TARGETS / f"{target}.txtpb").read_text()
                 options |= {"platform": "cuda", "target_config": text, "topology": "1x1x1"}
-            found[target] = topologies.get_topology_desc(**options).devices
-        return found[target]
+            known[target] = topologies.get_topology_desc(**options).devices
+        return known[target]
 
     return get
 

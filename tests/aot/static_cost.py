@@ -8,7 +8,7 @@ other chips, and dispatch. Ratios near one mean nothing.
     python static_cost.py NAME TOPOLOGY
 
 prints the code of a layer's forward and backward pass as JSON. It is a program of its own because
-the compiler is told where to write the bundles before it is loaded.
+the folder of the bundles is set before the compiler is loaded.
 """
 
 import dataclasses
@@ -49,24 +49,24 @@ DELAY = 5
 
 def parts(text: str) -> list[Part]:
     """The parts of a kernel's final code."""
-    found, jumped = [], 0
+    pieces, jumped = [], 0
     for line in text.splitlines():
         if not (match := BUNDLE.match(line)):
             continue
         label, loops, body = match.groups()
-        if not found or label or jumped == 1:
-            found.append({"label": label, "n": 0, "depth": 0, "jumps": False})
+        if not pieces or label or jumped == 1:
+            pieces.append({"label": label, "n": 0, "depth": 0, "jumps": False})
         jumped = 0 if label else max(jumped - 1, 0)
-        found[-1]["n"] += 1
-        found[-1]["depth"] = max(found[-1]["depth"], loops.count(">"))
+        pieces[-1]["n"] += 1
+        pieces[-1]["depth"] = max(pieces[-1]["depth"], loops.count(">"))
         if "sbr.rel" in body and "target = $region" in body:
-            found[-1]["jumps"] = True
+            pieces[-1]["jumps"] = True
             jumped = DELAY
-    before = [{"jumps": False}, *found]
-    after = [*found[1:], {"label": None}]
+    before = [{"jumps": False}, *pieces]
+    after = [*pieces[1:], {"label": None}]
     return [
         Part(p["n"], p["depth"], bool(b["jumps"] and not p["label"] and a["label"] == "PF"))
-        for b, p, a in zip(before, found, after, strict=False)
+        for b, p, a in zip(before, pieces, after, strict=False)
     ]
 
 
@@ -108,8 +108,8 @@ def ours(window, implementation):
     def layer(q, k, v, cotangent, ranges):
         def out(*qkv):
             q, k, v = (x.reshape(1, LENGTH, HEADS, HEAD_DIM) for x in qkv)
-            found = attention(q, k, v, ranges, window=window, implementation=implementation)
-            return found.reshape(x.shape)
+            output = attention(q, k, v, ranges, window=window, implementation=implementation)
+            return output.reshape(x.shape)
 
         value, pull = jax.vjp(out, q, k, v)
         return value, pull(cotangent)
@@ -206,8 +206,8 @@ def compile_layer(name: str, topology: str, dump: Path) -> dict:
     for path in dump.glob("*final_bundles.txt"):
         kernel = re.search(r"(local|global)_attention_[a-z]+|splash_mha_[a-z]+", path.name)
         if kernel and "schedule-analysis" not in path.name:
-            found = parts(path.read_text(errors="replace"))
-            kernels[kernel.group()] = [dataclasses.astuple(part) for part in found]
+            pieces = parts(path.read_text(errors="replace"))
+            kernels[kernel.group()] = [dataclasses.astuple(part) for part in pieces]
     estimates = re.findall(r'"estimated_cycles":"(\d+)"', compiled.as_text())
     return {
         "kernels": kernels,

@@ -102,7 +102,7 @@ def test_training_compiles(device, target, remat):
     ("sizes", "most"), [({"fsdp": 2, "tensor": 2}, 0.4), ({"data": 2, "context": 2}, 1.1)]
 )
 def test_training_on_a_mesh(devices, sizes, most):
-    """State lies in pieces on `fsdp` and `tensor`; with `tensor`, one head is left to a device."""
+    """State is sharded over `fsdp` and `tensor`; with `tensor`, each device has one head."""
     lowered = lowered_step(devices("v5e:2x2"), SHORT, "full", model(4), **sizes)
     compiled = lowered.compile()
     kernel = "splash_mha" if "tensor" in sizes else "global_attention_backward"

@@ -35,7 +35,7 @@ def tiles(scale):
 
 
 def compiled(on_mesh, target, programs) -> int:
-    """How many programs there are; fails with all that the compiler refused."""
+    """Compile programs and return their number; fail with all that the compiler refused."""
     with on_mesh(target):
         results = list(timing.compile_all(programs))
     refused = {str(key): str(r)[:300] for key, r in results if isinstance(r, Exception)}
@@ -55,7 +55,7 @@ def test_checks(on_mesh, target, length, dtype):
 
 @pytest.mark.parametrize("length", [1024, 8192])
 def test_times(on_mesh, length):
-    """Of ours; what jax's own attention needs of cuDNN is on the device."""
+    """Only our kernels: jax's own attention needs cuDNN on the device."""
     programs = attention_times.programs(length, SCALES["h100"])
     ours = ((key, p) for key, p in programs if key.name not in attention_times.PEERS)
     assert compiled(on_mesh, "h100", ours) == 10

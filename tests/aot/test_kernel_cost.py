@@ -1,4 +1,4 @@
-"""What a layer costs on a TPU, counted in compiled programs, beside splash and plain XLA."""
+"""Cost of a layer on a TPU, counted in compiled programs, compared with splash and plain XLA."""
 
 import importlib.util
 import json
@@ -37,12 +37,12 @@ def compiled(name: str) -> dict:
     )
     if run.returncode:
         pytest.fail(run.stderr[-2000:])
-    found = json.loads(run.stdout.splitlines()[-1])
-    found["kernels"] = {
+    facts = json.loads(run.stdout.splitlines()[-1])
+    facts["kernels"] = {
         kernel: [static_cost.Part(*part) for part in parts]
-        for kernel, parts in found["kernels"].items()
+        for kernel, parts in facts["kernels"].items()
     }
-    return found
+    return facts
 
 
 def typical_rows(rows: int = 64) -> np.ndarray:
@@ -55,38 +55,38 @@ def typical_rows(rows: int = 64) -> np.ndarray:
 
 
 def our_local() -> int:
-    found, blocks = compiled("local pallas_tpu"), LENGTH // pallas_tpu.BLOCK
-    kernels = found["kernels"]
+    facts, blocks = compiled("local pallas_tpu"), LENGTH // pallas_tpu.BLOCK
+    kernels = facts["kernels"]
     forward = static_cost.cycles(
         kernels["local_attention_forward"], TILES * blocks, conditional=TILES * blocks
     )
     backward = static_cost.cycles(
         kernels["local_attention_backward"], TILES * (blocks + 1), conditional=TILES * blocks
     )
-    return forward + backward + found["xla"]
+    return forward + backward + facts["xla"]
 
 
-def our_global(found: dict, segments: np.ndarray) -> int:
+def our_global(facts: dict, segments: np.ndarray) -> int:
     """The mean of rows of segment ids."""
     blocks = LENGTH // pallas_tpu.BLOCK
     ranges = key_ranges(jnp.asarray(segments))
     visited = ranges.blocks(pallas_tpu.BLOCK, pallas_tpu.STEP).number.sum()
     visits = TILES * round(int(visited) / len(segments))
-    steps, kernels = TILES * blocks, found["kernels"]
+    steps, kernels = TILES * blocks, facts["kernels"]
     forward = static_cost.cycles(kernels["global_attention_forward"], steps, visits, steps)
     # Only the sum of dq, a whole row, is made ready and written once per row of a tile.
     backward = static_cost.cycles(kernels["global_attention_backward"], steps, visits, TILES)
     deltas = LENGTH // pallas_tpu.STEP
     delta = static_cost.cycles(kernels["global_attention_delta"], deltas, conditional=deltas)
-    return forward + backward + delta + found["xla"]
+    return forward + backward + delta + facts["xla"]
 
 
 def splash(kind: str) -> int:
     """Its kernels: first block, computation and last block of a row of blocks are conditional."""
-    found, (queries, keys) = compiled(f"{kind} splash"), static_cost.SPLASH[kind]
+    facts, (queries, keys) = compiled(f"{kind} splash"), static_cost.SPLASH[kind]
     if kind == "global":
         keys = queries
-    total = found["xla"]
+    total = facts["xla"]
     for name, rows, columns, by, width in (
         ("fwd", LENGTH // queries, LENGTH // keys, queries, keys),
         ("dq", LENGTH // queries, LENGTH // keys, queries, keys),
@@ -94,13 +94,13 @@ def splash(kind: str) -> int:
     ):
         active = blocks(kind, rows, by, columns, width)
         steps, ends = HEADS * rows * max(active), HEADS * rows
-        kernel = found["kernels"][f"splash_mha_{name}"]
+        kernel = facts["kernels"][f"splash_mha_{name}"]
         total += static_cost.cycles(kernel, steps, conditional=(ends, HEADS * sum(active), ends))
     return total
 
 
 def blocks(kind: str, rows: int, by: int, columns: int, width: int) -> list[int]:
-    """Of `columns` blocks of `width` tokens, how many each of `rows` blocks of `by` visits."""
+    """Number of `columns` blocks of `width` tokens that each of `rows` blocks of `by` visits."""
     half = static_cost.WINDOW // 2 if kind == "local" else LENGTH
     return [
         sum(
@@ -117,27 +117,27 @@ def tokamax(kind: str) -> int:
     Where there is one, bodies without and with a mask are conditional, between the first and the
     last block of a row of blocks.
     """
-    found, (queries, keys, _) = compiled(f"{kind} tokamax"), static_cost.TOKAMAX[kind]
-    total = found["xla"]
+    facts, (queries, keys, _) = compiled(f"{kind} tokamax"), static_cost.TOKAMAX[kind]
+    total = facts["xla"]
     for name, by, width in ("fwd", queries, keys), ("dkv", keys, queries):
         rows = LENGTH // by
         steps = HEADS * sum(blocks(kind, rows, by, LENGTH // width, width))
         bodies = (0, steps) if kind == "local" else ()
         ends = HEADS * rows
-        kernel = found["kernels"][f"splash_mha_{name}"]
+        kernel = facts["kernels"][f"splash_mha_{name}"]
         total += static_cost.cycles(kernel, steps, conditional=(ends, *bodies, ends))
     return total
 
 
 @pytest.fixture(scope="module")
 def table():
-    found = compiled("global pallas_tpu")
+    facts = compiled("global pallas_tpu")
     rows = {
         "sliding, pallas_tpu": our_local(),
         "sliding, splash": splash("local"),
         "sliding, tokamax splash": tokamax("local"),
-        "one document, pallas_tpu": our_global(found, np.ones((1, LENGTH), np.int32)),
-        "typical documents, pallas_tpu": our_global(found, typical_rows()),
+        "one document, pallas_tpu": our_global(facts, np.ones((1, LENGTH), np.int32)),
+        "typical documents, pallas_tpu": our_global(facts, typical_rows()),
         "any documents, splash": splash("global"),
         "any documents, tokamax splash": tokamax("global"),
     }

@@ -41,7 +41,7 @@ def lowered(on_mesh, target, window, length, head_dim=64, dtype="bfloat16"):
 
 
 class Kernel(NamedTuple):
-    """What ptxas says about one kernel."""
+    """Facts of one kernel, as ptxas reports them."""
 
     name: str
     warps: int
@@ -63,7 +63,7 @@ def kernels(lowered, target) -> list[Kernel]:
     from jax_plugins.xla_cuda12 import triton
 
     capability, arch = GPUS[target]
-    found = []
+    programs = []
 
     def visit(op):
         known = op.attributes
@@ -79,13 +79,13 @@ def kernels(lowered, target) -> list[Kernel]:
             num_ctas=1,
             num_stages=ir.IntegerAttr(config["num_stages"]).value,
         )
-        said = assembled(compiled.asm, arch)
-        found.append(
+        report = assembled(compiled.asm, arch)
+        programs.append(
             Kernel(
                 name=ir.StringAttr(config["name"]).value,
                 warps=warps,
-                registers=int(re.search(r"Used (\d+) registers", said)[1]),
-                spilled=sum(int(n) for n in re.findall(r"(\d+) bytes spill", said)),
+                registers=int(re.search(r"Used (\d+) registers", report)[1]),
+                spilled=sum(int(n) for n in re.findall(r"(\d+) bytes spill", report)),
                 shared=compiled.smem_bytes,
                 loops=loops(compiled.asm),
             )
@@ -93,11 +93,11 @@ def kernels(lowered, target) -> list[Kernel]:
         return ir.WalkResult.ADVANCE
 
     lowered.compiler_ir().operation.walk(visit)
-    return found
+    return programs
 
 
 def assembled(ptx: str, arch: str) -> str:
-    """What ptxas says of a kernel."""
+    """The report of ptxas on a kernel."""
     package = importlib.util.find_spec("nvidia.cuda_nvcc")
     places = [Path(place) / "bin" / "ptxas" for place in package.submodule_search_locations]
     tool = next((str(p) for p in places if p.exists()), None) or shutil.which("ptxas")
@@ -113,7 +113,7 @@ def assembled(ptx: str, arch: str) -> str:
 
 def loops(ptx: str) -> tuple[int, ...]:
     """Instructions between a label and the jump back to it, for each such jump."""
-    labels, count, found = {}, 0, []
+    labels, count, sizes = {}, 0, []
     for line in ptx.splitlines():
         line = line.strip()
         if line.startswith("$L__BB"):
@@ -122,16 +122,16 @@ def loops(ptx: str) -> tuple[int, ...]:
             count += 1
             jump = re.search(r"bra\S*\s+(\$L__BB\w+)", line)
             if jump and jump[1] in labels:
-                found.append(count - labels[jump[1]])
-    return tuple(found)
+                sizes.append(count - labels[jump[1]])
+    return tuple(sizes)
 
 
-def told(target, what, found):
+def summary(target, what, programs):
     return [
         f"{target:5}{what:22}{k.name:14}{k.warps:2} warps {k.registers:4} registers "
         f"{k.spilled:4} B spilled {k.shared:7,} B shared "
         f"{k.warps_at_once(target):3} warps at once  loops {k.loops}"
-        for k in found
+        for k in programs
     ]
 
 
@@ -141,10 +141,10 @@ def test_the_models_shape_is_compiled_in_linear_memory_without_spills(
     on_mesh, record_property, target, kind
 ):
     short, long = (lowered(on_mesh, target, WINDOWS[kind], n) for n in (1024, 8192))
-    found = kernels(long, target)
-    record_property("counted", told(target, kind, found))
-    assert [k.name for k in found] == ["attention_fwd", "attention_dkv", "attention_dq"]
-    assert not any(k.spilled for k in found)
+    programs = kernels(long, target)
+    record_property("counted", summary(target, kind, programs))
+    assert [k.name for k in programs] == ["attention_fwd", "attention_dkv", "attention_dq"]
+    assert not any(k.spilled for k in programs)
     temporary = [x.compile().memory_analysis().temp_size_in_bytes for x in (short, long)]
     # lse and delta, float32 for each head, and the bounds of tiles. All scores would be 3 GiB.
     assert temporary[1] < 3 * HEADS * 8192 * 4
@@ -162,10 +162,10 @@ def test_the_models_shape_is_compiled_in_linear_memory_without_spills(
 )
 @pytest.mark.parametrize("target", GPUS)
 def test_other_shapes_do_not_spill_either(on_mesh, record_property, target, kind, head_dim, dtype):
-    found = kernels(lowered(on_mesh, target, WINDOWS[kind], 1024, head_dim, dtype), target)
-    record_property("counted", told(target, f"{kind}, {head_dim} {dtype}", found))
-    assert len(found) == 3
-    assert not any(k.spilled for k in found)
+    programs = kernels(lowered(on_mesh, target, WINDOWS[kind], 1024, head_dim, dtype), target)
+    record_property("counted", summary(target, f"{kind}, {head_dim} {dtype}", programs))
+    assert len(programs) == 3
+    assert not any(k.spilled for k in programs)
 
 
 def test_too_large_a_tile_would_be_seen_to_spill(on_mesh, monkeypatch, tmp_path):
@@ -176,6 +176,6 @@ def test_too_large_a_tile_would_be_seen_to_spill(on_mesh, monkeypatch, tmp_path)
     from modernbert_jax.attention import choose
 
     choose.cache_clear()
-    found = kernels(lowered(on_mesh, "a100", None, 512), "a100")
+    programs = kernels(lowered(on_mesh, "a100", None, 512), "a100")
     choose.cache_clear()
-    assert found[0].spilled > 0
+    assert programs[0].spilled > 0

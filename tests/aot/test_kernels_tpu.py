@@ -41,8 +41,8 @@ def compile_layers(
 ):
     """A sliding and a full layer in turn, rotations included, with their gradients.
 
-    Inputs lie as projections leave them. Four devices are a mesh of data and a second axis, two by
-    two: of "tensor", which cuts heads, or "context", which cuts rows.
+    Inputs have the layout of the projections. Four devices are a mesh of 2 x 2, data and a
+    second axis: "tensor", which shards heads, or "context", which shards rows.
     """
     shape = (2, 2) if len(devices) == 4 else (1, 1)
     mesh = jax.sharding.Mesh(
@@ -57,10 +57,10 @@ def compile_layers(
             for window in (128, None):
                 ranges = key_ranges(segments, window, causal=causal)
                 q, k, v = (x.reshape(*x.shape[:2], -1, head_dim) for x in (q, k, v))
-                found = attention(
+                output = attention(
                     q, k, v, ranges, window=window, rope=table, implementation=implementation
                 )
-                q = k = v = found.reshape(cotangent.shape)
+                q = k = v = output.reshape(cotangent.shape)
             return q
 
         value, pull = jax.vjp(out, *qkv)

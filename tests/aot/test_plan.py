@@ -35,16 +35,16 @@ def config(mesh: MeshShape) -> PretrainConfig:
     [("v5e:2x2", 4, "pallas_tpu"), ("h100:8", 8, "pallas_triton")],
 )
 def test_a_plan(machine, devices, kernel):
-    made = config(MeshShape(data=2, fsdp=-1))
+    run = config(MeshShape(data=2, fsdp=-1))
     with absent_devices():
-        found = plan(made, topology(machine), which="configured")
-    (stage,) = found["stages"]
+        facts = plan(run, topology(machine), which="configured")
+    (stage,) = facts["stages"]
     choice = stage["configured"]
-    assert found["fits"] and found["devices"] == devices
+    assert facts["fits"] and facts["devices"] == devices
     assert stage["mesh"] == {"data": 2, "fsdp": devices // 2, "context": 1, "tensor": 1}
     assert {a["name"] for a in choice["attention"].values()} == {kernel}
     # Matrices are in pieces, norms are whole.
-    whole = 4 * made.model.parameter_count()
+    whole = 4 * run.model.parameter_count()
     assert whole / (devices / 2) < choice["memory"]["parameters"] < 1.5 * whole / (devices / 2)
     assert choice["memory"]["optimizer"] // choice["memory"]["parameters"] == 2
     # The compiler finds what was counted, within a factor: models this small are all overhead.
@@ -60,15 +60,15 @@ def test_a_plan(machine, devices, kernel):
 
 
 def test_what_a_tpu_compiler_refuses():
-    made = config(MeshShape())
-    model = dataclasses.replace(made.model, num_hidden_layers=301)
-    made = dataclasses.replace(made, model=model)
-    stage = dataclasses.replace(made.stages[0], rows=512)
+    run = config(MeshShape())
+    model = dataclasses.replace(run.model, num_hidden_layers=301)
+    run = dataclasses.replace(run, model=model)
+    stage = dataclasses.replace(run.stages[0], rows=512)
     with absent_devices():
         there = topology("v5e:2x2")
-        mesh = made.mesh.make(there.devices)
-        found = compile_step(made, stage, Variant("none", 512), mesh)
-    assert found.refused and found.peak > there.memory == int(15.75 * 2**30)
+        mesh = run.mesh.make(there.devices)
+        compiled = compile_step(run, stage, Variant("none", 512), mesh)
+    assert compiled.refused and compiled.peak > there.memory == int(15.75 * 2**30)
 
 
 def test_slices_that_are_not():

@@ -49,13 +49,13 @@ def tensors(rows: int, length: int = LENGTH):
 
 @functools.partial(jax.jit, static_argnames=("name", "window", "piece"))
 def in_pieces(q, k, v, cotangent, ranges, name, window, piece):
-    """As devices would that have a piece each; what keys receive from all of them is summed."""
-    found = []
+    """Compute piece by piece, as on several devices; gradients of keys are summed."""
+    pieces = []
     for offset in range(0, q.shape[1], piece):
         own = np.s_[:, offset : offset + piece]
         cut = context.piece_of(ranges, jnp.asarray(offset), piece)
-        found.append(run(q[own], k, v, cotangent[own], cut, name, window))
-    out, dq, dk, dv = zip(*found, strict=True)
+        pieces.append(run(q[own], k, v, cotangent[own], cut, name, window))
+    out, dq, dk, dv = zip(*pieces, strict=True)
     return jnp.concatenate(out, 1), jnp.concatenate(dq, 1), sum(dk), sum(dv)
 
 

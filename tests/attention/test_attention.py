@@ -71,11 +71,11 @@ def test_key_ranges_are_segment_and_window(window):
             row.append(int(rng.integers(1, length - sum(row) + 1)))
     segments = tiny.segments(rows, length)
     allowed = np.asarray(key_ranges(jnp.asarray(segments), window).allows(jnp.arange(length)))
-    for row, found in zip(segments.tolist(), allowed.tolist(), strict=True):
+    for row, visible in zip(segments.tolist(), allowed.tolist(), strict=True):
         for i in range(length):
             for j in range(length):
                 near = window is None or abs(i - j) <= window // 2
-                assert found[i][j] == (row[i] == row[j] != 0 and near), (row, i, j)
+                assert visible[i][j] == (row[i] == row[j] != 0 and near), (row, i, j)
 
 
 def test_the_window_of_128_holds_129_keys():
@@ -191,8 +191,8 @@ def shapes(implementation: str, length: int) -> set[tuple[int, ...]]:
     x = jax.ShapeDtypeStruct((1, length, 1, 32), jnp.float32)
     ranges = jax.eval_shape(key_ranges, jax.ShapeDtypeStruct((1, length), jnp.int32))
     text = run.lower(x, x, x, x, ranges, implementation, 128).as_text()
-    found = re.findall(r"tensor<((?:\d+x)+)\w+>", text)
-    return {tuple(int(n) for n in shape.split("x")[:-1]) for shape in found}
+    matches = re.findall(r"tensor<((?:\d+x)+)\w+>", text)
+    return {tuple(int(n) for n in shape.split("x")[:-1]) for shape in matches}
 
 
 def is_square(shape: tuple[int, ...], length: int) -> bool:
@@ -205,9 +205,9 @@ def test_the_dense_program_holds_all_scores():
 
 @pytest.mark.parametrize("implementation", OTHERS)
 def test_no_array_grows_with_the_square_of_the_length(implementation):
-    found = shapes(implementation, 2048)
-    assert len(found) > 5
-    assert not [shape for shape in found if is_square(shape, 2048)]
+    arrays = shapes(implementation, 2048)
+    assert len(arrays) > 5
+    assert not [shape for shape in arrays if is_square(shape, 2048)]
 
 
 BLOCKS = 6

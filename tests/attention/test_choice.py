@@ -1,4 +1,4 @@
-"""Which implementation is chosen, why, and what tuning files may say about it."""
+"""The choice of an implementation, its reasons, and tuning files."""
 
 import json
 import logging
@@ -35,7 +35,7 @@ def forgetful():
 
 @pytest.fixture
 def tuned(tmp_path, monkeypatch):
-    """Writes a user's tuning file, and names it in the environment."""
+    """Write a user's tuning file, and name it in the environment."""
 
     def write(table, name="tuning.json"):
         path = tmp_path / name
@@ -133,9 +133,9 @@ def test_what_this_jax_lacks_is_passed_over(monkeypatch, without_two_block):
     def missing(name):
         if name == "pallas_triton":
             raise ImportError("no Triton here")
-        return found(name)
+        return original(name)
 
-    found = choice.module_of
+    original = choice.module_of
     monkeypatch.setattr(choice, "module_of", missing)
     chosen = choose("auto", call())
     assert chosen.name == "xla_range"
@@ -168,10 +168,10 @@ def test_the_layers_of_a_model_are_logged_once_for_each_kind(caplog):
     rows = tiny.rows([[9, 5]], 16)
     module = MaskedLM(tiny.config(), Runtime(attention="dense", sliding_attention="xla_range"))
     jax.eval_shape(module.init, jax.random.key(0), *rows)
-    said = [record.message for record in caplog.records]
-    assert len(said) == 2
-    assert any("over documents" in line and ": dense (asked for)" in line for line in said)
-    assert any("within 8" in line and ": xla_range (asked for)" in line for line in said)
+    messages = [record.message for record in caplog.records]
+    assert len(messages) == 2
+    assert any("over documents" in line and ": dense (asked for)" in line for line in messages)
+    assert any("within 8" in line and ": xla_range (asked for)" in line for line in messages)
 
 
 # --- tuning ----------------------------------------------------------------------------------
@@ -232,11 +232,11 @@ def test_the_more_special_entry_counts(tuned):
             }
         }
     )
-    found = {
+    chosen = {
         (facts.get("head_dim"), facts.get("dtype")): dict(choose("auto", call(**facts)).options)
         for facts in ({}, {"head_dim": 128}, {"head_dim": 128, "dtype": "float16"})
     }
-    assert [found[key]["fwd_q"] for key in found] == [64, 128, 256]
+    assert [chosen[key]["fwd_q"] for key in chosen] == [64, 128, 256]
     assert choose("auto", call(window=128)).options == (("fwd_q", 512),)
 
 
@@ -296,7 +296,7 @@ def test_a_runtime_can_force_the_kinds_apart():
 
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
 def test_forward_mode_is_what_the_choice_says(name):
-    """Where it is promised, the derivative along a direction exists; "auto" promises nothing."""
+    """Directional derivatives exist where the choice reports them; "auto" reports none."""
     assert not has_forward_mode("auto")
     if not has_forward_mode(name):
         return

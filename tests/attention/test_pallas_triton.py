@@ -87,7 +87,7 @@ def test_the_causal_relation_has_other_ranges_for_the_backward_pass():
 
 
 def test_tiles_shorter_than_what_the_ranges_are_summed_up_by():
-    """Of 16 and 32 tokens; the last of them may lie behind the summaries."""
+    """Tiles of 16 and 32 tokens; the last ones may be beyond the summaries."""
     segments = tiny.segments([[LENGTH], [70, 1, 100], [33]], LENGTH)
     for window in (None, 64):
         compare(tensors(3, LENGTH, 1, 128), segments, window, causal=window is None)
@@ -136,8 +136,8 @@ def test_tiles_out_of_range_are_not_visited(window):
     poison = [x.at[:, 64:128].set(jnp.nan) for x in (v, cotangent)]
     out = run(q, k, poison[0], cotangent, segments, window, False, KERNEL)[0]
     grads = run(q, k, v, poison[1], segments, window, False, KERNEL)[1:]
-    for found in ([out], grads):
-        bad = sum(np.isnan(np.asarray(x)).any((0, 2, 3)) for x in found) > 0
+    for arrays in ([out], grads):
+        bad = sum(np.isnan(np.asarray(x)).any((0, 2, 3)) for x in arrays) > 0
         np.testing.assert_array_equal(np.flatnonzero(bad), np.arange(64, 128))
 
 
@@ -184,5 +184,5 @@ def call(**changes):
     ],
 )
 def test_what_it_refuses(changes, reason):
-    found = pallas_triton.refuses(call(**changes))
-    assert found is None if reason is None else reason in found
+    refusal = pallas_triton.refuses(call(**changes))
+    assert refusal is None if reason is None else reason in refusal

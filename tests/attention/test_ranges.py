@@ -51,8 +51,8 @@ def test_ranges_and_their_transposition_are_the_relation(relation):
 @given(relation=relations())
 def test_blocks_are_exactly_what_their_queries_see(size, key_size, relation):
     ranges, allowed, _ = relation
-    for found, matrix in ((ranges, allowed), (ranges.transposed, allowed.swapaxes(1, 2))):
-        blocks = [np.asarray(x) for x in found.blocks(size, key_size)]
+    for bounds, matrix in ((ranges, allowed), (ranges.transposed, allowed.swapaxes(1, 2))):
+        blocks = [np.asarray(x) for x in bounds.blocks(size, key_size)]
         for row in range(2):
             for b, (start, count, full_first, full_last) in enumerate(
                 zip(*(x[row] for x in blocks), strict=True)

@@ -1,4 +1,4 @@
-"""What only `two_block` promises: derivatives of any kind, and work set by the window alone."""
+"""Properties of `two_block` alone: derivatives of any kind, and work set by the window."""
 
 import jax
 import jax.numpy as jnp

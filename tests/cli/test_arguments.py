@@ -12,7 +12,7 @@ from modernbert_jax.cli.pretrain import Pretrain
 
 @pytest.fixture
 def pretrained(monkeypatch):
-    """What `pretrain` is run with: its options and its configuration."""
+    """The arguments of `pretrain.run`: its options and its configuration."""
     calls = []
     monkeypatch.setattr(Pretrain, "run", lambda options, config: calls.append((options, config)))
     return calls

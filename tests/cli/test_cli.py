@@ -1,4 +1,4 @@
-"""The program: exit codes, one line for wrong input, nothing left behind."""
+"""The program: exit codes, one line for wrong input, and no files left over."""
 
 import pytest
 from program import refused, run

@@ -1,4 +1,4 @@
-"""What commands print while they run."""
+"""Lines that commands print while they run."""
 
 import logging
 import warnings

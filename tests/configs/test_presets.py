@@ -54,11 +54,11 @@ ETTIN = {  # learning rate, decay, warm-up, batch warm-up, microbatches on 4 GPU
 
 def figures(config: PretrainConfig) -> list[tuple]:
     """Every stage of a configuration in `COLUMNS`."""
-    found = []
+    rows = []
     for stage in config.stages:
         row = {name: getattr(stage, name) for name in COLUMNS}
-        found.append(tuple((row | {"save_every": stage.save_every or config.save_every}).values()))
-    return found
+        rows.append(tuple((row | {"save_every": stage.save_every or config.save_every}).values()))
+    return rows
 
 
 def table(text: str) -> list[tuple]:

@@ -122,7 +122,7 @@ def test_unknown_settings_survive(tmp_path):
     assert json.loads((tmp_path / "target" / SETTINGS).read_text())["my_key"] == [1]
 
 
-def test_a_difference_behind_the_model_is_found(tmp_path):
+def test_a_difference_after_the_model_is_reported(tmp_path):
     a, b = (models.write("mean", tmp_path / n) for n in "ab")
     (b / "modules.json").write_text(
         json.dumps([m for m in json.loads((b / "modules.json").read_text()) if m["idx"] < 2])

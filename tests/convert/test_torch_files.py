@@ -19,7 +19,7 @@ from modernbert_jax.errors import UserError
 
 FOLDER = GOLDENS / "torch"
 WRITTEN = json.loads((FOLDER / "digests.json").read_text())
-"""By file and tensor: dtype, shape and SHA-256 of the bytes, as torch has them."""
+"""Dtype, shape and SHA-256 of the bytes of every tensor, as in torch, by file and tensor."""
 
 
 @pytest.mark.parametrize("file", WRITTEN)
@@ -260,7 +260,7 @@ def test_a_changed_weight_beside_the_part_that_is_used_is_noticed(tmp_path):
         np.asarray(archives.state_dict(path)["a"])
 
 
-def test_checksums_that_torch_was_told_to_leave_out():
+def test_checksums_that_torch_leaves_out():
     entries, _ = zip_entries.scan(FOLDER / "unchecked.bin")
     assert {e.crc for e in entries.values()} == {0}
     assert zlib.crc32(np.asarray(archives.state_dict(FOLDER / "unchecked.bin")["a"]).tobytes())

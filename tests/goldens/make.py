@@ -1,4 +1,4 @@
-"""Makes the golden files from transformers: `python tests/goldens/make.py [CASE ...]`.
+"""Make the golden files from transformers: `python tests/goldens/make.py [CASE ...]`.
 
 Needs torch and transformers 5. Every document runs alone, unpadded, in float64; the tests run the
 same documents packed. A file holds `hidden` and `logits` of `cases.stored_positions`, the `loss`,
@@ -68,13 +68,13 @@ def run(name: str, dtype: torch.dtype) -> dict:
 
 def ropes() -> dict[str, np.ndarray]:
     """Plain frequencies; scaled ones, with the factor on cosines and sines."""
-    found = {}
+    tables = {}
     for theta, width in itertools.product(cases.THETAS, cases.HEAD_DIMS):
         config = SimpleNamespace(
             rope_parameters={"full_attention": {"rope_theta": theta}}, head_dim=width
         )
         plain = ModernBertRotaryEmbedding.compute_default_rope_parameters
-        found[f"plain/{theta:g}/{width}"] = plain(config, layer_type="full_attention")[0].numpy()
+        tables[f"plain/{theta:g}/{width}"] = plain(config, layer_type="full_attention")[0].numpy()
     for name, parameters in cases.ROPES.items():
         config = SimpleNamespace(
             rope_parameters=dict(parameters),
@@ -84,8 +84,8 @@ def ropes() -> dict[str, np.ndarray]:
             standardize_rope_params=lambda: None,
         )
         frequencies, factor = ROPE_INIT_FUNCTIONS[parameters["rope_type"]](config, device="cpu")
-        found[name], found[f"{name}/factor"] = frequencies.numpy(), np.float64(factor)
-    return found
+        tables[name], tables[f"{name}/factor"] = frequencies.numpy(), np.float64(factor)
+    return tables
 
 
 if __name__ == "__main__":

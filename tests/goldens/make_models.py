@@ -1,7 +1,7 @@
-"""Makes `models.npz`: what transformers and sentence-transformers compute with `support/models.py`.
+"""Make `models.npz`: outputs of transformers and sentence-transformers for `support/models.py`.
 
 Needs torch, transformers 5 and sentence-transformers 6, which load every layout that there is.
-`python tests/goldens/make_models.py [MODEL ...]`; without names the shared tokenizer is made too.
+`python tests/goldens/make_models.py [MODEL ...]`; without names also the shared tokenizer.
 """
 
 import sys
@@ -18,23 +18,23 @@ import transformers
 
 
 def main(names: list[str]) -> None:
-    found = {}
+    arrays = {}
     if names:
         stored = np.load(models.GOLDENS / "models.npz")
-        found = {k: stored[k] for k in stored if k.split("/")[0] not in names}
+        arrays = {k: stored[k] for k in stored if k.split("/")[0] not in names}
     else:
         models.TOKENIZER.write_bytes(models.make_tokenizer().files["tokenizer.json"])
     with tempfile.TemporaryDirectory() as folder:
         for name in names or models.MODELS:
             directory = models.write(name, Path(folder) / name)
             for key, array in run(name, directory).items():
-                found[f"{name}/{key}"] = array.astype(np.float32)
-            print(name, {k: v.shape for k, v in found.items() if k.startswith(f"{name}/")})
-    np.savez_compressed(models.GOLDENS / "models.npz", **found)
+                arrays[f"{name}/{key}"] = array.astype(np.float32)
+            print(name, {k: v.shape for k, v in arrays.items() if k.startswith(f"{name}/")})
+    np.savez_compressed(models.GOLDENS / "models.npz", **arrays)
 
 
 def run(name: str, directory: Path) -> dict[str, np.ndarray]:
-    """What the libraries of this environment compute with a directory."""
+    """Outputs of this environment's libraries for a directory."""
     run = {"hf": _hf, "embedding": _embedding, "reranker": _reranker, "late": _late}
     return run[models.MODELS[name].kind](name, directory)
 
@@ -47,24 +47,24 @@ def _hf(name: str, directory: Path) -> dict[str, np.ndarray]:
     problems = {k: v for k, v in report.items() if v}
     assert not problems, problems
     model.eval()
-    found = {"hidden": [], "logits": []}
+    outputs = {"hidden": [], "logits": []}
     for document in models.documents(name):
         ids = torch.tensor([document])
-        given = ids[None] if "MultipleChoice" in kind.__name__ else ids
+        batch = ids[None] if "MultipleChoice" in kind.__name__ else ids
         with torch.no_grad():
-            out = model(given, attention_mask=torch.ones_like(given))
+            out = model(batch, attention_mask=torch.ones_like(batch))
         if hasattr(out, "last_hidden_state"):
-            found["hidden"].append(out.last_hidden_state[0, [0, -1]])
+            outputs["hidden"].append(out.last_hidden_state[0, [0, -1]])
         elif "QuestionAnswering" in kind.__name__:
-            found["logits"].append(torch.stack([out.start_logits, out.end_logits], -1)[0])
+            outputs["logits"].append(torch.stack([out.start_logits, out.end_logits], -1)[0])
         else:
             logits = out.logits[0] if out.logits.ndim == 3 else out.logits
-            # The ends say enough of a large vocabulary.
+            # Both ends of a large vocabulary are enough.
             large = logits.shape[-1] > 10
-            found["logits"].append(
+            outputs["logits"].append(
                 logits[[0, -1]][:, :: logits.shape[-1] // 64] if large else logits
             )
-    return {k: torch.cat(v).numpy() for k, v in found.items() if v}
+    return {k: torch.cat(v).numpy() for k, v in outputs.items() if v}
 
 
 def _embedding(name: str, directory: Path) -> dict[str, np.ndarray]:
@@ -96,10 +96,10 @@ def _late(name: str, directory: Path) -> dict[str, np.ndarray]:
         model = MultiVectorEncoder(str(directory), device="cpu")
         queries = model.encode_query(models.QUERIES)
         documents = model.encode_document(models.TEXTS)
-    found = {"queries": queries, "documents": documents}
-    found = {k: [np.asarray(x) for x in v] for k, v in found.items()}
-    lengths = {f"{k}_lengths": np.array([len(x) for x in v]) for k, v in found.items()}
-    return {k: np.concatenate(v) for k, v in found.items()} | lengths
+    vectors = {"queries": queries, "documents": documents}
+    vectors = {k: [np.asarray(x) for x in v] for k, v in vectors.items()}
+    lengths = {f"{k}_lengths": np.array([len(x) for x in v]) for k, v in vectors.items()}
+    return {k: np.concatenate(v) for k, v in vectors.items()} | lengths
 
 
 if __name__ == "__main__":

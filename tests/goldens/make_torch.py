@@ -1,4 +1,4 @@
-"""Makes `torch/`: small files that torch itself wrote, and digests of what is in them.
+"""Make `torch/`: small files that torch itself writes, and digests of their contents.
 
 `python tests/goldens/make_torch.py`; needs torch.
 """

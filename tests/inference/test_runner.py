@@ -53,8 +53,8 @@ def test_packed_equals_alone_in_order(runner, params):
 def test_a_stream_gives_the_same_in_the_same_order(runner, params):
     some = documents(300)
     expected = runner.run("pooled", params, some, 256, how="mean")
-    found = list(streamed(runner, params, iter(some), 1024))
-    np.testing.assert_allclose(np.stack(found), expected, atol=1e-5)
+    vectors = list(streamed(runner, params, iter(some), 1024))
+    np.testing.assert_allclose(np.stack(vectors), expected, atol=1e-5)
 
 
 def test_a_stream_is_read_as_far_as_it_is_needed(runner, params):

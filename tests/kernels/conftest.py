@@ -14,7 +14,7 @@ if os.environ.get("MODERNBERT_JAX_KERNELS") != "1":
 
 @pytest.fixture
 def tpu_interpreter():
-    """Runs kernels in the interpreter; afterwards, no race must have been found."""
+    """Run kernels in the interpreter; fail if it detected a race."""
     from jax._src.pallas.mosaic.interpret import interpret_pallas_call
     from jax.experimental.pallas import tpu as pltpu
 

@@ -1,11 +1,11 @@
-"""What a test lets another version of transformers do, in a process of its own.
+"""Jobs that a test gives to another version of transformers, in a process of its own.
 
 `python in_transformers.py JOBS.json` with a list of jobs, each a list of strings:
 
 save CASE CONFIG.json DIRECTORY
     makes the case's model from a `config.json` and saves it
 logits DIRECTORY IDS.json OUT.npz
-    loads a directory and runs each list of ids alone; stores hidden states and logits on end
+    loads a directory and runs each list of ids alone; stores concatenated hidden states and logits
 tokens DIRECTORY TEXTS.json OUT.json
     loads a directory's tokenizer and encodes
 finetuned KIND DIRECTORY INPUTS.json OUT.json
@@ -45,9 +45,9 @@ def logits(directory: str, ids: str, out: str) -> None:
     hidden, scores = [], []
     with torch.no_grad():
         for document in json.loads(Path(ids).read_text()):
-            found = model.model(torch.tensor([document])).last_hidden_state
-            hidden.append(found[0].numpy())
-            scores.append(model.decoder(model.head(found))[0].numpy())
+            states = model.model(torch.tensor([document])).last_hidden_state
+            hidden.append(states[0].numpy())
+            scores.append(model.decoder(model.head(states))[0].numpy())
     np.savez(out, hidden=np.concatenate(hidden), logits=np.concatenate(scores))
 
 
@@ -57,8 +57,8 @@ def tokens(directory: str, texts: str, out: str) -> None:
         role: getattr(tokenizer, f"{role}_token_id") for role in ("cls", "sep", "pad", "mask")
     }
     ids = tokenizer(json.loads(Path(texts).read_text()))["input_ids"]
-    found = {"ids": ids, "special": special, "longest": tokenizer.model_max_length}
-    Path(out).write_text(json.dumps(found))
+    facts = {"ids": ids, "special": special, "longest": tokenizer.model_max_length}
+    Path(out).write_text(json.dumps(facts))
 
 
 def finetuned(kind: str, directory: str, inputs: str, out: str) -> None:
@@ -66,45 +66,47 @@ def finetuned(kind: str, directory: str, inputs: str, out: str) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
     if kind == "choice":
         model = transformers.AutoModelForMultipleChoice.from_pretrained(directory).eval()
-        found = []
+        predictions = []
         for context, options in asked:
             encoded = tokenizer(
                 [context] * len(options), options, padding=True, return_tensors="pt"
             )
             with torch.no_grad():
-                found.append(model(**{k: v[None] for k, v in encoded.items()}).logits[0].tolist())
+                predictions.append(
+                    model(**{k: v[None] for k, v in encoded.items()}).logits[0].tolist()
+                )
     elif kind == "questions":
-        found = _answers(directory, tokenizer, asked)
+        predictions = _answers(directory, tokenizer, asked)
     else:
         options = {"top_k": None, "batch_size": 4}
         options |= {"function_to_apply": "none"} if kind == "regression" else {}
         name = "text-classification"
         if kind == "tokens":
             name, options = "token-classification", {"ignore_labels": []}
-        found = transformers.pipeline(name, directory)(asked, **options)
-    Path(out).write_text(json.dumps(found, default=float))
+        predictions = transformers.pipeline(name, directory)(asked, **options)
+    Path(out).write_text(json.dumps(predictions, default=float))
 
 
 def _answers(directory: str, tokenizer, asked: list) -> list[dict]:
-    """By the pipeline of version 4; by the logits in version 5, which has none."""
+    """Answers of the pipeline in version 4; logits in version 5, which has no pipeline."""
     if transformers.__version__.startswith("4."):
         ask = transformers.pipeline("question-answering", directory)
-        said = ask(
+        outputs = ask(
             question=[q for q, _ in asked],
             context=[c for _, c in asked],
             max_answer_len=30,
             align_to_words=False,
         )
-        return [{"answer": s["answer"], "start": s["start"]} for s in said]
+        return [{"answer": s["answer"], "start": s["start"]} for s in outputs]
     model = transformers.AutoModelForQuestionAnswering.from_pretrained(directory).eval()
-    found = []
+    logits = []
     for question, context in asked:
         with torch.no_grad():
-            said = model(**tokenizer(question, context, return_tensors="pt"))
-        found.append(
-            {"logits": torch.stack([said.start_logits[0], said.end_logits[0]], -1).tolist()}
+            outputs = model(**tokenizer(question, context, return_tensors="pt"))
+        logits.append(
+            {"logits": torch.stack([outputs.start_logits[0], outputs.end_logits[0]], -1).tolist()}
         )
-    return found
+    return logits
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Fine-tuned models that we write: transformers 4 and 5 load them and say what we say."""
+"""Fine-tuned models that we write: transformers 4 and 5 load them and predict the same."""
 
 import json
 import os
@@ -26,7 +26,7 @@ OPTIONS = {"regression": PAIRS}
 
 
 def versions() -> list[str]:
-    """This process's transformers, and version 4 where it lies beside version 5."""
+    """This process's transformers, and version 4 if it is installed next to version 5."""
     return ["4", "5"] if "TRANSFORMERS4" in os.environ else ["4"]
 
 
@@ -36,20 +36,20 @@ def models(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("finetuned")
     tokenizer = corpus.make_tokenizer()
     for kind, make in labelled.RECORDS.items():
-        made = make(COUNT, 5)
-        for record, other in zip(made, made[1:] + made[:1], strict=True):
+        examples = make(COUNT, 5)
+        for record, other in zip(examples, examples[1:] + examples[:1], strict=True):
             record["other"] = other.get("text", "")
         if kind == "tokens":
-            made = [as_text(record) for record in made]
-        labelled.write(folder / f"{kind}.jsonl", made)
-        records = Records([Record(f"f:{i}", r) for i, r in enumerate(made)])
+            examples = [as_text(record) for record in examples]
+        labelled.write(folder / f"{kind}.jsonl", examples)
+        records = Records([Record(f"f:{i}", r) for i, r in enumerate(examples)])
         task = TASKS[kind](max_length=256, **OPTIONS.get(kind, {})).with_labels(records)
         model = labelled.model(classifier_pooling="cls" if kind == "choice" else "mean")
         params = initial_model.initial_params(model, Runtime(), task.outputs, 0)
         params = jax.tree.map(noisy, params)
         checkpoint = run.exported(model, params, task, tokenizer.files, {}, "# A card\n")
         convert.save(checkpoint, folder / kind, "hf")
-        (folder / f"{kind}.json").write_text(json.dumps([inputs(kind, r) for r in made]))
+        (folder / f"{kind}.json").write_text(json.dumps([inputs(kind, r) for r in examples]))
     for version in versions():
         ask(version, folder)
     return folder
@@ -62,7 +62,7 @@ def noisy(x) -> np.ndarray:
 
 
 def inputs(kind: str, record: dict):
-    """What a record is to transformers."""
+    """A record as an input of transformers."""
     if kind == "choice":
         return record["question"], record["choices"]
     if kind == "questions":
@@ -85,7 +85,7 @@ def as_text(record: dict) -> dict:
 
 
 def ask(version: str, folder: Path) -> None:
-    """Lets a version answer for all kinds, in one process."""
+    """Run one version on all kinds, in one process."""
     jobs = [
         ["finetuned", k, *(str(folder / f) for f in (k, f"{k}.json", f"{k}-{version}.json"))]
         for k in labelled.RECORDS
@@ -105,35 +105,37 @@ def ask(version: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", labelled.RECORDS)
 def test_transformers_says_the_same(models, kind):
-    task, examples, said = evaluation.run_model(str(models / kind), str(models / f"{kind}.jsonl"))
+    task, examples, predictions = evaluation.run_model(
+        str(models / kind), str(models / f"{kind}.jsonl")
+    )
     assert task.kind == kind and len(examples) == COUNT
     for version in versions():
         theirs = json.loads((models / f"{kind}-{version}.json").read_text())
-        for example, logits, found in zip(examples, said.outputs, theirs, strict=True):
-            same(task, example, logits, found)
+        for example, logits, expected in zip(examples, predictions.outputs, theirs, strict=True):
+            same(task, example, logits, expected)
 
 
-def same(task, example, logits, found) -> None:
+def same(task, example, logits, prediction) -> None:
     if task.kind == "choice":
-        np.testing.assert_allclose(np.concatenate(logits), found, atol=2e-5)
+        np.testing.assert_allclose(np.concatenate(logits), prediction, atol=2e-5)
     elif task.kind == "questions":
-        if "logits" in found:
-            np.testing.assert_allclose(logits[0], found["logits"], atol=2e-5)
+        if "logits" in prediction:
+            np.testing.assert_allclose(logits[0], prediction["logits"], atol=2e-5)
         else:
             best = task.predictions([example], [logits])[0]
-            theirs = found["answer"]  # with the space that belongs to its first token
-            start = found["start"] + len(theirs) - len(theirs.lstrip())
+            theirs = prediction["answer"]  # with the space that belongs to its first token
+            start = prediction["start"] + len(theirs) - len(theirs.lstrip())
             assert (best["answer"], best["start"]) == (theirs.strip(), start)
     elif task.kind == "tokens":
         chances = softmax(logits[0])[1:-1]
-        assert len(found) == len(chances)
-        for x, one in zip(chances, found, strict=True):
+        assert len(prediction) == len(chances)
+        for x, one in zip(chances, prediction, strict=True):
             assert task.labels[int(x.argmax())] == one["entity"]
             assert x.max() == pytest.approx(one["score"], abs=1e-5)
     else:
         activation = {"classification": softmax, "multilabel": sigmoid, "regression": np.asarray}
         values = activation[task.kind](logits[0])
-        named = {one["label"]: one["score"] for one in found}
+        named = {one["label"]: one["score"] for one in prediction}
         assert list(named) == list(task.label_names) or set(named) == set(task.label_names)
         for name, value in zip(task.label_names, values, strict=True):
             assert named[name] == pytest.approx(float(value), abs=2e-5)

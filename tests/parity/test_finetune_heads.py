@@ -67,7 +67,7 @@ def padded(sequences, pad: int, value: int = 0, width: int = 0) -> torch.Tensor:
 
 
 def inputs(task, examples, pad: int):
-    """What transformers' model is called with: all at once, but for choices and questions."""
+    """Batches for transformers' model: a single one, except for choices and questions."""
 
     def batch(sequences, **labels):
         mask = padded([np.ones(len(s)) for s in sequences], pad)
@@ -75,8 +75,8 @@ def inputs(task, examples, pad: int):
 
     if task.kind == "choice":
         for e in examples:
-            given = batch(e.sequences)
-            yield {k: x[None] for k, x in given.items()} | {"labels": torch.tensor([e.target])}
+            arrays = batch(e.sequences)
+            yield {k: x[None] for k, x in arrays.items()} | {"labels": torch.tensor([e.target])}
         return
     sequences = [s for e in examples for s in e.sequences]
     if task.level == "token":
@@ -97,8 +97,8 @@ def inputs(task, examples, pad: int):
 
 @pytest.mark.parametrize("kind,pooling", CASES)
 def test_loss_and_gradients(kind, pooling, tokenizer, tmp_path):
-    made = labelled.RECORDS[kind](9, 3)
-    records = Records([Record(f"f:{i}", r) for i, r in enumerate(made)])
+    rows = labelled.RECORDS[kind](9, 3)
+    records = Records([Record(f"f:{i}", r) for i, r in enumerate(rows)])
     small = {"max_length": 40, "stride": 8} if kind in ("questions", "tokens") else {}
     task = TASKS[kind](**small).with_labels(records)
     examples = task.examples(records, tokenizer)
@@ -115,12 +115,12 @@ def test_loss_and_gradients(kind, pooling, tokenizer, tmp_path):
         tmp_path / "a", attn_implementation="sdpa"
     )
     theirs.eval()
-    given = list(inputs(task, examples, tokenizer.pad_id))
-    for one in given:
+    batches = list(inputs(task, examples, tokenizer.pad_id))
+    for one in batches:
         dtype = {"regression": torch.float32, "multilabel": torch.float32}.get(kind)
         if dtype:
             one["labels"] = one["labels"].to(dtype)
-    losses = [theirs(**one).loss for one in given]
+    losses = [theirs(**one).loss for one in batches]
     total = sum(losses) / len(losses)
     total.backward()
     assert loss == pytest.approx(total.item(), rel=2e-5)

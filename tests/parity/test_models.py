@@ -23,11 +23,11 @@ READABLE = [n for n, m in models.MODELS.items() if VERSION > 4 or m.old]
 """The later layout of sentence-transformers, for one, is not for the older one."""
 
 EXPRESSIBLE = [n for n, m in models.MODELS.items() if n in READABLE or m.native]
-"""What can be written for this environment; the later layout can, as the older one."""
+"""Models that can be written for this environment; the newer layout is written as the older."""
 
 SMALL = [n for n in READABLE if n != "mmbert"]
 COMPUTED = ("causal_sequence", "choice", "several", "reranker", "colbert", "colbert_stack")
-"""Of which this library computes what the others saved, one of each kind."""
+"""Models, one of each kind, whose files from other libraries are computed here."""
 
 
 def golden(name):
@@ -35,14 +35,14 @@ def golden(name):
     return {k.split("/")[1]: stored[k] for k in stored if k.startswith(f"{name}/")}
 
 
-def assert_close(found, want, atol):
-    assert found.keys() == want.keys()
+def assert_close(outputs, want, atol):
+    assert outputs.keys() == want.keys()
     for key, array in want.items():
-        np.testing.assert_allclose(found[key], array, atol=atol, rtol=0, err_msg=key)
+        np.testing.assert_allclose(outputs[key], array, atol=atol, rtol=0, err_msg=key)
 
 
 def converted(source, folder):
-    """By way of our own format."""
+    """Convert to our own format and back."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", "transformers 4 has the global theta")
@@ -59,13 +59,13 @@ def test_the_stored_outputs_are_those_of_this_environment(name, tmp_path):
 @pytest.mark.parametrize("name", EXPRESSIBLE)
 def test_what_we_write_computes_the_same(name, tmp_path):
     source = models.write(name, tmp_path / "a")
-    found = make_models.run(name, converted(source, tmp_path))
+    outputs = make_models.run(name, converted(source, tmp_path))
     if name in READABLE:
         want = make_models.run(name, source)
-        assert found.keys() == want.keys()
+        assert outputs.keys() == want.keys()
         for key, array in want.items():
-            np.testing.assert_array_equal(found[key], array, err_msg=key)
-    assert_close(found, golden(name), 1e-5)
+            np.testing.assert_array_equal(outputs[key], array, err_msg=key)
+    assert_close(outputs, golden(name), 1e-5)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -86,7 +86,7 @@ def test_what_they_save_is_read(name, tmp_path):
 
 
 def save(name, source, directory):
-    """Lets the installed library load a model and save it in its own way."""
+    """Load a model with the installed library and save it in its own layout."""
     kind = models.MODELS[name].kind
     if kind == "hf":
         classes = getattr(transformers, models.MODELS[name].architecture)

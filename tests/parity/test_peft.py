@@ -44,13 +44,13 @@ def logits(model) -> np.ndarray:
 def ours(checkpoint: convert.Checkpoint, params) -> np.ndarray:
     from modernbert_jax.heads import Classifier, document_pooling, pool
 
-    module, found = Classifier(CONFIG, labels=LABELS), []
+    module, logits = Classifier(CONFIG, labels=LABELS), []
     for ids in IDS:
         rows = tiny.Rows(np.array([ids]), np.ones((1, len(ids)), int), np.arange(len(ids))[None])
         bound = module.bind({"params": params})
         pooled = pool(bound.hidden(*rows), rows.segment_ids, 1, document_pooling(CONFIG))
-        found.append(np.asarray(bound.logits(pooled))[0])
-    return np.concatenate(found)
+        logits.append(np.asarray(bound.logits(pooled))[0])
+    return np.concatenate(logits)
 
 
 @pytest.mark.parametrize(

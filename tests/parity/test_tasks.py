@@ -56,7 +56,7 @@ def texts(count: int, longest: int, seed: int = 0) -> list[list[str]]:
 
 
 def spaced(folder):
-    """With a space before words. Version 5 takes the option and forgets it, so it is set inside."""
+    """A tokenizer that puts a space before words. Version 5 ignores the option; it is set here."""
     theirs = transformers.AutoTokenizer.from_pretrained(folder, add_prefix_space=True)
     level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
     if VERSION > 4:
@@ -65,24 +65,24 @@ def spaced(folder):
 
 
 def test_words(own, folder):
-    given = texts(300, 20)
-    want = spaced(folder)(given, is_split_into_words=True, add_special_tokens=False)
-    for i, pieces in enumerate(alignment.words(own, given)):
-        assert pieces.ids.tolist() == want["input_ids"][i], given[i]
+    sentences = texts(300, 20)
+    want = spaced(folder)(sentences, is_split_into_words=True, add_special_tokens=False)
+    for i, pieces in enumerate(alignment.words(own, sentences)):
+        assert pieces.ids.tolist() == want["input_ids"][i], sentences[i]
         words = [-1 if w is None else w for w in want.word_ids(i)]
-        assert pieces.words.tolist() == words, given[i]
+        assert pieces.words.tolist() == words, sentences[i]
 
 
 @pytest.mark.parametrize("all_pieces", [False, True])
 def test_labels_of_tokens(own, folder, all_pieces):
-    """As transformers' example for token classification lays them out."""
+    """The layout of transformers' example for token classification."""
     names = ("O", "B-X", "I-X", "B-Y")
     rng = np.random.default_rng(1)
-    given = texts(50, 12, seed=1)
-    tags = [[("O", "B-X", "B-Y")[i] for i in rng.integers(0, 3, len(words))] for words in given]
+    sentences = texts(50, 12, seed=1)
+    tags = [[("O", "B-X", "B-Y")[i] for i in rng.integers(0, 3, len(words))] for words in sentences]
     records = Records(
         Record(f"x:{i}", {"tokens": w, "ner_tags": t})
-        for i, (w, t) in enumerate(zip(given, tags, strict=True))
+        for i, (w, t) in enumerate(zip(sentences, tags, strict=True))
         if any(map(str.strip, w))
     )
     theirs = spaced(folder)

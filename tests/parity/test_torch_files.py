@@ -23,10 +23,10 @@ def bits(x: torch.Tensor) -> bytes:
     return x.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def assert_same(found: dict[str, lazy.Lazy], want: dict[str, torch.Tensor]) -> None:
-    assert [*found] == [*want]
+def assert_same(arrays: dict[str, lazy.Lazy], want: dict[str, torch.Tensor]) -> None:
+    assert [*arrays] == [*want]
     for name, x in want.items():
-        array = np.asarray(found[name])
+        array = np.asarray(arrays[name])
         assert (array.dtype.name, array.shape) == (str(x.dtype)[6:], tuple(x.shape))
         assert np.ascontiguousarray(array).tobytes() == bits(x), name
 
@@ -52,9 +52,9 @@ def tensors(draw) -> torch.Tensor:
 
 @settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(st.lists(tensors(), min_size=1, max_size=4), st.booleans(), st.booleans())
-def test_what_torch_saves_is_read(tmp_path_factory, found, ordered, checksums):
+def test_what_torch_saves_is_read(tmp_path_factory, values, ordered, checksums):
     path = tmp_path_factory.mktemp("torch") / "x.bin"
-    want = {str(i): x for i, x in enumerate([*found, found[0]])}
+    want = {str(i): x for i, x in enumerate([*values, values[0]])}
     torch.serialization.set_crc32_options(checksums)
     torch.save(collections.OrderedDict(want) if ordered else want, path)
     torch.serialization.set_crc32_options(True)
@@ -69,18 +69,18 @@ def test_what_is_written_is_loaded_by_torch(tmp_path, map_):
     value = {**arrays, "again": arrays["float32"], "plain": [1, 2**40, -(2**70), (0.5, None), "ä"]}
     value |= {"bytes": b"\x00\xff", "nested": {"a": {"b": []}}, "one": np.float32([3])}
     writer.write(tmp_path / "x.pt", value)
-    found = torch.load(tmp_path / "x.pt", weights_only=True, mmap=map_)
+    tensors = torch.load(tmp_path / "x.pt", weights_only=True, mmap=map_)
     for name, array in arrays.items():
-        assert str(found[name].dtype)[6:] == name and found[name].shape == array.shape
-        assert bits(found[name]) == array.tobytes()
-    assert found["again"].data_ptr() == found["float32"].data_ptr()
-    assert {k: found[k] for k in ("plain", "bytes", "nested")} == {
+        assert str(tensors[name].dtype)[6:] == name and tensors[name].shape == array.shape
+        assert bits(tensors[name]) == array.tobytes()
+    assert tensors["again"].data_ptr() == tensors["float32"].data_ptr()
+    assert {k: tensors[k] for k in ("plain", "bytes", "nested")} == {
         k: value[k] for k in ("plain", "bytes", "nested")
     }
 
 
 def test_a_model_saved_as_pickle_is_read(tmp_path):
-    """As version 4 saved it, one file and shards, beside the same as safetensors."""
+    """Pickled files of version 4, one file and shards, compared with the same as safetensors."""
     config = transformers.ModernBertConfig(**hf_keys(tiny.config()))
     model = transformers.ModernBertForMaskedLM(config)
     model.save_pretrained(tmp_path / "hf")

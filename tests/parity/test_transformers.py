@@ -23,7 +23,7 @@ from modernbert_jax.convert import names
 SCRIPT = Path(__file__).parent / "in_transformers.py"
 VERSIONS = ("4", "5")
 REGULAR = [name for name in cases.CASES if name not in ("irregular", "stretched")]
-"""What version 4 can express."""
+"""Cases that version 4 can express."""
 
 OLD = ("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta")
 NEW = ("layer_types", "rope_parameters")
@@ -43,7 +43,7 @@ TEXTS = [
 
 
 def transformers(version: str, folder: Path, jobs: list[tuple]) -> None:
-    """Lets this version of transformers do the jobs, in one process: importing it is slow."""
+    """Run the jobs in this version of transformers, in one process: importing it is slow."""
     (folder / "jobs.json").write_text(json.dumps([[str(x) for x in job] for job in jobs]))
     path = os.environ["TRANSFORMERS4"] if version == "4" else ""
     paths = [p for p in (path, os.environ.get("PYTHONPATH")) if p]
@@ -80,7 +80,7 @@ def own_tokenizer() -> tokenizer.Tokenizer:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """What the versions of transformers made: see the paths in `exchange` and `back`."""
+    """Folder of the outputs of both versions; see the paths in `exchange` and `back`."""
     return tmp_path_factory.mktemp("parity")
 
 
@@ -125,10 +125,10 @@ def back(exchange) -> Path:
     return exchange
 
 
-def check_close(name: str, found) -> None:
+def check_close(name: str, outputs) -> None:
     tokens = document_tokens(name)
     for key in ("hidden", "logits"):
-        np.testing.assert_allclose(ours(name)[key][tokens], found[key], atol=2e-5, rtol=0)
+        np.testing.assert_allclose(ours(name)[key][tokens], outputs[key], atol=2e-5, rtol=0)
 
 
 # --- the model -------------------------------------------------------------------------------
@@ -212,5 +212,5 @@ def test_token_ids_are_equal(version, exchange):
     theirs = json.loads((exchange / version / "tokens.json").read_text())
     assert theirs["ids"] == own.encode(TEXTS)
     assert theirs["longest"] == 512
-    for role, found in theirs["special"].items():
-        assert found == getattr(own, f"{role}_id"), role
+    for role, token_id in theirs["special"].items():
+        assert token_id == getattr(own, f"{role}_id"), role

@@ -1,4 +1,4 @@
-"""What the command line offers: commands, presets, and every option with its default."""
+"""Facts of the command line: commands, presets, and every option with its default."""
 
 import re
 from typing import Any
@@ -36,14 +36,14 @@ def _presets(program: Program, command: str) -> list[str]:
 
 def options(text: str) -> dict[str, str | None]:
     """Every option of a help text with its default; None where it has none."""
-    found: dict[str, str] = {}
+    defaults: dict[str, str] = {}
     option = ""
     for cell in _cells(text):
         if match := _OPTION.match(cell):
             option = match[1]
         if option:
-            found[option] = f"{found.get(option, '')} {cell.strip()}"
-    return {option: _default(words) for option, words in sorted(found.items())}
+            defaults[option] = f"{defaults.get(option, '')} {cell.strip()}"
+    return {option: _default(words) for option, words in sorted(defaults.items())}
 
 
 def _cells(text: str) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ENVIRONMENT = "environment.json"
-"""What may differ, but explains differences."""
+"""File that may differ; it explains differences."""
 
 _SHOWN = 40
 """Groups of differences that are shown of one file, unless all are asked for."""
@@ -35,7 +35,7 @@ def compare(before: Path, after: Path, show_all: bool = False, ignore: str = "")
         before: folder of a recording.
         after: folder of another one.
         show_all: show every difference by itself.
-        ignore: regular expression; differences in whose place it is found do not count.
+        ignore: regular expression; differences whose place contains a match do not count.
 
     Returns:
         0 where there are no differences, else 1.
@@ -47,13 +47,13 @@ def compare(before: Path, after: Path, show_all: bool = False, ignore: str = "")
     for name in names:
         if name == ENVIRONMENT:
             continue
-        found = list(differences(_read(before, name), _read(after, name)))
+        changes = list(differences(_read(before, name), _read(after, name)))
         if ignore:
-            found = [d for d in found if not re.search(ignore, f"{name}{d.place}")]
+            changes = [d for d in changes if not re.search(ignore, f"{name}{d.place}")]
         count = sum(1 for _ in _leaves(_read(before, name)))
-        print(f"{name}: {count:,} facts, {len(found):,} differ")
-        _show(found, len(found) if show_all else _SHOWN, show_all)
-        total += len(found)
+        print(f"{name}: {count:,} facts, {len(changes):,} differ")
+        _show(changes, len(changes) if show_all else _SHOWN, show_all)
+        total += len(changes)
     print("equal" if not total else f"{total:,} differences")
     return int(total > 0)
 
@@ -86,9 +86,9 @@ def _read(folder: Path, name: str) -> Any:
     return json.loads(path.read_text()) if path.is_file() else _MISSING
 
 
-def _show(found: list[Difference], most: int, each: bool) -> None:
+def _show(changes: list[Difference], most: int, each: bool) -> None:
     groups: dict[str, list[Difference]] = {}
-    for difference in found:
+    for difference in changes:
         groups.setdefault(difference.place if each else difference.group, []).append(difference)
     for members in list(groups.values())[:most]:
         more = f" (and {len(members) - 1:,} more like it)" if len(members) > 1 else ""

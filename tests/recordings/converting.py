@@ -17,18 +17,18 @@ def fact(array):
     return f"{array.dtype} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
 
 texts = ["ba be ce", "difo ka le mi", "nopu " * 60]
-found = {}
+outputs = {}
 for dtype in ("float32", "bfloat16"):
     bert = ModernBert.from_pretrained(sys.argv[1], dtype=dtype)
     ids = [[3, 5, 7, 11], list(range(2, 90)), [8]]
-    found[dtype] = {
+    outputs[dtype] = {
         "encode": fact(bert.encode(texts)),
         "encode cls": fact(bert.encode(texts, pooling="cls", normalize=True)),
         "hidden": [fact(x) for x in bert.hidden(ids)],
         "mlm_logits": [fact(x) for x in bert.mlm_logits(ids)],
         "fill_mask": repr(bert.fill_mask("ba [MASK] ce [MASK]", top_k=3)),
     }
-print(json.dumps(found))
+print(json.dumps(outputs))
 """
 
 _CHAIN = (
@@ -62,23 +62,23 @@ def record(program: Program) -> dict[str, Any]:
         "fill-mask": ["fill-mask", "ba [MASK] ce [MASK]", "--model", "model"],
     }
     results = program.run_together([*calls.values()])
-    found: dict[str, Any] = {
+    outcomes: dict[str, Any] = {
         name: {"exit": result.code, "stdout": facts.printed(result.stdout)}
         for name, result in zip(calls, results, strict=True)
     }
     folder = program.folder / "converted"
-    found["files"] = {name: facts.hashes(folder / name) for name in _DIRECTORIES}
-    found["files"]["flexbert.pt"] = facts.archive(folder / "flexbert.pt", ("archive/data.pkl",))
-    found["jax"] = {name: _native(folder / name) for name in ("jax", "bf16")}
-    found["weights"] = {
+    outcomes["files"] = {name: facts.hashes(folder / name) for name in _DIRECTORIES}
+    outcomes["files"]["flexbert.pt"] = facts.archive(folder / "flexbert.pt", ("archive/data.pkl",))
+    outcomes["jax"] = {name: _native(folder / name) for name in ("jax", "bf16")}
+    outcomes["weights"] = {
         name: facts.tensors(folder / name / "model.safetensors") for name in _DIRECTORIES
     }
     python = program.run_python(_PYTHON, "model")
-    found["python"] = {
+    outcomes["python"] = {
         "exit": python.code,
         "arrays": json.loads(python.stdout) if python.code == 0 else None,
     }
-    return found
+    return outcomes
 
 
 def _native(folder: Path) -> dict[str, Any]:

@@ -66,10 +66,10 @@ def tensors(path: Path) -> dict[str, str] | None:
     """Dtype, shape and hash of every tensor of a safetensors file; None where there is no file."""
     if not path.is_file():
         return None
-    found = safetensors.deserialize(path.read_bytes())
+    tensors = safetensors.deserialize(path.read_bytes())
     return {
         name: f"{tensor['dtype']} {tensor['shape']} {sha256(bytes(tensor['data']))}"
-        for name, tensor in sorted(found, key=lambda item: item[0])
+        for name, tensor in sorted(tensors, key=lambda item: item[0])
     }
 
 
@@ -100,8 +100,8 @@ def names(folder: Path) -> list[str]:
 
 
 def _files(folder: Path) -> list[str]:
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
 def model(folder: Path) -> dict[str, Any]:

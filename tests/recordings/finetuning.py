@@ -66,7 +66,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "data-2": ("tokens", "tokens", {"cpu-devices": 2}),
     "fsdp-2": ("classification", "classification", {"model": MODEL, **_FSDP}),
 }
-"""By name: a preset, the examples, and the options behind it."""
+"""A preset, the examples and the options of every run, by name."""
 
 EVALUATED = (
     "classification",
@@ -83,27 +83,27 @@ _GRID = ("--grid.learning-rate", "1e-3", "3e-3", "--grid.seed", "1", "2")
 
 
 def record(program: Program) -> dict[str, Any]:
-    """All runs, what `evaluate` and `predict` say with their models, and special starts."""
-    found = {}
+    """All runs, outputs of `evaluate` and `predict` with their models, and special starts."""
+    results = {}
     for name, (preset, examples, options) in RUNS.items():
-        found[name] = _finetune(program, name, preset, examples, options)
-    said = _evaluated(program)
+        results[name] = _finetune(program, name, preset, examples, options)
+    evaluated = _evaluated(program)
     for name in EVALUATED:
-        found[name] |= said[name]
-    found["split"] = _without_validation(program)
-    found["killed"] = _killed(program)
-    found["killed"]["same"] = {
-        key: found["killed"][key] == found["classification"][key]
+        results[name] |= evaluated[name]
+    results["split"] = _without_validation(program)
+    results["killed"] = _killed(program)
+    results["killed"]["same"] = {
+        key: results["killed"][key] == results["classification"][key]
         for key in ("rows", "result", "export", "predictions", "tokenizer", "names")
     }
-    found["intermediate"] = _intermediate(program)
-    found["from-finetuned"] = _finetune(
+    results["intermediate"] = _intermediate(program)
+    results["from-finetuned"] = _finetune(
         program, "from-finetuned", "classification", "pairs",
         {**_PAIR, "model": "finetuned/pairs/export", "epochs": 1},
     )  # fmt: skip
-    found["checkpoint"] = _of_checkpoint(program)
-    found["refused"] = _refused(program)
-    return found
+    results["checkpoint"] = _of_checkpoint(program)
+    results["refused"] = _refused(program)
+    return results
 
 
 def _arguments(output: str, preset: str, examples: str, options: dict[str, Any]) -> list[str]:
@@ -128,7 +128,7 @@ def _facts(program: Program, name: str, result: Result) -> dict[str, Any]:
 
 
 def _evaluated(program: Program) -> dict[str, dict[str, Any]]:
-    """What `evaluate` prints and `predict` writes, by run."""
+    """Outputs of `evaluate` and `predict`, by run."""
     calls = []
     for name in EVALUATED:
         kind, examples, _ = RUNS[name]
@@ -161,7 +161,7 @@ def _without_validation(program: Program) -> dict[str, Any]:
 
 
 def _killed(program: Program) -> dict[str, Any]:
-    """The first run, killed behind its first checkpoint, and resumed."""
+    """The first run, killed after its first checkpoint, and resumed."""
     arguments = ["finetune", *_arguments("killed", *RUNS["classification"])]
     folder = program.folder / "finetuned/killed"
 

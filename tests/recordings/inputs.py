@@ -19,7 +19,7 @@ LAYERS, WIDTH, UNITS, HEADS, WINDOW = 5, 64, 96, 2, 16
 """Layer 0, one group of three layers and one layer after it."""
 
 FEW_LAYERS = 2
-"""Of a second checkpoint, for runs that do not depend on how layers are stored."""
+"""Options of a second checkpoint, for runs that do not depend on how layers are stored."""
 
 SYLLABLES = ("ba", "ce", "di", "fo", "gu", "ka", "le", "mi", "no", "pu")
 WORDS = [f"{a}{b}" for a in SYLLABLES for b in SYLLABLES]
@@ -126,7 +126,7 @@ RECORDS = {
     "questions": _questions,
     "choice": _choice,
 }
-"""By file name: a function that draws one record."""
+"""A function that draws one record, by file name."""
 
 
 def write_checkpoint(folder: Path, tokenizer: Path, layers: int) -> None:

@@ -31,19 +31,19 @@ def record(program: Program) -> dict[str, Any]:
     _prepare(program, TOKENIZER, "data/deduplicated", *plain, "--deduplicate", "--seed", "3")
     _prepare(program, TOKENIZER, "data/two-workers", *plain, "--workers", "2")
     folders = [MIXED, OTHER_WORDS, "data/plain", "data/deduplicated", "data/two-workers"]
-    told = program.run_together([["data", folder, "--json", "--verify"] for folder in folders])
-    found: dict[str, Any] = {
+    summaries = program.run_together([["data", folder, "--json", "--verify"] for folder in folders])
+    results: dict[str, Any] = {
         name: facts.hashes(program.folder / name)
         for name in ("texts", "labelled", TOKENIZER, OTHER_TOKENIZER, MODEL, SMALL_MODEL)
     }
-    for folder, result in zip(folders, told, strict=True):
-        found[folder] = {
+    for folder, result in zip(folders, summaries, strict=True):
+        results[folder] = {
             "exit": result.code,
             "files": facts.hashes(program.folder / folder, ("manifest.json",)),
             "manifest": facts.read_json(program.folder / folder / "manifest.json"),
             "data": facts.printed(result.stdout),
         }
-    return found
+    return results
 
 
 def _train_tokenizer(program: Program, output: str, texts: str, size: str) -> None:

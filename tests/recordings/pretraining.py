@@ -91,28 +91,28 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "tiled-center": ("continue", {**_ONE_STAGE, **_LARGER, "init-tiling": "center"}),
     "matched-vocabulary": ("continue", {**_ONE_STAGE, **_MATCHED}),
 }
-"""By name: a preset and the options behind it."""
+"""A preset and its options, by name of the run."""
 
 
 def record(program: Program) -> dict[str, Any]:
     """All runs; the first one also killed, run again, refused, converted and averaged."""
-    found = {name: _pretrain(program, name, *run) for name, run in RUNS.items()}
-    found["killed"] = _killed(program)
-    found["again"] = {
+    results = {name: _pretrain(program, name, *run) for name, run in RUNS.items()}
+    results["killed"] = _killed(program)
+    results["again"] = {
         name: program.run(*words, fails=True).code for name, words in _again().items()
     }
     rows = facts.read_lines(program.folder / WHOLE / "metrics.jsonl")
-    found["again"]["unchanged"] = rows == found["whole"]["rows"]
-    found["killed"]["same"] = {
-        key: found["killed"][key] == found["whole"][key]
+    results["again"]["unchanged"] = rows == results["whole"]["rows"]
+    results["killed"]["same"] = {
+        key: results["killed"][key] == results["whole"][key]
         for key in ("rows", "export", "tokenizer", "names")
     }
     if kept := _checkpoints(program):
         options = {**_ONE_STAGE, "init-from": kept[0]}
-        found["from-checkpoint"] = _pretrain(program, "from-checkpoint", "continue", options)
-        found["checkpoints"] = _of_checkpoints(program, kept)
-    found["dry runs"] = _dry_runs(program)
-    return found
+        results["from-checkpoint"] = _pretrain(program, "from-checkpoint", "continue", options)
+        results["checkpoints"] = _of_checkpoints(program, kept)
+    results["dry runs"] = _dry_runs(program)
+    return results
 
 
 def _pretrain(program: Program, name: str, preset: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def _checkpoints(program: Program) -> list[str]:
 
 
 def _of_checkpoints(program: Program, kept: list[str]) -> dict[str, Any]:
-    """What `convert`, `average`, `inspect` and `report` make of the first run."""
+    """Outputs of `convert`, `average`, `inspect` and `report` for the first run."""
     results = program.run_together(
         [
             ["convert", kept[-1], "pretrained/converted"],

@@ -1,4 +1,4 @@
-"""Runs the recorded program: by its command line, and its public class in a Python of its own."""
+"""The recorded program, run by its command line, and by its public class in its own Python."""
 
 import itertools
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 XLA_FLAGS = "--xla_backend_optimization_level=0"
-"""What XLA is told unless the environment has XLA_FLAGS. Machine code is not optimised, which
+"""Options of XLA unless the environment has XLA_FLAGS. Machine code is not optimised, which
 halves the time; XLA's own passes over the program, such as fusion, are as usual."""
 
 _CACHE_ALL = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
@@ -36,11 +36,11 @@ for arguments in json.load(sys.stdin):
     results.append([code, *texts])
 print(json.dumps(results))
 """
-"""Runs the program's start script once for each list of arguments, in one process."""
+"""Source that runs the program's start script for each list of arguments, in one process."""
 
 
 class Result(NamedTuple):
-    """What a command returned and printed."""
+    """Exit code and output of a command."""
 
     code: int
     stdout: str
@@ -51,7 +51,7 @@ class Program:
     """An installed `modernbert-jax`, run in a folder that all paths are relative to."""
 
     def __init__(self, path: Path, folder: Path):
-        """Take the start script at `path`; its Python must lie beside it."""
+        """Take the start script at `path`; its Python must be in the same folder."""
         self.path, self.python, self.folder = path, path.parent / "python", folder
         one_device = {"JAX_NUM_CPU_DEVICES": "1"}  # unless a command asks for more
         self._environment = {"XLA_FLAGS": XLA_FLAGS, **one_device, **os.environ}

@@ -35,7 +35,7 @@ PARTS = {
     "sweep": finetuning.record_sweep,
     "converting": converting.record,
 }
-"""By name, which is also that of the file."""
+"""Functions that record a part, by its name, which is also that of the file."""
 
 _VERSIONS = """
 import importlib.metadata, json, os, platform, sys
@@ -58,15 +58,15 @@ def main(arguments: list[str]) -> int:
         parser.add_argument("after", type=Path, help="folder of another one")
         parser.add_argument("--all", action="store_true", help="show every difference")
         parser.add_argument("--ignore", default="", help="regular expression of places")
-        given = parser.parse_args(arguments[1:])
-        return comparison.compare(given.before, given.after, given.all, given.ignore)
+        options = parser.parse_args(arguments[1:])
+        return comparison.compare(options.before, options.after, options.all, options.ignore)
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--program", type=Path, required=True, help="path of modernbert-jax")
     parser.add_argument("--output", type=Path, required=True, help="folder to make")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=[*PARTS], help="some parts")
     parser.add_argument("--keep", action="store_true", help="keep the runs' folders in OUTPUT/work")
-    given = parser.parse_args(arguments)
-    record(given.program.absolute(), given.output, given.only, given.keep)
+    options = parser.parse_args(arguments)
+    record(options.program.absolute(), options.output, options.only, options.keep)
     return 0
 
 

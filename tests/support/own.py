@@ -28,10 +28,10 @@ def _hf(name: str, bert: ModernBert) -> dict[str, np.ndarray]:
         logits = (bert.causal_logits if causal else bert.mlm_logits)(documents)
         step = bert.config.vocab_size // 64
         return {"logits": np.concatenate([x[[0, -1]][:, ::step] for x in logits])}
-    given = [Document(ids) for ids in documents]
+    inputs = [Document(ids) for ids in documents]
     if head.endswith(("TokenClassification", "QuestionAnswering")):
-        return {"logits": np.concatenate(bert.runner.run("logits", bert.params, given))}
-    return {"logits": bert.runner.run("document_logits", bert.params, given, 1024)}
+        return {"logits": np.concatenate(bert.runner.run("logits", bert.params, inputs))}
+    return {"logits": bert.runner.run("document_logits", bert.params, inputs, 1024)}
 
 
 def _embedding(name: str, bert: ModernBert) -> dict[str, np.ndarray]:

@@ -47,12 +47,12 @@ def tensors(params, config) -> dict[str, np.ndarray]:
 
 def test_legacy_is_the_research_code_bit_for_bit(small):
     large = model("tiled")
-    made = tensors(tiling.tile(small, model("small"), large, legacy=True), large)
+    tiled = tensors(tiling.tile(small, model("small"), large, legacy=True), large)
     recorded = json.loads((FOLDER / "tiled.sha256.json").read_text())
-    assert {hf_name(name) for name in recorded} >= made.keys()
+    assert {hf_name(name) for name in recorded} >= tiled.keys()
     for name, (shape, digest) in recorded.items():
-        if hf_name(name) in made:
-            x = made[hf_name(name)]
+        if hf_name(name) in tiled:
+            x = tiled[hf_name(name)]
             assert list(x.shape) == shape, name
             assert hashlib.sha256(x.tobytes()).hexdigest() == digest, name
 
@@ -63,9 +63,9 @@ def test_the_final_norm_is_tiled_too(small):
     params = jax.tree.map(np.copy, small)
     names.put(params, norm, scale)
     for legacy in (False, True):
-        made = tiling.tile(params, model("small"), model("tiled"), legacy=legacy)
+        tiled = tiling.tile(params, model("small"), model("tiled"), legacy=legacy)
         wanted = np.ones(192) if legacy else tiling.tiled(scale, (192,), "middle")
-        assert np.array_equal(names.leaf(made, norm), wanted)
+        assert np.array_equal(names.leaf(tiled, norm), wanted)
 
 
 def test_modes_on_a_line():
@@ -97,15 +97,15 @@ def test_every_mode_fills_a_model(mode):
     ids = np.zeros((1, 8), np.int32)
     init = jax.eval_shape(MaskedLM(config).init, jax.random.key(0), ids, ids, ids)["params"]
     params = tiny.randomised(init)
-    made = tiling.tile(params, config, larger, mode)
-    names.check_params(made, names.table(larger, "masked_lm"), "made")
-    table, old = (names.leaf(p, ("encoder", "embeddings", "embedding")) for p in (made, params))
+    tiled = tiling.tile(params, config, larger, mode)
+    names.check_params(tiled, names.table(larger, "masked_lm"), "made")
+    table, old = (names.leaf(p, ("encoder", "embeddings", "embedding")) for p in (tiled, params))
     start = 0 if mode == "edge" else 8
     assert np.array_equal(table[:, start : start + 32], old)
-    kernel = tensors(made, larger)["model.layers.7.attn.Wqkv.weight"].reshape(3, 48, 48)
+    kernel = tensors(tiled, larger)["model.layers.7.attn.Wqkv.weight"].reshape(3, 48, 48)
     theirs = tensors(params, config)["model.layers.4.attn.Wqkv.weight"].reshape(3, 32, 32)
     assert np.array_equal(kernel[:, start : start + 32, start : start + 32], theirs)
-    hidden = MaskedLM(larger).apply({"params": made}, *tiny.rows([[5, 7]], 16), method="hidden")
+    hidden = MaskedLM(larger).apply({"params": tiled}, *tiny.rows([[5, 7]], 16), method="hidden")
     assert np.isfinite(hidden).all()
 
 

@@ -3,7 +3,7 @@
     class Contrastive(engine.Objective): ...
     outcome = engine.train(Contrastive(...), engine.TrainConfig(output="run", learning_rate=1e-4))
 
-An `Objective` says what is trained; the engine accumulates gradients, guards, clips, updates,
+An `Objective` defines what is trained; the engine accumulates gradients, guards, clips, updates,
 shards, saves, resumes, logs, evaluates and stops. Runs of several phases, or with programs that are
 shared, are built from `Learner`, `Program` and `Phase`, and started by `run`.
 """

@@ -210,7 +210,8 @@ class Checkpoints:
     def _failed(self, step: int, error: Exception) -> None:
         self._problem = error
         if self._first:
-            self._say(f"{self.folder / str(step)}: not saved ({_reason(error)}); training goes on")
+            path = self.folder / str(step)
+            self._say(f"{path}: not saved ({_reason(error)}); training continues")
 
     def _settle(self) -> None:
         """Wait for the pending write, and remove its remains if it failed."""

@@ -1,4 +1,4 @@
-"""Settings that every training run has, whatever it trains."""
+"""Settings of every training run, for any objective."""
 
 import dataclasses
 import math
@@ -34,7 +34,7 @@ class EngineConfig:
     """Folder of the run. The same command in the same folder resumes."""
     runtime: Runtime = dataclasses.field(default_factory=Runtime)
     mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
-    """How the devices share the work. A run may be resumed on another mesh."""
+    """Devices along each axis that share the work. A run may be resumed on another mesh."""
     seed: int = 17
     """Seed of the order of data, masks, dropout and random initial weights."""
 
@@ -54,7 +54,7 @@ class EngineConfig:
     """Regular expressions; tensors whose name (`model.layers.3.attn.Wqkv.weight`) contains a match
     are not trained."""
     freeze_layers: int = 0
-    """How many first layers are not trained, nor the embeddings; 0 trains all."""
+    """Number of first layers that are frozen, with the embeddings; 0 trains all."""
     lora: Lora = dataclasses.field(default_factory=Lora)
     """Adapters that are trained in place of the encoder, and merged for the export."""
 
@@ -70,7 +70,7 @@ class EngineConfig:
     save_every: int = 1000
     """Steps between checkpoints; one is also saved on a stop."""
     keep: int = 3
-    """How many recent checkpoints to keep."""
+    """Number of recent checkpoints to keep."""
     keep_every: int = 0
     """Checkpoints at multiples of this many steps are kept as well; 0 keeps none of them."""
     spike_deviations: float = 0.0
@@ -106,7 +106,7 @@ class TrainConfig(EngineConfig):
     warmup: float = 0.1
     """Share of the steps over which the learning rate rises."""
     schedule: Shape = "linear"
-    """How the learning rate falls to zero after that."""
+    """Shape of the learning rate's decay to zero after the warm-up."""
     weight_decay: float = 1e-5
     """stable_adamw: share of a weight that a step at the peak learning rate takes off it.
     adamw: that share divided by the learning rate, as in PyTorch."""

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from .objective import Microbatches, Objective, Sums
 
 Join = Callable[[Any], Any]
-"""From trained parameters to those of the whole model; see `Partition`."""
+"""Function from trained parameters to those of the whole model; see `Partition`."""
 
 
 def gradients(

@@ -35,7 +35,7 @@ class Phase:
     """A part of a run with one objective and one schedule."""
 
     objective: Objective
-    """What is trained. It may differ from that of the program in its data, seed and steps."""
+    """The objective. It may differ from that of the program in its data, seed and steps."""
     program: Program
     hyper: Hyperparameters
     start: int
@@ -252,20 +252,20 @@ class _Trainer:
             self._report_skipped(row)
 
     def _place(self, phase: Phase, step: int, counts: dict[str, Any]) -> dict[str, Any]:
-        """What every row says of the place of a step in the run."""
+        """The fields of every row that locate a step in the run."""
         more = phase.objective.row(step - phase.start, counts)
         place = {"step": step, "stage": phase.objective.name, "tokens": self.meter.tokens}
         return place | more
 
     def _report_skipped(self, row: dict[str, Any]) -> None:
-        """Say that steps are being skipped. Raises `RunStopped` if it is time to give up."""
+        """Report skipped steps. Raises `RunStopped` at the limit of consecutive ones."""
         skipped, step = row["skipped_in_a_row"], row["step"]
         message = f"{skipped:,} steps skipped up to step {step:,}: loss is {row['loss']:.4g}"
         message += f", gradient norm {row['grad_norm']:.4g}"
         if skipped < self.config.skip_limit:
             self.progress.say(message)
             return
-        # The loss after the last step that was made was bad: only earlier ones are known as good.
+        # The loss after the last accepted step was bad: only earlier checkpoints are known as good.
         good = self.checkpoints.latest(before=step - skipped - 1)
         remedy = "it has no good checkpoint; start again with a lower learning rate"
         if good is not None:

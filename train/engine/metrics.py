@@ -19,7 +19,7 @@ from .objective import Objective, added_counts
 
 
 class MetricWriter:
-    """Appends rows to `metrics.jsonl` and `tensorboard/` of a run's folder, and to other sinks.
+    """A writer of rows to `metrics.jsonl` and `tensorboard/` of a run's folder, and other sinks.
 
     Of several processes only the first writes; all of them know the rows.
     """
@@ -144,7 +144,7 @@ class Meter:
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
-    """Read the rows of a `metrics.jsonl`; a last line that was cut off is left out."""
+    """Read the rows of a `metrics.jsonl`; an incomplete last line is left out."""
     if not Path(path).exists():
         return []
     rows = []

@@ -25,7 +25,7 @@ class Sums(NamedTuple):
     loss: jax.Array
     """Float32 scalar."""
     count: jax.Array  # type: ignore[assignment]  # a field, not the method of tuples
-    """What the loss is a mean over (tokens, examples, windows, or their weights), float32."""
+    """Number of things that the loss averages (tokens, examples, windows, or weights), float32."""
     metrics: Mapping[str, jax.Array] = {}
     """Further sums over the same things, by the name of their mean in `metrics.jsonl`."""
 
@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     arrays: Any
     """Pytree of arrays, placed on the mesh."""
     counts: Mapping[str, Any] = {}
-    """What the host knows of it and the meter adds up: `capacity` (tokens, padding included),
+    """Counts of the host that the meter adds up: `capacity` (tokens, padding included),
     `examples`, or anything else that `Objective.row` reads."""
 
 
@@ -46,16 +46,16 @@ class Microbatches(NamedTuple):
     stack: Any
     """Pytree of arrays [A, ...], one entry for each microbatch; random keys included."""
     used: jax.Array | None = None
-    """How many of the A microbatches hold anything, the first ones; None means all."""
+    """Number of microbatches that hold anything, the first ones of A; None means all."""
 
     @property
     def capacity(self) -> int:
-        """How many microbatches there is room for, A."""
+        """Number of microbatches in the stack, A."""
         return jax.tree.leaves(self.stack)[0].shape[0]
 
     @property
     def number(self) -> jax.Array | int:
-        """How many microbatches hold anything."""
+        """Number of microbatches that hold anything."""
         return self.capacity if self.used is None else self.used
 
     def at(self, i: jax.Array | int) -> Any:
@@ -75,7 +75,7 @@ class Evaluation(NamedTuple):
 
 
 class Objective(abc.ABC):
-    """What is trained and towards what. The engine does everything else.
+    """Model, data, loss and evaluation of a run. The engine does everything else.
 
     `coupled = False`: the loss of a batch is the sum of the losses of its microbatches, and `loss`
     is called with the outputs of each. `coupled = True`: the loss looks at the outputs of the whole
@@ -158,7 +158,7 @@ class Objective(abc.ABC):
 def init_params(module: nn.Module, key: jax.Array) -> Any:
     """Initialise a module that takes token ids, segment ids and positions. Traceable.
 
-    The dummy input has as many rows and tokens as the mesh may want; nothing is computed with it.
+    The dummy input has enough rows and tokens for the mesh; nothing is computed with it.
     """
     mesh = jax.sharding.get_abstract_mesh()
     ids = jnp.zeros((mesh.size, 8 * mesh.size) if mesh.shape else (1, 8), jnp.int32)

@@ -35,7 +35,7 @@ class Program:
         return self._shapes
 
     def initial(self, params: Any, seed: int) -> tuple[TrainState, Any]:
-        """`Learner.initial`, with every array made in its place."""
+        """`Learner.initial`, with every array created in its place."""
         if self._initial is None:
             self._initial = jax.jit(self.learner.initial, out_shardings=self._places(None))
         if params is not None and not self.mesh.empty:
@@ -66,7 +66,7 @@ class Program:
     def compile(
         self, name: str, state: TrainState, fixed: Any, hyper: Hyperparameters, batch: Batch
     ) -> None:
-        """Compile the step for batches of one shape; `name` says on the terminal what for."""
+        """Compile the step for batches of one shape; `name` is shown on the terminal."""
         with phase(f"compiling {name}"):
             step: Any = self.learner.train_step(state)
             lowered = step.lower(state, fixed, hyper, batch.arrays)

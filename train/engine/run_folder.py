@@ -85,7 +85,7 @@ class RunFolder:
 
 
 def use_compile_cache() -> None:
-    """Keep compiled programs between runs in the user's cache, unless jax was told where."""
+    """Keep compiled programs between runs in the user's cache, unless jax has another."""
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "modernbert-jax" / "compiled"))

@@ -64,7 +64,7 @@ def _what(task: Task) -> str:
 def _facts(config: FinetuneConfig, task: Task, data: Data) -> list[str]:
     counts = {"training": data.train, "validation": data.validation, "test": data.test}
     parts = (f"{len(examples):,} for {name}" for name, examples in counts.items() if examples)
-    start = Path(config.model)  # the folder of a run says more than its `export`
+    start = Path(config.model)  # the name of a run is clearer than `export`
     start = start.parent if start.name == "export" else start
     lines = [f"Started from `{start.name}`. Examples: {', '.join(parts)}.", ""]
     if task.label_names:

@@ -61,7 +61,7 @@ class FinetuneConfig(TrainConfig):
     """Tokens, over all devices, whose activations are in memory at once. The loss is that of the
     whole batch in any case."""
     pooling: Literal["model", "cls", "mean", "max"] = "model"
-    """How a document's tokens become one vector; `model` is the checkpoint's own way. transformers
+    """Pooling of a document's tokens into one vector; `model` is the checkpoint's own. transformers
     has no `max`."""
     attention_dropout: float = 0.1
     """Dropout rate in training after each attention's output projection, as in ModernBERT's
@@ -113,19 +113,19 @@ class FinetuneConfig(TrainConfig):
         if self.class_weights in ("none", "balanced"):
             return ()
         try:
-            found = tuple(float(x) for x in self.class_weights.split(","))
+            weights = tuple(float(x) for x in self.class_weights.split(","))
         except ValueError:
-            found = ()
-        if not found or not all(0 < w < math.inf for w in found):
+            weights = ()
+        if not weights or not all(0 < w < math.inf for w in weights):
             raise UserError(
                 f"class_weights is {self.class_weights!r}; it must be none, balanced, or numbers"
                 " above 0 with commas between them"
             )
-        return found
+        return weights
 
 
 def to_json(config: FinetuneConfig) -> dict[str, Any]:
-    """A configuration as a JSON object; the task's kind stands in `task.kind`."""
+    """A configuration as a JSON object; the task's kind is in `task.kind`."""
     return typed_json.to_json(config) | {"task": task_json(config.task)}
 
 
@@ -139,9 +139,9 @@ def from_json(value: Any, where: str = "config") -> FinetuneConfig:
     task = value.get("task") if isinstance(value, Mapping) else None
     if not isinstance(task, Mapping) or "kind" not in task:
         raise UserError(f"{where}: task.kind is missing; it is one of {', '.join(TASKS)}")
-    made = task_from_json(task, f"{where}.task")
+    loaded = task_from_json(task, f"{where}.task")
     rest = {key: x for key, x in value.items() if key != "task"}
-    return typed_json.from_json(FinetuneConfig, rest, where, {"task": made})
+    return typed_json.from_json(FinetuneConfig, rest, where, {"task": loaded})
 
 
 def task_from_json(value: Mapping[str, Any], where: str = "task") -> Task:

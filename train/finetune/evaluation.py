@@ -95,7 +95,7 @@ def run_model(
     folder = locate(model)
     checkpoint = convert.load(folder)
     if checkpoint.tokenizer is None:
-        raise UserError(f"{model}: has no tokenizer.json; put the model's beside it")
+        raise UserError(f"{model}: has no tokenizer.json; put the model's into the same folder")
     task = task_of(folder, checkpoint, kind, options)
     examples = task.examples(read([data]), checkpoint.tokenizer, labelled)
     mesh = devices.local_mesh()

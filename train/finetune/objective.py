@@ -53,9 +53,9 @@ class TaskObjective(engine.Objective):
     training: TrainingBatches | None = None
     """Batches of a run; None compiles or predicts only."""
     evaluation: Callable[[Any], engine.Evaluation | None] | None = None
-    """Evaluates the whole model's parameters."""
+    """Function that evaluates the whole model's parameters."""
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """What checkpoints note of the model."""
+    """Facts of the model for its checkpoints."""
 
     @property
     def name(self) -> str:

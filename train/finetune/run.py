@@ -19,10 +19,10 @@ from .config import FinetuneConfig, from_json, task_json, to_json
 from .initial_model import labels_json
 
 TASK = "task.json"
-"""Beside an exported model: the task with its columns, labels and thresholds."""
+"""File of an exported model with the task: columns, labels and thresholds."""
 
 RESULT = "result.json"
-"""In the run's folder: metrics of the best, the last and the exported model."""
+"""File of the run's folder with metrics of the best, the last and the exported model."""
 
 
 def folder_of(config: FinetuneConfig) -> engine.RunFolder:

@@ -27,7 +27,7 @@ from .objective import TaskObjective
 
 
 class Predictor:
-    """Runs a model over examples. What is compiled stays with it."""
+    """A runner of a model over examples, with its compiled programs."""
 
     def __init__(self, objective: TaskObjective, shape: Shape, mesh: Mesh):
         """Prepare for microbatches of one shape; the mesh may be empty."""
@@ -55,7 +55,7 @@ class Predictor:
 
 @dataclasses.dataclass
 class Session:
-    """What runs with the same model, data and batch size have in common.
+    """Data and programs that runs with the same model, data and batch size share.
 
     Runs may differ in `learning_rate`, `weight_decay`, `warmup`, `epochs`, `seed` and in how often
     they evaluate; nothing is compiled again for them.

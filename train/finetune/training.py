@@ -1,4 +1,4 @@
-"""Fine-tuning from start to end: the run, and what it leaves behind."""
+"""Fine-tuning from start to end: the run and its files."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -82,7 +82,7 @@ def train(
 
 @dataclasses.dataclass
 class Ending:
-    """What a run leaves behind: its result, predictions, and the exported model."""
+    """Files of a finished run: its result, predictions, and the exported model."""
 
     config: FinetuneConfig
     session: Session

@@ -46,7 +46,7 @@ class Stage:
     decay_tokens: int = 0
     """Tokens at the end of the stage over which the learning rate falls; 0 holds the peak."""
     decay_shape: Literal["one_minus_sqrt", "linear", "cosine"] = "one_minus_sqrt"
-    """How the learning rate falls."""
+    """Shape of the learning rate's decay."""
     final_fraction: float = 0.0
     """Share of the peak that remains at the end of the decay."""
     weight_decay: float = 1e-5
@@ -78,7 +78,7 @@ class Stage:
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be more than 0")
         if not 0 < self.mask_rate < 1:
-            raise UserError(f"mask_rate is {self.mask_rate}; it must lie between 0 and 1")
+            raise UserError(f"mask_rate is {self.mask_rate}; it must be between 0 and 1")
         for name, values in (("mixture", self.mixture), ("epochs", self.epochs)):
             for component, value in values.items():
                 if not 0 <= value < math.inf or (name == "epochs" and not value):
@@ -128,7 +128,7 @@ class Stage:
         return lambda step: self.rate(self.peak_learning_rate, step)
 
     def rate(self, peak: float | jax.Array, step: jax.Array) -> jax.Array:
-        """Learning rate at a step of the stage. It follows the tokens, whatever the batches."""
+        """Learning rate at a step of the stage. It follows the tokens, for any batch sizes."""
         batches, decay = self.batches, self.decay_tokens / self.length
         schedule_ = schedule.warmup_stable_decay(
             peak,
@@ -152,15 +152,15 @@ class PretrainConfig(EngineConfig):
     data: str = "data"
     """Folder made by `modernbert-jax prepare`, with rows of every stage's length."""
     data_threads: int = 2
-    """Threads that read ahead. Batches do not depend on them; slow storage may want more."""
+    """Threads that read ahead. Batches do not depend on them; slow storage may need more."""
     init_from: str = ""
     """Checkpoint to start from, in any format, or the name of a model on the hub; empty starts from
     random weights."""
     init_model: Literal["given", "adopted", "tiled"] = "given"
-    """How `model` relates to that of `init_from`: `given`, the same; `adopted`, taken over from it
+    """Relation of `model` to that of `init_from`: `given`, the same; `adopted`, taken over from it
     (but for the vocabulary, which is the data's); `tiled`, larger and filled with tiles of it."""
     init_tiling: Literal["middle", "edge", "center"] = "middle"
-    """Where the tiles start; see `modernbert_jax.train.tiling`."""
+    """Start of the tiles; see `modernbert_jax.train.tiling`."""
     init_vocabulary: Literal["same", "matched"] = "same"
     """`same`: the data's tokenizer is that of `init_from`. `matched`: it is another one, whose
     tokens start from the embeddings of the same tokens there."""
@@ -185,8 +185,8 @@ class PretrainConfig(EngineConfig):
     def stage_model(self, stage: Stage) -> ModernBertConfig:
         """The architecture with the rotary thetas of a stage."""
         thetas = {name: getattr(stage, name) for name in ("global_rope_theta", "local_rope_theta")}
-        given = {name: theta for name, theta in thetas.items() if theta is not None}
-        return dataclasses.replace(self.model, **given)
+        changes = {name: theta for name, theta in thetas.items() if theta is not None}
+        return dataclasses.replace(self.model, **changes)
 
     @property
     def starts(self) -> tuple[int, ...]:

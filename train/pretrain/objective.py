@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # compiling a step needs no data path
 
 @dataclasses.dataclass(frozen=True)
 class MaskRule:
-    """How tokens are masked, but for the rate and the key."""
+    """Rules of masking, except its rate and key."""
 
     mask_id: int
     vocab_size: int
@@ -78,7 +78,7 @@ class MaskedLMObjective(engine.Objective):
     stage: Stage
     mask: MaskRule
     data: "Prepared | None" = None
-    """Where rows come from; None compiles only."""
+    """Source of the rows; None only compiles."""
     exported: ModernBertConfig | None = None
     """The architecture as checkpoints of the stage note it."""
 

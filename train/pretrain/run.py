@@ -89,7 +89,7 @@ class PretrainRun:
         ]
 
     def phases(self) -> list[engine.Phase]:
-        """What the engine runs: every stage."""
+        """The phases for the engine: one per stage."""
         return [phase(objective, self.mesh) for objective in self.objectives()]
 
     def initial_params(self) -> Any | None:

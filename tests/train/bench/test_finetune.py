@@ -44,8 +44,8 @@ def test_the_command_writes_what_it_shows(place, capsys, tmp_path):
     files += ["--validation", str(place / "regression-dev.jsonl"), "--task.max-length", "64"]
     options = ["--epochs", "1", "--seeds", "3", "4", "--sides", "ours", "random"]
     output = tmp_path / "turns.json"
-    given = ["bench", "finetune", "regression", *files, *options, "--json", str(output)]
-    assert cli.main(given) == 0
+    command = ["bench", "finetune", "regression", *files, *options, "--json", str(output)]
+    assert cli.main(command) == 0
     out, err = capsys.readouterr()
     assert "here, from random weights" in out and "spearman" in out and "seed 4" in err
     assert output.read_text().count('"side"') == 4

@@ -36,7 +36,7 @@ def both(tmp_path: Path, run) -> None:
 
 
 def test_units_in_any_order_and_twice_over_give_the_same(tmp_path):
-    """As on a cluster: items are pickled, shuffled, and some are retried."""
+    """A runner like a cluster: items are pickled, shuffled, and some are retried."""
 
     def cluster(function, items):
         for item in [*reversed(items), *items[:2]]:

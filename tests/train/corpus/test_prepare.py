@@ -1,4 +1,4 @@
-"""From text to rows: every token once and in its place, with any number of workers."""
+"""Packed rows of texts: every token once and in its place, with any number of workers."""
 
 import hashlib
 import itertools

@@ -98,16 +98,16 @@ def test_killed_from_outside_with_workers(tmp_path):
         assert time.monotonic() < deadline, "workers outlive their parent"
         time.sleep(0.05)
     assert start("out").wait() == 0 and start("whole").wait() == 0
-    found = {name: contents(tmp_path / name) for name in ("out", "whole")}
-    assert found["out"] == found["whole"] and len(found["out"]) > 40
+    files = {name: contents(tmp_path / name) for name in ("out", "whole")}
+    assert files["out"] == files["whole"] and len(files["out"]) > 40
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(("out", "."))) == ["out"]
 
 
 def alive(group: int) -> bool:
     """Whether a process of the group still runs, zombies aside."""
     if Path("/proc/self/stat").exists():
-        found = [process_state(p) for p in Path("/proc").glob("[0-9]*/stat")]
-        return any(number == group and state != "Z" for state, number in found)
+        processes = [process_state(p) for p in Path("/proc").glob("[0-9]*/stat")]
+        return any(number == group and state != "Z" for state, number in processes)
     try:
         os.killpg(group, 0)
     except ProcessLookupError:

@@ -153,7 +153,7 @@ def test_a_full_disk_costs_one_checkpoint(tmp_path, full_disk):
         checkpoints.save(state(2), {})
         checkpoints._saving.join()
         assert len(messages) == 1 and f"{tmp_path / 'c' / '2'}: not saved (" in messages[0]
-        assert "File too large" in messages[0] and messages[0].endswith("; training goes on")
+        assert "File too large" in messages[0] and messages[0].endswith("; training continues")
         assert "\n" not in messages[0]
         checkpoints.save(state(3), {})
         checkpoints._saving.join()

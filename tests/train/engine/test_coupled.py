@@ -84,9 +84,9 @@ def test_two_passes_are_one(params):
         microbatches = objective.microbatches(batch, jax.random.key(1))
         return engine_gradients.gradients(objective, lambda p: p, params, microbatches)
 
-    sums, found = in_two_passes(params, batch)
+    sums, accumulated = in_two_passes(params, batch)
     assert float(sums.loss) == pytest.approx(float(loss), rel=1e-6)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(grads), strict=True):
+    for a, b in zip(jax.tree.leaves(accumulated), jax.tree.leaves(grads), strict=True):
         np.testing.assert_allclose(a, b, atol=3e-6 * max(float(jnp.abs(b).max()), 1e-2))
 
 

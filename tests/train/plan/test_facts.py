@@ -51,7 +51,7 @@ def linear(monkeypatch):
 
 
 def test_the_real_step_compiled():
-    """On the CPU, where nothing is sent."""
+    """The step compiled for the CPU, where nothing is sent."""
     outcome = config()
     mesh = MeshShape().make(jax.devices()[:1])
     result = program.compile_step(outcome, outcome.stages[0], Variant("dots", 2), mesh)
@@ -168,12 +168,12 @@ def test_the_tables_of_the_documentation(linear, monkeypatch, tmp_path):
     monkeypatch.setattr(tables, "TOPOLOGIES", ("cpu:1",))
     monkeypatch.setattr(tables, "CONFIGS", ("nano",))
     monkeypatch.setattr(planner, "peak_of", lambda kind: 1e12)
-    given = ["--json", str(tmp_path / "plans.json"), "--markdown", str(tmp_path / "plans.md")]
-    tables.main(given)
+    options = ["--json", str(tmp_path / "plans.json"), "--markdown", str(tmp_path / "plans.md")]
+    tables.main(options)
     page, calls = (tmp_path / "plans.md").read_text(), len(linear)
     stages = [f["stage"] for f in json.loads((tmp_path / "plans.json").read_text())]
     assert "## cpu:1" in page and all(f"| nano | {stage} | 1 device |" in page for stage in stages)
-    tables.main(given)
+    tables.main(options)
     assert len(linear) == calls  # nothing is compiled twice
 
 

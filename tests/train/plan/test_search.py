@@ -83,8 +83,8 @@ def test_what_the_compiler_refuses_does_not_fit_though_it_seemed_to():
 
 
 def stage(rows=64, length=1024, **more):
-    given = {"name": "s", "tokens": 10 * rows * length, "peak_learning_rate": 1e-3}
-    return Stage(length=length, rows=rows, **(given | more))
+    fields = {"name": "s", "tokens": 10 * rows * length, "peak_learning_rate": 1e-3}
+    return Stage(length=length, rows=rows, **(fields | more))
 
 
 def test_microbatches_are_even_on_all_devices_and_while_batches_grow():

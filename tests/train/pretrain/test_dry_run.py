@@ -9,7 +9,7 @@ from modernbert_jax.train.pretrain import dry_run
 
 
 def test_base_and_large_take_the_recorded_hours():
-    """On 8 x H100: base 194, 39.9 and 11.5 hours; large 425 for its first stage."""
+    """Hours on 8 x H100: base 194, 39.9 and 11.5 hours; large 425 for its first stage."""
     base = dry_run.plan(configs.load("pretrain", "base"), "h100", 8, 0.26)
     hours = [stage["hours"] for stage in base["stages"]]
     assert hours[0] == pytest.approx(194, rel=0.05)

@@ -1,4 +1,4 @@
-"""Whole runs: what they leave behind, and that a killed one ends as if it never was."""
+"""Whole runs: their files, and that a killed run ends like an uninterrupted one."""
 
 import dataclasses
 import itertools
@@ -57,7 +57,7 @@ def data(place) -> Path:
 
 @pytest.fixture(scope="module")
 def command(place, data):
-    """Runs the command line in a process of its own, in a folder by name; returns it."""
+    """Start the command line in a process of its own, in a folder by name; return the process."""
 
     def start(name: str) -> subprocess.Popen:
         config = corpus.run_config(place, data, output=str(place / name))
@@ -197,7 +197,7 @@ def test_killed_again_and_again_it_ends_the_same(whole, place, command, times):
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 )
-def test_asked_to_stop_it_saves_and_goes_on(whole, place, command, number):
+def test_asked_to_stop_it_saves_and_resumes(whole, place, command, number):
     name = f"asked-{number.name}"
     process = command(name)
     while process.poll() is None and reached(place / name) < 7:
@@ -237,9 +237,9 @@ def mixed(place) -> Path:
 
 def mixture_config(place, mixed, name):
     """The first stage with a mixture of its own, the second with the manifest's."""
-    made = corpus.run_config(place, mixed, output=str(place / name))
-    first = dataclasses.replace(made.stages[0], mixture={"code": 1.0, "prose": 1.0})
-    return dataclasses.replace(made, stages=(first, made.stages[1]))
+    run = corpus.run_config(place, mixed, output=str(place / name))
+    first = dataclasses.replace(run.stages[0], mixture={"code": 1.0, "prose": 1.0})
+    return dataclasses.replace(run, stages=(first, run.stages[1]))
 
 
 def test_every_stage_notes_its_mixture(place, mixed):
@@ -254,8 +254,8 @@ def test_every_stage_notes_its_mixture(place, mixed):
 
 def test_a_mixture_is_reported_and_outlives_a_stop(place, mixed, monkeypatch):
     def config(name):
-        made = mixture_config(place, mixed, name)
-        return dataclasses.replace(made, stages=made.stages[:1])
+        run = mixture_config(place, mixed, name)
+        return dataclasses.replace(run, stages=run.stages[:1])
 
     def without_times(name):
         lines = read_rows(place / name / "metrics.jsonl")
@@ -285,9 +285,9 @@ def test_a_mixture_is_reported_and_outlives_a_stop(place, mixed, monkeypatch):
 
 
 def test_a_full_disk_stops_nothing_but_saving(whole, place, data, monkeypatch, full_disk, capsys):
-    """From step 4 to 13 no file can grow: neither checkpoints nor metrics nor events.
+    """No file can grow from step 4 to 13: neither checkpoints nor metrics nor events.
 
-    Nor is anything compiled but at the start, for other batches, another stage, and the export.
+    Programs are compiled only at the start, for other batches, another stage, and the export.
     """
     config = corpus.run_config(place, data, output=str(place / "full"))
     begun, step = [0], Program.step
@@ -309,9 +309,11 @@ def test_a_full_disk_stops_nothing_but_saving(whole, place, data, monkeypatch, f
     folder = place / "full"
     assert curve(folder) == curve(whole)
     lines = capsys.readouterr().err.splitlines()
-    said = {line for line in lines if "not saved" in line}
+    messages = {line for line in lines if "not saved" in line}
     failed = {folder / "checkpoints" / step for step in ("5", "10")}
-    assert {f"{path}: not saved (File too large); training goes on" for path in failed} <= said
+    assert {
+        f"{path}: not saved (File too large); training continues" for path in failed
+    } <= messages
     assert not [line for line in lines if "Traceback" in line or "Error:" in line]
     assert sorted(int(p.name) for p in (folder / "checkpoints").iterdir()) == [16, 20, 24]
     steps = [event.step for event in events.read(folder / "tensorboard")][1:]
@@ -463,7 +465,7 @@ def test_going_on_with_another_architecture_and_another_tokenizer(whole, place, 
 def test_a_run_that_cannot_be_saved_stops_and_names_the_last_good_checkpoint(
     whole, place, data, monkeypatch
 ):
-    """Its weights are spoilt behind step 7."""
+    """Weights are spoilt after step 7."""
     config = corpus.run_config(place, data, output=str(place / "spoilt"), skip_limit=3)
     step = Program.step
 
@@ -475,9 +477,9 @@ def test_a_run_that_cannot_be_saved_stops_and_names_the_last_good_checkpoint(
     monkeypatch.setattr(Program, "step", spoiling)
     with pytest.raises(RunStopped) as stopped:
         pretrain(config)
-    said, good = str(stopped.value), place / "spoilt" / "checkpoints" / "5"
-    assert "3 steps skipped up to step 10: loss is nan" in said
-    assert f"the last good checkpoint is {good}; start from it with --init-from {good}" in said
+    message, good = str(stopped.value), place / "spoilt" / "checkpoints" / "5"
+    assert "3 steps skipped up to step 10: loss is nan" in message
+    assert f"the last good checkpoint is {good}; start from it with --init-from {good}" in message
     kept = convert.load(good).params["encoder"]["embeddings"]["embedding"]
     assert np.isfinite(kept).all()
     rows = {r["step"]: r for r in read_rows(place / "spoilt" / "metrics.jsonl") if "loss" in r}

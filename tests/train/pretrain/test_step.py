@@ -24,8 +24,8 @@ MASK = MaskRule(mask_id=3, vocab_size=96, special_ids=(0, 1, 2, 3))
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    made = corpus.run_config(tmp_path_factory.mktemp("step"), "data", attention_dropout=0.0)
-    return dataclasses.replace(made, model=tiny.config(num_hidden_layers=1))
+    run = corpus.run_config(tmp_path_factory.mktemp("step"), "data", attention_dropout=0.0)
+    return dataclasses.replace(run, model=tiny.config(num_hidden_layers=1))
 
 
 @pytest.fixture(scope="module")

@@ -84,12 +84,12 @@ def test_labels_are_found_in_the_data(tokenizer):
 def test_metrics_and_spans_over_windows(tokenizer, max_length, stride):
     """Every word is predicted, whatever the windows; entities may span two of them."""
     rng = np.random.default_rng(1)
-    rows, said = [], []
+    rows, guesses = [], []
     for _ in range(6):
         words = [WORDS[i] for i in rng.integers(0, len(WORDS), 30)]
         tags = ["O", "B-PER", "I-PER", "O", "B-LOC", "B-PER"] * 5
         rows.append(row(words, tags))
-        said.append([t if rng.random() < 0.7 else str(rng.choice(LABELS)) for t in tags])
+        guesses.append([t if rng.random() < 0.7 else str(rng.choice(LABELS)) for t in tags])
     task = TokenClassification(labels=LABELS, max_length=max_length, stride=stride)
     examples = task.examples(records(*rows), tokenizer)
     assert all(len(s) <= max_length for e in examples for s in e.sequences)
@@ -99,14 +99,14 @@ def test_metrics_and_spans_over_windows(tokenizer, max_length, stride):
         assert learned == 30 and (example.source.places >= 0).all()
         for (j, at), tag in zip(example.source.places, example.source.tags, strict=True):
             assert example.target[j][at] == LABELS.index(tag)
-    outputs = outputs_of(task, examples, said)
+    outputs = outputs_of(task, examples, guesses)
     result = task.metrics(examples, outputs)
     assert {*result} == {*task.metric_names}
     actual = [r["ner_tags"] for r in rows]
-    assert result["f1"] == pytest.approx(seqeval.metrics.f1_score(actual, said))
-    assert result["accuracy"] == pytest.approx(seqeval.metrics.accuracy_score(actual, said))
+    assert result["f1"] == pytest.approx(seqeval.metrics.f1_score(actual, guesses))
+    assert result["accuracy"] == pytest.approx(seqeval.metrics.accuracy_score(actual, guesses))
     predictions = task.predictions(examples, outputs)
-    assert [p["tags"] for p in predictions] == said
+    assert [p["tags"] for p in predictions] == guesses
     json.dumps(predictions)
 
 
@@ -217,7 +217,7 @@ def test_bad_options():
 
 def test_lists_may_be_text(tokenizer):
     task = TokenClassification(labels=LABELS)
-    given = records(row("ba ce", "O B-PER"), row('["ba", "ce"]', '["O", "B-PER"]'))
-    first, second = task.examples(given, tokenizer)
+    rows = records(row("ba ce", "O B-PER"), row('["ba", "ce"]', '["O", "B-PER"]'))
+    first, second = task.examples(rows, tokenizer)
     assert first.source.words == second.source.words == ("ba", "ce")
     np.testing.assert_array_equal(first.target[0], second.target[0])

@@ -34,8 +34,8 @@ def test_the_oracle_is_dense_attention(kind):
     ranges = key_ranges(dict(cases.layouts(128))["around blocks"], layer.window)
     function = cases.both(lambda q, k, v, r: dense.attention(q, k, v, r, window=None))
     expected = jax.jit(function)(q, k, v, ranges, cotangent)
-    found = jax.jit(cases.oracle)(q, k, v, ranges, cotangent)
-    for x, exact in zip(found, expected, strict=True):
+    actual = jax.jit(cases.oracle)(q, k, v, ranges, cotangent)
+    for x, exact in zip(actual, expected, strict=True):
         np.testing.assert_allclose(x, exact, atol=2e-6)
 
 
@@ -61,14 +61,14 @@ def test_rows_of_documents_are_full():
 
 def test_positions_count_from_zero_in_every_document():
     ids = np.array([[1, 1, 2, 2, 2, 0, 0], [1, 2, 3, 3, 0, 0, 0]], np.int32)
-    found = cases.positions(ids)
-    assert (found * (ids > 0)).tolist() == [[0, 1, 0, 1, 2, 0, 0], [0, 0, 0, 1, 0, 0, 0]]
+    positions = cases.positions(ids)
+    assert (positions * (ids > 0)).tolist() == [[0, 1, 0, 1, 2, 0, 0], [0, 0, 0, 1, 0, 0, 0]]
 
 
 def test_every_implementation_is_checked_or_refused_with_a_reason():
-    found = dict(cases.implementations(Layer("full", 128, "float32"), TINY))
-    assert found["two_block"] == "it computes sliding windows only"
-    assert {name for name, reason in found.items() if reason is None} == {
+    refusals = dict(cases.implementations(Layer("full", 128, "float32"), TINY))
+    assert refusals["two_block"] == "it computes sliding windows only"
+    assert {name for name, reason in refusals.items() if reason is None} == {
         "xla_range",
         "splash",
         "pallas_tpu",

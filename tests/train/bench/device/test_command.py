@@ -36,7 +36,7 @@ def test_the_whole_command(tmp_path, capfd):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--minutes", "0"], "minutes is 0.0; it must be more than 0"),
         (["--output", "run.txt"], "output is run.txt; it must end in .json"),
@@ -45,12 +45,12 @@ def test_the_whole_command(tmp_path, capfd):
         (["--record", "nowhere.json"], "nowhere.json: no such file"),
     ],
 )
-def test_wrong_input_is_one_line(words, told, tmp_path, monkeypatch, capsys):
+def test_wrong_input_is_one_line(words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for main, before in ((cli.main, ["bench", "device"]), (program.main, [])):
         assert main([*before, *words]) == 2
         error = capsys.readouterr().err
-        assert told in error
+        assert message in error
         assert error.count("\n") == 1
     assert not any(tmp_path.iterdir())
 

@@ -21,51 +21,51 @@ def run(tmp_path, monkeypatch):
     def run(parts, seconds=60.0):
         children = processes.Processes(tmp_path)
         budget = schedule.Budget(seconds)
-        found = schedule.run(parts, machine.UNKNOWN, children, budget)
-        return {part.name: results for part, results in found}
+        outcomes = schedule.run(parts, machine.UNKNOWN, children, budget)
+        return {part.name: results for part, results in outcomes}
 
     return run
 
 
 def test_what_goes_wrong_leaves_the_rest_intact(run, tmp_path):
     parts = [device_parts.part(f) for f in (*BAD, device_parts.good)]
-    found = run(parts)
+    results = run(parts)
     for function, (status, note) in BAD.items():
-        *before, last = found[function.__name__]
+        *before, last = results[function.__name__]
         assert (last.status, last.part) == (status, function.__name__)
         assert note in last.note
         if status != "missing":
             assert [r.name for r in before] == ["first"]
             assert before[0].numbers["time"].value == 1.0
-    assert [r.status for r in found["good"]] == ["ok", "ok"]
-    assert "no such luck" in found["raising"][-1].trace
+    assert [r.status for r in results["good"]] == ["ok", "ok"]
+    assert "no such luck" in results["raising"][-1].trace
     assert "--- crashing" in (tmp_path / "log.txt").read_text()
 
 
 def test_a_case_that_goes_wrong_does_not_end_its_part(run):
     functions = (device_parts.unsupported, device_parts.out_of_memory)
-    found = run([device_parts.part(f) for f in functions])
-    assert [r.status for r in found["unsupported"]] == ["unsupported", "ok"]
-    assert [r.status for r in found["out_of_memory"]] == ["failed", "ok"]
-    assert found["out_of_memory"][0].note.startswith("out of memory: ")
+    results = run([device_parts.part(f) for f in functions])
+    assert [r.status for r in results["unsupported"]] == ["unsupported", "ok"]
+    assert [r.status for r in results["out_of_memory"]] == ["failed", "ok"]
+    assert results["out_of_memory"][0].note.startswith("out of memory: ")
 
 
 def test_a_part_is_not_started_when_its_time_is_gone(run):
     parts = [
         device_parts.part(device_parts.good, name=n, seconds=s) for n, s in (("a", 1), ("b", 900))
     ]
-    found = run(parts, seconds=30.0)
-    assert [r.status for r in found["a"]] == ["ok", "ok"]
-    (skipped,) = found["b"]
+    results = run(parts, seconds=30.0)
+    assert [r.status for r in results["a"]] == ["ok", "ok"]
+    (skipped,) = results["b"]
     assert skipped.status == "skipped"
     assert "it takes about 900 s" in skipped.note
 
 
 def test_a_background_part_runs_beside_the_others(run):
     background = device_parts.part(device_parts.good, name="beside", background=True)
-    found = run([background, device_parts.part(device_parts.good)])
-    assert list(found) == ["good", "beside"]
-    assert [r.status for r in found["beside"]] == ["ok", "ok"]
+    results = run([background, device_parts.part(device_parts.good)])
+    assert list(results) == ["good", "beside"]
+    assert [r.status for r in results["beside"]] == ["ok", "ok"]
 
 
 def test_parts_are_chosen_by_name_and_group():

@@ -13,11 +13,11 @@ def test_a_program_that_cannot_be_traced_leaves_the_others():
 
     x = jnp.ones(3)
     programs = [("a", Program(lambda x: x + 1, (x,))), ("b", Program(wrong, (x,)))]
-    found = dict(timing.compile_all([*programs, ("c", Program(lambda x: x * 2, (x,)))]))
-    assert timing.ready(found["a"])(x).tolist() == [2, 2, 2]
-    assert timing.ready(found["c"])(x).tolist() == [2, 2, 2]
+    compiled = dict(timing.compile_all([*programs, ("c", Program(lambda x: x * 2, (x,)))]))
+    assert timing.ready(compiled["a"])(x).tolist() == [2, 2, 2]
+    assert timing.ready(compiled["c"])(x).tolist() == [2, 2, 2]
     with pytest.raises(NotImplementedError, match="no such product"):
-        timing.ready(found["b"])
+        timing.ready(compiled["b"])
 
 
 def test_a_compiler_that_fails_once_is_asked_again():

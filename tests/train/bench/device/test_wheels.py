@@ -26,8 +26,8 @@ def downloads(monkeypatch):
 
 def test_every_package_is_asked_for_one_python(downloads, tmp_path):
     folder = tmp_path / "wheels"
-    found = wheels.collect(folder, "3.13")
-    assert len(found) == len(wheels.PACKAGES) + 1
+    packages = wheels.collect(folder, "3.13")
+    assert len(packages) == len(wheels.PACKAGES) + 1
     asked = [command for command in downloads if "download" in command]
     assert len(asked) == len(wheels.PACKAGES)
     assert all("--python-version=3.13" in command and "--no-deps" in command for command in asked)
