@@ -57,7 +57,7 @@ def trapezoid(
     """Compute `warmup_stable_decay` at a time; all numbers may be traced, and none is checked."""
     rise = jnp.where(time < warmup, time / _not_0(warmup), 1.0) if _is_wanted(warmup) else 1.0
     if not _is_wanted(decay):
-        return peak * rise
+        return jnp.asarray(peak * rise)
     x = jnp.clip((time - (total - decay)) / _not_0(decay), 0.0, 1.0)
     remaining = REMAINING[shape](x)
     if final_fraction:
