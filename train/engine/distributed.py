@@ -1,5 +1,7 @@
 """Several processes as one program: waiting for each other, and gathering arrays."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,5 +23,9 @@ def together(what: str) -> None:
 
 def whole(tree: Any, mesh: Mesh) -> Any:
     """Gather a tree of sharded arrays as numpy arrays in every process."""
-    gathered = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, P()))(tree)
-    return jax.tree.map(np.asarray, gathered)
+    return jax.tree.map(np.asarray, _gather(mesh)(tree))
+
+
+@functools.lru_cache(maxsize=4)
+def _gather(mesh: Mesh) -> Callable[[Any], Any]:
+    return jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, P()))

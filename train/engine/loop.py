@@ -85,11 +85,14 @@ class Outcome(NamedTuple):
     """All rows of `metrics.jsonl`."""
     seconds: float
     """Time spent in steps, and waiting for their data."""
+    keeps_best: bool
+    """Whether the run asks for its best model."""
 
     @property
     def is_best(self) -> bool:
-        """Whether the best model is kept, and `trained` is its."""
-        return self.state.best is not None and int(self.state.best.step) >= 0
+        """Whether `trained` is the best model's."""
+        best = self.state.best
+        return self.keeps_best and best is not None and int(best.step) >= 0
 
     @property
     def trained(self) -> Any:
@@ -172,7 +175,7 @@ def run(
                     break
         seconds = chronometer.read()
         spent = seconds.get("step", 0.0) + seconds.get("data", 0.0)
-        return Outcome(finished, state, fixed, writer.rows, spent)
+        return Outcome(finished, state, fixed, writer.rows, spent, config.keep_best)
 
 
 @dataclasses.dataclass

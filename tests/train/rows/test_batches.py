@@ -137,7 +137,7 @@ def test_weights_are_shares_of_the_tokens(data):
         tokens += np.bincount(batch.components, batch.tokens, minlength=3)
     batches.close()
     np.testing.assert_allclose(tokens / tokens.sum(), [0.25, 0.5, 0.25], rtol=0.02)
-    contents = batches.contents(tokens, batches.position)
+    contents = batches.order.contents(tokens, batches.position)
     assert contents["share/prose"] == tokens[1] / tokens.sum()
     assert contents["epochs/prose"] == batches.order.counts(720)[1] / len(iterate(data, "prose"))
 
