@@ -36,10 +36,9 @@ def ours(directory: str, work: Work) -> tuple[dict[str, float], Steps]:
     from modernbert_jax.heads import MaskedLM
     from modernbert_jax.io.host_memory import keep_freed_on_cpu
     from modernbert_jax.sharding import MeshShape, rows_sharding
-
-    from .. import engine, loss
-    from ..pretrain import objective
-    from ..pretrain.config import PretrainConfig, Stage
+    from modernbert_jax.train import engine, loss
+    from modernbert_jax.train.pretrain import objective
+    from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
 
     keep_freed_on_cpu()
     jax.config.update("jax_num_cpu_devices", THREADS)

@@ -100,11 +100,13 @@ class Partition:
 
     def split(self, params: Any, key: jax.Array | None = None) -> tuple[Any, Any]:
         """Return the trained and the fixed tree; `key` draws new adapters. Traceable."""
+        if self.trained:
+            self._check(params)
         if self.is_whole:
             return params, {}
         trained: dict[str, Any] = {}
         fixed: dict[str, Any] = {}
-        for path, x in self._each(params):
+        for path, x in names.flatten(params).items():
             mask = self.trained[path]
             for tree, kept in ((trained, mask), (fixed, ~mask)):
                 if kept.any():
@@ -152,9 +154,7 @@ class Partition:
                     names.put(tree, (*path[:-1], name), kept)
         return scaled(tx, tree)
 
-    def _each(self, params: Any) -> list[tuple[tensors.Path, Any]]:
-        leaves = names.flatten(params)
-        if leaves.keys() != self.trained.keys():
-            other = leaves.keys() ^ self.trained.keys()
+    def _check(self, params: Any) -> None:
+        """Raise `ValueError` for the parameters of another model."""
+        if other := names.flatten(params).keys() ^ self.trained.keys():
             raise ValueError(f"parameters differ from the model's: {sorted(other)[:5]}")
-        return list(leaves.items())

@@ -112,7 +112,7 @@ def test_memory_does_not_grow_with_the_number_of_microbatches(params):
 def test_it_learns(whole):
     rows = [row for row in read_rows(whole / "metrics.jsonl") if "loss" in row]
     assert [row["step"] for row in rows] == list(range(1, 13))
-    assert rows[-1]["loss"] < rows[0]["loss"] - 0.5
+    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
     assert {"accuracy", "count", "microbatches"} <= rows[0].keys()
 
 
@@ -126,7 +126,13 @@ def test_killed_it_resumes_bit_for_bit(whole):
 
 
 @pytest.mark.parametrize(
-    "mesh", [{"data": 8}, {"fsdp": 2, "tensor": 2, "context": 2}], ids=["data", "others"]
+    "mesh",
+    [
+        {"data": 2, "fsdp": 2, "tensor": 2},
+        pytest.param({"data": 8}, marks=pytest.mark.slow),
+        pytest.param({"fsdp": 2, "tensor": 2, "context": 2}, marks=pytest.mark.slow),
+    ],
+    ids="-".join,
 )
 def test_eight_devices_compute_the_same(whole, mesh):
     """The whole batch is the pool of negatives, whatever the mesh."""
