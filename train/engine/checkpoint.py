@@ -116,7 +116,7 @@ class Checkpoints:
         self._saved = step
         try:
             response = self._checkpointer.save_checkpointables_async(
-                step, {"state": state}, custom_metadata=progress, force=True
+                step, {"state": _fields(state)}, custom_metadata=progress, force=True
             )
         except Exception as error:
             if jax.process_count() > 1:  # the other processes may be waiting for this one
@@ -151,8 +151,10 @@ class Checkpoints:
         """
         if self._saved is None:
             return None
-        loaded = self._checkpointer.load_checkpointables(self._saved, {"state": like})
-        return loaded["state"], self._checkpointer.metadata(self._saved).custom_metadata
+        loaded = self._checkpointer.load_checkpointables(self._saved, {"state": _fields(like)})
+        return TrainState(**loaded["state"]), self._checkpointer.metadata(
+            self._saved
+        ).custom_metadata
 
     def _undamaged(self) -> int | None:
         """Return the newest undamaged step, equal in every process; None without a checkpoint."""
@@ -232,6 +234,11 @@ class Checkpoints:
         if self._first:
             for left in self.folder.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(left, ignore_errors=True)
+
+
+def _fields(state: TrainState) -> dict[str, Any]:
+    """The fields of a state that has them: those that are None have no place on disk."""
+    return {name: field for name, field in state._asdict().items() if field is not None}
 
 
 def _aside(path: Path) -> Path:

@@ -154,7 +154,7 @@ def run(
             else:
                 (state, saved), fixed = restored, program.fixed(initial)
                 tokens = saved["tokens"]
-                chronometer.add(saved["phases"])
+                chronometer.add(saved.get("phases", {}))  # earlier versions have none
         boards = [Board(folder.path, config)] if config.wandb_project and is_first else []
         writer = stack.enter_context(MetricWriter(folder.path, int(state.step), boards))
         traced = profile_steps if is_first else None
