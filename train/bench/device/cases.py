@@ -68,12 +68,12 @@ def options(name: str, layer: Layer, scale: Scale) -> Options:
     return tuning.lookup(kind, layer.kind, scale.head_dim, layer.dtype).options_of(name)
 
 
-def forward(name: str, layer: Layer, given: Options) -> Callable[..., jax.Array]:
+def forward(name: str, layer: Layer, options: Options) -> Callable[..., jax.Array]:
     """`f(q, k, v, ranges)` by an implementation with options."""
     module = choice.module_of(name)
 
     def function(q, k, v, ranges):
-        return module.attention(q, k, v, ranges, window=layer.window, **dict(given))
+        return module.attention(q, k, v, ranges, window=layer.window, **dict(options))
 
     return function
 

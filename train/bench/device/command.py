@@ -14,7 +14,7 @@ from .results import Result
 from .scale import Scale
 
 ROOT = Path(__file__).parents[3]
-"""Of the checkout, where this is one."""
+"""Root of the checkout that holds this file, if it is one."""
 
 MINUTES = 8.0
 
@@ -70,12 +70,12 @@ def _run(parts: list[registry.Part], minutes: float, output: Path) -> dict:
     with tempfile.TemporaryDirectory(prefix="bench-device-") as place:
         processes = Processes(Path(place))
         try:
-            found = schedule.find_device(processes, budget)
-            facts = machine.facts(found)
+            attached = schedule.find_device(processes, budget)
+            facts = machine.facts(attached)
             scale = Scale(
-                platform=found["platform"],
-                device_kind=found["device_kind"],
-                memory=int(found["memory"]),
+                platform=attached["platform"],
+                device_kind=attached["device_kind"],
+                memory=int(attached["memory"]),
                 folder=place,
             )
             report(f"{facts['device']}: {len(parts)} parts in up to {minutes:g} minutes")

@@ -57,12 +57,12 @@ def runs(folder: Path, device: str) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        found = json.loads(path.read_bytes())
+        runs = json.loads(path.read_bytes())
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error})") from None
-    if not isinstance(found, list):
+    if not isinstance(runs, list):
         raise UserError(f"{path}: it must hold a list of runs")
-    return [check(run, str(path)) for run in found]
+    return [check(run, str(path)) for run in runs]
 
 
 def append(folder: Path, run: dict[str, Any]) -> Path:

@@ -80,11 +80,11 @@ def facts(device: dict[str, str]) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of those of `PACKAGES` that are installed."""
-    found = {}
+    versions = {}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def driver() -> str:
@@ -96,8 +96,8 @@ def driver() -> str:
 
 def commit() -> str:
     """Commit of this code, with "+" if files differ from it; "" if nothing tells."""
-    if given := os.environ.get("MODERNBERT_JAX_COMMIT"):
-        return given
+    if stated := os.environ.get("MODERNBERT_JAX_COMMIT"):
+        return stated
     stamped = COMMIT.read_text().strip()
     if not stamped.startswith("$"):
         return stamped[:12]

@@ -127,9 +127,9 @@ def failure(name: str, error: BaseException, labels: Mapping[str, str] | None = 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether jax, torch or Python ran out of memory."""
-    said = f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error}"
     signs = ("RESOURCE_EXHAUSTED", "OutOfMemoryError", "MemoryError", "out of memory")
-    return any(sign in said for sign in signs)
+    return any(sign in text for sign in signs)
 
 
 @contextlib.contextmanager

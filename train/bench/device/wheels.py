@@ -95,16 +95,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Collects wheels for a machine without network.")
     parser.add_argument("--python", default="3.12", metavar="VERSION", help="its Python version")
     parser.add_argument("--output", type=Path, default=Path("wheels"), metavar="FOLDER")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        wheels = collect(given.output, given.python)
+        wheels = collect(options.output, options.python)
     except UserError as error:
         print(f"wheels: {error}", file=sys.stderr)
         return 2
     size = sum(wheel.stat().st_size for wheel in wheels)
-    print(f"{given.output}: {len(wheels)} wheels for Python {given.python}, {size / 1e6:.1f} MB")
+    print(
+        f"{options.output}: {len(wheels)} wheels for Python {options.python}, {size / 1e6:.1f} MB"
+    )
     print("Copy the folder to the machine; beside it, install and run:")
-    print(*commands(given.output), sep="\n")
+    print(*commands(options.output), sep="\n")
     return 0
 
 
@@ -135,8 +137,8 @@ def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         lines = [x for x in done.stderr.splitlines() if "ERROR" in x or "error" in x]
-        said = (lines or done.stderr.splitlines() or ["no message"])[-1]
-        raise UserError(f"{' '.join(command[:6])} ...: {said}")
+        reason = (lines or done.stderr.splitlines() or ["no message"])[-1]
+        raise UserError(f"{' '.join(command[:6])} ...: {reason}")
 
 
 if __name__ == "__main__":

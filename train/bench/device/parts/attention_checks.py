@@ -74,8 +74,8 @@ def _compare(length: int, dtype: str, scale: Scale) -> Iterator[Result]:
         for layout, ids in cases.layouts(length):
             ranges = jax.jit(partial(key_ranges, window=layer.window))(ids)
             if (layer.kind, layout) not in expected:
-                found = exact(q, k, v, ranges, cotangent)
-                expected[layer.kind, layout] = [np.asarray(x) for x in found]
+                actual = exact(q, k, v, ranges, cotangent)
+                expected[layer.kind, layout] = [np.asarray(x) for x in actual]
             rows[layout] = ids, ranges, expected[layer.kind, layout]
         measure = partial(_worst, program, (q, k, v), cotangent, rows, LIMITS[dtype])
         yield attempt(layer.name(name), layer.labels(name), measure)

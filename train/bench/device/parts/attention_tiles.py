@@ -73,8 +73,8 @@ def programs(layer: Layer, scale: Scale) -> Iterator[tuple[Tile, timing.Program]
         for number, group in enumerate(groups[:1] if scale.tiny else groups):
             for changes in group[:1] if scale.tiny else group:
                 tile = Tile(layer, name, number, tuple(changes.items()))
-                given = dict(cases.options(name, layer, scale)) | changes
-                function = cases.forward(name, layer, tuple(given.items()))
+                options = dict(cases.options(name, layer, scale)) | changes
+                function = cases.forward(name, layer, tuple(options.items()))
                 if tile.forward:
                     yield tile, timing.Program(function, arguments[:4])
                 else:

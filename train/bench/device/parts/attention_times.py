@@ -30,7 +30,7 @@ class Key(NamedTuple):
 
     layer: Layer
     name: str
-    given: Options
+    options: Options
     passes: str
     """"forward" or "both"."""
 
@@ -40,11 +40,11 @@ def kernels(scale: Scale) -> Iterator[Result]:
     """Both passes of every implementation and of jax's own attention."""
     for length in scale.time_lengths:
         compiled = dict(timing.compile_all(programs(length, scale)))
-        for layer, name, given in dict.fromkeys((k.layer, k.name, k.given) for k in compiled):
+        for layer, name, options in dict.fromkeys((k.layer, k.name, k.options) for k in compiled):
             for documents in DOCUMENTS:
                 if name in PEERS and documents != "one document":
                     continue  # they know no documents
-                pair = [compiled[Key(layer, name, given, p)] for p in ("forward", "both")]
+                pair = [compiled[Key(layer, name, options, p)] for p in ("forward", "both")]
                 measure = partial(measured, pair, layer, documents, scale)
                 labels = layer.labels(name) | {"documents": documents}
                 peer = name in PEERS
@@ -58,8 +58,8 @@ def programs(length: int, scale: Scale) -> Iterator[tuple[Key, timing.Program]]:
         for name, why in cases.implementations(layer, scale):
             if why or (scale.tiny and name in INTERPRETED):
                 continue  # the checks say why; times of an interpreter mean nothing
-            given = cases.options(name, layer, scale)
-            yield from _pair(layer, name, given, cases.forward(name, layer, given), scale)
+            options = cases.options(name, layer, scale)
+            yield from _pair(layer, name, options, cases.forward(name, layer, options), scale)
         for name, supports in PEERS.items():
             if supports(layer, scale):
                 yield from _pair(layer, name, (), partial(_peer, name, layer), scale)
@@ -105,11 +105,11 @@ def forward_flops(ranges: KeyRanges, scale: Scale) -> float:
 
 
 def _pair(
-    layer: Layer, name: str, given: Options, function: Callable, scale: Scale
+    layer: Layer, name: str, options: Options, function: Callable, scale: Scale
 ) -> Iterator[tuple[Key, timing.Program]]:
     arguments = cases.shapes(layer, rows(layer, scale), scale)
-    yield Key(layer, name, given, "forward"), timing.Program(function, arguments[:4])
-    yield Key(layer, name, given, "both"), timing.Program(cases.both(function), arguments)
+    yield Key(layer, name, options, "forward"), timing.Program(function, arguments[:4])
+    yield Key(layer, name, options, "both"), timing.Program(cases.both(function), arguments)
 
 
 def _peer(name: str, layer: Layer, q, k, v, ranges) -> jax.Array:

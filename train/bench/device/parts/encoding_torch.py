@@ -15,7 +15,7 @@ from . import encoding
 from .attention_torch import check_device, device
 
 IMPLEMENTATIONS = ("sdpa", "flash_attention_2")
-"""Of attention in transformers."""
+"""Implementation of attention in transformers."""
 
 
 @register("encoding in transformers", group="encoding", order=52, seconds=60)
