@@ -14,7 +14,9 @@ import pytest
 
 from modernbert_jax import convert
 from modernbert_jax.config import Runtime
-from modernbert_jax.train.finetune import evaluation, initial_model, run
+from modernbert_jax.heads import Classifier
+from modernbert_jax.train.engine.objective import draw_params
+from modernbert_jax.train.finetune import evaluation, run
 from modernbert_jax.train.tasks import TASKS, Record, Records, read
 from modernbert_jax.train.tasks.task import sigmoid, softmax
 
@@ -45,7 +47,7 @@ def models(tmp_path_factory) -> Path:
         records = Records([Record(f"f:{i}", r) for i, r in enumerate(examples)])
         task = TASKS[kind](max_length=256, **OPTIONS.get(kind, {})).with_labels(records)
         model = labelled.model(classifier_pooling="cls" if kind == "choice" else "mean")
-        params = initial_model.initial_params(model, Runtime(), task.outputs, 0)
+        params = draw_params(Classifier(model, Runtime(), task.outputs), jax.random.key(0))
         params = jax.tree.map(noisy, params)
         checkpoint = run.exported(model, params, task, tokenizer.files, {}, "# A card\n")
         convert.save(checkpoint, folder / kind, "hf")
