@@ -18,7 +18,6 @@ from modernbert_jax.attention.choice import (
     has_forward_mode,
 )
 from modernbert_jax.attention.choice import module_of as _module_of
-from modernbert_jax.attention.platform import capability, device
 from modernbert_jax.attention.ranges import KeyRanges, key_ranges
 from modernbert_jax.attention.sharded import Shards, over_mesh, shards
 from modernbert_jax.rope import RopeTable, rotate
@@ -108,13 +107,9 @@ def decide(
     Raises:
         UserError: as `attention`.
     """
-    platform, device_kind = device()
     pieces = shards(shape)
     frame = context.frame(shape[1], pieces.tokens, window, symmetric)
-    call = Call(
-        platform=platform,
-        device_kind=device_kind,
-        capability=capability(),
+    call = Call.traced(
         dtype=dtype,
         length=frame.length,
         keys=frame.keys,

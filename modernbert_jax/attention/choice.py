@@ -6,8 +6,9 @@ import importlib
 import inspect
 import logging
 from types import ModuleType
+from typing import Any, Self
 
-from modernbert_jax.attention import tuning
+from modernbert_jax.attention import platform, tuning
 from modernbert_jax.errors import UserError, did_you_mean
 
 IMPLEMENTATIONS: dict[str, str] = {
@@ -55,6 +56,12 @@ class Call:
     """Whether keys that a query sees also see it; False under a causal mask."""
     keys: int | None = None
     """Number of keys, where they are not the tokens of the queries; None is `length`."""
+
+    @classmethod
+    def traced(cls, **shape: Any) -> Self:
+        """A call on the device for which a program is being traced; `shape` is all other facts."""
+        on, kind = platform.device()
+        return cls(platform=on, device_kind=kind, capability=platform.capability(), **shape)
 
     @property
     def kind(self) -> str:

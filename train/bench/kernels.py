@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from modernbert_jax.attention import Call, choice, key_ranges, platform, tuning
+from modernbert_jax.attention import Call, choice, key_ranges, tuning
 from modernbert_jax.packing import pack
 
 KERNELS = ("splash", "pallas_tpu", "pallas_triton")
@@ -167,10 +167,7 @@ def packed_rows(rows: int, length: int, median: float = 400.0) -> np.ndarray:
 
 def _supported(case: Case, shape: KernelShape, report: Report) -> Iterator[tuple[str, Any]]:
     """Yield implementations for a case, with their modules."""
-    call = Call(
-        platform=jax.default_backend(),
-        device_kind=jax.devices()[0].device_kind,
-        capability=platform.capability(),
+    call = Call.traced(
         dtype=shape.dtype,
         length=case.length,
         heads=shape.heads,

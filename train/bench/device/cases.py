@@ -47,11 +47,7 @@ class Layer(NamedTuple):
 
 def refusal(name: str, layer: Layer, scale: Scale) -> str | None:
     """Why an implementation cannot compute a layer on the device that is traced for."""
-    on, kind = platform.device()
-    call = Call(
-        platform=on,
-        device_kind=kind,
-        capability=platform.capability(),
+    call = Call.traced(
         dtype=layer.dtype,
         length=layer.length,
         heads=scale.heads,
