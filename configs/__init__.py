@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.io import typed_json
-from modernbert_jax.io.files import read_json
+from modernbert_jax.io.json_reader import read_json
 
 Kind = Literal["pretrain", "finetune"]
 """The commands whose runs are configured."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from modernbert_jax.errors import UserError
 from modernbert_jax.io import checksums, files
+from modernbert_jax.io.json_reader import read_json
 
 from . import huggingface, names, native_arrays
 from .checkpoint import Checkpoint, Layout, loaded
@@ -39,7 +40,7 @@ def read(directory: Path) -> Checkpoint:
     Raises:
         UserError: all problems of the directory.
     """
-    marker = files.read_json(directory / MARKER)
+    marker = read_json(directory / MARKER)
     version = marker.get("version")
     if version not in (1, VERSION):
         raise UserError(

@@ -48,7 +48,7 @@ ARROWS = {
     "base": (),
     "io": ("base",),
     "attention": ("base", "io"),
-    "model": ("base", "attention"),
+    "model": ("base", "io", "attention"),
     "inference": ("base", "attention", "model"),
     "convert": ("base", "io", "model"),
     "pretrained": (*LIBRARY, "inference", "convert"),

@@ -7,7 +7,7 @@ from typing import Any
 from modernbert_jax import hf_config
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError, did_you_mean
-from modernbert_jax.io import files
+from modernbert_jax.io.json_reader import read_json
 
 from .. import names
 from ..checkpoint import Checkpoint
@@ -19,7 +19,7 @@ _HEAD_PREFIXES = ("head.", "lm_head.", "decoder.", "classifier.")
 def read_config(directory: Path) -> tuple[ModernBertConfig, dict[str, Any], str | None]:
     """Read `config.json`: the architecture, all keys without a meaning for it, and the dtype."""
     path = directory / "config.json"
-    raw = files.read_json(path)
+    raw = read_json(path)
     try:
         config = ModernBertConfig.from_hf(raw)
     except UserError as error:
@@ -49,7 +49,7 @@ def head_of(config: ModernBertConfig, tensors: Iterable[str], directory: Path) -
     """
     heads = {architecture: head for head, architecture in names.heads(config).items()}
     path = directory / "config.json"
-    architectures = files.read_json(path).get("architectures")
+    architectures = read_json(path).get("architectures")
     if architectures:
         listed = [architectures] if isinstance(architectures, str) else architectures
         if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):

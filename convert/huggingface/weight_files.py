@@ -7,6 +7,7 @@ import numpy as np
 
 from modernbert_jax.errors import UserError
 from modernbert_jax.io import files
+from modernbert_jax.io.json_reader import read_json
 
 from .. import lazy
 from ..torch_files import archives
@@ -99,7 +100,7 @@ def _shards(directory: Path) -> tuple[dict[Path, set[str] | None], str, list[str
 
 
 def _read_index(directory: Path, index: str) -> tuple[dict[Path, set[str] | None], list[str]]:
-    weight_map = files.read_json(directory / index).get("weight_map")
+    weight_map = read_json(directory / index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(f, str) for f in weight_map.values()):
         raise UserError(f"{directory / index}: weight_map must map tensor names to file names")
     shards: dict[Path, set[str] | None] = {}

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.io import text
 
 from . import arguments, registry
 
@@ -65,4 +66,5 @@ def _print_error(line: str, debug: bool, hint: str = "") -> None:
     if debug:
         traceback.print_exc()
         hint = ""
-    print(f"modernbert-jax: {' '.join(line.split())}{hint}", file=sys.stderr)
+    line = text.printable(" ".join(line.split()))
+    print(f"modernbert-jax: {text.clipped(line)}{hint}", file=sys.stderr)

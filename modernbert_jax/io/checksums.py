@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.io.files import read_json, write_json
+from modernbert_jax.io.files import write_json
+from modernbert_jax.io.json_reader import read_json
 
 FILE = "checksums.json"
 """Name of the file, which maps the path of every other file to its size in bytes and SHA-256."""

@@ -1,4 +1,4 @@
-"""Write files and directories whole or not at all; read JSON objects."""
+"""Write files and directories whole or not at all."""
 
 import contextlib
 import glob
@@ -75,22 +75,6 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Write indented JSON, replacing an existing file atomically."""
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def read_json(path: str | os.PathLike) -> dict[str, Any]:
-    """Read a JSON object from a file. Raises `UserError` that names the file."""
-    path = Path(path)
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: holds {type(value).__name__}; it must be a JSON object")
-    return value
 
 
 def _temporary(path: Path) -> Path:

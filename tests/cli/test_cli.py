@@ -55,3 +55,13 @@ def test_unexpected_errors_exit_with_1(capsys, monkeypatch):
     monkeypatch.setitem(registry.COMMANDS, "report", Broken())
     code, _, err = run(capsys, "report")
     assert code == 1 and err == "modernbert-jax: RuntimeError: two lines; --debug shows where\n"
+
+
+def test_errors_never_flood_or_control_the_terminal(capsys, monkeypatch):
+    class Broken:
+        def load(self):
+            raise RuntimeError("\x1b[2J\ud800" + "x" * 10**6)
+
+    monkeypatch.setitem(registry.COMMANDS, "report", Broken())
+    _, _, err = run(capsys, "report")
+    assert "\\x1b[2J\\ud800" in err and len(err) < 5000

@@ -12,6 +12,7 @@ from modernbert_jax.convert import lazy, names
 from modernbert_jax.convert.huggingface import safetensors_file
 from modernbert_jax.errors import UserError
 from modernbert_jax.io import files
+from modernbert_jax.io.json_reader import read_json
 
 from .lora import ALL_LINEAR, Adapters, Lora
 from .parameter_selection import Rows, in_order
@@ -113,7 +114,7 @@ def load(folder: str | Path, rows: Rows) -> tuple[Adapters, Any]:
             that do not fit the model.
     """
     folder = Path(folder)
-    lora = _lora(folder / CONFIG, files.read_json(folder / CONFIG))
+    lora = _lora(folder / CONFIG, read_json(folder / CONFIG))
     # PEFT also lists classifier names of other architectures; tensors are compared below.
     known = (w for w in lora.whole if any(Lora(whole=(w,)).is_whole(name) for name in rows))
     lora = dataclasses.replace(lora, whole=tuple(known))

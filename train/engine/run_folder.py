@@ -10,7 +10,8 @@ from typing import Any
 import jax
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.io.files import read_json, whole_directory, write_json
+from modernbert_jax.io.files import whole_directory, write_json
+from modernbert_jax.io.json_reader import read_json
 from modernbert_jax.io.typed_json import differences
 from modernbert_jax.tokenizer import Tokenizer
 

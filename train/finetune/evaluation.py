@@ -14,8 +14,8 @@ from modernbert_jax import convert, devices
 from modernbert_jax.config import Dtype, Runtime
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.inference import shapes
-from modernbert_jax.io.files import read_json
 from modernbert_jax.io.hub import locate
+from modernbert_jax.io.json_reader import read_json
 from modernbert_jax.sharding import check_mesh, tree_shardings
 
 from .. import engine

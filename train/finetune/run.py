@@ -10,7 +10,8 @@ import jax
 
 from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig
-from modernbert_jax.io.files import read_json, whole_file
+from modernbert_jax.io.files import whole_file
+from modernbert_jax.io.json_reader import read_json
 
 from .. import engine
 from ..tasks import Task

@@ -13,7 +13,7 @@ from modernbert_jax import convert, sharding
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.convert import names
 from modernbert_jax.errors import UserError
-from modernbert_jax.io.files import read_json
+from modernbert_jax.io.json_reader import read_json
 from modernbert_jax.io.typed_json import from_json, to_json
 
 from .. import engine

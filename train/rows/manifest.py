@@ -19,7 +19,7 @@ import numpy as np
 
 from modernbert_jax.errors import UserError
 from modernbert_jax.io import checksums
-from modernbert_jax.io.files import read_json
+from modernbert_jax.io.json_reader import read_json
 from modernbert_jax.io.typed_json import from_json, to_json
 
 FORMAT = 2

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.io.files import read_json
+from modernbert_jax.io.json_reader import read_json
 
 from ..corpus.sources import Source, fetched
 from .records import LabelNames, RawRecords

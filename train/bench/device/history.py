@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.io.files import read_json, write_json
+from modernbert_jax.io.files import write_json
+from modernbert_jax.io.json_reader import read_json
 
 from .results import SCHEMA, Result
 from .table import key
