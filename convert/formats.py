@@ -76,7 +76,7 @@ def save(checkpoint: Checkpoint, path: str | os.PathLike, format: str = "hf") ->
     module, path = of_name(with_modules(format, checkpoint)), Path(path).expanduser()
     if path.suffix == flexbert.SUFFIX and module is flexbert:
         with whole_file(path, new=True) as file:
-            flexbert.write_file(checkpoint, file)
+            flexbert.write_file(checkpoint, file, path.stem)
         return
     with whole_directory(path) as directory:
         module.write(checkpoint, directory)

@@ -56,11 +56,16 @@ def read(path: Path) -> Checkpoint:
 
 def write(checkpoint: Checkpoint, directory: Path) -> None:
     """Fill an existing, empty directory."""
-    write_file(checkpoint, directory / LATEST)
+    write_file(checkpoint, directory / LATEST, Path(LATEST).stem)
 
 
-def write_file(checkpoint: Checkpoint, path: Path) -> None:
+def write_file(checkpoint: Checkpoint, path: Path, run_name: str) -> None:
     """Write a file that Composer, or `torch.load(weights_only=True)`, loads.
+
+    Args:
+        checkpoint: the model.
+        path: of the file, which may be temporary: it leaves no trace in the content.
+        run_name: name that Composer gives to the run.
 
     Raises:
         UserError: the research code cannot express the model.
@@ -83,7 +88,7 @@ def write_file(checkpoint: Checkpoint, path: Path) -> None:
         }
     integrations = {"huggingface": {"model": {"config": about}, "tokenizer": tokenizer}, _OWN: own}
     state = {"model": _state(checkpoint), "integrations": integrations}
-    writer.write(path, {"state": {**state, "run_name": path.stem}, "rng": []})
+    writer.write(path, {"state": {**state, "run_name": run_name}, "rng": []})
 
 
 def from_archive(archive: archives.Archive, path: Path) -> Checkpoint:

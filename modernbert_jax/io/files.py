@@ -1,6 +1,7 @@
 """Write files and directories whole or not at all."""
 
 import contextlib
+import errno
 import glob
 import json
 import os
@@ -31,9 +32,7 @@ def whole_directory(path: str | os.PathLike) -> Iterator[Path]:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     try:
         yield temporary
-        if path.exists():
-            path.rmdir()
-        temporary.rename(path)
+        _publish(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -61,7 +60,7 @@ def whole_file(path: str | os.PathLike, *, new: bool = False) -> Iterator[Path]:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     try:
         yield temporary
-        temporary.replace(path)
+        _publish(temporary, path) if new else temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -77,21 +76,52 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def _publish(temporary: Path, path: Path) -> None:
+    """Give a finished file or directory its name; another one with content is never replaced.
+
+    Raises:
+        UserError: another process was faster.
+    """
+    try:
+        if temporary.is_dir():
+            temporary.rename(path)  # an empty directory may be there
+            return
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            temporary.rename(path)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise UserError(f"{path}: exists; another process has written it meanwhile") from None
+        raise
+
+
 def _temporary(path: Path) -> Path:
     """A sibling's path that names host and process; removes those of processes that are gone."""
     host = socket.gethostname()
     prefix = f".{path.name}.{host}-"
     for leftover in path.parent.glob(f"{glob.escape(prefix)}*.tmp"):
         owner = leftover.name.removeprefix(prefix).removesuffix(".tmp")
-        if owner.isdecimal() and not _alive(int(owner)):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        # One with this process's number is from an earlier process: in containers all have few.
+        if owner.isdecimal() and (int(owner) == os.getpid() or not _alive(int(owner))):
+            _remove(leftover)
     return path.with_name(f"{prefix}{os.getpid()}.tmp")
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a folder with its content, or a link; not what the link points to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _alive(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

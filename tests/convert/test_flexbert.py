@@ -387,3 +387,14 @@ def test_inspect(capsys):
     assert facts["extra"]["flexbert"]["local_attn_rotary_emb_base"] == -1
     assert cli.main(["inspect", str(FOLDER / "tiny_stage1.pt")]) == 0
     assert "full_megatron" in capsys.readouterr().out
+
+
+def test_two_conversions_are_alike(tmp_path):
+    """No name of a temporary file is in the result, and it is written once."""
+    written = [tmp_path / folder / "out.pt" for folder in "ab"]
+    for path in written:
+        convert.convert(FOLDER / "tiny_stage1.pt", path)
+    assert written[0].read_bytes() == written[1].read_bytes()
+    assert state(written[0])["run_name"] == "out"
+    convert.convert(FOLDER / "tiny_stage1.pt", tmp_path / "c", format="flexbert")
+    assert state(tmp_path / "c" / flexbert.LATEST)["run_name"] == "latest-rank0"
