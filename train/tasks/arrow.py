@@ -12,9 +12,9 @@ from ..corpus.sources import Source, fetched
 from .records import LabelNames, RawRecords
 
 
-def file(path: str, kind: str) -> tuple[RawRecords, LabelNames]:
-    """Read a local or remote file; `kind` is .parquet or .arrow (file or stream format)."""
-    batches = _parquet if kind == ".parquet" else _arrow
+def file(path: str, format: str) -> tuple[RawRecords, LabelNames]:
+    """Read a local or remote file; `format` is "parquet", or "arrow" (file or stream)."""
+    batches = _parquet if format == "parquet" else _arrow
     source = Source(path=path, bytes=0, format="unread")
     with fetched(source) as local:
         tables = list(_guarded(batches, local, ""))

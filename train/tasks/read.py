@@ -1,16 +1,16 @@
 """Read labelled records: JSON lines, CSV, CoNLL, Parquet, Arrow and folders of `datasets`."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.json_reader import read_json
+from modernbert_jax.io.paths import ENDINGS, Format, file_type, matches
 
 from ..corpus.sources import Source, fetched
 from ..corpus.sources.document import decoded
-from ..corpus.sources.find import matches
 from ..corpus.sources.text import CUT_OFF, lines_of
 from . import arrow, tables
 from .records import LabelNames, Lines, Problems, RawRecords, Record, Records
@@ -58,11 +58,8 @@ def read(paths: Sequence[str | Path]) -> Records:
 def _files(paths: Sequence[str | Path]) -> Iterator[str]:
     if isinstance(paths, str | Path):
         paths = [paths]
-    for pattern in map(str, paths):
-        paths_and_kinds = sorted(matches(pattern))
-        if not paths_and_kinds:
-            raise UserError(f"{pattern}: no such file")
-        for path, is_folder in paths_and_kinds:
+    for written in paths:
+        for path, is_folder in matches(written):
             if is_folder:
                 _check_folder(path)
             yield path
@@ -84,21 +81,20 @@ def _open(path: str) -> tuple[RawRecords, LabelNames]:
     """Open a file or folder: its records, and the label names that it declares."""
     if Path(path).is_dir():
         return arrow.folder(Path(path))
-    ending = Path(path).suffix if Path(path).suffix in (".gz", ".zst") else ""
-    kind = Path(path.removesuffix(ending)).suffix
-    if kind in (".parquet", ".arrow") and not ending:
-        return arrow.file(path, kind)
-    if kind not in _LINES:
-        known = ", ".join((*_LINES, ".parquet", ".arrow"))
+    format, compression = file_type(path)
+    if format in ("parquet", "arrow"):
+        return arrow.file(path, format)
+    if format not in _LINES:
+        known = ", ".join(e for e, f in ENDINGS.items() if f in (*_LINES, "parquet", "arrow"))
         raise UserError(f"{Path(path).suffix or 'no ending'} is not read; known: {known}")
-    return _LINES[kind](_lines(path, ending)), {}
+    return _LINES[format](_lines(path, compression)), {}
 
 
-def _lines(path: str, ending: str) -> Lines:
+def _lines(path: str, compression: str) -> Lines:
     """Yield numbered lines with their line ends; a bad line does not stop the others."""
     source = Source(path=path, bytes=0, format="unread")
     try:
-        with fetched(source) as local, lines_of(local, ending) as lines:
+        with fetched(source) as local, lines_of(local, compression) as lines:
             for number, line in enumerate(lines, start=1):
                 text = decoded(line)
                 yield number, text if isinstance(text, str) else UserError(text.reason)
@@ -159,12 +155,12 @@ def _squad(articles: list[Any]) -> Iterator[Any]:
                 yield {"context": paragraph.get("context"), **question}
 
 
-_LINES = {
-    ".jsonl": _json_lines,
-    ".json": _json,
-    ".csv": tables.comma_separated,
-    ".tsv": tables.tab_separated,
-    ".conll": tables.conll,
+_LINES: dict[Format, Callable[[Lines], RawRecords]] = {
+    "jsonl": _json_lines,
+    "json": _json,
+    "csv": tables.comma_separated,
+    "tsv": tables.tab_separated,
+    "conll": tables.conll,
 }
 
 

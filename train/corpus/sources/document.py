@@ -1,14 +1,14 @@
 """Source files, pieces of them, and documents: the types that all formats share."""
 
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from modernbert_jax.io.paths import Format, file_type
+
 Document = str | np.ndarray
 """A text, or token ids [n] where the corpus is already tokenised."""
-
-Format = Literal["text", "jsonl", "parquet", "mds", "unread"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Source:
     @property
     def compressed(self) -> bool:
         """Whether the text is several times longer than the file."""
-        return self.path.endswith((".gz", ".zst", ".bz2", ".parquet"))
+        return self.format == "parquet" or bool(file_type(self.path).compression)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

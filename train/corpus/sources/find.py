@@ -1,7 +1,6 @@
 """Patterns, folders and URLs resolved to source files, and local copies of remote ones."""
 
 import contextlib
-import glob
 import json
 import os
 import tempfile
@@ -11,19 +10,14 @@ from pathlib import Path
 import fsspec
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.io.paths import Format, file_type, files_below, matches
 from modernbert_jax.io.store import filesystem_errors, is_remote
 
 from . import mds
-from .document import Format, Source
+from .document import Source
 
-_ENDINGS: dict[str, Format] = {
-    ".jsonl": "jsonl",
-    ".jsonl.gz": "jsonl",
-    ".jsonl.zst": "jsonl",
-    ".parquet": "parquet",
-}
-_OTHER = (".gz", ".zst", ".bz2", ".xz", ".zip", ".mds", ".arrow")
-"""Endings of containers that no module reads; without this they would be read as text."""
+_READ: tuple[Format, ...] = ("text", "jsonl", "parquet")
+"""Formats of files that a folder stands for."""
 
 
 def find(patterns: Sequence[str | Path]) -> list[Source]:
@@ -36,7 +30,7 @@ def find(patterns: Sequence[str | Path]) -> list[Source]:
     """
     sources: dict[str, Source] = {}
     for pattern in patterns:
-        matched = [s for path, folder in matches(str(pattern)) for s in _files(path, folder)]
+        matched = [s for path, folder in matches(pattern) for s in _files(path, folder)]
         if not matched:
             raise UserError(f"{pattern}: no such file")
         sources |= {source.path: source for source in matched}
@@ -61,37 +55,26 @@ def fetched(source: Source) -> Iterator[Path]:
         yield path
 
 
-def matches(pattern: str) -> Iterator[tuple[str, bool]]:
-    """Yield the local or remote paths that a pattern matches, and whether each is a folder."""
-    if not is_remote(pattern):
-        for path in glob.glob(pattern, recursive=True):
-            yield path, os.path.isdir(path)
-        return
-    with filesystem_errors(pattern, "read"):
-        fs, root = fsspec.url_to_fs(pattern)
-        for path in fs.glob(root) if glob.has_magic(root) else [root]:
-            if fs.exists(path):
-                yield fs.unstrip_protocol(path), fs.isdir(path)
-
-
 def _files(path: str, folder: bool) -> list[Source]:
     """List the sources that a path means."""
     if not folder:
         if os.path.basename(path) == mds.INDEX and _is_mds(path):
             return _shards(os.path.dirname(path))
         return [_file(path)]
-    below = _below(path)
+    below = files_below(path)
     indexes = [p for p in below if os.path.basename(p) == mds.INDEX and _is_mds(p)]
     inside = tuple(os.path.dirname(p) + "/" for p in indexes)
     plain = [p for p in below if not p.startswith(inside)] if inside else below
-    files = [_file(p) for p in plain if p.endswith((*_ENDINGS, ".txt"))]
+    files = [source for source in map(_file, plain) if source.format in _READ]
     return [shard for index in indexes for shard in _shards(os.path.dirname(index))] + files
 
 
 def _file(path: str) -> Source:
-    plain: Format = "unread" if path.endswith(_OTHER) else "text"
-    kinds = (kind for ending, kind in _ENDINGS.items() if path.endswith(ending))
-    format = next(kinds, plain)
+    format, compression = file_type(path)
+    if format == "unknown":
+        format = "text"
+    elif format not in _READ or (format == "text" and compression):
+        format = "unread"
     return Source(path=path, bytes=_size(path) or 0, format=format)
 
 
@@ -115,14 +98,6 @@ def _is_mds(index: str) -> bool:
     except ValueError:
         return os.path.dirname(index) != "" and b'"shards"' in _content(index)
     return isinstance(content, dict) and "shards" in content
-
-
-def _below(folder: str) -> list[str]:
-    if not is_remote(folder):
-        return sorted(str(p) for p in Path(folder).rglob("*") if p.is_file())
-    with filesystem_errors(folder, "read"):
-        fs, root = fsspec.url_to_fs(folder)
-        return sorted(fs.unstrip_protocol(p) for p in fs.find(root))
 
 
 def _content(path: str) -> bytes:

@@ -1,14 +1,18 @@
 """Plain text with one document per file, and JSON lines with one document per line."""
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import zstandard
+
+from modernbert_jax.io.paths import file_type
 
 from .document import Bad, Damaged, Document, Piece, decoded, problem
 
@@ -51,15 +55,17 @@ class _Zstandard(io.RawIOBase):
 
 _OPEN: dict[str, Callable[..., Any]] = {
     ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
     ".zst": lambda path, mode: io.BufferedReader(_Zstandard(path), _CHUNK),
 }
-CUT_OFF = (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError)
+CUT_OFF = (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError, lzma.LZMAError)
 """Exceptions that a damaged compressed file raises."""
 
 
-def lines_of(path: Path, ending: str) -> BinaryIO:
-    """Open a file to iterate over its lines as bytes, decompressing by the `ending` of its name."""
-    return _OPEN.get(ending, open)(path, "rb")
+def lines_of(path: Path, compression: str) -> BinaryIO:
+    """Open a file to iterate over its lines as bytes; `compression` is that of `file_type`."""
+    return _OPEN.get(compression, open)(path, "rb")
 
 
 def read_text(path: Path, piece: Piece, field: str) -> Iterator[Document | Bad]:
@@ -69,8 +75,7 @@ def read_text(path: Path, piece: Piece, field: str) -> Iterator[Document | Bad]:
 
 def read_jsonl(path: Path, piece: Piece, field: str) -> Iterator[Document | Bad]:
     """Yield each line that begins in the piece. Messages count lines from the start of the file."""
-    ending = Path(piece.source.path).suffix
-    with lines_of(path, ending) as lines:
+    with lines_of(path, file_type(piece.source.path).compression) as lines:
         position = _first_line(lines, piece.start)
         number = 0
         try:
