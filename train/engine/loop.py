@@ -217,6 +217,8 @@ class _Trainer:
                     batch = next(stream)
                 waited = time.perf_counter() - began
                 if not phase.program.is_compiled(batch):
+                    self._settle(phase, pending)  # its time would pass for compilation
+                    pending = None
                     self._compile(phase, state, batch)
                 with self.profiler.step(step + 1):
                     state, metrics = phase.program.step(state, self.fixed, phase.hyper, batch)

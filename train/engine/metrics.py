@@ -88,19 +88,22 @@ class Chronometer:
 
 
 class Meter:
-    """Speed of training, and the tokens that it has seen: counted as steps end."""
+    """Speed of training, and the tokens that it has seen: counted as steps end.
+
+    Counts and seconds are those of the same steps, whatever happens between them.
+    """
 
     def __init__(self, tokens: int, chronometer: Chronometer):
         """Start for a run that has seen `tokens`."""
         self.tokens = tokens
         self.chronometer = chronometer
         self._counts: dict[str, Any] = {}
+        self._step_seconds: list[float] = []
         self.restart()
 
     def restart(self) -> None:
-        """Leave out the time since the last reading: it was spent on something else."""
-        self._since = self._finished = time.perf_counter()
-        self._step_seconds: list[float] = []
+        """Leave out the time since the last step: it was spent on something else."""
+        self._finished = time.perf_counter()
 
     def finished(self, counts: Mapping[str, Any]) -> None:
         """Count a step that has just ended; `tokens` and `pairs` are among its counts."""
@@ -116,13 +119,13 @@ class Meter:
         return counts
 
     def read(self, objective: Objective, counts: Mapping[str, Any]) -> dict[str, float | None]:
-        """Measure speed since the last reading, for `metrics.jsonl`.
+        """Measure the speed of the steps since the last reading, for `metrics.jsonl`.
 
         Padding counts for nothing, and what is computed twice to save memory counts once.
         """
-        seconds = time.perf_counter() - self._since
-        middle, late, last = np.percentile(self._step_seconds or [0.0], [50, 90, 100]).tolist()
-        self.restart()
+        times, self._step_seconds = self._step_seconds, []
+        seconds = sum(times)
+        middle, late, last = np.percentile(times, [50, 90, 100]).tolist()
         tokens = int(counts["tokens"])
         speed, peak = tokens / seconds, peak_flops()
         forward = objective.flops_per_token(float(counts["pairs"]) / max(tokens, 1))

@@ -6,11 +6,13 @@ import time
 import types
 
 import corpus
+import numpy as np
 import pytest
 
 from modernbert_jax import UserError
-from modernbert_jax.train.engine import weights_and_biases
-from modernbert_jax.train.engine.metrics import Chronometer, MetricWriter, read_rows
+from modernbert_jax.train.engine import EngineConfig, Phase, loop, metrics, weights_and_biases
+from modernbert_jax.train.engine.metrics import Chronometer, Meter, MetricWriter, read_rows
+from modernbert_jax.train.engine.objective import Batch
 from modernbert_jax.train.engine.profile import Profiler
 
 
@@ -34,6 +36,61 @@ def test_time_is_counted_once():
     resumed = Chronometer()
     resumed.add(seconds)
     assert resumed.read()["data"] == seconds["data"]
+
+
+def test_speed_is_that_of_the_steps_that_it_counts(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(metrics, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    meter = Meter(0, Chronometer())
+    objective = types.SimpleNamespace(flops_per_token=lambda length: None)
+
+    def steps(number):
+        for _ in range(number):
+            now[0] += 0.5
+            meter.finished({"tokens": 10, "pairs": 20.0, "waited": 0.0, "examples": 4})
+
+    steps(3)
+    now[0] += 100  # an evaluation between two rows
+    meter.restart()
+    steps(2)
+    for _ in range(2):
+        row = meter.read(objective, meter.take())
+        assert (row["examples_per_second"], row["tokens_per_second"]) == (8, 20)
+        assert row["step_seconds_p50"] == row["step_seconds_max"] == 0.5
+        steps(5)
+
+
+def test_a_step_ends_before_the_next_program_is_compiled():
+    events = []
+    objective = types.SimpleNamespace(
+        name="s",
+        stream=lambda step: (Batch(i, {}) for i in range(step, 9)),
+        describe=lambda batch: "",
+        row=lambda step, counts: {},
+        flops_per_token=lambda length: None,
+    )
+    numbers = dict.fromkeys(("tokens", "pairs", "loss", "learning_rate"), np.float32(1))
+    program = types.SimpleNamespace(
+        is_compiled=lambda batch: batch.arrays not in (0, 2),
+        compile=lambda *_: events.append("compiled"),
+        step=lambda state, *_: (state, numbers | {"skipped_in_a_row": np.int32(0)}),
+    )
+    writer = types.SimpleNamespace(write=lambda row: events.append(row["step"]))
+    trainer = loop._Trainer(
+        EngineConfig(log_every=1),
+        folder=None,
+        fixed=None,
+        stop=types.SimpleNamespace(reached=lambda step: step == 4),
+        checkpoints=None,
+        writer=writer,
+        progress=types.SimpleNamespace(update=lambda *_: None),
+        profiler=Profiler("unused", None),
+        meter=Meter(0, Chronometer()),
+    )
+    trainer._save = lambda *_: None
+    phase = Phase(objective, program, None, 0, 9, eval_every=0, save_every=0)
+    trainer.train(phase, types.SimpleNamespace(step=0))
+    assert events == ["compiled", 1, 2, "compiled", 3, 4]
 
 
 @pytest.fixture
