@@ -4,6 +4,9 @@ modernbert-jax pretrain base --data DATA
 
 The data need rows of 1,024 and of 8,192 tokens. Batches are those of eight GPUs with 96 rows each
 (12 of the long ones) and six microbatches. They are the same on any number of devices.
+
+All figures are those of the research code's configurations (`yamls/modernbert/` of
+AnswerDotAI/ModernBERT), but for `eval_rows` and the checkpoints to keep, which are ours.
 """
 
 from modernbert_jax.config import ModernBertConfig, Runtime
@@ -52,7 +55,7 @@ def config() -> PretrainConfig:
                 rows=576,
                 microbatch_rows=96,
                 peak_learning_rate=3e-4,
-                decay_tokens=50 * BILLION,
+                decay_tokens=1.0,
                 final_fraction=0.001,
                 global_rope_theta=160_000.0,
                 local_rope_theta=10_000.0,

@@ -5,6 +5,10 @@ modernbert-jax pretrain ettin-17m --data DATA
 Three stages: 1.7 trillion tokens in rows of 1,024; 250 billion in rows of 7,999, in which the
 learning rate falls to half; 50 billion in which it falls to a fiftieth, with fewer tokens masked.
 The largest model has a third of the last two.
+
+Figures are those of the authors' configurations (`pretraining/configs/standard/` of
+JHU-CLSP/ettin-encoder-vs-decoder: `encoder_*.yaml` of each size, also in `de_decay/` and
+`prolong_decay/`), but for `UNIT`, `eval_rows` and the checkpoints to keep.
 """
 
 import functools
@@ -17,7 +21,7 @@ from . import Preset
 from .base import BILLION
 
 SAVE_TOKENS = 8_500_000_000
-"""Tokens between checkpoints."""
+"""Tokens between checkpoints (`save_interval`)."""
 
 ROWS = 4608
 """Rows of a full batch."""
@@ -52,7 +56,7 @@ SIZES = {
     "68m": Size(3e-3, 3e-4, 3, 75, (96, 18, 8)),
     "150m": Size(8e-4, 1e-5, 3, 50, (72, 16, 12)),
     "400m": Size(5e-4, 1e-5, 2, 10, (48, 6, 2)),
-    "1b": Size(5e-4, 5e-5, 2, 3, (24, 2, 2), (83.3, 16.7)),
+    "1b": Size(5e-4, 5e-5, 2, 3, (24, 2, 2), (83.333, 16.666_666_667)),
 }
 
 
@@ -88,7 +92,7 @@ def config(name: str) -> PretrainConfig:
                 length=7999,
                 microbatch_rows=second,
                 peak_learning_rate=size.learning_rate,
-                decay_tokens=extension,
+                decay_tokens=1.0,
                 final_fraction=0.5,
                 global_rope_theta=160_000.0,
                 local_rope_theta=size.extension_local_theta,
@@ -101,7 +105,7 @@ def config(name: str) -> PretrainConfig:
                 length=7999,
                 microbatch_rows=third,
                 peak_learning_rate=size.learning_rate / 2,
-                decay_tokens=decay,
+                decay_tokens=1.0,
                 final_fraction=0.04,
                 mask_rate=0.15,
                 global_rope_theta=160_000.0,

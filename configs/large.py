@@ -8,6 +8,10 @@ another checkpoint with --init-from, or random weights with --init-from ''.
 The first stage has two parts, as in the paper: the loss stopped falling after 900 billion tokens,
 and training continued at a tenth of the learning rate. The data need rows of 1,024 and of 8,192
 tokens.
+
+Figures are those of the research code's configurations of large, named in `base`, which describe
+the first part. Length, learning rate and weight decay of the second are from the paper's section
+2.2 and the comments there. `eval_rows` and the checkpoints to keep are ours.
 """
 
 from modernbert_jax.config import ModernBertConfig, Runtime
@@ -73,7 +77,7 @@ def config() -> PretrainConfig:
                 rows=624,
                 microbatch_rows=48,
                 peak_learning_rate=5e-5,
-                decay_tokens=50 * BILLION,
+                decay_tokens=1.0,
                 final_fraction=0.001,
                 weight_decay=1e-6,
                 global_rope_theta=160_000.0,

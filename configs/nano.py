@@ -19,7 +19,7 @@ def config() -> PretrainConfig:
                 length=1024,
                 rows=1,
                 peak_learning_rate=2e-3,
-                warmup_tokens=20 * 1024,
+                warmup_tokens=1 / 30,
                 global_rope_theta=10_000.0,
             ),
             Stage(
@@ -35,7 +35,7 @@ def config() -> PretrainConfig:
                 length=4096,
                 rows=1,
                 peak_learning_rate=2e-3,
-                decay_tokens=28 * 4096,
+                decay_tokens=1.0,
                 final_fraction=0.001,
             ),
         ),

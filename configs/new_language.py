@@ -32,7 +32,7 @@ def config() -> PretrainConfig:
                 rows=1152,
                 microbatch_rows=64,
                 peak_learning_rate=3e-4,
-                warmup_tokens=BILLION // 2,
+                warmup_tokens=0.025,
             ),
             Stage(
                 name="anneal",
@@ -41,7 +41,7 @@ def config() -> PretrainConfig:
                 rows=144,
                 microbatch_rows=8,
                 peak_learning_rate=3e-4,
-                decay_tokens=5 * BILLION,
+                decay_tokens=1.0,
                 final_fraction=0.001,
             ),
         ),

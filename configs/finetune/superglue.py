@@ -1,8 +1,9 @@
 """Tasks of SuperGLUE (Wang et al. 2019), and SWAG, with the research code's settings.
 
 Columns and labels are those of the public data sets. Hyperparameters, batch sizes included, are
-those of the research code's evaluation, where COPA starts from the model of SWAG. It has no WSC:
-that recipe is ours, with the hyperparameters of WiC and more epochs.
+those of the research code's evaluation (`src/evals/` of AnswerDotAI/ModernBERT), where COPA starts
+from the model of SWAG. It has no WSC: that recipe is ours, with the hyperparameters of WiC and more
+epochs.
 """
 
 import functools

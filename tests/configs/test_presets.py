@@ -1,5 +1,7 @@
 """The recipes against the published figures, one table for each."""
 
+import dataclasses
+
 import pytest
 
 from modernbert_jax import configs
@@ -48,14 +50,14 @@ ETTIN = {  # learning rate, decay, warm-up, batch warm-up, microbatches on 4 GPU
     "68m": (3e-3, 3e-4, 3, 75, (384, 72, 32), (250, 50)),
     "150m": (8e-4, 1e-5, 3, 50, (288, 64, 48), (250, 50)),
     "400m": (5e-4, 1e-5, 2, 10, (192, 24, 8), (250, 50)),
-    "1b": (5e-4, 5e-5, 2, 3, (96, 8, 8), (83.3, 16.7)),
+    "1b": (5e-4, 5e-5, 2, 3, (96, 8, 8), (83.333, 16.666_666_667)),
 }
 
 
 def figures(config: PretrainConfig) -> list[tuple]:
     """Every stage of a configuration in `COLUMNS`."""
     rows = []
-    for stage in config.stages:
+    for stage in config.in_tokens.stages:
         row = {name: getattr(stage, name) for name in COLUMNS}
         rows.append(tuple((row | {"save_every": stage.save_every or config.save_every}).values()))
     return rows
@@ -120,6 +122,16 @@ def test_continue_and_new_language_take_any_checkpoint():
             assert stage.global_rope_theta is stage.local_rope_theta is None
         assert config.stages[-1].decay_tokens and config.stages[-1].final_fraction == 0.001
     assert (domain.init_vocabulary, language.init_vocabulary) == ("same", "matched")
+
+
+@pytest.mark.parametrize("name", ["continue", "new-language", "nano"])
+def test_changing_the_tokens_alone_keeps_the_shape_of_the_schedule(name):
+    config = configs.load("pretrain", name)
+    for stage in config.stages:
+        longer = dataclasses.replace(stage, tokens=10 * stage.tokens)
+        assert longer.rise_tokens == pytest.approx(10 * stage.rise_tokens, abs=10)
+        assert longer.fall_tokens == pytest.approx(10 * stage.fall_tokens, abs=10)
+    assert config.stages[-1].fall_tokens
 
 
 def test_every_preset_has_a_name_and_survives_json():

@@ -35,7 +35,8 @@ class RunFolder:
     free: Collection[str]
     """Top-level keys that may change when the run is resumed."""
     complete: Callable[[dict[str, Any]], dict[str, Any]] = lambda config: config
-    """Fills the defaults into a configuration that an earlier version wrote."""
+    """Brings a configuration into the form in which two are compared, and fills in the defaults
+    where an earlier version wrote it."""
 
     @property
     def started(self) -> bool:
@@ -57,7 +58,7 @@ class RunFolder:
         before = read_json(self.path / "config.json")
         with contextlib.suppress(UserError):  # one that cannot be read differs anyway
             before = self.complete(before)
-        changed = differences(before, self.config)
+        changed = differences(before, self.complete(self.config))
         return [line for line in changed if line.split(":")[0].split(".")[0] not in self.free]
 
     def check(self) -> None:

@@ -16,6 +16,8 @@ from ..engine.config import EngineConfig
 from ..engine.lora import Lora
 from .batch_size import BatchSizeSchedule
 
+_AS_SHARES = "shares of the stage, such as 0.1, fit any number of tokens"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
@@ -34,17 +36,19 @@ class Stage:
     microbatch_rows: int = 0
     """Rows, over all devices, whose activations are in memory at once; 0 is the whole batch. The
     loss is that of the whole batch in any case."""
-    batch_warmup_tokens: int = 0
+    batch_warmup_tokens: float = 0
     """Tokens over which batches grow from `batch_warmup_rows` to `rows`, each size for as many
-    steps as any other."""
+    steps as any other. A number up to 1 is a share of the stage's tokens."""
     batch_warmup_rows: int = 0
     """Rows in the first batch; the others have multiples of it."""
     peak_learning_rate: float
     """Highest learning rate."""
-    warmup_tokens: int = 0
-    """Tokens over which the learning rate rises from 0."""
-    decay_tokens: int = 0
-    """Tokens at the end of the stage over which the learning rate falls; 0 holds the peak."""
+    warmup_tokens: float = 0
+    """Tokens over which the learning rate rises from 0. A number up to 1 is a share of the stage's
+    tokens."""
+    decay_tokens: float = 0
+    """Tokens at the end of the stage over which the learning rate falls. A number up to 1 is a
+    share of the stage's tokens; 0 holds the peak."""
     decay_shape: Literal["one_minus_sqrt", "linear", "cosine"] = "one_minus_sqrt"
     """Shape of the learning rate's decay."""
     final_fraction: float = 0.0
@@ -85,10 +89,10 @@ class Stage:
                     raise UserError(f"{name}.{component} is {value}; it must be more than 0")
         if self.mixture and not max(self.mixture.values()) > 0:
             raise UserError("mixture leaves out every component; give one a weight above 0")
-        if self.warmup_tokens + self.decay_tokens > self.tokens:
+        if self.rise_tokens + self.fall_tokens > self.tokens:
             raise UserError(
-                f"warmup_tokens {self.warmup_tokens} and decay_tokens {self.decay_tokens} do not"
-                f" fit into the stage's {self.tokens} tokens"
+                f"warmup_tokens {self.warmup_tokens:,} and decay_tokens {self.decay_tokens:,} do"
+                f" not fit into the stage's {self.tokens:,} tokens; {_AS_SHARES}"
             )
         self._check_batches()
 
@@ -108,14 +112,44 @@ class Stage:
             )
         if tokens > self.tokens:
             raise UserError(
-                f"batch_warmup_tokens {tokens} do not fit into the stage's {self.tokens} tokens"
+                f"batch_warmup_tokens {tokens:,} do not fit into the stage's {self.tokens:,}"
+                f" tokens; {_AS_SHARES}"
             )
+
+    @property
+    def rise_tokens(self) -> int:
+        """Tokens over which the learning rate rises."""
+        return self._tokens_of(self.warmup_tokens)
+
+    @property
+    def fall_tokens(self) -> int:
+        """Tokens over which the learning rate falls."""
+        return self._tokens_of(self.decay_tokens)
+
+    @property
+    def growth_tokens(self) -> int:
+        """Tokens over which batches grow."""
+        return self._tokens_of(self.batch_warmup_tokens)
+
+    def _tokens_of(self, part: float) -> int:
+        """Tokens of a part of the stage, which may be given as a share."""
+        return round(part * self.tokens if part <= 1 else part)
+
+    @property
+    def in_tokens(self) -> "Stage":
+        """The same stage without shares: each is replaced by its number of tokens."""
+        return dataclasses.replace(
+            self,
+            warmup_tokens=self.rise_tokens,
+            decay_tokens=self.fall_tokens,
+            batch_warmup_tokens=self.growth_tokens,
+        )
 
     @functools.cached_property
     def batches(self) -> BatchSizeSchedule:
         """The batch size of every step, and the stage's time in rows."""
         return BatchSizeSchedule(
-            self.tokens, self.length, self.rows, self.batch_warmup_rows, self.batch_warmup_tokens
+            self.tokens, self.length, self.rows, self.batch_warmup_rows, self.growth_tokens
         )
 
     @property
@@ -129,10 +163,10 @@ class Stage:
 
     def rate(self, peak: float | jax.Array, step: jax.Array) -> jax.Array:
         """Learning rate at a step of the stage. It follows the tokens, for any batch sizes."""
-        batches, decay = self.batches, self.decay_tokens / self.length
+        batches, decay = self.batches, self.fall_tokens / self.length
         schedule_ = schedule.warmup_stable_decay(
             peak,
-            min(self.warmup_tokens / self.length, batches.rows - min(decay, batches.rows)),
+            min(self.rise_tokens / self.length, batches.rows - min(decay, batches.rows)),
             batches.rows,
             min(decay, batches.rows),
             self.final_fraction,
@@ -187,6 +221,11 @@ class PretrainConfig(EngineConfig):
         thetas = {name: getattr(stage, name) for name in ("global_rope_theta", "local_rope_theta")}
         changes = {name: theta for name, theta in thetas.items() if theta is not None}
         return dataclasses.replace(self.model, **changes)
+
+    @property
+    def in_tokens(self) -> "PretrainConfig":
+        """The same run with `Stage.in_tokens`, in which equal runs are equal."""
+        return dataclasses.replace(self, stages=tuple(stage.in_tokens for stage in self.stages))
 
     @property
     def starts(self) -> tuple[int, ...]:

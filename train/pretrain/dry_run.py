@@ -80,8 +80,8 @@ def _stage(config: PretrainConfig, stage: Stage, start: int, speed: float) -> di
             for phase in batches.phases
         ],
         "learning_rate": [float(rate(0)), stage.peak_learning_rate, float(rate(batches.steps))],
-        "warmup_tokens": stage.warmup_tokens,
-        "decay_tokens": stage.decay_tokens,
+        "warmup_tokens": stage.rise_tokens,
+        "decay_tokens": stage.fall_tokens,
         "decay_shape": stage.decay_shape,
         "weight_decay": stage.weight_decay,
         "mask_rate": stage.mask_rate,

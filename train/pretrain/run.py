@@ -73,12 +73,8 @@ class PretrainRun:
     @property
     def folder(self) -> engine.RunFolder:
         """The folder of the run."""
-
-        def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-            return to_json(from_json(PretrainConfig, config))
-
         path, config = Path(self.config.output), to_json(self.config)
-        return engine.RunFolder(path, config, self.config.FREE, complete)
+        return engine.RunFolder(path, config, self.config.FREE, in_tokens)
 
     def objectives(self) -> list[MaskedLMObjective]:
         """The objective of every stage."""
@@ -165,6 +161,11 @@ def pretrain(config: PretrainConfig, profile_steps: tuple[int, int] | None = Non
         if outcome.finished:
             run.export(outcome, phases[-1].program)
         return outcome.finished
+
+
+def in_tokens(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as JSON, complete and with `Stage.in_tokens`, to compare runs."""
+    return to_json(from_json(PretrainConfig, config).in_tokens)
 
 
 def check_mesh(model: ModernBertConfig, stage: Stage, sizes: Mapping[str, int]) -> None:

@@ -18,7 +18,7 @@ cola 8e-5 1e-6  5   3e-5 8e-6  5
 mnli 5e-5 5e-6  1   3e-5 1e-5  1
 mrpc 5e-5 5e-6 10   8e-5 5e-6  2
 qnli 8e-5 5e-6  2   3e-5 5e-6  2
-qqp  5e-5 5e-6 10   5e-5 5e-6  2
+qqp  5e-5 5e-6 10   5e-5 8e-6  2
 rte  5e-5 1e-5  3   5e-5 8e-6  3
 sst2 8e-5 1e-5  2   1e-5 1e-6  3
 stsb 8e-5 5e-6 10   8e-5 1e-5 10

@@ -8,7 +8,9 @@ import pytest
 
 from modernbert_jax import UserError
 from modernbert_jax.io.typed_json import differences, from_json, to_json
+from modernbert_jax.train import engine
 from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
+from modernbert_jax.train.pretrain.run import in_tokens
 
 
 @pytest.fixture
@@ -66,6 +68,39 @@ def test_stage_counts_steps_in_tokens():
     rate = stage.learning_rate()
     assert [float(rate(i)) for i in (0, 5, 10, 30)] == pytest.approx([0, 0.5, 1, 1])
     assert float(rate(50)) == 0 and float(rate(31)) < 1
+
+
+def test_parts_of_a_stage_may_be_shares_of_its_tokens(config):
+    shape = {"name": "s", "length": 10, "rows": 4, "peak_learning_rate": 1.0}
+    shape |= {"batch_warmup_rows": 2, "decay_shape": "linear"}
+    counts = {"warmup_tokens": 200, "decay_tokens": 400, "batch_warmup_tokens": 100}
+    shares = {"warmup_tokens": 0.2, "decay_tokens": 0.4, "batch_warmup_tokens": 0.1}
+    counted, shared = Stage(tokens=1000, **shape, **counts), Stage(tokens=1000, **shape, **shares)
+    assert shared.in_tokens == counted == counted.in_tokens
+    assert shared.batches.phases == counted.batches.phases
+    steps = range(shared.steps + 1)
+    assert [float(shared.learning_rate()(i)) for i in steps] == [
+        float(counted.learning_rate()(i)) for i in steps
+    ]
+    longer = dataclasses.replace(shared, tokens=2000)
+    assert (longer.rise_tokens, longer.fall_tokens, longer.growth_tokens) == (400, 800, 200)
+    for part, wrong in (("warmup_tokens", 0.7), ("decay_tokens", 1900)):
+        with pytest.raises(UserError, match="do not fit into the stage's 1,000 tokens; shares"):
+            dataclasses.replace(shared, **{part: wrong})
+
+
+def test_a_run_with_numbers_of_tokens_is_resumed_with_the_same_shares(config, tmp_path):
+    stage = dataclasses.replace(config.stages[0], tokens=1280, warmup_tokens=0.25)
+    config = dataclasses.replace(config, stages=(stage,))
+    (tmp_path / "config.json").write_text(json.dumps(to_json(config.in_tokens)))
+
+    def differing(config):
+        return engine.RunFolder(tmp_path, to_json(config), (), in_tokens).differences()
+
+    assert to_json(config) != to_json(config.in_tokens) and not differing(config)
+    stage = dataclasses.replace(stage, warmup_tokens=0.5)
+    (line,) = differing(dataclasses.replace(config, stages=(stage,)))
+    assert line == "stages.0.warmup_tokens: 320 -> 640"
 
 
 @pytest.mark.parametrize(
