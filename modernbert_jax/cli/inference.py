@@ -26,7 +26,8 @@ class Evaluate:
     """Options of the task, as NAME=VALUE: columns=question,passage max_length=256. The others are
     those that the model was fine-tuned with here."""
     output: Path | None = None
-    """JSON Lines file for the predictions. None writes none."""
+    """New JSON Lines file for the predictions; `-` is stdout, and the metrics are then printed on
+    stderr. None writes none."""
     batch_tokens: int = 8192
     """Tokens per batch, over all devices."""
     dtype: Dtype = "float32"
@@ -47,7 +48,7 @@ class Evaluate:
             self.batch_tokens,
             self.dtype,
         )
-        printing.print_json(metrics)
+        printing.print_json(metrics, beside=self.output)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ class Predict:
     data: str
     """Examples: .jsonl, .csv, .tsv, .parquet, .arrow, or a folder of datasets."""
     output: Path
-    """JSON Lines file to write."""
+    """New JSON Lines file to write; `-` is stdout."""
     task: TaskKind | None = None
     """Kind of task. None is the one that the model was fine-tuned for here."""
     option: tuple[str, ...] = ()
@@ -88,7 +89,7 @@ class Predict:
             self.batch_tokens,
             self.dtype,
         )
-        print(f"{self.output}: {count:,} predictions")
+        printing.print_beside(f"{self.output}: {count:,} predictions", self.output)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

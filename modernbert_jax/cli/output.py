@@ -9,10 +9,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from modernbert_jax.io import outputs
 
-def print_json(value: Any) -> None:
-    """Print a value as indented JSON."""
-    print(json.dumps(value, indent=2))
+
+def print_json(value: Any, beside: str | Path | None = None) -> None:
+    """Print a value as indented JSON; on stderr if an output of the command was stdout."""
+    print_beside(json.dumps(value, indent=2), beside)
+
+
+def print_beside(text: str, output: str | Path | None) -> None:
+    """Print on stdout, or on stderr if an output of the command was stdout."""
+    if output is not None and outputs.descriptor(output) == outputs.STDOUT:
+        print_to_stderr(text)
+    else:
+        print(text)
 
 
 def print_to_stderr(line: str) -> None:

@@ -7,11 +7,12 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.io import outputs
 
 
 @contextlib.contextmanager
@@ -21,18 +22,16 @@ def whole_directory(path: str | os.PathLike) -> Iterator[Path]:
     Raises:
         UserError: `path` is a file or a directory with content, or cannot be written.
     """
-    path = Path(path).absolute()
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path}: exists; choose another place or remove it")
+    place = outputs.folder_place(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(place)
         temporary.mkdir()
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+        raise outputs.unwritable(path, error) from error
     try:
         yield temporary
-        _publish(temporary, path)
+        _publish(temporary, place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -46,23 +45,53 @@ def whole_file(path: str | os.PathLike, *, new: bool = False) -> Iterator[Path]:
         new: refuse to replace an existing file, and create the folders above it.
 
     Raises:
-        UserError: `new` is true and `path` exists or cannot be written.
+        UserError: `path` cannot be written, is no regular file, or exists and `new` is true.
     """
-    path = Path(path).absolute()
-    if new and path.exists():
-        raise UserError(f"{path}: exists; choose another place or remove it")
-    temporary = _temporary(path)
+    place = outputs.check_file(path) if new else outputs.file_place(path, replace=True)
     try:
         if new:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.touch()
+            place.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(place)
+        temporary.touch()
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+        raise outputs.unwritable(path, error) from error
     try:
         yield temporary
-        _publish(temporary, path) if new else temporary.replace(path)
+        _publish(temporary, place) if new else temporary.replace(place)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def output(
+    path: str | os.PathLike, inputs: Iterable[str | os.PathLike] = (), *, replace: bool = False
+) -> Iterator[Callable[[bytes], None]]:
+    """The function that writes a command's output, which is checked before the block's work.
+
+    A file appears at the end of the block if it succeeds. A stream (`-`, a fifo, a device) is
+    written at once.
+
+    Args:
+        path: of the file or stream.
+        inputs: files, folders and globs that the command reads; never replaced.
+        replace: replace an existing file.
+
+    Raises:
+        UserError: `path` cannot be written, is an input, or exists and `replace` is false.
+    """
+    if outputs.is_stream(path):
+        with outputs.stream(path) as write:
+            yield write
+        return
+    place = outputs.check_file(path, inputs, replace=replace)
+    parts: list[bytes] = []
+    yield parts.append
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(place, new=not replace) as temporary:
+            temporary.write_bytes(b"".join(parts))
+    except OSError as error:
+        raise outputs.unwritable(path, error) from error
 
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:

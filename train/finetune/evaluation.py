@@ -1,6 +1,7 @@
 """Metrics and predictions of a fine-tuned model, from a checkpoint and files of examples."""
 
 import dataclasses
+import os
 import types
 import typing
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from modernbert_jax import convert, devices
 from modernbert_jax.config import Dtype, Runtime
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.inference import shapes
+from modernbert_jax.io import files
 from modernbert_jax.io.hub import locate
 from modernbert_jax.io.json_reader import read_json
 from modernbert_jax.sharding import check_mesh, tree_shardings
@@ -24,7 +26,7 @@ from . import losses
 from .config import FinetuneConfig, task_from_json
 from .infer import Predictions
 from .objective import TaskObjective
-from .run import TASK, finite, write_lines
+from .run import TASK, finite, json_lines
 from .session import Predictor, evaluation_shape
 
 
@@ -44,18 +46,20 @@ def evaluate(
         data: file or folder of labelled examples.
         kind: task, a key of `TASKS`; None is the one that the model was fine-tuned for here.
         options: fields of the task as NAME=VALUE.
-        output: JSON lines file for the predictions, or None.
+        output: new file or stream for the predictions as JSON lines, or None.
         batch_tokens: tokens of a batch.
         dtype: dtype of the computation.
 
     Raises:
-        UserError: a model without a classifier for the task, or bad data.
+        UserError: an output that cannot be written, a model without a classifier for the task, or
+            bad data.
     """
-    task, examples, predictions = run_model(
-        model, data, kind, options, batch_tokens, dtype, labelled=True
-    )
-    if output is not None:
-        write_lines(output, task.predictions(examples, predictions.outputs))
+    with files.output(output or os.devnull, [model, data]) as write:
+        task, examples, predictions = run_model(
+            model, data, kind, options, batch_tokens, dtype, labelled=True
+        )
+        if output is not None:
+            write(json_lines(task.predictions(examples, predictions.outputs)))
     metrics = task.metrics(examples, predictions.outputs)
     loss = finite({"loss": predictions.loss, **metrics})
     return {"task": task.kind, "examples": len(examples), **loss}
@@ -70,12 +74,16 @@ def predict(
     batch_tokens: int = 8192,
     dtype: Dtype = "float32",
 ) -> int:
-    """Write the predictions for examples as JSON lines; returns their number. As `evaluate`."""
-    task, examples, predictions = run_model(
-        model, data, kind, options, batch_tokens, dtype, labelled=False
-    )
-    rows = task.predictions(examples, predictions.outputs)
-    write_lines(output, rows)
+    """Write the predictions for examples as JSON lines; returns their number. As `evaluate`.
+
+    `output` is a new file or a stream; see `modernbert_jax.io.outputs`.
+    """
+    with files.output(output, [model, data]) as write:
+        task, examples, predictions = run_model(
+            model, data, kind, options, batch_tokens, dtype, labelled=False
+        )
+        rows = task.predictions(examples, predictions.outputs)
+        write(json_lines(rows))
     return len(rows)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import jax
 
 from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig
-from modernbert_jax.io.files import whole_file
+from modernbert_jax.io.files import write_bytes
 from modernbert_jax.io.json_reader import read_json
 
 from .. import engine
@@ -45,7 +45,9 @@ def write_predictions(
 ) -> None:
     """Write `predictions/NAME.jsonl`, from process 0."""
     if jax.process_index() == 0:
-        write_lines(folder.path / "predictions" / f"{name}.jsonl", rows)
+        path = folder.path / "predictions" / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, json_lines(rows))
 
 
 def exported(
@@ -76,12 +78,10 @@ def exported(
     )
 
 
-def write_lines(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Replace a file by JSON lines, at once."""
-    Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Rows as JSON lines."""
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return "".join(lines).encode(errors="backslashreplace")
 
 
 def finite(metrics: Mapping[str, float | None]) -> dict[str, float | None]:

@@ -241,6 +241,8 @@ def test_evaluate_and_predict(whole, place, capsys, tmp_path):
     labelled.write(bare, [{"id": f"n{i}", "text": r["text"]} for i, r in enumerate(records)])
     code, out, _ = run(capsys, "predict", *model, "--data", bare, "--output", tmp_path / "out")
     assert code == 0 and out == f"{tmp_path / 'out'}: 80 predictions\n"
+    code, out, err = run(capsys, "predict", *model, "--data", bare, "--output", tmp_path / "out")
+    assert code == 2 and f"{tmp_path / 'out'}: exists" in err
     predictions = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
     wanted = (whole / "predictions" / "validation.jsonl").read_text().splitlines()
     for i, (a, b) in enumerate(zip(predictions, map(json.loads, wanted), strict=True)):
@@ -268,6 +270,13 @@ def test_evaluate_and_predict(whole, place, capsys, tmp_path):
             "its head is masked_lm, and tokens needs token_classification",
         ),
         (["predict", "--model", "base", "--data", "x", "--output", "y"], "name a --task"),
+        (
+            ["predict", "--model", "base", "--data", "tokens.jsonl", "--output", "./tokens.jsonl"],
+            "tokens.jsonl: is an input",
+        ),
+        (["predict", "--model", "base", "--data", "x", "--output", "base/config.json"], "an input"),
+        (["predict", "--model", "base", "--data", "x", "--output", "tokens.jsonl"], "exists"),
+        (["evaluate", "--model", "base", "--data", "x", "--output", "base"], "is a folder"),
     ],
 )
 def test_wrong_input_is_reported_in_one_line(place, capsys, monkeypatch, args, message):
