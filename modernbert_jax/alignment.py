@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tokenizers
 
+from modernbert_jax import tokenizer_backend
 from modernbert_jax.errors import UserError
+from modernbert_jax.io.json_reader import parse_object
 from modernbert_jax.tokenizer import Tokenizer
 
 
@@ -110,16 +112,13 @@ def around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
 @functools.lru_cache(maxsize=2)
 def _spaced(tokenizer: Tokenizer) -> tuple[tokenizers.Tokenizer, str]:
     """A tokenizer that adds a space before words and ""; or the same one and the space to add."""
-    spec = json.loads(tokenizer.files["tokenizer.json"])
+    spec = parse_object(tokenizer.files["tokenizer.json"], "tokenizer.json")
     levels = [p for p in _inside(spec.get("pre_tokenizer")) if p.get("type") == "ByteLevel"]
     if not levels:
         return tokenizer.backend, " "
     for level in levels[:1]:
         level["add_prefix_space"] = True
-    backend = tokenizers.Tokenizer.from_str(json.dumps(spec))
-    backend.no_truncation()
-    backend.no_padding()
-    return backend, ""
+    return tokenizer_backend.load(json.dumps(spec).encode(), "tokenizer.json"), ""
 
 
 def _inside(pre_tokenizer: Any) -> list[Any]:

@@ -16,6 +16,9 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.io.json_reader import parse_json, read_bytes
+
+from . import tokenizer_backend
 
 FILES = (
     "tokenizer.json",
@@ -44,12 +47,7 @@ class Tokenizer:
     def __init__(self, files: Mapping[str, bytes], origin: str = "tokenizer.json"):
         """Build from the content of `FILES`; `origin` names them in `UserError`."""
         self.files = dict(files)
-        try:
-            self.backend = tokenizers.Tokenizer.from_str(files["tokenizer.json"].decode())
-        except Exception as error:  # the library raises bare Exception
-            raise UserError(f"{origin}: not a tokenizer ({error})") from None
-        self.backend.no_truncation()
-        self.backend.no_padding()
+        self.backend = tokenizer_backend.load(files["tokenizer.json"], origin)
         self._named = self._names_in("special_tokens_map.json") | self._names_in(
             "tokenizer_config.json"
         )
@@ -62,8 +60,8 @@ class Tokenizer:
         if not main.is_file():
             raise UserError(f"{main}: no such tokenizer file")
         names = FILES if path.is_dir() else ()
-        files = {name: (path / name).read_bytes() for name in names if (path / name).is_file()}
-        return cls({**files, "tokenizer.json": main.read_bytes()}, str(main))
+        files = {name: read_bytes(path / name) for name in names if (path / name).is_file()}
+        return cls({**files, "tokenizer.json": read_bytes(main)}, str(main))
 
     def save(self, directory: str | Path) -> None:
         """Write the files into an existing directory, byte for byte."""
@@ -185,10 +183,7 @@ class Tokenizer:
 
     def _names_in(self, file: str) -> dict[str, str]:
         """Special tokens in a configuration file, each a string or {"content": ...}."""
-        try:
-            named = json.loads(self.files.get(file, b"{}"))
-        except ValueError as error:
-            raise UserError(f"{file}: not JSON ({error})") from None
+        named = parse_json(self.files.get(file, b"{}"), file)
         tokens = {}
         for key, value in named.items() if isinstance(named, dict) else ():
             content = value.get("content") if isinstance(value, dict) else value

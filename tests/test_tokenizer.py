@@ -6,7 +6,7 @@ import corpus
 import pytest
 import tokenizers
 
-from modernbert_jax import UserError
+from modernbert_jax import UserError, tokenizer_backend
 from modernbert_jax.tokenizer import Tokenizer, train
 
 
@@ -107,5 +107,69 @@ def test_errors_name_the_file(tmp_path):
     with pytest.raises(UserError, match=r"tokenizer\.json: no such tokenizer file"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(UserError, match=r"tokenizer\.json: not a tokenizer"):
+    with pytest.raises(UserError, match=r"tokenizer\.json: not JSON"):
         Tokenizer.load(tmp_path)
+
+
+# --- files that the library cannot handle -------------------------------------------------------
+
+
+def changed(**parts) -> bytes:
+    """A tokenizer's file with other parts; `model` changes keys of the model."""
+    spec = json.loads(corpus.make_tokenizer().files["tokenizer.json"])
+    spec["model"] |= parts.pop("model", {})
+    return json.dumps(spec | parts).encode()
+
+
+def split(pattern):
+    return {
+        "type": "Split",
+        "pattern": {"Regex": pattern},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        (lambda: changed(model={"continuing_subword_prefix": "xx"}), "not a tokenizer"),  # panics
+        (lambda: changed(pre_tokenizer=split("(a+)+$")), "not a tokenizer"),
+        (lambda: changed(model={"vocab": {"a": 2**31}, "merges": []}), "id 2147483648"),
+        (lambda: changed(model={"vocab": {"a": True}, "merges": []}), "id True"),
+        (lambda: changed(model={"vocab": {}, "merges": []}, added_tokens=[]), "t.json"),
+        (lambda: b"[]", "JSON object"),
+        (lambda: b"[" * 10**5, "deep"),
+        (lambda: changed(model={"vocab": {"\ud800": 1}}), "surrogate"),
+    ],
+)
+def test_files_that_the_library_cannot_handle_are_refused(capfd, content, key):
+    with pytest.raises(UserError, match=key) as caught:
+        Tokenizer({"tokenizer.json": content()}, "t.json")
+    assert str(caught.value).startswith("t.json: ") and "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_other_tokenizers_are_tried_and_read():
+    content = changed(pre_tokenizer=split(r"\w+|[^\w\s]+"), decoder=None)
+    tokenizer = Tokenizer({"tokenizer.json": content})
+    assert tokenizer.encode_raw(["the, cat"]) != tokenizer.encode_raw(["the cat"])
+
+
+def test_a_crash_of_the_library_is_an_error(monkeypatch):
+    monkeypatch.setattr(tokenizer_backend, "_TRIAL", "import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(UserError, match="the tokenizers library crashes"):
+        Tokenizer({"tokenizer.json": changed(pre_tokenizer=split("crash"))}, "t.json")
+
+
+def test_usual_tokenizers_need_no_trial(monkeypatch, tokenizer):
+    monkeypatch.setattr(tokenizer_backend, "_trial", None)
+    assert Tokenizer(tokenizer.files).encode(["the cat"]) == tokenizer.encode(["the cat"])
+
+
+def test_texts_with_half_a_surrogate_pair_are_named(tokenizer):
+    for call in (tokenizer.encode, tokenizer.encode_raw):
+        with pytest.raises(UserError, match=r"text 1: not UTF-8: has .ud800"):
+            call(["a", "b\ud800"])
+    with pytest.raises(UserError, match="not UTF-8"):
+        tokenizer.encode_pairs([("a", "\udfff")])
