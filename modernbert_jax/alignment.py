@@ -1,7 +1,7 @@
 """Alignment of tokens with the words and characters of their text.
 
-Byte-level tokenizers include the space before a word in its first token. Words of texts that are
-already split lack it, so that it is added, as transformers does with `add_prefix_space=True`.
+Many tokenizers include the space before a word in its first token. Words of texts that are already
+split lack it. `spaced` makes a tokenizer that adds it, for this library and for transformers.
 """
 
 import functools
@@ -10,12 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import tokenizers
 
-from modernbert_jax import tokenizer_backend
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.json_reader import parse_object
-from modernbert_jax.tokenizer import Tokenizer
+from modernbert_jax.tokenizer import CONFIG, Tokenizer
 
 
 class Pieces(NamedTuple):
@@ -39,9 +37,9 @@ class Window(NamedTuple):
 
 def words(tokenizer: Tokenizer, texts: Sequence[Sequence[str]]) -> list[Pieces]:
     """Tokens of texts that are split into words; an empty word has none."""
-    backend, prefix = _spaced(tokenizer)
-    spaced = [[prefix + w if w and not w[0].isspace() else w for w in text] for text in texts]
-    encodings = backend.encode_batch(spaced, is_pretokenized=True, add_special_tokens=False)
+    encodings = spaced(tokenizer).backend.encode_batch(
+        [list(text) for text in texts], is_pretokenized=True, add_special_tokens=False
+    )
     return [Pieces(np.array(e.ids, np.int32), _numbers(e.word_ids)) for e in encodings]
 
 
@@ -110,15 +108,39 @@ def around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
 
 
 @functools.lru_cache(maxsize=2)
-def _spaced(tokenizer: Tokenizer) -> tuple[tokenizers.Tokenizer, str]:
-    """A tokenizer that adds a space before words and ""; or the same one and the space to add."""
+def spaced(tokenizer: Tokenizer) -> Tokenizer:
+    """A tokenizer that adds a space before texts and words that begin with none.
+
+    Words and the text that joins them have the same tokens then. The space is added by
+    `tokenizer.json` itself: transformers 5 ignores `add_prefix_space` in `tokenizer_config.json`,
+    and version 4 takes the space away where that key does not name it.
+    """
     spec = parse_object(tokenizer.files["tokenizer.json"], "tokenizer.json")
     levels = [p for p in _inside(spec.get("pre_tokenizer")) if p.get("type") == "ByteLevel"]
-    if not levels:
-        return tokenizer.backend, " "
-    for level in levels[:1]:
-        level["add_prefix_space"] = True
-    return tokenizer_backend.load(json.dumps(spec).encode(), "tokenizer.json"), ""
+    if levels:
+        levels[0]["add_prefix_space"] = True
+    elif _SPACE not in (own := _normalizers(spec)):
+        spec["normalizer"] = {"type": "Sequence", "normalizers": [_SPACE, *own]}
+    files = {**tokenizer.files, "tokenizer.json": _json(spec)}
+    if CONFIG in files:
+        files[CONFIG] = _json({**parse_object(files[CONFIG], CONFIG), "add_prefix_space": True})
+    return Tokenizer(files)
+
+
+_SPACE = {"type": "Replace", "pattern": {"Regex": r"\A(?=\S)"}, "content": " "}
+"""Normalizer that adds a space where there is none, for tokenizers that are not byte-level."""
+
+
+def _normalizers(spec: Mapping[str, Any]) -> list[Any]:
+    """The normalizers of a `tokenizer.json`, in order."""
+    normalizer = spec.get("normalizer")
+    if isinstance(normalizer, Mapping) and normalizer.get("type") == "Sequence":
+        return list(normalizer["normalizers"])
+    return [] if normalizer is None else [normalizer]
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=2, ensure_ascii=False).encode()
 
 
 def _inside(pre_tokenizer: Any) -> list[Any]:

@@ -20,9 +20,11 @@ from modernbert_jax.io.json_reader import parse_json, read_bytes
 
 from . import tokenizer_backend
 
+CONFIG = "tokenizer_config.json"
+
 FILES = (
     "tokenizer.json",
-    "tokenizer_config.json",
+    CONFIG,
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",

@@ -40,6 +40,27 @@ def test_words_get_a_space_from_other_kinds_of_tokenizers():
     assert pieces.ids.tolist() == [2, 0, 3, 2] and pieces.words.tolist() == [0, 1, 1, 2]
 
 
+@pytest.mark.parametrize("byte_level", [True, False])
+def test_a_spaced_tokenizer_gives_words_and_their_text_the_same_tokens(tokenizer, byte_level):
+    """Also in transformers 5, which reads nothing but tokenizer.json."""
+    if not byte_level:
+        spec = tokenizers.Tokenizer(
+            tokenizers.models.BPE({"▁": 0, "a": 1, "▁a": 2, "b": 3}, [("▁", "a")])
+        )
+        spec.normalizer = tokenizers.normalizers.Replace(" ", "▁")
+        tokenizer = Tokenizer({"tokenizer.json": spec.to_str().encode()})
+    words = ["a", "b", "a"] if not byte_level else ["The", "cat", "(", "n't", "日本", "1,000"]
+    spaced = alignment.spaced(tokenizer)
+    (pieces,) = alignment.words(tokenizer, [words])
+    plain = tokenizers.Tokenizer.from_str(spaced.files["tokenizer.json"].decode())
+    split = plain.encode(words, is_pretokenized=True, add_special_tokens=False)
+    joined = plain.encode(" ".join(words), add_special_tokens=False)
+    assert split.ids == joined.ids == pieces.ids.tolist()
+    assert plain.encode(" a").ids == plain.encode("a").ids
+    if byte_level:  # transformers 4 takes the space away without this key
+        assert json.loads(spaced.files["tokenizer_config.json"])["add_prefix_space"] is True
+
+
 def test_pieces_of_a_text_are_within_their_words(tokenizer):
     ((pieces, borders),) = alignment.pieces(tokenizer, [TEXT])
     assert pieces.ids.tolist() == tokenizer.encode_raw([TEXT])[0]

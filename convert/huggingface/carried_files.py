@@ -54,4 +54,6 @@ def _tokenizer_config(tokenizer: Tokenizer, max_length: int) -> dict[str, Any]:
             del config[f"{role}_token"]
         else:
             config[f"{role}_token"] = tokenizer.token(token_id)
+    if getattr(tokenizer.backend.pre_tokenizer, "add_prefix_space", False):
+        config["add_prefix_space"] = True  # version 4 takes the space away without it
     return config

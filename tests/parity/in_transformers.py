@@ -10,10 +10,16 @@ tokens DIRECTORY TEXTS.json OUT.json
     loads a directory's tokenizer and encodes
 finetuned KIND DIRECTORY INPUTS.json OUT.json
     asks a fine-tuned model: by the pipeline for its task, where this version has one
+card DIRECTORY INPUTS.json OUT.json
+    runs the Python of the directory's card for each input, an object with the names that it reads,
+    and stores what it calls the prediction
+words DIRECTORY WORDS.json OUT.json
+    ids of each list of words, and of the text that joins them
 
 Prints the version that did it. The caller sets the path that decides the version.
 """
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -109,8 +115,30 @@ def _answers(directory: str, tokenizer, asked: list) -> list[dict]:
     return logits
 
 
+def card(directory: str, inputs: str, out: str) -> None:
+    asked = json.loads(Path(inputs).read_text())
+    text = (Path(directory) / "README.md").read_text()
+    code = compile(text.split("```python\n")[1].split("```")[0], "README.md", "exec")
+    predictions = []
+    with contextlib.chdir(directory):
+        for names in asked:
+            exec(code, names)
+            predictions.append(names["prediction"])
+    Path(out).write_text(json.dumps(predictions, default=float))
+
+
+def words(directory: str, lists: str, out: str) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    split = json.loads(Path(lists).read_text())
+    facts = {
+        "words": tokenizer(split, is_split_into_words=True)["input_ids"],
+        "text": tokenizer([" ".join(x) for x in split])["input_ids"],
+    }
+    Path(out).write_text(json.dumps(facts))
+
+
 if __name__ == "__main__":
     for command, *arguments in json.loads(Path(sys.argv[1]).read_text()):
-        commands = {"save": save, "logits": logits, "tokens": tokens, "finetuned": finetuned}
-        commands[command](*arguments)
+        commands = (save, logits, tokens, finetuned, card, words)
+        {c.__name__: c for c in commands}[command](*arguments)
     print(transformers.__version__)

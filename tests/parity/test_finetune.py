@@ -12,17 +12,25 @@ import labelled
 import numpy as np
 import pytest
 
-from modernbert_jax import convert
+from modernbert_jax import alignment, convert
 from modernbert_jax.config import Runtime
 from modernbert_jax.heads import Classifier
+from modernbert_jax.tokenizer import Tokenizer
 from modernbert_jax.train.engine.objective import draw_params
-from modernbert_jax.train.finetune import evaluation, run
+from modernbert_jax.train.finetune import card, evaluation, run
+from modernbert_jax.train.finetune.config import FinetuneConfig
+from modernbert_jax.train.finetune.data import Data
 from modernbert_jax.train.tasks import TASKS, Record, Records, read
 from modernbert_jax.train.tasks.task import sigmoid, softmax
 
 SCRIPT = Path(__file__).parent / "in_transformers.py"
 COUNT = 6
 PAIRS = {"columns": ("text", "other")}
+WORDS = [
+    ["Germany", "'s", "U.N.", "(", "ba", "ce", ")", "did", "n't", "do", "it", "."],
+    ["[MASK]", "ba", "naïve", "e\u0301t", "日本", "🙂", "1,000", "--"],
+    ["ba"],
+]
 OPTIONS = {"regression": PAIRS}
 """Regression takes pairs, so that the pipeline's pairs are asked too."""
 
@@ -49,9 +57,14 @@ def models(tmp_path_factory) -> Path:
         model = labelled.model(classifier_pooling="cls" if kind == "choice" else "mean")
         params = draw_params(Classifier(model, Runtime(), task.outputs), jax.random.key(0))
         params = jax.tree.map(noisy, params)
-        checkpoint = run.exported(model, params, task, tokenizer.files, {}, "# A card\n")
+        exported = alignment.spaced(tokenizer) if task.spaced else tokenizer
+        data = Data(task, task.examples(records, exported), (), ())
+        text = card.text(FinetuneConfig(task=task), task, data, {})
+        checkpoint = run.exported(model, params, task, exported.files, {}, text)
         convert.save(checkpoint, folder / kind, "hf")
         (folder / f"{kind}.json").write_text(json.dumps([inputs(kind, r) for r in examples]))
+        (folder / f"{kind}-card.json").write_text(json.dumps([named(kind, r) for r in examples]))
+    (folder / "words.json").write_text(json.dumps(WORDS))
     for version in versions():
         ask(version, folder)
     return folder
@@ -74,6 +87,17 @@ def inputs(kind: str, record: dict):
     return record["text"]
 
 
+def named(kind: str, record: dict) -> dict:
+    """The names that the code of a card reads."""
+    if kind == "tokens":
+        return {"words": record["text"].split()}
+    if kind == "regression":
+        return {"first": record["text"], "second": record["other"]}
+    names = {"choice": {"context": "question", "options": "choices"}}
+    names["questions"] = {"question": "question", "context": "context"}
+    return {name: record[key] for name, key in names.get(kind, {"text": "text"}).items()}
+
+
 def as_text(record: dict) -> dict:
     """A record of words as a text with spans, of which the pipeline gets the text."""
     ends = np.cumsum([len(word) + 1 for word in record["tokens"]]) - 1
@@ -92,6 +116,11 @@ def ask(version: str, folder: Path) -> None:
         ["finetuned", k, *(str(folder / f) for f in (k, f"{k}.json", f"{k}-{version}.json"))]
         for k in labelled.RECORDS
     ]
+    for k in labelled.RECORDS:
+        asked, answers = folder / f"{k}-card.json", folder / f"{k}-card-{version}.json"
+        jobs.append(["card", *map(str, (folder / k, asked, answers))])
+    files = (folder / "tokens", folder / "words.json", folder / f"words-{version}.json")
+    jobs.append(["words", *map(str, files)])
     (folder / "jobs.json").write_text(json.dumps(jobs))
     path = os.environ.get("TRANSFORMERS4", "") if version == "4" else ""
     paths = [p for p in (path, os.environ.get("PYTHONPATH")) if p]
@@ -141,6 +170,41 @@ def same(task, example, logits, prediction) -> None:
         assert list(named) == list(task.label_names) or set(named) == set(task.label_names)
         for name, value in zip(task.label_names, values, strict=True):
             assert named[name] == pytest.approx(float(value), abs=2e-5)
+
+
+@pytest.mark.parametrize("kind", labelled.RECORDS)
+def test_the_code_of_the_card_predicts_the_same(models, kind):
+    task, examples, predictions = evaluation.run_model(
+        str(models / kind), str(models / f"{kind}.jsonl")
+    )
+    ours = task.predictions(examples, predictions.outputs)
+    asked = json.loads((models / f"{kind}-card.json").read_text())
+    for version in versions():
+        theirs = json.loads((models / f"{kind}-card-{version}.json").read_text())
+        for mine, names, prediction in zip(ours, asked, theirs, strict=True):
+            if kind == "choice":
+                assert prediction == names["options"][mine["choice"]]
+            elif kind == "questions":
+                assert prediction == mine["answer"]
+            elif kind == "tokens":
+                assert prediction == mine["tags"]
+            elif kind == "multilabel":
+                scores = {one["label"]: one["score"] for one in prediction[0]}
+                assert scores == pytest.approx(mine["scores"], abs=2e-5)
+            else:
+                (best,) = prediction if isinstance(prediction, list) else [prediction]
+                assert best["score"] == pytest.approx(mine["score"], abs=2e-5)
+                assert kind == "regression" or best["label"] == mine["label"]
+
+
+def test_words_and_their_text_have_our_tokens_in_both_versions(models):
+    own = Tokenizer.load(models / "tokens")
+    pieces = alignment.words(own, WORDS)
+    want = [[own.cls_id, *p.ids.tolist(), own.sep_id] for p in pieces]
+    assert want == own.encode([" ".join(words) for words in WORDS])
+    for version in versions():
+        theirs = json.loads((models / f"words-{version}.json").read_text())
+        assert theirs == {"words": want, "text": want}
 
 
 def test_the_card_names_what_the_hub_wants(models):

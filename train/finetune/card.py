@@ -6,20 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ..tasks import Task
+from . import card_code
 from .config import FinetuneConfig
 from .data import Data
 
 NAME = "README.md"
-
-_PIPELINES = {
-    "classification": "text-classification",
-    "multilabel": "text-classification",
-    "regression": "text-classification",
-    "tokens": "token-classification",
-    "questions": "question-answering",
-    "choice": "multiple-choice",
-}
-"""The hub's pipeline tag for each kind of task."""
 
 
 def text(config: FinetuneConfig, task: Task, data: Data, result: Mapping[str, Any]) -> str:
@@ -34,7 +25,7 @@ def text(config: FinetuneConfig, task: Task, data: Data, result: Mapping[str, An
     base = config.model if "/" in config.model and not Path(config.model).exists() else ""
     header = {
         "library_name": "transformers",
-        "pipeline_tag": _PIPELINES[task.kind],
+        "pipeline_tag": card_code.PIPELINES[task.kind],
         "tags": ["modernbert", "modernbert-jax", task.kind],
     }
     header |= {"base_model": base} if base else {}
@@ -42,7 +33,8 @@ def text(config: FinetuneConfig, task: Task, data: Data, result: Mapping[str, An
     lines += [f"# ModernBERT fine-tuned for {_what(task)}", ""]
     lines += _facts(config, task, data)
     lines += ["", "## Results", "", *_table(result), ""]
-    lines += ["## Use", "", "With transformers:", "", "```python", *_transformers(task), "```", ""]
+    lines += ["## Use", "", "With transformers:", ""]
+    lines += ["```python", *card_code.transformers(task), "```", ""]
     lines += ["With modernbert-jax:", "", "```bash"]
     lines += ["modernbert-jax predict --model . --task " + task.kind]
     lines[-1] += " --data new.jsonl --output predictions.jsonl"
@@ -93,47 +85,6 @@ def _table(result: Mapping[str, Any]) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
-
-
-def _transformers(task: Task) -> list[str]:
-    if task.kind == "choice":
-        return [
-            "from transformers import AutoModelForMultipleChoice, AutoTokenizer",
-            "",
-            'tokenizer = AutoTokenizer.from_pretrained(".")',
-            'model = AutoModelForMultipleChoice.from_pretrained(".")',
-            "inputs = tokenizer([context] * len(options), options, padding=True,",
-            '                   return_tensors="pt")',
-            "scores = model(**{name: x[None] for name, x in inputs.items()}).logits[0]",
-        ]
-    if task.kind == "questions":  # transformers 5 has no pipeline for it
-        return [
-            "from transformers import AutoModelForQuestionAnswering, AutoTokenizer",
-            "",
-            'tokenizer = AutoTokenizer.from_pretrained(".")',
-            'model = AutoModelForQuestionAnswering.from_pretrained(".")',
-            'inputs = tokenizer(question, context, return_tensors="pt")',
-            "outputs = model(**inputs)",
-            "first, last = outputs.start_logits.argmax(), outputs.end_logits.argmax()",
-            'tokenizer.decode(inputs["input_ids"][0, first : last + 1])',
-        ]
-    pipeline = _PIPELINES[task.kind]
-    call = {
-        "tokens": 'ask("George Washington went to Washington.")',
-    }.get(task.kind, "ask(text)")
-    if len(getattr(task, "columns", ())) == 2:
-        call = 'ask({"text": first, "text_pair": second})'
-    options = {
-        "multilabel": ', top_k=None, function_to_apply="sigmoid"',
-        "regression": ', function_to_apply="none"',
-        "tokens": ', aggregation_strategy="simple"',
-    }.get(task.kind, "")
-    return [
-        "from transformers import pipeline",
-        "",
-        f'ask = pipeline("{pipeline}", model="."{options})',
-        call,
-    ]
 
 
 def _settings(config: FinetuneConfig, result: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from modernbert_jax import convert
+from modernbert_jax import alignment, convert
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.convert import names
 from modernbert_jax.errors import UserError, did_you_mean
@@ -62,6 +62,9 @@ def load(config: FinetuneConfig) -> convert.Checkpoint:
             f"{config.model}: has dense layers after the encoder, which a classifier would lose;"
             " start from its base model"
         )
+    if config.task.spaced:
+        files = {**checkpoint.files, **alignment.spaced(checkpoint.tokenizer).files}
+        checkpoint = dataclasses.replace(checkpoint, files=files)
     return checkpoint
 
 

@@ -30,6 +30,8 @@ class Task(abc.ABC):
     """The model's head: a key of `convert.names.HEADS`."""
     level: ClassVar[Literal["document", "token"]] = "document"
     """Whether logits belong to pooled sequences or to every token."""
+    spaced: ClassVar[bool] = False
+    """Whether the tokenizer adds a space before texts that begin with none, as words have one."""
     problem_type: ClassVar[str | None] = None
     """`problem_type` of an exported `config.json`."""
 

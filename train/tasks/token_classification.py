@@ -31,6 +31,7 @@ class TokenClassification(Labelled, Task):
     kind = "tokens"
     head = "token_classification"
     level = "token"
+    spaced = True
     inputs = ()
     """Words or a text: each record has one of the two columns."""
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from modernbert_jax import ModernBert, UserError, cli, convert
+from modernbert_jax.tokenizer import Tokenizer
 from modernbert_jax.train.engine.metrics import read_rows
 from modernbert_jax.train.engine.step import Learner
 from modernbert_jax.train.engine.stop import Stop
@@ -308,3 +309,5 @@ def test_every_kind_of_task_is_learned(place, kind, capsys):
     code, out, _ = run(capsys, *args)
     wanted = result.get("tuned", result["best"])["metrics"][metric]
     assert code == 0 and json.loads(out)[metric] == pytest.approx(wanted, abs=1e-6)
+    words, text = Tokenizer.load(f"{config.output}/export").encode(["ba", " ba"])
+    assert (words == text) == (kind == "tokens")
