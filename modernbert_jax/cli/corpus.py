@@ -25,8 +25,8 @@ class TrainTokenizer:
     """Train a byte-level BPE tokenizer with ModernBERT's special tokens and template."""
 
     input: tuple[str, ...]
-    """Files, globs, folders or URLs of text: .jsonl, .jsonl.gz, .jsonl.zst (key "text"), .parquet,
-    plain text, MDS folders."""
+    """Files, patterns, folders or URLs of text: .jsonl, .ndjson, .json, .csv, .tsv (also .gz, .zst,
+    .bz2, .xz), .parquet (key or column "text"), plain text, MDS folders."""
     vocab_size: int
     """Number of tokens; padded with [unusedN] to a multiple of 64."""
     output: Path
@@ -63,15 +63,15 @@ class Prepare:
     output: str
     """Directory to write, or a URL (gs://, s3://)."""
     input: tuple[str, ...] = ()
-    """Files, globs, folders or URLs of text: .jsonl, .jsonl.gz, .jsonl.zst, .parquet, plain text
-    (one document per file), MDS folders of text or token ids."""
+    """Files, patterns, folders or URLs of text: .jsonl, .ndjson, .json, .csv, .tsv (also .gz, .zst,
+    .bz2, .xz), .parquet, plain text (one document per file), MDS folders of text or token ids."""
     mixture: Path | None = None
     """TOML file with a table [components.NAME] for each component of the corpus: input (as above),
     weight, epochs, field. Replaces --input."""
     length: tyro.conf.UseAppendAction[tuple[tuple[int, ...], ...]] = ()
     """Row lengths in tokens, one or several. Without it: 1024."""
     field: str = "text"
-    """Key or column of the text."""
+    """Key or column of the text; dots lead into objects, as in meta.text."""
     validation: float = 0.01
     """Share of the documents that is held out for evaluation, from 0 to 1."""
     deduplicate: bool = False

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.io.paths import expanded
 from modernbert_jax.io.store import is_remote
 
 from .sources import Corpus, OnError, Piece, Source, parquet
@@ -63,9 +64,9 @@ def read_mixture(path: str | Path, on_error: OnError = "stop") -> dict[str, Corp
         UserError: the file is not TOML, has unknown keys or values of the wrong type, or names
             input that does not exist.
     """
-    path = Path(path)
+    path = Path(expanded(path))
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
@@ -130,7 +131,7 @@ def _component(path: Path, name: str, table: Any, on_error: OnError) -> CorpusCo
     field = table.get("field", "text")
     if not isinstance(field, str):
         raise UserError(f"{where}.field is {field!r}; it must be a string")
-    paths = [p if is_remote(p) else str(path.parent / p) for p in patterns]
+    paths = [p if is_remote(p) else str(path.parent / expanded(p)) for p in patterns]
     return CorpusComponent(
         corpus=Corpus(paths, on_error, field), **{k: float(v) for k, v in numbers.items()}
     )

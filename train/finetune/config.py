@@ -43,8 +43,8 @@ class FinetuneConfig(TrainConfig):
     """`random` takes only architecture and tokenizer of `model`: trains from scratch, as a
     baseline."""
     train: str = ""
-    """Labelled examples: .jsonl, .csv, .tsv (also .gz, .zst), .parquet, .arrow, or a folder of
-    `datasets`."""
+    """Labelled examples: .jsonl, .csv, .tsv (also .gz, .zst, .bz2, .xz), .parquet, .arrow, or a
+    folder of `datasets`."""
     validation: str = ""
     """Labelled examples that choose the best model; without them `validation_split` of `train`."""
     test: str = ""

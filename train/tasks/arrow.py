@@ -9,7 +9,8 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.io.json_reader import read_json
 
 from ..corpus.sources import Source, fetched
-from .records import LabelNames, RawRecords
+from ..corpus.sources.line_records import RawRecords
+from .records import LabelNames
 
 
 def file(path: str, format: str) -> tuple[RawRecords, LabelNames]:

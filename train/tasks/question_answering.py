@@ -119,8 +119,9 @@ class QuestionAnswering(Task):
         for i, place, (_, passage), windows in zip(ids, places, parsed, windowed, strict=True):
             if not windows:
                 problems.add(
-                    f"{place}: the question leaves no room for {self.stride + 1} tokens of the text"
-                    f" within max_length {self.max_length}; shorten it, or raise max_length"
+                    place,
+                    f"the question leaves no room for {self.stride + 1} tokens of the text"
+                    f" within max_length {self.max_length}; shorten it, or raise max_length",
                 )
                 continue
             target = None

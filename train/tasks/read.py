@@ -1,6 +1,5 @@
 """Read labelled records: JSON lines, CSV, CoNLL, Parquet, Arrow and folders of `datasets`."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,20 +8,19 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.io.json_reader import read_json
 from modernbert_jax.io.paths import ENDINGS, Format, file_type, matches
 
-from ..corpus.sources import Source, fetched
-from ..corpus.sources.document import decoded
-from ..corpus.sources.text import CUT_OFF, lines_of
-from . import arrow, tables
-from .records import LabelNames, Lines, Problems, RawRecords, Record, Records
+from ..corpus.sources import Source, fetched, line_records
+from ..corpus.sources.line_records import Lines, RawRecords
+from . import arrow, conll
+from .records import LabelNames, Problems, Record, Records
 
 
 def read(paths: Sequence[str | Path]) -> Records:
     """Read all records of files, in the order of the paths.
 
-    `.jsonl`, `.csv` and `.tsv` (each also `.gz` and `.zst`), `.json` (a list of objects, JSON
-    lines, or SQuAD's nesting), `.conll` (words and tags in columns), `.parquet`, `.arrow`, and
-    folders that `Dataset.save_to_disk` wrote. If a file declares the names of a column's numbers
-    (`ClassLabel`), values are the names.
+    `.jsonl`, `.ndjson`, `.csv`, `.tsv`, `.json` (a list of objects, JSON lines, or SQuAD's
+    nesting) and `.conll` (words and tags in columns), each also `.gz`, `.zst`, `.bz2` and `.xz`;
+    `.parquet`, `.arrow`, and folders that `Dataset.save_to_disk` wrote. If a file declares the
+    names of a column's numbers (`ClassLabel`), values are the names.
 
     Args:
         paths: Files, folders, globs of these, or URLs of files that fsspec reads.
@@ -34,7 +32,7 @@ def read(paths: Sequence[str | Path]) -> Records:
     records: list[Record] = []
     names: LabelNames = {}
     for path in _files(paths):
-        count = len(records)
+        count = len(records) + len(problems)
         with problems.at(path):
             rows, declared = _open(path)
             for column, labels in declared.items():
@@ -48,8 +46,7 @@ def read(paths: Sequence[str | Path]) -> Records:
                     if isinstance(values, UserError):
                         raise values
                     records.append(Record(place, _named(values, declared)))
-            if len(records) == count:
-                problems.check()
+            if len(records) + len(problems) == count:
                 raise UserError("holds no records")
     problems.check()
     return Records(records, names)
@@ -91,57 +88,17 @@ def _open(path: str) -> tuple[RawRecords, LabelNames]:
 
 
 def _lines(path: str, compression: str) -> Lines:
-    """Yield numbered lines with their line ends; a bad line does not stop the others."""
-    source = Source(path=path, bytes=0, format="unread")
-    try:
-        with fetched(source) as local, lines_of(local, compression) as lines:
-            for number, line in enumerate(lines, start=1):
-                text = decoded(line)
-                yield number, text if isinstance(text, str) else UserError(text.reason)
-    except CUT_OFF as error:
-        raise UserError(f"damaged or unreadable ({error})") from None
-    except OSError as error:
-        raise UserError(f"damaged or unreadable ({error.strerror or error})") from None
-
-
-def _json_lines(lines: Lines) -> RawRecords:
-    for number, line in lines:
-        if isinstance(line, UserError):
-            yield number, line
-        elif line.strip():
-            yield number, _object(line)
-
-
-def _object(line: str) -> dict[str, Any] | UserError:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return UserError(f"not JSON ({error})")
-    return value if isinstance(value, dict) else UserError("not a JSON object")
+    with fetched(Source(path=path, bytes=0, format="unread")) as local:
+        yield from line_records.numbered_lines(local, compression)
 
 
 def _json(lines: Lines) -> RawRecords:
-    """Read one JSON document; or JSON lines, which often have this ending too."""
-    numbered = list(lines)
-    texts = []
-    for _, line in numbered:
-        if isinstance(line, UserError):
-            raise line
-        texts.append(line)
-    text = "".join(texts)
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        if sum(bool(line.strip()) for line in texts) > 1 and text.lstrip().startswith("{"):
-            yield from _json_lines(iter(numbered))
-            return
-        raise UserError(f"not JSON ({error})") from None
-    if isinstance(value, dict):
-        value = list(_squad(value["data"])) if isinstance(value.get("data"), list) else [value]
-    if not isinstance(value, list):
-        raise UserError("holds neither a list of records nor JSON lines")
-    for number, row in enumerate(value, start=1):
-        yield number, row if isinstance(row, dict) else UserError("not a JSON object")
+    return line_records.json_document(lines, _records_of)
+
+
+def _records_of(value: dict[str, Any]) -> list[Any]:
+    """The records of a JSON document: those of SQuAD's nesting, or the object itself."""
+    return list(_squad(value["data"])) if isinstance(value.get("data"), list) else [value]
 
 
 def _squad(articles: list[Any]) -> Iterator[Any]:
@@ -156,11 +113,11 @@ def _squad(articles: list[Any]) -> Iterator[Any]:
 
 
 _LINES: dict[Format, Callable[[Lines], RawRecords]] = {
-    "jsonl": _json_lines,
+    "jsonl": line_records.json_lines,
     "json": _json,
-    "csv": tables.comma_separated,
-    "tsv": tables.tab_separated,
-    "conll": tables.conll,
+    "csv": line_records.comma_separated,
+    "tsv": line_records.tab_separated,
+    "conll": conll.read,
 }
 
 

@@ -10,14 +10,10 @@ from typing import Any
 
 from modernbert_jax.errors import UserError
 
+from ..corpus.sources.line_records import value_at
+
 SHOWN = 5
 """Problems that one message lists; it counts the others."""
-
-Lines = Iterator[tuple[int, str | UserError]]
-"""Numbered lines of a file, or the reason why one cannot be used."""
-
-RawRecords = Iterator[tuple[int, Any]]
-"""Line or row numbers with values by column, or the reason why there are none (`UserError`)."""
 
 LabelNames = dict[str, tuple[str, ...]]
 """Label names that files declare, by column."""
@@ -33,12 +29,7 @@ class Record:
 
     def get(self, column: str) -> Any:
         """The value, or None. Dots lead into objects: "answers.text"."""
-        if column in self.values:
-            return self.values[column]
-        value: Any = self.values
-        for key in column.split("."):
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return value
+        return value_at(self.values, column)
 
     def need(self, column: str) -> Any:
         """The value. Raises `UserError` that lists the columns if it is missing."""
@@ -119,11 +110,14 @@ class Problems:
     """Collects problems of records, in order to report all of them at once."""
 
     def __init__(self):
-        self._lines: list[str] = []
+        self._places: dict[str, list[str]] = {}
 
-    def add(self, line: str) -> None:
-        """Add a problem; `line` begins with its place."""
-        self._lines.append(line)
+    def __len__(self) -> int:
+        return sum(map(len, self._places.values()))
+
+    def add(self, place: str, problem: str) -> None:
+        """Add a problem of a file or record."""
+        self._places.setdefault(problem, []).append(place)
 
     @contextlib.contextmanager
     def at(self, place: str) -> Iterator[None]:
@@ -131,15 +125,23 @@ class Problems:
         try:
             yield
         except UserError as error:
-            self.add(f"{place}: {error}")
+            self.add(place, str(error))
 
     def check(self) -> None:
-        """Raise `UserError` with the first problems and the number of the others, if any."""
-        if not self._lines:
+        """Raise `UserError` with the first problems and the number of the others, if any.
+
+        A problem of many records is said once, with the first place and the number of the others.
+        """
+        if not self._places:
             return
-        more = len(self._lines) - SHOWN
+        lines = [
+            f"{places[0]}: {problem}"
+            + (f" (and {len(places) - 1:,} more like this)" if len(places) > 1 else "")
+            for problem, places in self._places.items()
+        ]
+        more = sum(map(len, list(self._places.values())[SHOWN:]))
         rest = [f"and {more:,} more"] if more > 0 else []
-        raise UserError("; ".join(self._lines[:SHOWN] + rest))
+        raise UserError("; ".join(lines[:SHOWN] + rest))
 
 
 def columns_of(source: str) -> list[str]:

@@ -28,10 +28,12 @@ def split(records: Records, task: Task, fraction: float, seed: int = 0) -> tuple
         seed: Other seeds give other splits.
 
     Raises:
-        UserError: fraction out of range, records without labels, or an empty side.
+        UserError: fraction out of range, a missing column, records without labels, or an empty
+            side.
     """
     if not 0 < fraction < 1:
         raise UserError(f"validation_split is {fraction}; it must be between 0 and 1")
+    task.check_columns(records)
     problems = Problems()
     strata: dict[str, dict[str, list[int]]] = {}
     for i, record in enumerate(records):

@@ -140,8 +140,9 @@ class Task(abc.ABC):
             first = seen.setdefault(ids[-1], record.place)
             if first is not record.place:
                 problems.add(
-                    f"{record.place}: id {ids[-1]!r} is that of {first} too; make it unique, or"
-                    ' set id_column to ""'
+                    record.place,
+                    f"id {ids[-1]!r} is that of {first} too; make it unique, or set id_column to"
+                    ' ""',
                 )
         problems.check()
         places = [record.place for record in records]
@@ -163,7 +164,8 @@ class Task(abc.ABC):
             present = dict.fromkeys(key for row in rows for key in row.values)
             for column in columns:
                 if column not in present and column.split(".")[0] not in present:
-                    problems.add(f"{file}: has no column {column!r}; it has {', '.join(present)}")
+                    known = ", ".join(present) or "no columns"
+                    problems.add(file, f"has no column {column!r}; it has {known}")
         problems.check()
 
     # --- outputs to metrics and predictions -----------------------------------------------------

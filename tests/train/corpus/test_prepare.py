@@ -343,7 +343,7 @@ def test_mixture(tmp_path, tokenizer):
     (tmp_path / "code.jsonl").write_text(
         "".join(json.dumps({"content": text}) + "\n" for text in texts[80:])
     )
-    (tmp_path / "mixture.toml").write_text(MIXTURE)
+    (tmp_path / "mixture.toml").write_text(MIXTURE, encoding="utf-8-sig", newline="\r\n")
     parts = read_mixture(tmp_path / "mixture.toml")
     outcome = prepare(parts, tokenizer, tmp_path / "out", [64], validation=0, workers=1)
     web, code = outcome.components["web"], outcome.components["code"]
@@ -382,6 +382,16 @@ def test_wrong_mixtures(tmp_path, content, message):
     (tmp_path / "m.toml").write_text(content)
     with pytest.raises(UserError, match=message):
         read_mixture(tmp_path / "m.toml")
+
+
+def test_mixtures_in_the_home_folder_and_folders_with_brackets(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "v[1]").mkdir()
+    corpus.write_jsonl(tmp_path / "v[1]" / "a.jsonl", ["x"])
+    for i, where in enumerate(["a.jsonl", "*.jsonl", "~/v[1]/a*", f"{tmp_path}/v[1]"]):
+        (tmp_path / "v[1]" / "m.toml").write_text(f"[components.a]\ninput = {where!r}")
+        (component,) = read_mixture("~/v[1]/m.toml").values()
+        assert [s.path for s in component.corpus.sources] == [f"{tmp_path}/v[1]/a.jsonl"], i
 
 
 def test_writes_to_urls(tmp_path, tokenizer, small):

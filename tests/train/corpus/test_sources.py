@@ -1,7 +1,9 @@
 """Documents from local and remote files of every format, and from damaged ones."""
 
+import bz2
 import gzip
 import json
+import lzma
 import shutil
 from pathlib import Path
 
@@ -154,7 +156,7 @@ BAD = {
     "latin.txt": ("café".encode("latin-1"), "not UTF-8 at byte 3"),
     "broken.jsonl": (b'{"text": "x"\n', "broken.jsonl:1: not JSON"),
     "field.jsonl": (b'{"txt": "x"}\n', "field.jsonl:1: has no 'text'"),
-    "list.jsonl": (b'["text"]\n', "list.jsonl:1: has no 'text'"),
+    "list.jsonl": (b'["text"]\n', "list.jsonl:1: not a JSON object"),
     "number.jsonl": (b'{"text": 3}\n', "'text' is not a string"),
     "hollow.jsonl": (b'{"text": ""}\n', "hollow.jsonl:1: empty"),
     "zeros.jsonl": (b'{"text": "a\\u0000b"}\n', "zeros.jsonl:1: binary"),
@@ -167,7 +169,16 @@ BAD = {
     "noise.parquet": (b"PAR1 nonsense PAR1", "damaged"),
     "nothing.parquet": (b"", "damaged"),
     "archive.zip": (b"PK", ".zip files are not read"),
-    "text.txt.gz": (gzip.compress(b"x"), ".gz files are not read"),
+    "text.gz": (gzip.compress(b"x"), ".gz files are not read"),
+    "data.PKL": (b"x", ".PKL files are not read"),
+    "lines.backup": (b'{"text": "x"}\n' * 2, "JSON lines under another ending"),
+    "none.json": (b"", "empty"),
+    "other.json": (b'[{"txt": "x"}]', "other.json:1: has no 'text'"),
+    "number.json": (b"7", "damaged or unreadable (holds neither"),
+    "broken.json": (b'[{"text": "x"', "damaged or unreadable (not JSON"),
+    "bare.csv": (b"body\nx\n", "bare.csv:2: has no 'text'"),
+    "hole.csv": (b"id,text\n1,\n", "hole.csv:2: has no 'text'"),
+    "ragged.tsv": (b"id\ttext\n1\n", "ragged.tsv:2: has 1 fields"),
 }
 
 
@@ -184,12 +195,88 @@ def test_bad_documents_stop_or_are_skipped(tmp_path, name):
     assert "the cat sat" in list(skipping) and sum(skipping.skipped.values()) == 1
 
 
+WRITINGS = {
+    "x.JSONL": lines(TEXTS),
+    "x.ndjson.bz2": bz2.compress(lines(TEXTS)),
+    "x.jsonl.xz": lzma.compress(lines(TEXTS)),
+    "x.json": lines(TEXTS),
+    "c4.00000-of-01024.json.gz": gzip.compress(lines(TEXTS)),
+    "list.json": json.dumps([{"text": t} for t in TEXTS], indent=1).encode(),
+    "line.json.zst": zstandard.compress(json.dumps([{"text": t} for t in TEXTS]).encode()),
+    "bom.json": b"\xef\xbb\xbf" + lines(TEXTS),
+    "x.csv": b'\xef\xbb\xbfid,text\r\n1,one\r\n2,"two\nlines"\r\n3,' + TEXTS[2].encode(),
+}
+
+
+@pytest.mark.parametrize("name", WRITINGS)
+def test_endings_in_use_are_read(tmp_path, name):
+    (tmp_path / name).write_bytes(WRITINGS[name])
+    assert everything(tmp_path / name) == TEXTS
+    assert everything(tmp_path) == TEXTS, "a folder stands for it"
+
+
+def test_text_is_plain_under_any_other_ending(tmp_path):
+    (tmp_path / "a.py").write_text("{}\n")
+    (tmp_path / "b.txt").write_bytes(lines(TEXTS))
+    (tmp_path / "c.txt.gz").write_bytes(gzip.compress(b"c"))
+    assert everything(tmp_path / "*") == ["{}\n", lines(TEXTS).decode(), "c"]
+
+
+def test_json_lines_are_not_read_as_a_whole(tmp_path):
+    (tmp_path / "a.json").write_bytes(lines(TEXTS) + b"oops\n")
+    corpus = iter(Corpus.find([str(tmp_path / "a.json")]))
+    assert [next(corpus) for _ in TEXTS] == TEXTS
+    with pytest.raises(UserError, match=r"a.json:4: not JSON"):
+        next(corpus)
+
+
+def test_a_folder_stands_for_data_alone(tmp_path):
+    for name in ("._a.jsonl", ".ipynb_checkpoints/a.jsonl", "a.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(lines(["x"]))
+    for name in ("README.md", "dataset_info.json", "index.json"):
+        (tmp_path / name).write_text("{}")
+    assert [Path(s.path).name for s in Corpus([tmp_path]).sources] == ["a.jsonl"]
+
+
+def test_mds_folders_without_a_usable_index(tmp_path):
+    shutil.copytree(MDS / "text_zstd", tmp_path / "f")
+    index = tmp_path / "f" / "index.json"
+    index.write_text('{"version": 2, "shards": []}')
+    for path in (tmp_path, index):
+        with pytest.raises(UserError, match="lists no shards"):
+            everything(path)
+    index.write_text("")
+    for path in (tmp_path, index):
+        with pytest.raises(UserError, match=r"index.json: damaged index"):
+            everything(path)
+    index.unlink()
+    with pytest.raises(UserError, match=r"MDS shard that no index.json"):
+        everything(tmp_path)
+
+
+def test_nested_fields(tmp_path):
+    nested = {"id": 1, "meta": {"text": "inner"}}
+    (tmp_path / "a.jsonl").write_text(json.dumps(nested))
+    (tmp_path / "b.json").write_text(json.dumps([nested, {"meta.text": "outer", "meta": 1}]))
+    pq.write_table(pa.table({"meta": [{"text": "inner"}, None]}), tmp_path / "c.parquet")
+    assert everything(tmp_path / "*.js*", field="meta.text") == ["inner", "inner", "outer"]
+    with pytest.raises(UserError, match=r"c.parquet, row 2: no meta.text"):
+        everything(tmp_path / "c.parquet", field="meta.text")
+    assert everything(tmp_path / "c.parquet", field="meta.text", on_error="skip") == ["inner"]
+    with pytest.raises(UserError, match=r"no column 'meta.body'.*--field"):
+        everything(tmp_path / "c.parquet", field="meta.body")
+
+
 def test_no_such_file(tmp_path):
     for pattern in (str(tmp_path / "*.txt"), str(tmp_path / "x.txt"), "memory://nowhere/*.txt"):
         with pytest.raises(UserError, match="no such file"):
             Corpus.find([pattern])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match=r"empty: has no files .*it is empty"):
+        Corpus.find([str(tmp_path / "empty")])
+    (tmp_path / "empty" / "a.md").touch()
+    with pytest.raises(UserError, match=r"only .md"):
         Corpus.find([str(tmp_path / "empty")])
     with pytest.raises(UserError, match=r"nonsense://x: .*nonsense"):
         Corpus.find(["nonsense://x"])

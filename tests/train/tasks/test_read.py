@@ -175,8 +175,11 @@ def test_bad_lines_are_reported_together(tmp_path):
     content = jsonl(ROWS[:1]) + b'{"a"\n[1]\n\xff\n"x"\n{\n\x00\n' + b"7\n" * 3
     message = bad(tmp_path / "a.jsonl", content)
     assert message.startswith("a.jsonl:2: not JSON (")
-    assert "a.jsonl:3: not a JSON object; a.jsonl:4: not UTF-8 at byte 0; " in message
-    assert "a.jsonl:6: not JSON" in message and message.endswith("and 4 more")
+    assert "a.jsonl:3: not a JSON object (and 4 more like this); " in message
+    assert "; a.jsonl:4: not UTF-8 at byte 0; a.jsonl:6: not JSON" in message
+    content = b"".join(b"x" * n + b"\xff\n" for n in range(9))
+    assert bad(tmp_path / "a.jsonl", content).endswith("5: not UTF-8 at byte 4; and 4 more")
+    assert bad(tmp_path / "a.jsonl", b"[1]\n") == "a.jsonl:1: not a JSON object"
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,16 @@ def records(labels, **more) -> Records:
     return Records([Record(f"x:{i}", row) for i, row in enumerate(rows)], {"label": ("a",)})
 
 
+def test_a_missing_column_is_named_once():
+    rows = records("ab" * 20)
+    for column in ("label", "text"):
+        bare = Records(
+            [Record(r.place, {k: v for k, v in r.values.items() if k != column}) for r in rows]
+        )
+        with pytest.raises(UserError, match=rf"^x: has no column '{column}'; it has \w+$"):
+            split(bare, TASK, 0.1)
+
+
 def content(result):
     return sorted(r.values["text"] for r in result)
 

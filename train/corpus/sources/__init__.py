@@ -11,7 +11,7 @@ from typing import Literal
 
 from modernbert_jax.errors import UserError
 
-from . import mds, parquet, text
+from . import line_records, mds, parquet, text
 from .document import Bad, Damaged, Document, Piece, Source, problem
 from .find import fetched, find
 
@@ -19,7 +19,13 @@ __all__ = ["Bad", "Corpus", "Document", "OnError", "Piece", "Source", "documents
 
 OnError = Literal["stop", "skip"]
 
-_READ = {"text": text.read_text, "jsonl": text.read_jsonl, "parquet": parquet.read, "mds": mds.read}
+_READ = {
+    "text": text.read_text,
+    "jsonl": text.read_jsonl,
+    **dict.fromkeys(("json", "csv", "tsv"), line_records.read),
+    "parquet": parquet.read,
+    "mds": mds.read,
+}
 
 
 def documents(

@@ -16,8 +16,14 @@ from modernbert_jax.io.store import filesystem_errors, is_remote
 from . import mds
 from .document import Source
 
-_READ: tuple[Format, ...] = ("text", "jsonl", "parquet")
+_READ: tuple[Format, ...] = ("text", "jsonl", "json", "csv", "tsv", "parquet")
 """Formats of files that a folder stands for."""
+
+_DESCRIPTIONS = (
+    *("index.json", "manifest.json", "metadata.json", "dataset_info.json", "dataset_infos.json"),
+    *("dataset_dict.json", "state.json"),
+)
+"""Files that describe those beside them; a folder does not stand for these."""
 
 
 def find(patterns: Sequence[str | Path]) -> list[Source]:
@@ -26,14 +32,14 @@ def find(patterns: Sequence[str | Path]) -> list[Source]:
     A folder means the shards of its MDS indexes and all readable files below it.
 
     Raises:
-        UserError: a pattern that matches nothing, or a damaged MDS index.
+        UserError: a pattern that matches nothing, a folder without readable files, or an MDS folder
+            without its index.
     """
     sources: dict[str, Source] = {}
     for pattern in patterns:
-        matched = [s for path, folder in matches(pattern) for s in _files(path, folder)]
-        if not matched:
-            raise UserError(f"{pattern}: no such file")
-        sources |= {source.path: source for source in matched}
+        for path, is_folder in matches(pattern):
+            matched = _inside(path) if is_folder else _named(path)
+            sources |= {source.path: source for source in matched}
     return [sources[path] for path in sorted(sources)]
 
 
@@ -55,25 +61,39 @@ def fetched(source: Source) -> Iterator[Path]:
         yield path
 
 
-def _files(path: str, folder: bool) -> list[Source]:
-    """List the sources that a path means."""
-    if not folder:
-        if os.path.basename(path) == mds.INDEX and _is_mds(path):
-            return _shards(os.path.dirname(path))
-        return [_file(path)]
-    below = files_below(path)
-    indexes = [p for p in below if os.path.basename(p) == mds.INDEX and _is_mds(p)]
-    inside = tuple(os.path.dirname(p) + "/" for p in indexes)
-    plain = [p for p in below if not p.startswith(inside)] if inside else below
-    files = [source for source in map(_file, plain) if source.format in _READ]
-    return [shard for index in indexes for shard in _shards(os.path.dirname(index))] + files
+def _named(path: str) -> list[Source]:
+    """List the sources that the path of a file means."""
+    folder, _, name = path.rpartition("/")
+    if name == mds.INDEX and _is_mds(path, files_below(folder or ".")):
+        return _shards(folder or ".")
+    return [_file(path)]
+
+
+def _inside(folder: str) -> list[Source]:
+    """List the sources in a folder. Raises `UserError` if it has none."""
+    below = files_below(folder)
+    indexes = [p for p in below if os.path.basename(p) == mds.INDEX and _is_mds(p, below)]
+    indexed = tuple(os.path.dirname(p) + "/" for p in indexes)
+    plain = [p for p in below if not p.startswith(indexed)]
+    for path in filter(mds.is_shard, plain):
+        raise UserError(f"{path}: is an MDS shard that no {mds.INDEX} in its folder lists")
+    files = [_file(p) for p in plain if os.path.basename(p) not in _DESCRIPTIONS]
+    sources = [shard for index in indexes for shard in _shards(os.path.dirname(index))]
+    sources += [s for s in files if s.format in _READ and file_type(s.path).format != "unknown"]
+    if not sources:
+        others = ", ".join(sorted({Path(p).suffix or "without ending" for p in below})[:5])
+        raise UserError(
+            f"{folder}: has no files that a folder stands for"
+            f" ({f'only {others}' if others else 'it is empty'}); name files, or a pattern"
+        )
+    return sources
 
 
 def _file(path: str) -> Source:
-    format, compression = file_type(path)
+    format = file_type(path).format
     if format == "unknown":
         format = "text"
-    elif format not in _READ or (format == "text" and compression):
+    elif format not in _READ:
         format = "unread"
     return Source(path=path, bytes=_size(path) or 0, format=format)
 
@@ -91,13 +111,21 @@ def _shards(folder: str) -> list[Source]:
     return sources
 
 
-def _is_mds(index: str) -> bool:
-    """Whether an `index.json` describes an MDS folder; other programs use that name too."""
+def _is_mds(index: str, below: Sequence[str]) -> bool:
+    """Whether an `index.json` describes an MDS folder; other programs use that name too.
+
+    Args:
+        index: its path.
+        below: all files below its folder, and perhaps others.
+    """
+    content = _content(index)
     try:
-        content = json.loads(_content(index))
-    except ValueError:
-        return os.path.dirname(index) != "" and b'"shards"' in _content(index)
-    return isinstance(content, dict) and "shards" in content
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        folder = index.removesuffix(mds.INDEX)
+        beside = any(mds.is_shard(p) and p.startswith(folder) for p in below)
+        return beside or b'"shards"' in content
+    return isinstance(value, dict) and "shards" in value
 
 
 def _content(path: str) -> bytes:

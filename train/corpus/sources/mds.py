@@ -9,6 +9,7 @@ import bz2
 import gzip
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,8 @@ def shards(content: bytes, path: str) -> list[dict[str, Any]]:
     try:
         index = json.loads(content)
         listed = index["shards"]
+        if listed == []:
+            raise UserError(f"{path}: lists no shards; leave this folder out, or write it again")
         if index["version"] != 2 or not all(s["format"] == "mds" for s in listed):
             raise UserError(f"{path}: lists shards of another format than MDS version 2")
         for shard in listed:
@@ -53,6 +56,11 @@ def shards(content: bytes, path: str) -> list[dict[str, Any]]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: damaged index of an MDS folder ({error})") from None
     return listed
+
+
+def is_shard(path: str) -> bool:
+    """Whether a path is that of a shard, compressed or not."""
+    return re.search(r"\.mds(\.\w+)?$", path) is not None
 
 
 def file_name(shard: dict[str, Any], zipped: bool) -> str | None:

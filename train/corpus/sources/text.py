@@ -1,76 +1,35 @@
 """Plain text with one document per file, and JSON lines with one document per line."""
 
-import bz2
-import gzip
 import io
+import itertools
 import json
-import lzma
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import zstandard
 
 from modernbert_jax.io.paths import file_type
 
-from .document import Bad, Damaged, Document, Piece, decoded, problem
-
-_CHUNK = 1 << 17
-_WINDOW = 1 << 31
-"""Bytes of the longest window, that of `zstd --ultra --long=31`."""
-
-
-class _Zstandard(io.RawIOBase):
-    """Decompresses frame by frame and, unlike the library's reader, notices a truncated one."""
-
-    def __init__(self, path: Path):
-        self._file = open(path, "rb")  # noqa: SIM115 - closed by close()
-        self._context = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
-        self._frame: zstandard.ZstdDecompressionObj | None = None
-        self._ready = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer) -> int:
-        while not self._ready:
-            content = self._frame.unused_data if self._frame and self._frame.eof else b""
-            content = content or self._file.read(_CHUNK)
-            if self._frame is None or self._frame.eof:
-                if not content:
-                    return 0
-                self._frame = self._context.decompressobj()
-            if not content:
-                raise EOFError("compressed file ends early")
-            self._ready = memoryview(self._frame.decompress(content))
-        count = min(len(buffer), len(self._ready))
-        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
-        return count
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-_OPEN: dict[str, Callable[..., Any]] = {
-    ".gz": gzip.open,
-    ".bz2": bz2.open,
-    ".xz": lzma.open,
-    ".zst": lambda path, mode: io.BufferedReader(_Zstandard(path), _CHUNK),
-}
-CUT_OFF = (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError, lzma.LZMAError)
-"""Exceptions that a damaged compressed file raises."""
-
-
-def lines_of(path: Path, compression: str) -> BinaryIO:
-    """Open a file to iterate over its lines as bytes; `compression` is that of `file_type`."""
-    return _OPEN.get(compression, open)(path, "rb")
+from .compressed import CUT_OFF, lines_of
+from .document import Bad, Damaged, Document, Piece, decoded
+from .line_records import text_of
 
 
 def read_text(path: Path, piece: Piece, field: str) -> Iterator[Document | Bad]:
-    """Yield the whole file as one document."""
-    yield decoded(path.read_bytes())
+    """Yield the whole file as one document.
+
+    JSON lines under an unknown ending are `Bad`, since each of them was meant to be a document.
+    """
+    format, compression = file_type(piece.source.path)
+    try:
+        with lines_of(path, compression) as file:
+            content = file.read()
+    except CUT_OFF as error:
+        raise Damaged(error) from None
+    looks_wrong = format == "unknown" and _are_json_lines(content)
+    yield (
+        Bad("", "JSON lines under another ending, name it .jsonl")
+        if looks_wrong
+        else decoded(content)
+    )
 
 
 def read_jsonl(path: Path, piece: Piece, field: str) -> Iterator[Document | Bad]:
@@ -96,17 +55,25 @@ def read_jsonl(path: Path, piece: Piece, field: str) -> Iterator[Document | Bad]
 
 def _document(line: bytes, field: str) -> Document | Bad:
     try:
-        text = json.loads(line)[field]
+        return text_of(json.loads(line), field)
     except UnicodeDecodeError:
         return Bad("", "not UTF-8")
     except (ValueError, RecursionError):
         return Bad("", "not JSON")
-    except (KeyError, TypeError, IndexError):
-        return Bad("", f"has no {field!r}")
-    if not isinstance(text, str):
-        return Bad("", f"{field!r} is not a string")
-    reason = problem(text)
-    return Bad("", reason) if reason else text
+
+
+def _are_json_lines(content: bytes) -> bool:
+    """Whether the first line is a JSON object, and the next one too if there is one."""
+    lines = list(itertools.islice((line for line in io.BytesIO(content) if line.strip()), 2))
+    return bool(lines) and all(map(_is_object, lines))
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and bool(value)
 
 
 def _first_line(lines, start: int) -> int:
