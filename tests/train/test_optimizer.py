@@ -1,13 +1,19 @@
 """StableAdamW against its rule, written out in float64 for each tensor by itself."""
 
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from modernbert_jax import configs
+from modernbert_jax.train.engine import hyperparameters
 from modernbert_jax.train.optimizer import matrices, stable_adamw
 
+ROOT = Path(__file__).parents[2]
 RATE, B1, B2, EPS, DECAY = 1e-2, 0.9, 0.98, 1e-6, 1e-3
 
 
@@ -96,3 +102,26 @@ def test_masks():
 def test_a_schedule_needs_its_peak():
     with pytest.raises(ValueError, match="peak_learning_rate"):
         stable_adamw(lambda count: 0.1)
+
+
+def test_a_weight_decay_that_erases_weights_is_warned_of():
+    said = hyperparameters.decay_warning(float(np.float32(1e-2)), float(np.float32(5e-5)))
+    assert "weight decay 0.01 takes 1% off" in said and "AdamW's 0.01 is 5e-07" in said
+    assert "--optimizer adamw" in said
+    rate = np.float32(7e-4)
+    exact = hyperparameters.relative_decay(1e-3, 7e-4) * rate  # rounded to float32 twice
+    assert hyperparameters.decay_warning(float(exact), float(rate))
+    assert not hyperparameters.decay_warning(3e-4, 3e-3)  # Ettin's
+
+
+def test_presets_and_documents_print_no_weight_decay_that_erases_weights():
+    for kind in ("pretrain", "finetune"):
+        for name in configs.presets(kind):
+            config = configs.load(kind, name)
+            assert config.optimizer == "stable_adamw"
+            for part in getattr(config, "stages", (config,)):
+                assert part.weight_decay < hyperparameters.LARGE_DECAY, name
+    for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
+        for line in path.read_text().splitlines():
+            for number in re.findall(r"weight-decay[ =]([\d.e-]+)", line):
+                assert float(number) < hyperparameters.LARGE_DECAY or "adamw" in line, line

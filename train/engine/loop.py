@@ -14,7 +14,7 @@ from modernbert_jax.io.progress import Progress
 
 from .checkpoint import Checkpoints
 from .config import EngineConfig, TrainConfig
-from .hyperparameters import Hyperparameters, relative_decay
+from .hyperparameters import Hyperparameters, decay_warning, relative_decay
 from .metrics import Chronometer, Meter, MetricWriter
 from .objective import Batch, Objective
 from .profile import Profiler
@@ -59,6 +59,12 @@ class Phase:
         hyper = Hyperparameters.create(config.learning_rate, decay, 0, rise, objective.steps)
         ends = objective.steps, objective.eval_every, config.save_every
         return cls(objective, program, hyper, 0, *ends)
+
+    @property
+    def decay_warning(self) -> str:
+        """A line about a share of each weight that `stable_adamw` should not remove; or ""."""
+        rate = float(self.hyper.learning_rate)
+        return decay_warning(float(self.hyper.decay) * rate, rate)
 
     def evaluates(self, step: int) -> bool:
         """Whether the model is evaluated after a step."""
@@ -163,6 +169,10 @@ def run(
             progress.say(f"{folder.path}: resuming at step {int(state.step):,}")
         elif message:
             progress.say(message)
+        if config.optimizer == "stable_adamw":
+            for line in dict.fromkeys(phase.decay_warning for phase in phases):
+                if line:
+                    progress.say(line)
         meter = Meter(tokens, chronometer)
         trainer = _Trainer(
             config, folder, fixed, stop, checkpoints, writer, progress, profiler, meter

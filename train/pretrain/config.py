@@ -54,7 +54,8 @@ class Stage:
     final_fraction: float = 0.0
     """Share of the peak that remains at the end of the decay."""
     weight_decay: float = 1e-5
-    """Share of a weight that a step at the peak learning rate takes off it."""
+    """Share of a weight that a step at the peak learning rate takes off it; for `--optimizer adamw`
+    that share divided by the learning rate, as in PyTorch."""
     mask_rate: float = 0.3
     """Share of the tokens to predict; evaluation has a rate of its own."""
     legacy_masking: bool = False
