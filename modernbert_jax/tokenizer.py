@@ -70,17 +70,34 @@ class Tokenizer:
         for name, content in self.files.items():
             (Path(directory) / name).write_bytes(content)
 
-    def encode(self, texts: Sequence[str], *, max_length: int | None = None) -> list[list[int]]:
-        """Ids with the template's special tokens; longer texts are cut to `max_length` ids."""
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        max_length: int | None = None,
+        cut: list[bool] | None = None,
+    ) -> list[list[int]]:
+        """Ids with the template's special tokens; longer texts are cut to `max_length` ids.
+
+        Whether a text was cut is appended to `cut`, for each.
+        """
         ids = [e.ids for e in self.backend.encode_batch_fast(list(texts))]
+        if cut is not None:
+            cut += [max_length is not None and len(i) > max_length for i in ids]
         if max_length is None:
             return ids
         return [self._shorten(i, max_length) if len(i) > max_length else i for i in ids]
 
     def encode_pairs(
-        self, pairs: Sequence[tuple[str, str]], *, max_length: int | None = None
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        max_length: int | None = None,
+        cut: list[bool] | None = None,
     ) -> list[list[int]]:
         """Ids of pairs of texts in their template; over `max_length` the longer text is cut first.
+
+        Whether a pair was cut is appended to `cut`, for each.
 
         Raises:
             UserError: an item that is not a pair of texts.
@@ -95,6 +112,9 @@ class Tokenizer:
         special = self.backend.num_special_tokens_to_add(is_pair=True)
         ids = []
         for first, second in zip(*sides, strict=True):
+            if cut is not None:
+                whole = len(first) + len(second) + special
+                cut.append(max_length is not None and whole > max_length)
             if max_length is not None:
                 kept = _longest_first(len(first), len(second), max(max_length - special, 0))
                 first.truncate(kept[0])

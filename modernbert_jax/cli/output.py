@@ -58,12 +58,29 @@ def warnings_in_lines() -> Iterator[None]:
                 print_to_stderr(f"warning: {' '.join(message.split())}")
 
 
+class _AttentionLines(logging.Handler):
+    """Prints each choice of attention once, whatever the shapes of the calls."""
+
+    def __init__(self):
+        super().__init__()
+        self._printed: set[tuple[object, ...]] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the choice, with the call if another choice came before it."""
+        _, name, why = record.args or ("", "", "")
+        if (name, why) in self._printed:
+            return
+        line = record.getMessage() if self._printed else f"attention: {name} ({why})"
+        self._printed.add((name, why))
+        print_to_stderr(line)  # the stderr of now, which a progress bar keeps apart from itself
+
+
 @contextlib.contextmanager
 def attention_choices() -> Iterator[None]:
-    """Print on stderr, in process 0, which implementation of attention each layer uses."""
+    """Print on stderr, in process 0, which implementation computes attention, and why."""
     import jax
 
-    log, handler = logging.getLogger("modernbert_jax.attention"), logging.StreamHandler()
+    log, handler = logging.getLogger("modernbert_jax.attention"), _AttentionLines()
     before = log.level, log.propagate
     if jax.process_index() == 0:
         log.addHandler(handler)

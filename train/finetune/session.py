@@ -12,12 +12,13 @@ from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.inference import shapes
 from modernbert_jax.inference.shapes import Shape
+from modernbert_jax.io.progress import Progress
 from modernbert_jax.sharding import check_mesh
 
 from .. import engine
 from ..engine.hyperparameters import rise_and_fall
 from ..tasks import Example
-from . import batches, infer, initial_model, losses
+from . import batches, infer, initial_model, losses, summary
 from .batches import TrainingBatches, lengths_of
 from .config import FinetuneConfig, to_json
 from .data import Data, class_weights
@@ -114,6 +115,11 @@ class Session:
     def model(self) -> ModernBertConfig:
         """The architecture as it is exported."""
         return self.objective.model
+
+    def describe(self) -> None:
+        """Print what was read, from process 0."""
+        for line in summary.lines(self.config, self.data, self.objective.task_loss):
+            Progress(0).say(line)
 
     def start(self, seed: int) -> InitialModel:
         """The whole model before the first step of a run with this seed."""

@@ -50,6 +50,7 @@ def sweep(
         session = Session.open(config, mesh)
         if not session.data.validation:
             raise UserError("a sweep compares validation scores; pass --validation")
+        session.describe()
         return _sweep(session, grid.runs(config), Path(config.output), keep_models == "all")
 
 

@@ -49,7 +49,9 @@ def finetune(
     mesh = config.mesh.make()
     with jax.set_mesh(mesh):
         engine.use_compile_cache()
-        return train(Session.open(config, mesh), config, profile_steps)
+        session = Session.open(config, mesh)
+        session.describe()
+        return train(session, config, profile_steps)
 
 
 def train(

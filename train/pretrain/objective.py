@@ -203,7 +203,9 @@ class MaskedLMObjective(engine.Objective):
         row = {"eval_loss": total / max(count, 1), "eval_masked_accuracy": correct / max(count, 1)}
         if len(sums) > 1:
             row |= {f"eval_loss/{name}": s[0] / max(s[1], 1) for name, s in sums.items()}
-        return engine.Evaluation(row, -row["eval_loss"])
+        text = f"validation loss {row['eval_loss']:.4f}"
+        text += f"  masked accuracy {row['eval_masked_accuracy']:.4f}"
+        return engine.Evaluation(row, -row["eval_loss"], text)
 
     @functools.cached_property
     def _validation(self) -> list[tuple[str, Rows]]:

@@ -14,7 +14,7 @@ from .question_answering import QuestionAnswering
 from .read import read
 from .records import Record, Records
 from .regression import Regression
-from .split import balanced_weights, positive_weights, split
+from .split import balanced_weights, class_counts, positive_weights, split
 from .task import Outputs, Task
 from .token_classification import TokenClassification
 
@@ -33,6 +33,7 @@ __all__ = [
     "Task",
     "TokenClassification",
     "balanced_weights",
+    "class_counts",
     "positive_weights",
     "read",
     "split",

@@ -22,3 +22,5 @@ class Example:
     """Target as the task's docstring defines it; None for unlabelled records."""
     source: Any = None
     """Facts of the record for decoding and metrics: words, offsets, text, reference answers."""
+    cut: bool = False
+    """Whether text was left out, because a sequence would be longer than the task allows."""

@@ -82,12 +82,15 @@ class MultipleChoice(Task):
         self, ids: Sequence[str], places: Sequence[str], parsed: Sequence[Any], tokenizer: Tokenizer
     ) -> list[Example]:
         pairs = [(context, option) for context, options, _ in parsed for option in options]
-        tokens = iter(tokenizer.encode_pairs(pairs, max_length=self.max_length))
+        of_pairs: list[bool] = []
+        tokens = iter(tokenizer.encode_pairs(pairs, max_length=self.max_length, cut=of_pairs))
+        cut = iter(of_pairs)
         return [
             Example(
                 id=i,
                 sequences=tuple(np.array(next(tokens), np.int32) for _ in options),
                 target=target,
+                cut=sum(next(cut) for _ in options) > 0,
             )
             for i, (_, options, target) in zip(ids, parsed, strict=True)
         ]

@@ -80,6 +80,13 @@ def _digest(record: Record, task: Task, seed: int) -> str:
     return hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
+def class_counts(examples: Sequence[Example], classes: int) -> np.ndarray:
+    """How often each class occurs, int64 [classes], among indices or tuples of arrays of them."""
+    parts = (e.target if isinstance(e.target, tuple) else (e.target,) for e in examples)
+    targets = np.concatenate([np.ravel(target) for part in parts for target in part])
+    return np.bincount(targets[targets != IGNORED].astype(np.int64), minlength=classes)
+
+
 def balanced_weights(examples: Sequence[Example], classes: int) -> np.ndarray:
     """Class weights n / (k n_c) that give all classes the same influence.
 
@@ -92,9 +99,7 @@ def balanced_weights(examples: Sequence[Example], classes: int) -> np.ndarray:
     Returns:
         float32 [classes]; 1 for classes that do not occur.
     """
-    parts = (e.target if isinstance(e.target, tuple) else (e.target,) for e in examples)
-    targets = np.concatenate([np.ravel(target) for part in parts for target in part])
-    counts = np.bincount(targets[targets != IGNORED].astype(np.int64), minlength=classes)
+    counts = class_counts(examples, classes)
     occurs = counts > 0
     weights = np.ones(classes, np.float32)
     weights[occurs] = counts.sum() / (occurs.sum() * counts[occurs])

@@ -88,13 +88,14 @@ class TextTask(Task):
         self, ids: Sequence[str], places: Sequence[str], parsed: Sequence[Any], tokenizer: Tokenizer
     ) -> list[Example]:
         texts = [record_texts for record_texts, _, _ in parsed]
+        cut: list[bool] = []
         if len(self.columns) == 1:
-            tokens = tokenizer.encode([t for (t,) in texts], max_length=self.max_length)
+            tokens = tokenizer.encode([t for (t,) in texts], max_length=self.max_length, cut=cut)
         else:
-            tokens = tokenizer.encode_pairs(texts, max_length=self.max_length)
+            tokens = tokenizer.encode_pairs(texts, max_length=self.max_length, cut=cut)
         return [
-            Example(id=i, sequences=(np.array(t, np.int32),), target=target, source=source)
-            for i, t, (_, target, source) in zip(ids, tokens, parsed, strict=True)
+            Example(id=i, sequences=(np.array(t, np.int32),), target=target, source=source, cut=c)
+            for i, t, c, (_, target, source) in zip(ids, tokens, cut, parsed, strict=True)
         ]
 
 
