@@ -21,7 +21,7 @@ from .loop import Outcome, Phase, RunStopped, run
 from .objective import Batch, Evaluation, Microbatches, Objective, Sums, init_params
 from .partition import Partition
 from .program import Program
-from .run_folder import RunFolder, use_compile_cache
+from .run_folder import RunFolder, only_writer, use_compile_cache
 from .step import Learner
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Sums",
     "TrainConfig",
     "init_params",
+    "only_writer",
     "run",
     "train",
     "use_compile_cache",
@@ -58,15 +59,15 @@ def train(objective: Objective, config: TrainConfig, params: Any = None) -> Outc
         The run's outcome; `finished` is False if it was asked to stop, and has saved a checkpoint.
 
     Raises:
-        UserError: the folder holds something else.
+        UserError: the folder holds something else, or another process writes it.
         RunStopped: too many consecutive steps were skipped.
     """
     mesh = config.mesh.make()
     with jax.set_mesh(mesh):
         use_compile_cache()
         folder = RunFolder(Path(config.output), to_json(config), config.FREE)
-        folder.check()
-        folder.claim()
-        learner = Learner(objective, config, lambda h, t: rise_and_fall(h, t, config.schedule))
-        phase = Phase.single(objective, Program(learner, mesh), config)
-        return run([phase], config, folder, lambda: params)
+        with folder.held():
+            folder.claim()
+            learner = Learner(objective, config, lambda h, t: rise_and_fall(h, t, config.schedule))
+            phase = Phase.single(objective, Program(learner, mesh), config)
+            return run([phase], config, folder, lambda: params)

@@ -3,22 +3,26 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.io import lock
 from modernbert_jax.io.files import whole_directory, write_json
 from modernbert_jax.io.json_reader import read_json
 from modernbert_jax.io.typed_json import differences
 from modernbert_jax.tokenizer import Tokenizer
 
-from .distributed import together
+from .distributed import in_first, together
 
 PLAN = "plan.png"
 """Left in the folder by a dry run; allowed in a new run's folder."""
+
+LOCK = ".lock"
+"""File that the process that writes a folder has locked."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +73,26 @@ class RunFolder:
                     f"{self.path}: holds a run with another configuration ({'; '.join(changed)});"
                     " choose another --output"
                 )
-        elif self.path.exists() and any(p.name != PLAN for p in self.path.iterdir()):
+        elif self.path.exists() and any(map(_is_foreign, self.path.iterdir())):
             raise UserError(
                 f"{self.path}: not empty and not a run; choose another --output or empty it"
             )
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder as the only run that writes it; several processes of a run hold it once.
+
+        The folder is checked again, because another run may have been in it since `check`.
+
+        Raises:
+            UserError: another run holds the folder, or has left something in it.
+        """
+        with only_writer(self.path):
+            self.check()
+            yield
+
     def claim(self, tokenizer: Tokenizer | None = None) -> None:
-        """Make the folder, which all processes have checked, this run's."""
+        """Make the folder, which is held, this run's."""
         together("checked")  # no process finds the folder half claimed
         if jax.process_index() == 0:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -84,6 +101,40 @@ class RunFolder:
                 with whole_directory(self.path / "tokenizer") as temporary:
                     tokenizer.save(temporary)
         together("claimed")
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Hold a folder, which is made, as the only writer; process 0 does so for all of a run.
+
+    A folder that stays empty is removed.
+
+    Raises:
+        UserError: another process holds it, or it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def hold() -> None:
+            if not folder.exists():
+                stack.callback(_remove_if_empty, folder)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+            stack.enter_context(lock.held(folder / LOCK, folder))
+
+        in_first(hold)
+        yield
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether a new run did not leave a file before it had written its configuration."""
+    return path.name not in (PLAN, LOCK) and not path.name.startswith(".config.json.")
 
 
 def use_compile_cache() -> None:

@@ -51,7 +51,9 @@ def sweep(
         if not session.data.validation:
             raise UserError("a sweep compares validation scores; pass --validation")
         session.describe()
-        return _sweep(session, grid.runs(config), Path(config.output), keep_models == "all")
+        folder = Path(config.output)
+        with engine.only_writer(folder):
+            return _sweep(session, grid.runs(config), folder, keep_models == "all")
 
 
 def _sweep(

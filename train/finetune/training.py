@@ -66,6 +66,19 @@ def train(
     folder.check()
     if (result := run.read_result(folder)) is not None:
         return result
+    with folder.held():
+        return _continue(session, config, folder, profile_steps)
+
+
+def _continue(
+    session: Session,
+    config: FinetuneConfig,
+    folder: engine.RunFolder,
+    profile_steps: tuple[int, int] | None,
+) -> dict[str, Any] | None:
+    """Begin or resume a run whose folder is held."""
+    if (result := run.read_result(folder)) is not None:  # another process has finished it since
+        return result
     start = session.start(config.seed)
     folder.claim(start.tokenizer)
     objective = session.run_objective(config)

@@ -148,19 +148,28 @@ def pretrain(config: PretrainConfig, profile_steps: tuple[int, int] | None = Non
         folder = run.folder
         if folder.export.exists():
             return True
-        params = None if folder.started else run.initial_params()  # before anything is written
-        folder.claim(run.data.tokenizer)
-        phases = run.phases()
-        outcome = engine.run(
-            phases,
-            run.config,
-            folder,
-            lambda: run.initial_params() if params is None else params,
-            profile_steps=profile_steps,
-        )
-        if outcome.finished:
-            run.export(outcome, phases[-1].program)
-        return outcome.finished
+        with folder.held():
+            return _continue(run, profile_steps)
+
+
+def _continue(run: PretrainRun, profile_steps: tuple[int, int] | None) -> bool:
+    """Begin or resume a run whose folder is held."""
+    folder = run.folder
+    if folder.export.exists():  # another process has finished it since
+        return True
+    params = None if folder.started else run.initial_params()  # before anything is written
+    folder.claim(run.data.tokenizer)
+    phases = run.phases()
+    outcome = engine.run(
+        phases,
+        run.config,
+        folder,
+        lambda: run.initial_params() if params is None else params,
+        profile_steps=profile_steps,
+    )
+    if outcome.finished:
+        run.export(outcome, phases[-1].program)
+    return outcome.finished
 
 
 def in_tokens(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from processes import Processes, curve, kill_and_resume
 
 from modernbert_jax import convert
+from modernbert_jax.io import lock
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.tasks import TASKS
 
@@ -64,6 +66,15 @@ def test_four_processes_of_two_devices_train_as_one(place, config, whole):
     with Processes(config, place / "four", count=4, devices=2) as four:
         assert four.wait() == [0] * 4, four.output()
     close(place / "four", whole)
+
+
+def test_a_folder_that_another_holds_is_refused_in_every_process(place, config, whole):
+    """And several processes of one run hold it as one, as all tests here show."""
+    (place / "held").mkdir()
+    with lock.held(place / "held" / ".lock", "held"):
+        with Processes(config, place / "held", count=2) as both:
+            assert both.wait() == [2, 2], both.output()
+        assert all(f"process {os.getpid()} on " in log.read_text() for log in both.logs)
 
 
 @pytest.mark.parametrize("victims", [(0,), (1,), (0, 1)])

@@ -20,11 +20,13 @@ import pytest
 import rows
 
 from modernbert_jax import ModernBert, UserError, cli, configs, convert
+from modernbert_jax.io import lock
 from modernbert_jax.io.typed_json import to_json
 from modernbert_jax.train.engine import RunStopped
 from modernbert_jax.train.engine.lora import Lora
 from modernbert_jax.train.engine.metrics import read_rows
 from modernbert_jax.train.engine.program import Program
+from modernbert_jax.train.engine.run_folder import LOCK
 from modernbert_jax.train.pretrain.objective import MaskedLMObjective
 from modernbert_jax.train.pretrain.run import PretrainRun, pretrain
 
@@ -192,6 +194,51 @@ def test_killed_again_and_again_it_ends_the_same(whole, place, command, times):
     assert kills >= times // 2
     assert curve(folder) == curve(whole)
     assert convert.verify(folder / "export", whole / "export", tolerance=0.0).equal
+
+
+def test_a_second_run_in_a_folder_is_refused(whole, place, data, monkeypatch):
+    """Nothing of the first is changed, and a finished run needs no lock."""
+    shutil.copytree(whole, place / "first")
+    shutil.rmtree(place / "first" / "export")
+    before = (place / "first" / "metrics.jsonl").read_bytes()
+    config = corpus.run_config(place, data, output=str(place / "first"))
+    monkeypatch.setattr(lock, "PATIENCE", 0.0)
+    match = rf"process {os.getpid()} on .* is writing here"
+    with lock.held(place / "first" / LOCK, "first"), pytest.raises(UserError, match=match):
+        pretrain(config)
+    assert (place / "first" / "metrics.jsonl").read_bytes() == before
+    assert not (place / "first" / "export").exists()
+    with lock.held(whole / LOCK, "whole"):
+        assert pretrain(dataclasses.replace(config, output=str(whole)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [100])
+def test_two_runs_in_a_folder_at_random_distances_lose_nothing(whole, place, command, times):
+    """Each folder sees two runs, one of which is often killed; a last one finishes it."""
+    rng, refused = random.Random(0), 0
+    for number in range(times):
+        folder = place / f"two-{number}"
+        first = command(folder.name)
+        time.sleep(rng.random() * rng.choice((0.05, 2.0, 8.0)))
+        second = command(folder.name)
+        time.sleep(rng.random() * rng.choice((0.05, 2.0, 8.0)))
+        victim = rng.choice((first, second, None))
+        if victim is not None:
+            victim.kill()
+        for process in (first, second):
+            output, _ = process.communicate(timeout=900)
+            wanted = (0, 2) if process is not victim else (0, 2, -signal.SIGKILL)
+            assert process.returncode in wanted, output
+            assert process.returncode != 2 or "is writing here" in output, output
+            refused += process.returncode == 2
+        output, _ = (last := command(folder.name)).communicate(timeout=900)
+        assert last.returncode == 0, output
+        assert curve(folder) == curve(whole)
+        assert convert.verify(folder / "export", whole / "export", tolerance=0.0).equal
+        assert {p.name for p in folder.iterdir()} == {p.name for p in whole.iterdir()}
+        shutil.rmtree(folder)
+    assert refused > times // 4
 
 
 @pytest.mark.parametrize(
