@@ -41,6 +41,7 @@ def prepared(
     Raises:
         UserError: there are no data for the first run, and none that is finished.
     """
+    config.check_output()
     before = config.intermediate
     if not before.recipe:
         return config

@@ -15,6 +15,7 @@ from pathlib import Path
 from modernbert_jax import tokenizer as tokenizers
 from modernbert_jax.configs import nano
 from modernbert_jax.errors import UserError
+from modernbert_jax.io import outputs
 from modernbert_jax.io.files import whole_directory, write_bytes
 from modernbert_jax.io.progress import phase
 from modernbert_jax.tokenizer import Tokenizer
@@ -38,6 +39,7 @@ _SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2t
 def quickstart(output: str | Path) -> bool:
     """Run or resume the demonstration in a folder. Returns whether it is finished."""
     folder, began = Path(output), time.monotonic()
+    outputs.check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     data = folder / "data"
     config = dataclasses.replace(nano.config(), output=str(folder / "run"), data=str(data))

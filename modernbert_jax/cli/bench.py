@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from modernbert_jax.io import outputs
 from modernbert_jax.io.files import write_json
 
 from . import devices as device_limits
@@ -32,12 +33,14 @@ class Bench:
     repeats: int = 3
     """Repetitions of each side, of which the best counts."""
     json: Path | None = None
-    """JSON file for the numbers."""
+    """JSON file for the numbers; an existing one is replaced."""
 
     def run(self) -> None:
         """Measure, and print a table per suite."""
         from modernbert_jax.train import bench
 
+        if self.json is not None:
+            outputs.check_file(self.json, self.input, replaces=".json")
         options = bench.Options(
             input=self.input,
             tokenizer=self.tokenizer,
@@ -68,8 +71,8 @@ class Kernels:
     sweep: bool = True
     """Try block sizes of our kernels first."""
     output: Path | None = None
-    """Tuning file to write; the environment variable MODERNBERT_JAX_TUNING passes it to other
-    commands. None prints it."""
+    """Tuning file to write; an existing JSON file is replaced. The environment variable
+    MODERNBERT_JAX_TUNING passes it to other commands. None prints it."""
 
     def run(self) -> None:
         """Measure, and print or write the recommendation."""
@@ -86,6 +89,8 @@ class Kernels:
             head_dim=self.head_dim,
             **{name: value for name, value in changes.items() if value is not None},
         )
+        if self.output is not None:
+            outputs.check_file(self.output, replaces=".json")
         times = kernels.measure(shape, self.repeats, self.sweep, printing.print_to_stderr)
         kernels.show(times)
         table = kernels.recommend(times, shape)
@@ -110,13 +115,16 @@ class Finetune:
     """Sides to compare."""
     devices: Flat[CpuDevices] = dataclasses.field(default_factory=CpuDevices)
     json: Path | None = None
-    """JSON file for the numbers."""
+    """JSON file for the numbers; an existing one is replaced."""
 
     def run(self, config: "FinetuneConfig") -> None:
         """Train all sides, and print their table."""
         self.devices.expose(device_limits.for_finetuning(config))
         from modernbert_jax.train.bench import finetune as suite
 
+        if self.json is not None:
+            inputs = [config.train, config.validation, config.test]
+            outputs.check_file(self.json, filter(None, inputs), replaces=".json")
         turns, metric = [], config.task.best_metric
         for turn in suite.compare(config, self.seeds, self.sides):
             score = f"{metric} {turn.metrics[metric]:.4f}"
@@ -141,7 +149,8 @@ class Device:
     minutes: float = 8.0
     """Time for all parts, in minutes; the most telling ones come first."""
     output: Path = Path("device.json")
-    """File to write, ending in .json."""
+    """File to write, ending in .json; it and the files beside it replace those of an earlier
+    run."""
     parts: tuple[str, ...] = ()
     """Names or groups of parts to run. Without it: all."""
     record: Path | None = None

@@ -169,16 +169,20 @@ class Data:
     json: bool = False
     """Print JSON."""
     plot: Path | None = None
-    """PNG file to draw the facts into."""
+    """PNG file to draw the facts into; an existing one is replaced."""
     verify: bool = False
     """Compare every file with its checksum first."""
 
     def run(self) -> None:
         """Print the facts."""
+        from modernbert_jax.io import outputs
         from modernbert_jax.train.corpus import report
+        from modernbert_jax.train.rows import manifest
         from modernbert_jax.train.rows.prepared import Prepared
 
         prepared = Prepared(self.dir)
+        if self.plot is not None:
+            outputs.check_file(self.plot, [self.dir / manifest.NAME], replaces=".png")
         if self.verify:
             prepared.check(prepared.lengths(), hashed=sys.maxsize)
         facts = report.facts(prepared)

@@ -25,7 +25,8 @@ class Pretrain:
     dry_run: bool = False
     """Print what the run would do, and draw its schedule; needs no data."""
     plot: Path | None = None
-    """PNG file that --dry-run draws. None is plan.png in the run's folder."""
+    """PNG file that --dry-run draws; an existing one is replaced. None is plan.png in the run's
+    folder."""
     json: bool = False
     """Print the dry run as JSON."""
     hardware: str = "h100"
@@ -60,11 +61,14 @@ class Pretrain:
                 printing.print_stopped(config.output, "pretrain")
 
     def _plan(self, config: "PretrainConfig") -> None:
+        from modernbert_jax.io import outputs
         from modernbert_jax.train.engine.run_folder import PLAN
         from modernbert_jax.train.pretrain import dry_run
 
+        picture = self.plot or Path(config.output) / PLAN
+        outputs.check_file(picture, replaces=".png")
         facts = dry_run.plan(config, self.hardware, self.devices, self.mfu)
-        picture = dry_run.draw(config, self.plot or Path(config.output) / PLAN)
+        dry_run.draw(config, picture)
         if self.json:
             printing.print_json(facts | {"plot": str(picture)})
         else:

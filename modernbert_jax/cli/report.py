@@ -14,7 +14,8 @@ class Report:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
     """Folders of runs; several are drawn in the same panels."""
     output: Path | None = None
-    """Path of the two files, without ending. None is `report` in the first run's folder."""
+    """Path of the two files, without ending; existing ones are replaced. None, or a folder, is
+    `report` in the first run's folder or in that folder."""
 
     def run(self) -> None:
         """Draw, and print the paths."""

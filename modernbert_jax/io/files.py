@@ -41,16 +41,15 @@ def whole_file(path: str | os.PathLike, *, new: bool = False) -> Iterator[Path]:
     """The path of a temporary sibling to write, which becomes `path` if the block succeeds.
 
     Args:
-        path: of the file; an existing one is replaced.
-        new: refuse to replace an existing file, and create the folders above it.
+        path: of the file; an existing one is replaced, and folders above it are created.
+        new: refuse to replace an existing file.
 
     Raises:
         UserError: `path` cannot be written, is no regular file, or exists and `new` is true.
     """
-    place = outputs.check_file(path) if new else outputs.file_place(path, replace=True)
+    place = outputs.check_file(path) if new else outputs.file_place(path, replaces="")
     try:
-        if new:
-            place.parent.mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary(place)
         temporary.touch()
     except OSError as error:
@@ -64,7 +63,10 @@ def whole_file(path: str | os.PathLike, *, new: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def output(
-    path: str | os.PathLike, inputs: Iterable[str | os.PathLike] = (), *, replace: bool = False
+    path: str | os.PathLike,
+    inputs: Iterable[str | os.PathLike] = (),
+    *,
+    replaces: str | None = None,
 ) -> Iterator[Callable[[bytes], None]]:
     """The function that writes a command's output, which is checked before the block's work.
 
@@ -74,21 +76,20 @@ def output(
     Args:
         path: of the file or stream.
         inputs: files, folders and globs that the command reads; never replaced.
-        replace: replace an existing file.
+        replaces: ending of an existing file that may be replaced; None refuses existing files.
 
     Raises:
-        UserError: `path` cannot be written, is an input, or exists and `replace` is false.
+        UserError: `path` cannot be written, is an input, or exists and may not be replaced.
     """
     if outputs.is_stream(path):
         with outputs.stream(path) as write:
             yield write
         return
-    place = outputs.check_file(path, inputs, replace=replace)
+    place = outputs.check_file(path, inputs, replaces=replaces)
     parts: list[bytes] = []
     yield parts.append
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(place, new=not replace) as temporary:
+        with whole_file(place, new=replaces is None) as temporary:
             temporary.write_bytes(b"".join(parts))
     except OSError as error:
         raise outputs.unwritable(path, error) from error

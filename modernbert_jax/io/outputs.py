@@ -36,17 +36,20 @@ _PROBE = bytes(4096)
 
 
 def file_place(
-    path: str | os.PathLike, inputs: Iterable[str | os.PathLike] = (), *, replace: bool = False
+    path: str | os.PathLike,
+    inputs: Iterable[str | os.PathLike] = (),
+    *,
+    replaces: str | None = None,
 ) -> Path:
     """The place of a file to be made, with links followed.
 
     Args:
         path: of the file.
         inputs: files, folders and globs that the command reads; never replaced.
-        replace: allow that the file exists.
+        replaces: ending of an existing file that may be replaced; "" is any, None allows none.
 
     Raises:
-        UserError: it is an input or no regular file, or exists and `replace` is false.
+        UserError: it is an input or no regular file, or exists and may not be replaced.
     """
     if descriptor(path) is not None:
         raise UserError(f"{path}: is a stream; name a file")
@@ -59,16 +62,19 @@ def file_place(
         raise UserError(f"{path}: is a device, fifo or socket; name a file")
     if any(_is_in(place, source) for source in inputs):
         raise UserError(f"{path}: is an input of this command; choose another place")
-    if not replace:
+    if replaces is None or not place.name.lower().endswith(replaces):
         raise _exists(path)
     return place
 
 
 def check_file(
-    path: str | os.PathLike, inputs: Iterable[str | os.PathLike] = (), *, replace: bool = False
+    path: str | os.PathLike,
+    inputs: Iterable[str | os.PathLike] = (),
+    *,
+    replaces: str | None = None,
 ) -> Path:
     """As `file_place`, for before the work: tries as well whether the file could be written."""
-    place = file_place(path, inputs, replace=replace)
+    place = file_place(path, inputs, replaces=replaces)
     _probe(path, place.parent)
     return place
 

@@ -88,5 +88,6 @@ def for_terminal(text: object) -> "rich.text.Text":
 
 
 def for_plot(text: object) -> str:
-    """A value as text in which matplotlib reads no formulas between dollar signs."""
-    return str(text).replace("$", r"\$")
+    """A value as text in which matplotlib reads no formulas, and which legends do not leave out."""
+    shown = str(text).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown

@@ -10,15 +10,16 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.io import files, outputs
 
 
-def write(path, inputs=(), replace=False, content=b"new\n"):
-    with files.output(path, inputs, replace=replace) as writer:
+def write(path, inputs=(), replaces=None, content=b"new\n"):
+    with files.output(path, inputs, replaces=replaces) as writer:
         writer(content)
 
 
-def refused(path, key, inputs=(), replace=False):
+def refused(path, key, inputs=(), replaces=None):
     """The work is not begun, and the message names the path."""
-    with pytest.raises(UserError, match=key) as error, files.output(path, inputs, replace=replace):
-        pytest.fail("the work was begun")
+    with pytest.raises(UserError, match=key) as error:  # noqa: SIM117
+        with files.output(path, inputs, replaces=replaces):
+            pytest.fail("the work was begun")
     assert str(path) in str(error.value)
 
 
@@ -41,15 +42,16 @@ def spellings(place):
 @pytest.mark.parametrize("source", ["data.jsonl", "soft", "*.jsonl", "d[a]ta.jsonl"])
 def test_an_input_is_never_replaced_in_any_spelling(place, source):
     for spelling in spellings(place):
-        refused(spelling, "is an input", [source], replace=True)
+        refused(spelling, "is an input", [source], replaces="")
         refused(spelling, "is an input", [source])
-    refused("folder/part.jsonl", "is an input", ["folder"], replace=True)
+    refused("folder/part.jsonl", "is an input", ["folder"], replaces="")
     assert (place / "data.jsonl").read_text() == "mine\n"
 
 
 def test_an_existing_file_is_refused_unless_it_may_be_replaced(place):
     refused("data.jsonl", "exists; choose another place")
-    write("data.jsonl", ["folder", "nowhere", "s3://bucket/*"], replace=True)
+    refused("data.jsonl", "exists", replaces=".png")
+    write("data.jsonl", ["folder", "nowhere", "s3://bucket/*"], replaces=".jsonl")
     assert (place / "data.jsonl").read_text() == "new\n"
 
 
@@ -57,7 +59,7 @@ def test_links_remain_links(place):
     (place / "soft").symlink_to("data.jsonl")
     (place / "dangling").symlink_to("new/file")
     refused("soft", "exists")
-    write("soft", replace=True)
+    write("soft", replaces="")
     write("dangling")
     assert (place / "data.jsonl").read_text() == (place / "new/file").read_text() == "new\n"
     assert (place / "soft").is_symlink() and (place / "dangling").is_symlink()

@@ -2,10 +2,12 @@
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from modernbert_jax.config import Runtime
 from modernbert_jax.errors import UserError
+from modernbert_jax.io import outputs
 from modernbert_jax.sharding import MeshShape
 
 from ..schedule import Shape
@@ -90,6 +92,11 @@ class EngineConfig:
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         self._require("layer_decay", 0 < self.layer_decay <= 1, "more than 0 and at most 1")
         self._require("seed", 0 <= self.seed < 2**32, "0 or more, and below 2^32")
+
+    def check_output(self) -> None:
+        """Raise `UserError` unless the run's folder can be written, or holds a finished run."""
+        if not (Path(self.output) / "export").exists():
+            outputs.check_folder(self.output)
 
     def _require(self, name: str, ok: bool, what: str) -> None:
         """Raise `UserError` unless a field is what it must be."""

@@ -45,9 +45,7 @@ def write_predictions(
 ) -> None:
     """Write `predictions/NAME.jsonl`, from process 0."""
     if jax.process_index() == 0:
-        path = folder.path / "predictions" / f"{name}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, json_lines(rows))
+        write_bytes(folder.path / "predictions" / f"{name}.jsonl", json_lines(rows))
 
 
 def exported(

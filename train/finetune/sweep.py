@@ -44,6 +44,7 @@ def sweep(
         UserError: as `finetune`, or a sweep without validation examples.
     """
     grid.runs(config)  # refuses wrong values before anything is read
+    config.check_output()
     mesh = config.mesh.make()
     with jax.set_mesh(mesh):
         engine.use_compile_cache()

@@ -46,6 +46,7 @@ def finetune(
             f"{config.output}: starts from the model of {config.intermediate.recipe}; run"
             " modernbert_jax.train.intermediate.finetune, which trains that first"
         )
+    config.check_output()
     mesh = config.mesh.make()
     with jax.set_mesh(mesh):
         engine.use_compile_cache()

@@ -193,10 +193,8 @@ def draw(config: PretrainConfig, path: str | Path) -> Path:
     sizes.set_xlabel("billion tokens")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, buffer.getvalue())
-    return path
+    return Path(path)
 
 
 def _hardware(name: str) -> str:

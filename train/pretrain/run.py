@@ -141,6 +141,7 @@ def pretrain(config: PretrainConfig, profile_steps: tuple[int, int] | None = Non
         UserError: a configuration, data or folder that cannot be used.
         RunStopped: too many consecutive steps were skipped.
     """
+    config.check_output()
     mesh = config.mesh.make()
     with jax.set_mesh(mesh):
         engine.use_compile_cache()

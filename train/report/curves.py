@@ -3,7 +3,8 @@
 import base64
 import html
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.io import outputs
 from modernbert_jax.io.files import write_bytes
+from modernbert_jax.io.text import for_plot
 
 from ..engine.metrics import read_rows
 
@@ -34,6 +37,11 @@ PANELS = {
 }
 """Keys of `metrics.jsonl` by the label of their panel; panels without values are omitted."""
 
+METRICS = "metrics.jsonl"
+"""File of a run's folder that is drawn."""
+
+_ENDINGS = (".png", ".html")
+
 EXACT = {"score", "learning_rate", "batch_rows", "skipped_updates"}
 """Keys that are not noisy and therefore not smoothed."""
 
@@ -41,31 +49,55 @@ EXACT = {"score", "learning_rate", "batch_rows", "skipped_updates"}
 def report(runs: Sequence[str | Path], output: str | Path | None = None) -> tuple[Path, Path]:
     """Draw runs over one another as `<output>.png`, and as a page `<output>.html` that contains it.
 
-    By default these are `report.png` and `report.html` in the first run's folder. Returns both
-    paths. Raises `UserError` for a folder without metrics.
+    By default, or where `output` is a folder, these are `report.png` and `report.html` in it or in
+    the first run's folder. Existing ones are replaced. Returns both paths.
+
+    Raises:
+        UserError: a folder without metrics, or an output that cannot be written.
     """
     if not runs:
         raise UserError("report needs the folder of a run")
+    png, page = paths = output_files(Path(runs[0]) if output is None else Path(output), runs)
     rows = {}
-    for run in map(Path, runs):
-        rows[run.name or str(run)] = metrics = read_rows(run / "metrics.jsonl")
+    for name, run in named(runs).items():
+        rows[name] = metrics = read_rows(run / METRICS)
         if not metrics:
-            raise UserError(f"{run}: no metrics.jsonl with a step in it; is it a run's folder?")
-    stem = Path(output) if output else Path(runs[0]) / "report"
+            raise UserError(f"{run}: no {METRICS} with a step in it; is it a run's folder?")
     known = {key for run in rows.values() for row in run for key in row if row[key] is not None}
     picture = _draw(rows, [label for label, keys in PANELS.items() if known & {*keys}], columns=2)
-    png, page = stem.with_suffix(".png"), stem.with_suffix(".html")
     write_bytes(png, picture)
     write_bytes(page, _page(rows, picture).encode())
+    return paths
+
+
+def named(runs: Iterable[str | Path]) -> dict[str, Path]:
+    """Runs by name: the shortest ends of their paths that differ. A folder counts once."""
+    folders = {run.resolve(): run for run in map(Path, runs)}
+    parts = [Path(os.path.abspath(run)).parts for run in folders.values()]
+
+    def name(path: tuple[str, ...]) -> str:
+        ends = (path[-n:] for n in range(1, len(path) + 1))
+        return str(Path(*next(e for e in ends if sum(p[-len(e) :] == e for p in parts) == 1)))
+
+    return dict(zip(map(name, parts), folders.values(), strict=True))
+
+
+def output_files(output: Path, runs: Sequence[str | Path]) -> tuple[Path, Path]:
+    """Paths of picture and page, which can be written."""
+    stem = output / "report" if output.is_dir() else output
+    if stem.suffix in _ENDINGS:
+        stem = stem.with_suffix("")
+    inputs = [Path(run) / METRICS for run in runs]
+    png, page = (stem.with_name(stem.name + ending) for ending in _ENDINGS)
+    for path, ending in zip((png, page), _ENDINGS, strict=True):
+        outputs.check_file(path, inputs, replaces=ending)
     return png, page
 
 
 def curves(run: str | Path, path: str | Path) -> Path:
     """Draw only the loss and the learning rate of a run, and return the path."""
     path = Path(path)
-    write_bytes(
-        path, _draw({"": read_rows(Path(run) / "metrics.jsonl")}, ["loss", "learning rate"])
-    )
+    write_bytes(path, _draw({"": read_rows(Path(run) / METRICS)}, ["loss", "learning rate"]))
     return path
 
 
@@ -86,7 +118,7 @@ def _draw(runs: dict[str, list[dict[str, Any]]], labels: Sequence[str], columns:
         _mark_stages(axis, next(iter(runs.values())), named=axis in panels[0])
         if len(axis.get_legend_handles_labels()[0]) > 1:
             axis.legend(loc="upper right", fontsize="small")
-    for column in range(columns):
+    for column in range(min(columns, len(labels))):
         last = panels.flat[: len(labels)][column::columns][-1]
         last.set_xlabel("tokens")
         last.tick_params(labelbottom=True)
@@ -102,6 +134,7 @@ def _curve(axis, name: str, rows: list[dict[str, Any]], key: str, alone: bool) -
         what = key.removeprefix("step_seconds_")
     tokens, values = np.asarray(points, float).reshape(-1, 2).T
     curve = values if key in EXACT else _smooth(values)
+    name = for_plot(name)
     label = " ".join(filter(None, (name, what)))
     (line,) = axis.plot(tokens, curve, linewidth=1.4, label=label or None)
     if key not in EXACT:
@@ -147,7 +180,7 @@ def _mark_stages(axis, rows: list[dict[str, Any]], named: bool) -> None:
         axis.axvline(start, color="gray", linewidth=0.8, linestyle=":")
         if named:
             axis.annotate(
-                name,
+                for_plot(name),
                 (start, 1.0),
                 xycoords=("data", "axes fraction"),
                 xytext=(4, 4 + 11 * (i % 2)),  # names of short stages would overlap

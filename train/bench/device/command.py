@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.io import outputs
 from modernbert_jax.io.files import write_bytes, write_json
 
 from . import history, machine, page, registry, schedule, table, workloads
@@ -17,6 +18,9 @@ ROOT = Path(__file__).parents[3]
 """Root of the checkout that holds this file, if it is one."""
 
 MINUTES = 8.0
+
+_BESIDE = (".md", ".log", ".tuning.json")
+"""Endings of the files beside the output."""
 
 
 def device(
@@ -46,8 +50,9 @@ def device(
         raise UserError(f"minutes is {minutes}; it must be more than 0")
     if output.suffix != ".json":
         raise UserError(f"output is {output}; it must end in .json")
-    if not output.absolute().parent.is_dir():
-        raise UserError(f"{output}: its folder does not exist")
+    outputs.check_file(output, replaces=".json")
+    for ending in _BESIDE:  # replaced with the JSON file, and not otherwise
+        outputs.check_file(output.with_suffix(ending), replaces="" if output.exists() else None)
     chosen = schedule.choose(registry.parts(), parts)
     run = _run(chosen, minutes, output)
     before = history.runs(ROOT / page.FOLDER, run["device"]) if _in_checkout() else []

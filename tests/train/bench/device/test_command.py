@@ -40,7 +40,7 @@ def test_the_whole_command(tmp_path, capfd):
     [
         (["--minutes", "0"], "minutes is 0.0; it must be more than 0"),
         (["--output", "run.txt"], "output is run.txt; it must end in .json"),
-        (["--output", "nowhere/run.json"], "nowhere/run.json: its folder does not exist"),
+        (["--output", "/proc/nowhere/run.json"], "nowhere/run.json: cannot be written"),
         (["--parts", "kernel"], "no part 'kernel'"),
         (["--record", "nowhere.json"], "nowhere.json: no such file"),
     ],
