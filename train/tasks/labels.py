@@ -7,6 +7,14 @@ from typing import Any
 
 from modernbert_jax.errors import UserError
 
+MISSING = frozenset(
+    (
+        *("nan", "NaN", "-nan", "-NaN", "NaT", "<NA>", "NA", "N/A", "n/a", "#NA", "#N/A"),
+        *("#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN", "NULL", "null", "None"),
+    )
+)
+"""Texts that pandas writes, or reads, as missing values."""
+
 _LISTED = 12
 """Names that a message lists; of more it gives the number."""
 
@@ -17,14 +25,37 @@ def name(value: Any) -> str:
         return json.dumps(value)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    if isinstance(value, str | int | float):
+    if isinstance(value, str | int) or (isinstance(value, float) and value == value):
         return str(value)
     raise UserError(f"label is {value!r}; it must be a name or a number")
 
 
-def ordered(names: Iterable[str]) -> tuple[str, ...]:
-    """Each name once: whole numbers by value, anything else alphabetically."""
+def found(value: Any) -> str:
+    """The name of a label that only the training data name. Raises `UserError` for `MISSING`."""
+    label = name(value).strip()
+    if label in MISSING or not label:
+        raise UserError(
+            f"label is {label!r}, as missing values are written; remove the record, or name all"
+            " labels in the task's labels"
+        )
+    return name(value)
+
+
+def ordered(names: Iterable[str], column: str) -> tuple[str, ...]:
+    """Each name that was found once: whole numbers by value, anything else alphabetically.
+
+    Raises:
+        UserError: the names are numbers with fractions, which no one classifies.
+    """
     names = {*names}
+    numbers = [_number(label) for label in sorted(names)]
+    values = [n for n in numbers if n is not None]
+    fractions = [n for n in values if not n.is_integer()]
+    if fractions and len(values) == len(numbers):
+        raise UserError(
+            f"column {column!r} holds numbers such as {fractions[0]}; the task for these is"
+            " regression. To classify, name all labels in the task's labels"
+        )
     return tuple(sorted(names, key=int if all(map(_is_number, names)) else None))
 
 
@@ -84,6 +115,13 @@ class Labelled:
     @cached_property
     def _index(self) -> Index:
         return Index(self.labels)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _is_number(text: str) -> bool:

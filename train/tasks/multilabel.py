@@ -51,19 +51,39 @@ class MultiLabel(Labelled, TextTask):
     def with_labels(self, records: Records) -> "MultiLabel":
         if self.labels:
             return self
-        return dataclasses.replace(self, labels=self.labels_in(records, many=True))
+        names = self.labels_in(records, least=1)
+        if self.label_column not in records.names:
+            lists = [self.named_in(record) for record in records]
+            lengths = {len(values) for values in lists}
+            if len(lengths) == 1 and min(lengths) > 1 and all(map(_are_flags, lists)):
+                raise UserError(
+                    f"column {self.label_column!r} holds {min(lengths)} ones and zeros in each"
+                    " record; name the labels that they stand for in the task's labels"
+                )
+        return dataclasses.replace(self, labels=names)
 
     def target(self, record: Record) -> np.ndarray:
-        values = record.list(self.label_column)
-        flags = all(isinstance(v, int | float) and v in (0, 1) for v in values)
-        if flags and self._index.by_number and len(values) == self.outputs:
+        values = self.named_in(record)
+        if self._index.by_number and len(values) == self.outputs and _are_flags(values):
             return np.array(values, np.float32)
         target = np.zeros(self.outputs, np.float32)
-        target[[self._index[value] for value in values]] = 1
+        for value in values:
+            if target[self._index[value]]:
+                raise UserError(f"{self.label_column!r} names {value!r} twice")
+            target[self._index[value]] = 1
         return target
 
     def stratum(self, record: Record) -> str:
-        return "\n".join(sorted(map(labels.name, record.list(self.label_column))))
+        return "\n".join(sorted(map(labels.name, self.named_in(record))))
+
+    def named_in(self, record: Record) -> list[Any]:
+        """The record's labels. Raises `UserError` for text with other separators than spaces."""
+        values, cell = record.list(self.label_column), record.need(self.label_column)
+        if isinstance(cell, str) and values == cell.split() and any(c in cell for c in ",;|"):
+            raise UserError(
+                f"{self.label_column!r} is {cell!r}; write a JSON list, or names between spaces"
+            )
+        return values
 
     def metrics(self, examples: Sequence[Example], outputs: Outputs) -> dict[str, float]:
         actual = np.stack(targets(examples)) > 0
@@ -92,6 +112,11 @@ class MultiLabel(Labelled, TextTask):
             "labels": [n for n, present in zip(self.labels, decided, strict=True) if present],
             "scores": dict(zip(self.labels, probabilities.tolist(), strict=True)),
         }
+
+
+def _are_flags(values: Sequence[Any]) -> bool:
+    """Whether a list has a one or zero per label, perhaps as text."""
+    return all(isinstance(v, int | float | str) and v in (0, 1, "0", "1") for v in values)
 
 
 def _threshold(actual: np.ndarray, probabilities: np.ndarray) -> float:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import math
 import string
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +9,8 @@ from typing import Any
 
 from modernbert_jax.errors import UserError
 
-from ..corpus.sources.line_records import value_at
+from ..corpus.sources.line_records import is_missing, value_at
+from . import cells
 
 SHOWN = 5
 """Problems that one message lists; it counts the others."""
@@ -28,7 +28,7 @@ class Record:
     values: Mapping[str, Any]
 
     def get(self, column: str) -> Any:
-        """The value, or None. Dots lead into objects: "answers.text"."""
+        """The value, or None if it is missing. Dots lead into objects: "answers.text"."""
         return value_at(self.values, column)
 
     def need(self, column: str) -> Any:
@@ -72,15 +72,21 @@ class Record:
         raise UserError(f"{column!r} is {_short(value)}; it must be a finite number")
 
     def list(self, column: str) -> list[Any]:
-        """A list; text (as in CSV) may hold one as JSON, or words between spaces."""
+        """A list without missing values.
+
+        Text (as in CSV) may hold one as JSON or as Python prints it, or words between spaces.
+        """
         value = self.need(column)
         if isinstance(value, str):
             try:
-                value = json.loads(value) if value.lstrip().startswith("[") else value.split()
-            except ValueError:
-                value = value.split()
+                listed = cells.parse_list(value)
+            except UserError as error:
+                raise UserError(f"{column!r} is {_short(value)}, which {error}") from None
+            value = value.split() if listed is None else listed
         if not isinstance(value, list | tuple):
             raise UserError(f"{column!r} is {_short(value)}; it must be a list")
+        if any(map(is_missing, value)):
+            raise UserError(f"{column!r} is {_short(value)}; a value is missing in it")
         return [*value]
 
 

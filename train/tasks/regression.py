@@ -6,11 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from modernbert_jax.errors import UserError
+
 from . import scores
 from .example import Example
 from .records import Record
 from .task import Outputs, targets
 from .text_task import TextTask, stacked
+
+LARGEST = 1e16
+"""Largest target: sums of the squares of a million of them are finite in float32."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +30,13 @@ class Regression(TextTask):
     metric_names = ("pearson", "spearman", "mean_squared_error", "mean_absolute_error")
 
     def target(self, record: Record) -> float:
-        return record.number(self.label_column)
+        value = record.number(self.label_column)
+        if abs(value) > LARGEST:
+            raise UserError(
+                f"{self.label_column!r} is {value:g}; the loss, computed in float32, has room for"
+                f" numbers up to {LARGEST:g}; scale them"
+            )
+        return value
 
     def metrics(self, examples: Sequence[Example], outputs: Outputs) -> dict[str, float]:
         actual = np.array(targets(examples), np.float64)

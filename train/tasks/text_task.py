@@ -44,15 +44,20 @@ class TextTask(Task):
     def answers(self) -> tuple[str, ...]:
         return (self.label_column,)
 
-    def labels_in(self, records: Records, many: bool = False) -> tuple[str, ...]:
+    def named_in(self, record: Record) -> list[Any]:
+        """The labels of a record as the file writes them; empty if it has none."""
+        value = record.get(self.label_column)
+        return [] if value is None else [value]
+
+    def labels_in(self, records: Records, least: int = 2) -> tuple[str, ...]:
         """Label names of training records: those that the file declares, or else all that occur.
 
         Args:
             records: Training records.
-            many: Whether the column holds lists of labels.
+            least: Number of labels that the task needs.
 
         Raises:
-            UserError: no labels at all, or only one; a missing column, or a value that is no label.
+            UserError: fewer labels; a missing column, or a value that is no label.
         """
         if declared := records.names.get(self.label_column):
             return declared
@@ -60,12 +65,10 @@ class TextTask(Task):
         problems, names = Problems(), set()
         for record in records:
             with problems.at(record.place):
-                value = record.get(self.label_column)
-                values = record.list(self.label_column) if many else [value]
-                names |= {labels.name(v) for v in values if v is not None}
+                names |= set(map(labels.found, self.named_in(record)))
         problems.check()
-        ordered = labels.ordered(names)
-        if not ordered or (len(ordered) < 2 and not many):
+        ordered = labels.ordered(names, self.label_column)
+        if len(ordered) < least:
             raise UserError(
                 f"column {self.label_column!r} of the training data has"
                 f" {f'only the label {ordered[0]!r}' if ordered else 'no labels'}; name the labels"

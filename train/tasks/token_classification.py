@@ -93,12 +93,12 @@ class TokenClassification(Labelled, Task):
                 f"column {self.tags_column!r} of the training data has fewer than two tags; name"
                 " the labels"
             )
-        return dataclasses.replace(self, labels=labels.ordered(names))
+        return dataclasses.replace(self, labels=labels.ordered(names, self.tags_column))
 
     def _tags_in(self, record: Record) -> set[str]:
         """The tags of a record, or all tags of the scheme for its entities."""
         if self._has_words(record) or self.scheme == "none":
-            return {labels.name(tag) for tag in record.list(self.tags_column)}
+            return {labels.found(tag) for tag in record.list(self.tags_column)}
         spans = tagged.spans_of(record, self.entities_column, record.text(self.text_column))
         tags = (schemes.all_tags(span.type, self.scheme) for span in spans)
         return {schemes.OUTSIDE}.union(*tags)

@@ -241,6 +241,93 @@ def test_options_in_columns_and_with_names(tokenizer):
     assert task.predictions([example], outputs)[0]["label"] == "B"
 
 
+# --- values that could be guessed wrong ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "cell,want",
+    [
+        ('["x", "y z"]', ["x", "y z"]),
+        ("['x', 'y z']", ["x", "y z"]),
+        ("""['it\\'s', "x's", 'a,b',]""", ["it's", "x's", "a,b"]),
+        ("('x', 'y')", ["x", "y"]),
+        ("{'x'}", ["x"]),
+        ("[0, -1.5, 2e3, True]", [0, -1.5, 2000.0, True]),
+        ("[]", []),
+        ("x y", ["x", "y"]),
+        ("( x )", ["(", "x", ")"]),
+        ("[x", ["[x"]),
+    ],
+)
+def test_lists_in_cells(cell, want):
+    assert Record("x", {"labels": cell}).list("labels") == want
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["['x' 'y']", "[0 1]", "[x, y]", "['x', ['y']]", "['x'", "[" * 9 + "]", "['x', nan]", "[None]"],
+)
+def test_lists_that_are_neither_json_nor_python(cell):
+    wrong = "missing in it" if "n" in cell.lower() else "neither JSON nor Python"
+    if cell.endswith("]"):
+        assert wrong in message(Record("x", {"labels": cell}).list, "labels")
+    else:
+        assert Record("x", {"labels": cell}).list("labels") == ["['x'"]
+
+
+def test_labels_that_are_no_names():
+    task = MultiLabel()
+    for cell in ("x, y", "x;y", "x|y"):
+        assert "JSON list" in message(task.with_labels, texts(cell, key="labels"))
+    assert task.with_labels(texts("['x', 'y']", "y", key="labels")).labels == ("x", "y")
+    for vectors in ([[1, 0, 1], [0, 0, 1]], [[True, False], [False, True]], ["[0, 1]", "1 1"]):
+        assert "ones and zeros" in message(task.with_labels, texts(*vectors, key="labels"))
+    assert task.with_labels(texts([0, 1], [0, 1, 2], key="labels")).labels == ("0", "1", "2")
+
+
+def test_a_vector_of_text_is_one_of_numbers_and_names_come_once(tokenizer):
+    task = MultiLabel(labels=("a", "b", "c"))
+    result = task.examples(texts("0 0 1", "[1, 0, 1]", key="labels"), tokenizer)
+    assert [e.target.tolist() for e in result] == [[0, 0, 1], [1, 0, 1]]
+    assert "names 'a' twice" in message(task.examples, texts(["a", "a"], key="labels"), tokenizer)
+
+
+@pytest.mark.parametrize("value", [float("nan"), None, np.float32("nan"), np.float16("nan")])
+def test_missing_values(tokenizer, value):
+    task = Classification(labels=("a", "b"))
+    for column in ("text", "label"):
+        row = {"text": "ba", "label": "a"} | {column: value}
+        want = f"x.jsonl:1: {column!r} is empty"
+        assert message(task.examples, records(row), tokenizer) == want
+    assert Classification().with_labels(texts("a", value, "b")).labels == ("a", "b")
+    words = {"tokens": ["ba", value], "ner_tags": ["O", "O"]}
+    task = TASKS["tokens"](labels=("O", "B-X", "I-X"))
+    assert "missing in it" in message(task.examples, records(words), tokenizer)
+
+
+@pytest.mark.parametrize("value", ["nan", "NaN", "<NA>", "N/A", "null", "None", "NaT", " ", ""])
+def test_missing_values_in_writing(tokenizer, value):
+    assert message(Classification().with_labels, texts("a", "b", value)).startswith("x.jsonl:3: ")
+    task = Classification(labels=("a", value.strip() or "b"))
+    if value.strip():
+        assert task.examples(texts(value), tokenizer)[0].target == 1
+
+
+def test_numbers_are_no_classes(tokenizer):
+    for values in ([0.1, 0.73, 2.0], ["0.1", "0.73", "2"]):
+        assert "regression" in message(Classification().with_labels, texts(*values))
+    assert Classification().with_labels(texts("1.5", "v2")).labels == ("1.5", "v2")
+    assert Classification().with_labels(texts("0", "1.0")).labels == ("0", "1.0")
+    task = Classification(labels=("0.5", "1.5"))
+    assert task.examples(texts(1.5), tokenizer)[0].target == 1
+
+
+def test_numbers_that_overflow_in_float32(tokenizer):
+    for value in (1e308, -1e30, "1e20"):
+        assert "float32" in message(Regression().examples, texts(value), tokenizer)
+    assert Regression().examples(texts(-1e16), tokenizer)[0].target == -1e16
+
+
 # --- invalid records and options ----------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -134,13 +135,19 @@ def text_of(values: Any, field: str) -> Document | Bad:
 
 
 def value_at(values: Mapping[str, Any], column: str) -> Any:
-    """The value of a column, or None. Dots lead into objects where no column has the full name."""
-    if column in values:
-        return values[column]
+    """The value of a column, or None if it is missing.
+
+    Dots lead into objects where no column has the full name.
+    """
     value: Any = values
-    for key in column.split("."):
+    for key in [column] if column in values else column.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
-    return value
+    return None if is_missing(value) else value
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value is null, or NaN, with which pandas marks missing values."""
+    return value is None or (isinstance(value, numbers.Number) and bool(value != value))
 
 
 def _first(lines: list[tuple[int, str | UserError]]) -> dict[str, Any] | UserError:
