@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from modernbert_jax.errors import UserError
 from modernbert_jax.io import text
 
-from . import arguments, registry
+from . import arguments, output, registry
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _exit_code(words: Sequence[str], debug: bool) -> int:
     try:
-        return _run(words)
+        output.open_streams()
+        code = _run(words)
+        output.flush()
+        return code
     except UserError as error:
         _print_error(str(error), debug)
         return 2
@@ -42,7 +45,7 @@ def _exit_code(words: Sequence[str], debug: bool) -> int:
         _print_error("interrupted; run the same command again", debug)
         return 1
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        output.discard()
         return 1
     except Exception as error:
         _print_error(f"{type(error).__name__}: {error}", debug, hint="; --debug shows where")

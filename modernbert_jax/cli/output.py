@@ -1,15 +1,60 @@
 """Printed output of commands: JSON, warnings, and the end of a run."""
 
 import contextlib
+import io
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from modernbert_jax.errors import UserError
 from modernbert_jax.io import outputs
+
+_STDOUT = "standard output"
+
+
+def open_streams() -> None:
+    """Make stdout and stderr print every character, as an escape where they have no other form.
+
+    Descriptors that are closed are opened to /dev/null, so that no file of the run gets their
+    number.
+
+    Raises:
+        UserError: stdout is closed, full, or read by nobody.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+    if sys.stdout is None:
+        raise UserError(f"{_STDOUT} is closed; redirect it to a file or /dev/null")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        with contextlib.suppress(io.UnsupportedOperation):
+            outputs.check_descriptor(sys.stdout.fileno(), _STDOUT)
+
+
+def flush() -> None:
+    """Write what stdout holds back. Raises `UserError` if it cannot be written."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard()
+        raise outputs.unwritable(_STDOUT, error) from None
+
+
+def discard() -> None:
+    """Drop what stdout holds back and all that follows."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_json(value: Any, beside: str | Path | None = None) -> None:

@@ -177,8 +177,10 @@ def check_descriptor(number: int, name: str) -> None:
     try:
         os.write(number, b"")  # /dev/full refuses even nothing
         mode = os.fstat(number).st_mode
-        if stat.S_ISREG(mode) and not os.fstatvfs(number).f_bavail:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if stat.S_ISREG(mode):
+            disk = os.fstatvfs(number)
+            if disk.f_blocks and not disk.f_bfree:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         if error.errno == errno.EBADF:
             raise UserError(f"{name}: is closed, or open for reading only") from None
