@@ -16,7 +16,7 @@ def temporary(path, process):
     return path.with_name(f".{path.name}.{socket.gethostname()}-{process}.tmp")
 
 
-@pytest.mark.parametrize("process", [DEAD, 2**80, os.getpid()])
+@pytest.mark.parametrize("process", [DEAD, 2**80, os.getpid()], ids=["dead", "huge", "own"])
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])
 def test_leftovers_of_dead_processes_are_removed(tmp_path, kind, process):
     """A link is removed, and not followed: neither to be emptied, nor to be written through."""
