@@ -93,6 +93,11 @@ class Checkpoint:
         return label_count(self.head, self.extra)
 
     @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the outputs of a classifier, as transformers gives them."""
+        return label_names(self.head, self.extra)
+
+    @property
     def count(self) -> int:
         """Number of parameters."""
         return sum(leaf.size for leaf in names.flatten(self.params).values())
@@ -110,16 +115,54 @@ class Checkpoint:
 
 
 def label_count(head: str, config: Mapping[str, Any]) -> int:
-    """Number of outputs of a classifier according to the keys of a `config.json`."""
+    """Number of outputs of a classifier according to the keys of a `config.json`.
+
+    Without either of `id2label` and `num_labels` there are two, as in transformers.
+
+    Raises:
+        UserError: an `id2label` without the keys 0, 1, ..., no number of labels, or two.
+    """
     if head == "multiple_choice":
         return 1
-    by_id = config.get("id2label")
-    if isinstance(by_id, Mapping) and by_id:
-        return len(by_id)
-    count = config.get("num_labels", 2)
+    if head in ("none", *names.LANGUAGE_MODELS):
+        return 2  # which nobody reads, nor the keys
+    by_id, count = config.get("id2label"), config.get("num_labels")
+    if by_id:
+        named = len(_by_id(by_id))
+        if count not in (None, named):
+            raise UserError(
+                f"config.json: num_labels is {count!r:.40}, and id2label has {named} labels;"
+                " correct one of them"
+            )
+        return named
+    count = 2 if count is None else count
     if not isinstance(count, int) or isinstance(count, bool) or not 0 < count <= MAX_LABELS:
         raise UserError(f"config.json: num_labels is {count!r}; it must be 1 or more")
     return count
+
+
+def label_names(head: str, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of a classifier's outputs, in order: LABEL_0, ... without an `id2label`."""
+    if by_id := config.get("id2label"):
+        names_ = _by_id(by_id)
+        return tuple(names_[i] for i in range(len(names_)))
+    return tuple(f"LABEL_{i}" for i in range(label_count(head, config)))
+
+
+def _by_id(value: Any) -> dict[int, str]:
+    """An `id2label` with numbers as keys. Raises `UserError` if they are not 0, 1, ..."""
+    if not isinstance(value, Mapping):
+        raise UserError(f"config.json: id2label is {value!r:.80}; it must map numbers to labels")
+    keys = [int(k) if str(k).isdecimal() else -1 for k in value]
+    if sorted(keys) != list(range(len(keys))):
+        shown = ", ".join(str(key) for key in [*value][:6])
+        raise UserError(
+            f"config.json: id2label has the keys {shown:.80}; they must be all numbers from 0 to"
+            f" {len(keys) - 1}, and the labels their values"
+        )
+    if wrong := [x for x in value.values() if not isinstance(x, str | int | float)]:
+        raise UserError(f"config.json: id2label has the label {wrong[0]!r:.80}; it must be text")
+    return {key: str(label) for key, label in zip(keys, value.values(), strict=True)}
 
 
 def loaded(checkpoint: Checkpoint) -> Checkpoint:

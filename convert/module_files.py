@@ -52,7 +52,7 @@ def listing(files: Mapping[str, bytes]) -> list[tuple[str, str]]:
         UserError: an unsupported module, or a folder outside the directory.
     """
     content = _parsed(files, MODULES)
-    modules = []
+    modules: list[tuple[str, str]] = []
     for entry in content if isinstance(content, list) else [None]:
         kind, path = (entry.get(k) if isinstance(entry, dict) else None for k in ("type", "path"))
         if not isinstance(kind, str) or not isinstance(path, str):
@@ -64,7 +64,12 @@ def listing(files: Mapping[str, bytes]) -> list[tuple[str, str]]:
         if kind.split(".")[0] not in _PACKAGES or name not in _CLASSES:
             known = ", ".join(_CLASSES)
             raise UserError(f"{MODULES}: module {kind!r} is not supported; {known} are")
-        modules.append((name, "/".join(parts) + "/" if parts else ""))
+        folder = "/".join(parts) + "/" if parts else ""
+        if folder and any(folder == other for _, other in modules):
+            raise UserError(
+                f"{MODULES}: names the folder {path!r} twice; give each module a folder of its own"
+            )
+        modules.append((name, folder))
     if not modules or modules[0][0] != "Transformer":
         raise UserError(f"{MODULES}: the first module must be a Transformer")
     return modules

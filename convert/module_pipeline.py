@@ -15,7 +15,7 @@ from modernbert_jax.pipeline import (
     Pooling,
 )
 
-from . import module_files
+from . import module_files, module_keys
 from .module_files import CONFIG, MODULES, POOLING_KEYS, SETTINGS, TRANSFORMER, json_of
 
 KINDS: dict[str, Kind] = {
@@ -46,10 +46,13 @@ def read(files: Mapping[str, bytes], extra: Mapping[str, Any]) -> Pipeline | Non
         return _plain_reranker(files, extra)
     listed, settings = module_files.listing(files), json_of(files, SETTINGS)
     transformer = json_of(files, listed[0][1] + TRANSFORMER)
+    module_keys.check(SETTINGS, "settings", settings)
+    module_keys.check(TRANSFORMER, "Transformer", transformer)
     kind = _kind(settings, [name for name, _ in listed])
     steps: list[Pooling | Dense | Normalize] = []
     for name, path in listed[1:]:
         module = _Fields(path + CONFIG, json_of(files, path + CONFIG))
+        module_keys.check(module.file, name, module.values)
         if name == "Pooling":
             steps.append(_pooling(module))
         elif name == "Dense":
@@ -76,6 +79,7 @@ def read(files: Mapping[str, bytes], extra: Mapping[str, Any]) -> Pipeline | Non
         prompts={str(k): v for k, v in prompts.items() if isinstance(v, str)},
         default_prompt=fields.get("default_prompt_name", str),
         similarity=fields.get("similarity_fn_name", str, _SIMILARITY[kind]),
+        truncate_dim=fields.size("truncate_dim") if settings.get("truncate_dim") else None,
         max_length=_max_length(files, transformer),
         lower_case=bool(transformer.get("do_lower_case", False)),
         late=late,

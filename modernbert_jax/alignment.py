@@ -13,7 +13,8 @@ import numpy as np
 
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.json_reader import parse_object
-from modernbert_jax.tokenizer import CONFIG, Tokenizer
+from modernbert_jax.tokenizer import Tokenizer
+from modernbert_jax.tokenizer_settings import CONFIG
 
 
 class Pieces(NamedTuple):
@@ -85,7 +86,7 @@ def windows(
         if room <= stride and len(second) > room:
             yield []
             continue
-        second.truncate(max(room, 0), stride=stride)
+        second.truncate(max(room, 0), stride=stride, direction=tokenizer.truncation_side)
         whole = tokenizer.backend.post_process(first, second)
         results = []
         for encoding in (whole, *whole.overflowing):

@@ -49,6 +49,16 @@ _STRUCTURED = ("model_type", "layer_types", "rope_parameters", "rope_scaling", "
 _REWRITTEN = ("architectures", "dtype", "torch_dtype", "transformers_version")
 KNOWN = {*_PLAIN, *_ALIASES, *_STRUCTURED, *_REWRITTEN}
 
+CARRIED = {
+    **dict.fromkeys(_CONSTANT, "chooses among ways to compute the same"),
+    "id2label": "names outputs; `Checkpoint.label_names` reads it",
+    "label2id": "is the inverse of id2label",
+    "num_labels": "counts outputs; `Checkpoint.labels` reads it",
+    "problem_type": "chooses the loss, which the task does here",
+    "use_cache": "changes speed only",
+}
+"""Keys that libraries write and that do not concern the architecture, each with the reason."""
+
 _INHERIT = (None, 0, -1)
 """Values of `local_rope_theta` that mean the global one: null in version 4, -1 in research
 code."""
@@ -81,6 +91,11 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
         UserError: invalid keys; the message lists all of them.
     """
     causal = _model_type(config) == MODEL_TYPES[True]
+    if config.get("quantization_config"):
+        raise UserError(
+            "config.json: quantization_config: quantised weights are not read; save the model in"
+            " float32, bfloat16 or float16"
+        )
     values = {_ALIASES[k]: v for k, v in config.items() if k in _ALIASES}
     values.update({k: v for k, v in config.items() if k in _PLAIN})
     problems = [*_misspelt(config)]

@@ -98,6 +98,8 @@ class Pipeline:
     similarity: str | None = None
     """Name of the similarity of two texts in the files: a key of `SIMILARITIES`, "MaxSim", or
     None where there is none."""
+    truncate_dim: int | None = None
+    """Number of the first numbers of a vector that are kept; None keeps all."""
     max_length: int | None = None
     """Longest input in tokens; None is that of the architecture."""
     lower_case: bool = False
@@ -117,7 +119,7 @@ class Pipeline:
         return next((step for step in self.steps if isinstance(step, Pooling)), None)
 
     def width(self, hidden_size: int) -> int:
-        """Width of the vectors for an encoder of width `hidden_size`."""
+        """Width of the vectors for an encoder of width `hidden_size`, before they are cut."""
         for step in self.steps:
             if isinstance(step, Dense):
                 hidden_size = step.out_features

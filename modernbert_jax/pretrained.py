@@ -222,6 +222,8 @@ class ModernBert:
             skip = sum(len(document.ids) - 1 for document in prompts)
             name, options = "vectors", {"skip": skip, "normalize": normalize is not False}
         windows = self._windows(name, documents, batch_tokens, stream, **options)
+        if pooling is None and (width := pipeline.truncate_dim):
+            windows = (np.ascontiguousarray(vectors[:, :width]) for vectors in windows)
         if normalize:
             windows = map(_unit, windows)
         if stream:

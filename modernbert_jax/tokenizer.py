@@ -15,18 +15,16 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
+from modernbert_jax import tokenizer_settings
 from modernbert_jax.errors import UserError
-from modernbert_jax.io.json_reader import parse_json, read_bytes
+from modernbert_jax.io.json_reader import read_bytes
+from modernbert_jax.tokenizer_settings import ADDED, CONFIG, SPECIAL
 
 from . import tokenizer_backend
 
-CONFIG = "tokenizer_config.json"
-
 FILES = (
     "tokenizer.json",
-    CONFIG,
-    "special_tokens_map.json",
-    "added_tokens.json",
+    *(CONFIG, SPECIAL, ADDED),
     "vocab.json",
     "merges.txt",
     "tokenizer.model",
@@ -47,12 +45,20 @@ class Tokenizer:
     """Conversion of text to ids and back; immutable and thread-safe."""
 
     def __init__(self, files: Mapping[str, bytes], origin: str = "tokenizer.json"):
-        """Build from the content of `FILES`; `origin` names them in `UserError`."""
+        """Build from the content of `FILES`; `origin` names them in `UserError`.
+
+        Tokens and settings outside `tokenizer.json` count as in transformers; see
+        `tokenizer_settings`.
+        """
         self.files = dict(files)
         self.backend = tokenizer_backend.load(files["tokenizer.json"], origin)
-        self._named = self._names_in("special_tokens_map.json") | self._names_in(
-            "tokenizer_config.json"
+        settings = tokenizer_settings.read(self.files)
+        settings.apply(self.backend)
+        self._named = settings.named
+        self.truncation_side = settings.truncation_side or tokenizer_settings.side_in(
+            files["tokenizer.json"]
         )
+        """Side at which texts that are too long are cut: "left" or "right"."""
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
@@ -79,14 +85,19 @@ class Tokenizer:
     ) -> list[list[int]]:
         """Ids with the template's special tokens; longer texts are cut to `max_length` ids.
 
-        Whether a text was cut is appended to `cut`, for each.
+        They lose their end, or their beginning where `truncation_side` is left. Whether a text was
+        cut is appended to `cut`, for each.
         """
-        ids = [e.ids for e in self.backend.encode_batch_fast(list(texts))]
+        texts = list(texts)
+        ids = [e.ids for e in self.backend.encode_batch_fast(texts)]
         if cut is not None:
             cut += [max_length is not None and len(i) > max_length for i in ids]
         if max_length is None:
             return ids
-        return [self._shorten(i, max_length) if len(i) > max_length else i for i in ids]
+        return [
+            self._shorten(i, text, max_length) if len(i) > max_length else i
+            for i, text in zip(ids, texts, strict=True)
+        ]
 
     def encode_pairs(
         self,
@@ -117,8 +128,8 @@ class Tokenizer:
                 cut.append(max_length is not None and whole > max_length)
             if max_length is not None:
                 kept = _longest_first(len(first), len(second), max(max_length - special, 0))
-                first.truncate(kept[0])
-                second.truncate(kept[1])
+                first.truncate(kept[0], direction=self.truncation_side)
+                second.truncate(kept[1], direction=self.truncation_side)
             ids.append(self.backend.post_process(first, second).ids)
         return ids
 
@@ -203,18 +214,13 @@ class Tokenizer:
                 return token_id
         return None
 
-    def _names_in(self, file: str) -> dict[str, str]:
-        """Special tokens in a configuration file, each a string or {"content": ...}."""
-        named = parse_json(self.files.get(file, b"{}"), file)
-        tokens = {}
-        for key, value in named.items() if isinstance(named, dict) else ():
-            content = value.get("content") if isinstance(value, dict) else value
-            if key.endswith("_token") and isinstance(content, str):
-                tokens[key] = content
-        return tokens
-
-    def _shorten(self, ids: list[int], max_length: int) -> list[int]:
-        """Cut the end of the text, and keep the special token after it."""
+    def _shorten(self, ids: list[int], text: str, max_length: int) -> list[int]:
+        """Cut one side of the text, and keep the special tokens around it."""
+        if self.truncation_side == "left":
+            room = max_length - self.backend.num_special_tokens_to_add(is_pair=False)
+            alone = self.backend.encode(text, add_special_tokens=False)
+            alone.truncate(max(room, 0), direction="left")
+            return self.backend.post_process(alone).ids
         if ids[-1] in self.special_ids:
             return [*ids[: max_length - 1], ids[-1]]
         return ids[:max_length]

@@ -102,6 +102,12 @@ class _Backend:
     def __init__(self, backend: tokenizers.Tokenizer, origin: str):
         self._backend, self._origin = backend, origin
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self._backend, name, value)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)

@@ -21,7 +21,7 @@ ROOMS = {
     "attention": ("attention",),
     "model": (
         *("model", "heads", "pipeline", "residual", "tokenizer", "alignment"),
-        *("tokenizer_backend", "late_interaction"),
+        *("tokenizer_backend", "tokenizer_settings", "late_interaction"),
     ),
     "inference": ("inference",),
     "convert": ("convert",),

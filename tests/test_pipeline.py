@@ -1,5 +1,6 @@
 """Modules after the encoder: their use by `ModernBert`, their parameters, and refusals."""
 
+import dataclasses
 import re
 
 import hf_directory
@@ -103,6 +104,17 @@ def test_normalisation_can_be_left_out(bert):
     lengths = np.linalg.norm(raw, axis=-1, keepdims=True)
     assert (np.abs(lengths - 1) > 1e-2).any()
     np.testing.assert_allclose(raw / lengths, own, atol=1e-5)
+
+
+def test_vectors_are_cut_before_they_are_normalised(bert, monkeypatch):
+    model = bert["dense"]
+    whole = model.encode(models.TEXTS)
+    cut = dataclasses.replace(model.pipeline, truncate_dim=8)
+    monkeypatch.setattr(model, "pipeline", cut)
+    np.testing.assert_array_equal(model.encode(models.TEXTS), whole[:, :8])
+    unit = whole[:, :8] / np.linalg.norm(whole[:, :8], axis=-1, keepdims=True)
+    np.testing.assert_allclose(model.encode(models.TEXTS, normalize=True), unit, atol=1e-6)
+    assert model.encode(models.TEXTS, pooling="mean", prompt="").shape == (4, 32)
 
 
 def test_prompts(bert):

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from modernbert_jax import convert
 from modernbert_jax.convert import lazy, names
+from modernbert_jax.convert.checkpoint import label_count, label_names
 from modernbert_jax.convert.huggingface import weight_files
 from modernbert_jax.errors import UserError
 from modernbert_jax.io import files
@@ -197,10 +198,25 @@ def test_cast_refuses_what_does_not_fit():
         convert.cast(checkpoint, "bfloat61")
 
 
+@pytest.mark.parametrize(
+    ("keys", "labels"),
+    [
+        ({}, ("LABEL_0", "LABEL_1")),
+        ({"num_labels": 3}, ("LABEL_0", "LABEL_1", "LABEL_2")),
+        ({"id2label": {"1": "b", "0": "a", "2": "c"}, "num_labels": 3}, ("a", "b", "c")),
+        ({"id2label": {"0": 5}}, ("5",)),
+    ],
+)
+def test_labels_are_those_of_transformers(keys, labels):
+    head = "sequence_classification"
+    assert label_names(head, keys) == labels and label_count(head, keys) == len(labels)
+
+
 def change_config(directory, **keys):
     (directory / "config.json").write_text(json.dumps(config_of(directory) | keys))
 
 
+TAGGER = {"architectures": ["ModernBertForTokenClassification"]}
 BAD = {
     "config is no JSON": (
         lambda d: (d / "config.json").write_text("{"),
@@ -231,6 +247,22 @@ BAD = {
             d, architectures=["ModernBertForTokenClassification"], num_labels="a"
         ),
         "num_labels is 'a'; it must be 1 or more",
+    ),
+    "two numbers of labels": (
+        lambda d: change_config(d, **TAGGER, num_labels=3, id2label={"0": "a", "1": "b"}),
+        "num_labels is 3, and id2label has 2 labels",
+    ),
+    "gaps between labels": (
+        lambda d: change_config(d, **TAGGER, id2label={"0": "a", "2": "b"}),
+        "id2label has the keys 0, 2",
+    ),
+    "labels as keys": (
+        lambda d: change_config(d, **TAGGER, id2label={"a": 0, "b": 1}),
+        "id2label has the keys a, b",
+    ),
+    "quantised": (
+        lambda d: change_config(d, quantization_config={"load_in_8bit": True}),
+        "quantization_config: quantised weights are not read",
     ),
     "other width": (
         lambda d: change_config(d, intermediate_size=40),

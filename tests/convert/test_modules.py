@@ -10,7 +10,7 @@ import tiny
 
 from modernbert_jax import convert
 from modernbert_jax.convert import module_pipeline
-from modernbert_jax.convert.module_files import MODULES, SETTINGS
+from modernbert_jax.convert.module_files import MODULES, SETTINGS, TRANSFORMER
 from modernbert_jax.errors import UserError
 from modernbert_jax.pipeline import Normalize, Pooling
 
@@ -30,6 +30,13 @@ def test_both_layouts_say_the_same(tmp_path):
     assert [type(s) for s in old.steps] == [type(s) for s in new.steps]
     assert (old.kind, old.prompts, old.max_length) == (new.kind, new.prompts, new.max_length)
     assert old.max_length == 24 and old.similarity == "cosine"
+
+
+def test_vectors_are_cut_where_the_model_asks(tmp_path):
+    files = files_of("dense", tmp_path)
+    assert module_pipeline.read(files, {}).truncate_dim is None
+    change(files, SETTINGS, truncate_dim=8)
+    assert module_pipeline.read(files, {}).truncate_dim == 8
 
 
 def test_defaults_of_pylate(tmp_path):
@@ -64,6 +71,17 @@ def test_defaults_of_pylate(tmp_path):
         (lambda f: change(f, "2_Dense/config.json", in_features="32"), "in_features is '32'; it"),
         (lambda f: change(f, "2_Dense/config.json", out_features=0), "out_features is 0; it must"),
         (lambda f: change(f, "1_Pooling/config.json", pooling_mode="first"), "pooling is 'first'"),
+        (
+            lambda f: f.update({MODULES: f[MODULES].replace(b"1_Pooling", b"2_Dense")}),
+            "names the folder '2_Dense' twice",
+        ),
+        (lambda f: change(f, "1_Pooling/config.json", layers=[1, 2]), r"layers \[1, 2\]: not supp"),
+        (lambda f: change(f, "2_Dense/config.json", dropout=0.5), "dropout 0.5: not supported"),
+        (
+            lambda f: change(f, TRANSFORMER, tokenizer_args={"truncation_side": "left"}),
+            "tokenizer_args .*truncation_side.*: not supported",
+        ),
+        (lambda f: change(f, SETTINGS, truncate_dim=-8), "truncate_dim is -8"),
         (
             lambda f: change(f, SETTINGS, model_type="SparseEncoder"),
             "model_type is 'Spar",
@@ -118,7 +136,8 @@ def test_unknown_settings_survive(tmp_path):
     files = {SETTINGS: (source / SETTINGS).read_bytes()}
     change(files, SETTINGS, my_key=[1])
     (source / SETTINGS).write_bytes(files[SETTINGS])
-    convert.convert(source, tmp_path / "target", "sentence-transformers")
+    with pytest.warns(UserWarning, match=r"my_key \[1\]: not read"):
+        convert.convert(source, tmp_path / "target", "sentence-transformers")
     assert json.loads((tmp_path / "target" / SETTINGS).read_text())["my_key"] == [1]
 
 

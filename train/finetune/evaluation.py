@@ -152,8 +152,7 @@ def task_of(
         and task_type.head != "multiple_choice"
         and not stored.get("labels")
     ):
-        names = checkpoint.extra.get("id2label") or {}
-        fields = {"labels": [names[key] for key in sorted(names, key=int)]} | fields
+        fields = {"labels": list(checkpoint.label_names)} | fields
     task = task_from_json(stored | fields, str(folder / TASK))
     if checkpoint.labels != task.outputs:
         raise UserError(

@@ -120,9 +120,8 @@ def _usable(checkpoint: convert.Checkpoint, task: Task) -> dict[tuple[str, ...],
     leaves = names.flatten(params)
     same = checkpoint.head == task.head and checkpoint.labels == task.outputs
     if same and task.label_names and task.head != "multiple_choice":
-        theirs = checkpoint.extra.get("id2label")
-        ours = labels_json(task)["id2label"]
-        same = theirs is None or {str(k): v for k, v in theirs.items()} == ours
+        theirs = checkpoint.label_names if checkpoint.extra.get("id2label") else None
+        same = theirs in (None, tuple(labels_json(task)["id2label"].values()))
     if not same:
         leaves = {path: x for path, x in leaves.items() if path[0] != "classifier"}
     return leaves
