@@ -27,7 +27,7 @@ from .weights_and_biases import Board
 
 
 class RunStopped(RuntimeError):
-    """So many consecutive steps were skipped that continuing makes no sense."""
+    """So many consecutive steps were skipped, or all, that the run has failed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +141,7 @@ def run(
         message: shown when the run starts from the beginning.
 
     Raises:
-        RunStopped: too many consecutive steps were skipped.
+        RunStopped: too many consecutive steps were skipped, or all of the run.
     """
     chronometer = Chronometer()
     is_first = jax.process_index() == 0
@@ -183,9 +183,22 @@ def run(
                 state, finished = trainer.train(phase, state)
                 if int(state.step) < phase.end:  # stopped, or out of patience
                     break
+        if finished:
+            check_accepted(folder, state)
         seconds = chronometer.read()
         spent = seconds.get("step", 0.0) + seconds.get("data", 0.0)
         return Outcome(finished, state, fixed, writer.rows, spent, config.keep_best)
+
+
+def check_accepted(folder: RunFolder, state: TrainState) -> None:
+    """Raise `RunStopped` for a run that has trained nothing, because every step was skipped."""
+    steps = int(state.step)
+    if 0 < steps <= int(state.guard.skipped):
+        raise RunStopped(
+            f"{folder.path}: all {steps:,} steps were skipped, since no loss and gradient were"
+            " finite; the model is as it began. Start again in another --output with other data"
+            " or settings"
+        )
 
 
 @dataclasses.dataclass

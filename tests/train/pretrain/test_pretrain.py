@@ -23,6 +23,7 @@ from modernbert_jax import ModernBert, UserError, cli, configs, convert
 from modernbert_jax.io import lock
 from modernbert_jax.io.typed_json import to_json
 from modernbert_jax.train.engine import RunStopped
+from modernbert_jax.train.engine.checkpoint import Checkpoints
 from modernbert_jax.train.engine.lora import Lora
 from modernbert_jax.train.engine.metrics import read_rows
 from modernbert_jax.train.engine.program import Program
@@ -535,6 +536,22 @@ def test_a_run_that_cannot_be_saved_stops_and_names_the_last_good_checkpoint(
     assert [rows[s]["loss"] for s in range(1, 8)] == [
         r["loss"] for r in read_rows(whole / "metrics.jsonl") if r["step"] < 8 and "loss" in r
     ]
+
+
+def test_a_run_whose_steps_were_all_skipped_has_failed(whole, place, data, monkeypatch):
+    config = corpus.run_config(place, data, output=str(place / "skipped"))
+    shutil.copytree(whole, config.output)
+    shutil.rmtree(place / "skipped" / "export")
+    restore = Checkpoints.restore
+
+    def skipped(*arguments):
+        state, saved = restore(*arguments)
+        return state._replace(guard=state.guard._replace(skipped=state.step)), saved
+
+    monkeypatch.setattr(Checkpoints, "restore", skipped)
+    with pytest.raises(RunStopped, match="all 24 steps were skipped"):
+        pretrain(config)
+    assert not (place / "skipped" / "export").exists()
 
 
 def test_report_draws_the_run(whole, tmp_path):
