@@ -8,6 +8,7 @@ from .averaging import average
 from .checkpoint import DTYPES, Checkpoint, Layout, cast, loaded
 from .conversion import convert
 from .formats import FORMATS, detect, load, save
+from .identity import identity
 from .inspection import inspect, render, show
 from .verification import Verification, verify
 
@@ -21,6 +22,7 @@ __all__ = [
     "cast",
     "convert",
     "detect",
+    "identity",
     "inspect",
     "load",
     "loaded",

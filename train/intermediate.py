@@ -15,7 +15,7 @@ from modernbert_jax.io.progress import Progress
 
 from .finetune import training
 from .finetune.config import FinetuneConfig, Intermediate
-from .finetune.run import folder_of, read_result
+from .finetune.run import available_inputs, folder_of, read_result
 
 
 def finetune(
@@ -58,9 +58,10 @@ def prepared(
     if first.output == config.output:
         raise UserError(f"intermediate.output is {first.output}, as is output; they must differ")
     if first.train:
-        folder = folder_of(first)
-        # Nothing is read for a run that is done; one in which anything differs tells so itself.
-        done = read_result(folder) is not None and not folder.differences()
+        folder = folder_of(first, available_inputs(first))
+        # A run in which anything differs tells so itself.
+        changed = folder.started and (folder.differences() or folder.changed_inputs())
+        done = read_result(folder) is not None and not changed
         when = "is done" if done else "comes first"
         say(f"{config.output}: starts from {first.output}, which {when}")
         if not done and finetune(first) is None:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,16 @@ PLAN = "plan.png"
 LOCK = ".lock"
 """File that the process that writes a folder has locked."""
 
+INPUTS = "inputs.json"
+"""File with the fingerprints of the inputs that the run began with, by name."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
     """The folder of a run with a configuration.
 
-    It holds `config.json`, `tokenizer/`, `metrics.jsonl`, `tensorboard/`, `checkpoints/<step>/` and
-    at the end `export/`.
+    It holds `config.json`, `inputs.json`, `tokenizer/`, `metrics.jsonl`, `tensorboard/`,
+    `checkpoints/<step>/` and at the end `export/`.
     """
 
     path: Path
@@ -41,6 +44,9 @@ class RunFolder:
     complete: Callable[[dict[str, Any]], dict[str, Any]] = lambda config: config
     """Brings a configuration into the form in which two are compared, and fills in the defaults
     where an earlier version wrote it."""
+    inputs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What the inputs are: a fingerprint of each by name, or an object whose common keys are
+    compared. Keys of the configuration with the same names hold places, which may change."""
 
     @property
     def started(self) -> bool:
@@ -62,8 +68,22 @@ class RunFolder:
         before = read_json(self.path / "config.json")
         with contextlib.suppress(UserError):  # one that cannot be read differs anyway
             before = self.complete(before)
-        changed = differences(before, self.complete(self.config))
-        return [line for line in changed if line.split(":")[0].split(".")[0] not in self.free]
+        after = self.complete(self.config)
+        recorded = self._recorded()
+        same = [k for k in self.inputs if _same_place(k in recorded, before.get(k), after.get(k))]
+        changed = differences(before, after)
+        return [
+            line for line in changed if line.split(":")[0].split(".")[0] not in (*self.free, *same)
+        ]
+
+    def changed_inputs(self) -> list[str]:
+        """Names of inputs whose content is not what the run in the folder began with."""
+        recorded = self._recorded()
+        return [
+            f"{name} ({place})" if (place := self.config.get(name)) else name
+            for name, now in self.inputs.items()
+            if name in recorded and not _same_content(recorded[name], now)
+        ]
 
     def check(self) -> None:
         """Raise `UserError` if the folder holds something else, or another run."""
@@ -72,6 +92,11 @@ class RunFolder:
                 raise UserError(
                     f"{self.path}: holds a run with another configuration ({'; '.join(changed)});"
                     " choose another --output"
+                )
+            if changed := self.changed_inputs():
+                raise UserError(
+                    f"{self.path}: holds a run that began with other content of"
+                    f" {', '.join(changed)}; restore it, or choose another --output"
                 )
         elif self.path.exists() and any(map(_is_foreign, self.path.iterdir())):
             raise UserError(
@@ -96,11 +121,22 @@ class RunFolder:
         together("checked")  # no process finds the folder half claimed
         if jax.process_index() == 0:
             self.path.mkdir(parents=True, exist_ok=True)
+            if self.inputs:  # runs of earlier versions have none
+                write_json(self.path / INPUTS, {**self.inputs, **self._recorded()})
             write_json(self.path / "config.json", self.config)
             if tokenizer is not None and not (self.path / "tokenizer").exists():
                 with whole_directory(self.path / "tokenizer") as temporary:
                     tokenizer.save(temporary)
         together("claimed")
+
+    def _recorded(self) -> dict[str, Any]:
+        """Fingerprints of the run in the folder; none where it has none that can be read."""
+        if not (self.started and (self.path / INPUTS).exists()):
+            return {}
+        try:
+            return read_json(self.path / INPUTS)
+        except UserError:
+            return {}
 
 
 @contextlib.contextmanager
@@ -133,8 +169,23 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether a new run did not leave a file before it had written its configuration."""
-    return path.name not in (PLAN, LOCK) and not path.name.startswith(".config.json.")
+    """Whether a file is none that a run leaves before it has written its configuration."""
+    unfinished = (f".{INPUTS}.", ".config.json.")
+    return path.name not in (PLAN, LOCK, INPUTS) and not path.name.startswith(unfinished)
+
+
+def _same_place(recorded: bool, before: Any, after: Any) -> bool:
+    """Whether a place may be read as another: its content is compared, or both are one."""
+    if not before or not after:
+        return False
+    return recorded or os.path.realpath(before) == os.path.realpath(after)
+
+
+def _same_content(before: Any, now: Any) -> bool:
+    """Whether two fingerprints agree, in the keys that both have."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        return all(_same_content(before[key], now[key]) for key in before if key in now)
+    return before == now
 
 
 def use_compile_cache() -> None:

@@ -10,8 +10,12 @@ import jax
 
 from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig
+from modernbert_jax.errors import UserError
+from modernbert_jax.io import fingerprint
 from modernbert_jax.io.files import write_bytes
+from modernbert_jax.io.hub import locate
 from modernbert_jax.io.json_reader import read_json
+from modernbert_jax.tokenizer import FILES
 
 from .. import engine
 from ..tasks import Task
@@ -25,12 +29,39 @@ TASK = "task.json"
 RESULT = "result.json"
 """File of the run's folder with metrics of the best, the last and the exported model."""
 
+DATA = ("train", "validation", "test")
+"""Fields of the configuration that name files of examples."""
 
-def folder_of(config: FinetuneConfig) -> engine.RunFolder:
-    """The folder of a run whose labels are known."""
+
+def inputs_of(config: FinetuneConfig, checkpoint: convert.Checkpoint) -> dict[str, Any]:
+    """What the examples, the base model and its tokenizer are, by name."""
+    named = [name for name in DATA if getattr(config, name)]
+    files = {n: x for n, x in checkpoint.files.items() if n in FILES}
+    return {
+        **{name: fingerprint.of_paths([getattr(config, name)]) for name in named},
+        "model": convert.identity(checkpoint),
+        "tokenizer": fingerprint.of_contents(files),
+    }
+
+
+def available_inputs(config: FinetuneConfig) -> dict[str, Any]:
+    """What the inputs are; nothing where some are gone, which a finished run allows."""
+    try:
+        return inputs_of(config, convert.load(locate(config.model), later=True))
+    except UserError:
+        return {}
+
+
+def folder_of(config: FinetuneConfig, inputs: Mapping[str, Any]) -> engine.RunFolder:
+    """The folder of a run whose labels are known.
+
+    Args:
+        config: the run.
+        inputs: what its inputs are; see `inputs_of`.
+    """
     path = Path(config.output)
     return engine.RunFolder(
-        path, to_json(config), config.FREE, lambda before: to_json(from_json(before))
+        path, to_json(config), config.FREE, lambda before: to_json(from_json(before)), inputs
     )
 
 

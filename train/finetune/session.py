@@ -1,7 +1,7 @@
 """A model and its data, made ready once for any number of runs that share their programs."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +25,7 @@ from .data import Data, class_weights
 from .infer import Predictions
 from .initial_model import InitialModel, labels_json
 from .objective import TaskObjective
+from .run import inputs_of
 
 
 class Predictor:
@@ -66,6 +67,8 @@ class Session:
     mesh: Mesh
     checkpoint: convert.Checkpoint
     data: Data
+    inputs: Mapping[str, Any]
+    """Fingerprints of data, model and tokenizer, by name."""
     objective: TaskObjective
     """Without the batches of a run."""
     program: engine.Program
@@ -79,6 +82,7 @@ class Session:
         checkpoint = initial_model.load(config)
         assert checkpoint.tokenizer is not None  # `load` checks it
         data = Data.read(config, checkpoint.tokenizer)
+        inputs = inputs_of(config, checkpoint)
         task, model = data.task, initial_model.of_task(config, checkpoint.config)
         pieces = check_mesh(mesh, model.num_attention_heads)
         grouped = losses.of_task(task, 1).grouped
@@ -109,7 +113,7 @@ class Session:
         evaluated = [*data.validation, *data.test] or data.train
         predict = Predictor(objective, evaluation_shape(evaluated, most, pieces, grouped), mesh)
         program = engine.Program(learner, mesh)
-        return cls(config, mesh, checkpoint, data, objective, program, shape, predict)
+        return cls(config, mesh, checkpoint, data, inputs, objective, program, shape, predict)
 
     @property
     def model(self) -> ModernBertConfig:

@@ -63,7 +63,7 @@ def train(
     `config` may differ from the session's in what `Session` names, and in its folder.
     """
     config = dataclasses.replace(config, task=session.data.task)
-    folder = run.folder_of(config)
+    folder = run.folder_of(config, session.inputs)
     folder.check()
     if (result := run.read_result(folder)) is not None:
         return result

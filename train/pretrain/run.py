@@ -13,6 +13,8 @@ from modernbert_jax import convert, sharding
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.convert import names
 from modernbert_jax.errors import UserError
+from modernbert_jax.io import fingerprint
+from modernbert_jax.io.hub import locate
 from modernbert_jax.io.json_reader import read_json
 from modernbert_jax.io.typed_json import from_json, to_json
 
@@ -33,6 +35,8 @@ class PretrainRun:
     config: PretrainConfig
     data: Prepared
     mesh: Mesh
+    inputs: Mapping[str, Any]
+    """Fingerprints of the inputs, by name."""
 
     @classmethod
     def open(cls, config: PretrainConfig, mesh: Mesh | None = None) -> "PretrainRun":
@@ -62,7 +66,8 @@ class PretrainRun:
             config = dataclasses.replace(
                 config, stages=tuple(_with_mixture(stage, data) for stage in config.stages)
             )
-        run = cls(config, data, config.mesh.make() if mesh is None else mesh)
+        mesh = config.mesh.make() if mesh is None else mesh
+        run = cls(config, data, mesh, _inputs(config, data, path.exists()))
         for objective in run.objectives():
             check_mesh(config.model, objective.stage, dict(run.mesh.shape))
             run._check_data(objective)
@@ -74,7 +79,7 @@ class PretrainRun:
     def folder(self) -> engine.RunFolder:
         """The folder of the run."""
         path, config = Path(self.config.output), to_json(self.config)
-        return engine.RunFolder(path, config, self.config.FREE, in_tokens)
+        return engine.RunFolder(path, config, self.config.FREE, in_tokens, self.inputs)
 
     def objectives(self) -> list[MaskedLMObjective]:
         """The objective of every stage."""
@@ -200,6 +205,26 @@ def check_mesh(model: ModernBertConfig, stage: Stage, sizes: Mapping[str, int]) 
 
 
 _DIVIDED = {"rows": "rows of a microbatch", "tokens": "tokens of a row", "heads": "attention heads"}
+
+
+def _inputs(config: PretrainConfig, data: Prepared, started: bool) -> dict[str, Any]:
+    """What the rows, the tokenizer and the initial weights are.
+
+    A run that has started may do without its initial weights.
+    """
+    inputs: dict[str, Any] = {
+        "data": data.fingerprint([stage.length for stage in config.stages]),
+        "tokenizer": fingerprint.of_contents(data.tokenizer.files),
+    }
+    if config.init_from:
+        try:
+            checkpoint = convert.load(locate(config.init_from), later=True)
+        except UserError:
+            if not started:
+                raise
+        else:
+            inputs["init_from"] = convert.identity(checkpoint)
+    return inputs
 
 
 def _with_mixture(stage: Stage, data: Prepared) -> Stage:

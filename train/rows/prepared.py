@@ -1,5 +1,6 @@
 """A prepared folder opened for reading: its rows by component and length, and batches of them."""
 
+import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import grain
 import numpy as np
 
 from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.io import fingerprint
 from modernbert_jax.io.store import is_remote
 from modernbert_jax.packing import Rows, layout
 from modernbert_jax.tokenizer import Tokenizer
@@ -33,6 +35,26 @@ class Prepared:
         self.folder = Path(folder)
         self.manifest = manifests.read(folder)
         self.tokenizer = Tokenizer.load(self.folder / "tokenizer")
+        expected = self.manifest.tokenizer_sha256
+        digest = hashlib.sha256(self.tokenizer.files["tokenizer.json"]).hexdigest()
+        if expected and digest != expected:
+            raise UserError(
+                f"{self.folder / 'tokenizer'}: is not the tokenizer that the rows were made with;"
+                " prepare the corpus again"
+            )
+
+    def fingerprint(self, lengths: Sequence[int]) -> str:
+        """What the rows of some lengths are, by the manifest's checksums, in their order.
+
+        Paths, sources and weights of components are no part of it.
+        """
+        digests = [
+            [name, length, split, [s.sha256 for s in self.manifest.shards(name, length, split)]]
+            for name in sorted(self.manifest.components)
+            for length in sorted(set(lengths))
+            for split in manifests.SPLITS
+        ]
+        return fingerprint.of_json([self.manifest.dtype, digests])
 
     def lengths(self) -> list[int]:
         """Row lengths that were prepared."""

@@ -67,3 +67,55 @@ def test_a_place_that_cannot_be_a_folder(tmp_path):
         engine.only_writer(tmp_path / "file" / "run"),
     ):
         raise AssertionError
+
+
+def with_inputs(path, place="data", /, **inputs) -> RunFolder:
+    config = {"seed": 1, "data": place, "test": "", "init_from": "base"}
+    return RunFolder(path, config, ("output",), inputs=inputs)
+
+
+def begun(path, **inputs) -> RunFolder:
+    run = with_inputs(path, **inputs)
+    run.claim()
+    return run
+
+
+def test_inputs_are_what_they_are_wherever_they_are(tmp_path):
+    run = tmp_path / "run"
+    begun(run, data="rows", tokenizer="words")
+    with_inputs(run, data="rows", tokenizer="words").check()
+    moved = with_inputs(run, "/mnt/elsewhere/data", data="rows", tokenizer="words")
+    moved.check()
+    moved.claim()
+    with pytest.raises(UserError, match=r"began with other content of data \(data\), tokenizer;"):
+        with_inputs(run, data="other rows", tokenizer="letters").check()
+    with pytest.raises(UserError, match=r"another configuration \(data: .* -> ''\)"):
+        with_inputs(run, "", data="rows").check()
+
+
+def test_identities_are_compared_in_what_both_have(tmp_path):
+    """A later version may describe an architecture with more keys."""
+    begun(tmp_path / "run", init_from={"weights": "w", "architecture": {"width": 1, "old": 2}})
+    later = {"weights": "w", "architecture": {"width": 1, "new": 3}}
+    with_inputs(tmp_path / "run", init_from=later).check()
+    with_inputs(tmp_path / "run").check()  # one that cannot be read any more
+    for other in ({**later, "weights": "v"}, {**later, "architecture": {"width": 2}}):
+        with pytest.raises(UserError, match=r"other content of init_from \(base\)"):
+            with_inputs(tmp_path / "run", init_from=other).check()
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_a_run_without_fingerprints_resumes_and_gets_them(tmp_path, monkeypatch, content):
+    """Runs of earlier versions, and those whose file is damaged: their places are compared."""
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    begun(run)
+    if content is not None:
+        (run / "inputs.json").write_text(content)
+    for spelling in ("./data", str(tmp_path / "data")):
+        with_inputs(run, spelling, data="rows").check()
+    with pytest.raises(UserError, match=r"another configuration \(data: 'data' -> 'other'\)"):
+        with_inputs(run, "other", data="rows").check()
+    begun(run, data="rows")
+    with pytest.raises(UserError, match="other content of data"):
+        with_inputs(run, data="other rows").check()

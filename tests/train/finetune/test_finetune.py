@@ -16,6 +16,7 @@ from modernbert_jax.tokenizer import Tokenizer
 from modernbert_jax.train.engine.metrics import read_rows
 from modernbert_jax.train.engine.step import Learner
 from modernbert_jax.train.engine.stop import Stop
+from modernbert_jax.train.finetune import run as run_folder
 from modernbert_jax.train.finetune import training
 from modernbert_jax.train.finetune.config import FinetuneConfig, from_json, to_json
 from modernbert_jax.train.finetune.session import Session
@@ -156,6 +157,35 @@ def test_a_finished_run_is_not_repeated(whole, place, session):
 def test_another_configuration_in_the_folder_is_refused(whole, place, session):
     with pytest.raises(UserError, match=r"epochs: 3.0 -> 4"):
         training.train(session, configured(place, "classification", epochs=4))
+
+
+def test_a_finished_run_whose_inputs_have_changed_is_no_result(whole, place, tmp_path):
+    """Data and model are what they contain: not their paths, nor the folder they are in."""
+    config = configured(place, "classification")
+    shutil.copytree(place, tmp_path / "moved", ignore=shutil.ignore_patterns("run-*"))
+    moved = dataclasses.replace(
+        configured(tmp_path / "moved", "classification", output=str(whole)),
+        task=run_folder.from_json(json.loads((whole / "config.json").read_text())).task,
+    )
+
+    def checked() -> None:
+        run_folder.folder_of(moved, run_folder.available_inputs(moved)).check()
+
+    checked()
+    assert run_folder.available_inputs(moved) == run_folder.available_inputs(config)
+    for name in ("classification.jsonl", "classification-dev.jsonl"):
+        path = tmp_path / "moved" / name
+        content = path.read_text()
+        path.write_text(content.replace("first", "secnd", 1))
+        with pytest.raises(UserError, match=rf"other content of \w+ \(.*{name}\); restore it"):
+            checked()
+        path.write_text(content)
+    shutil.rmtree(tmp_path / "moved" / "base")
+    labelled.checkpoint(
+        tmp_path / "moved" / "base", corpus.make_tokenizer(), num_hidden_layers=2, norm_eps=1e-6
+    )
+    with pytest.raises(UserError, match=r"other content of model \(.*base\); restore it"):
+        checked()
 
 
 class Killed(Exception):

@@ -15,6 +15,7 @@ from pathlib import Path
 import corpus
 import events
 import jax
+import labelled
 import numpy as np
 import pytest
 import rows
@@ -89,6 +90,7 @@ def whole(place, command) -> Path:
 def test_a_run_leaves_what_it_should(whole):
     assert {p.name for p in whole.iterdir()} == {
         "config.json",
+        "inputs.json",
         "tokenizer",
         "metrics.jsonl",
         "tensorboard",
@@ -437,6 +439,36 @@ def test_another_configuration_is_refused(whole, place, data):
     with pytest.raises(UserError, match=r"another configuration \(seed: 17 -> 3\)"):
         PretrainRun.open(config)
     PretrainRun.open(dataclasses.replace(config, seed=17, log_every=7))
+
+
+def test_other_data_and_initial_weights_are_refused_and_moved_ones_are_not(place, tmp_path):
+    """Whatever their paths; and a run of an earlier version, without fingerprints, resumes."""
+    for name, count in (("rows", 90), ("others", 91)):
+        rows.prepared(tmp_path / name, {"default": count}, lengths=(64, 128))
+    for name in ("base", "other"):
+        labelled.checkpoint(
+            tmp_path / name, corpus.make_tokenizer(), num_hidden_layers=2, local_attention=16
+        )
+    path = tmp_path / "other" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    config = corpus.run_config(place, tmp_path / "rows", init_from=str(tmp_path / "base"))
+    adopted = {"output": str(tmp_path / "run"), "init_model": "adopted"}
+    config = dataclasses.replace(config, **adopted)
+    (run := PretrainRun.open(config)).folder.claim(run.data.tokenizer)
+    (tmp_path / "rows").rename(tmp_path / "moved [2]")
+    config = dataclasses.replace(config, data=str(tmp_path / "moved [2]"))
+    PretrainRun.open(config)
+    with pytest.raises(UserError, match=r"other content of data \(.*others\)"):
+        PretrainRun.open(dataclasses.replace(config, data=str(tmp_path / "others")))
+    with pytest.raises(UserError, match=r"other content of init_from \(.*other\)"):
+        PretrainRun.open(dataclasses.replace(config, init_from=str(tmp_path / "other")))
+    shutil.rmtree(tmp_path / "base")  # needed no more
+    PretrainRun.open(config)
+    (tmp_path / "run" / "inputs.json").unlink()
+    with pytest.raises(UserError, match="another configuration"):
+        PretrainRun.open(config)
+    (tmp_path / "moved [2]").rename(tmp_path / "rows")
+    PretrainRun.open(dataclasses.replace(config, data=str(tmp_path / "run" / ".." / "rows")))
 
 
 def test_a_vocabulary_that_does_not_fit(place, data):
