@@ -1,6 +1,5 @@
 """The table of formats; detecting, loading and saving a checkpoint in any of them."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Protocol
 
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.io.files import whole_directory, whole_file
+from modernbert_jax.io.json_reader import read_bytes, read_json
 
 from . import (
     flexbert,
@@ -130,8 +130,8 @@ def of_name(format: str) -> Format:
 
 def _is_late_interaction(path: Path) -> bool:
     try:
-        kind = json.loads((path / module_files.SETTINGS).read_bytes())["model_type"]
-    except (OSError, ValueError, KeyError, TypeError):
+        kind = read_json(path / module_files.SETTINGS).get("model_type")
+    except UserError:
         kind = None
     late = module_pipeline.KINDS.get(str(kind)) == "late-interaction"
-    return late or b"pylate" in (path / module_files.MODULES).read_bytes()
+    return late or b"pylate" in read_bytes(path / module_files.MODULES)

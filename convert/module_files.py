@@ -4,12 +4,13 @@
 one up to sentence-transformers 5.3, which every version reads, and the later one.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.io.json_reader import parse_json, parse_object, read_bytes
+from modernbert_jax.io.text import check_name
 
 MODULES = "modules.json"
 SETTINGS = "config_sentence_transformers.json"
@@ -34,7 +35,7 @@ def files_in(directory: Path) -> list[str]:
     """Paths of a directory's files about modules; not all of them need to exist."""
     if not (directory / MODULES).is_file():
         return []
-    return files_of({MODULES: (directory / MODULES).read_bytes()})
+    return files_of({MODULES: read_bytes(directory / MODULES)})
 
 
 def files_of(files: Mapping[str, bytes]) -> list[str]:
@@ -51,7 +52,7 @@ def listing(files: Mapping[str, bytes]) -> list[tuple[str, str]]:
     Raises:
         UserError: an unsupported module, or a folder outside the directory.
     """
-    content = _parsed(files, MODULES)
+    content = parse_json(files[MODULES], MODULES)
     modules: list[tuple[str, str]] = []
     for entry in content if isinstance(content, list) else [None]:
         kind, path = (entry.get(k) if isinstance(entry, dict) else None for k in ("type", "path"))
@@ -60,6 +61,8 @@ def listing(files: Mapping[str, bytes]) -> list[tuple[str, str]]:
         parts = PurePosixPath(path).parts
         if path.startswith("/") or ".." in parts or "\\" in path:
             raise UserError(f"{MODULES}: path {path!r} is not inside the directory")
+        for part in parts:
+            check_name(part, f"{MODULES}: path")
         name = kind.rpartition(".")[2]
         if kind.split(".")[0] not in _PACKAGES or name not in _CLASSES:
             known = ", ".join(_CLASSES)
@@ -77,14 +80,4 @@ def listing(files: Mapping[str, bytes]) -> list[tuple[str, str]]:
 
 def json_of(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
     """The JSON object in a file; empty if there is no such file."""
-    value = _parsed(files, name) if name in files else {}
-    if not isinstance(value, dict):
-        raise UserError(f"{name}: holds {type(value).__name__}; it must be a JSON object")
-    return value
-
-
-def _parsed(files: Mapping[str, bytes], name: str) -> Any:
-    try:
-        return json.loads(files[name])
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{name}: not JSON ({error})") from None
+    return parse_object(files[name], name) if name in files else {}

@@ -95,6 +95,8 @@ def _plain_reranker(files: Mapping[str, bytes], extra: Mapping[str, Any]) -> Pip
         activation = own.get("activation_fn", activation)
     elif activation is None:
         return None
+    if activation is not None and not isinstance(activation, str):
+        raise UserError(f"{CONFIG}: the activation is {activation!r}; it must be a name")
     return Pipeline(kind="reranker", activation=activation, max_length=_max_length(files, {}))
 
 
@@ -136,7 +138,7 @@ def _pooling(module: _Fields) -> Pooling:
     else:
         modes = mode if isinstance(mode, list) else [mode]
     for mode in modes:
-        if mode not in POOLINGS:
+        if not isinstance(mode, str) or mode not in POOLINGS:
             remedy = did_you_mean(str(mode), POOLINGS)
             raise UserError(f"{module.file}: pooling is {mode!r}; {remedy}")
     return Pooling(modes=tuple(modes), include_prompt=module.get("include_prompt", bool, True))
@@ -183,15 +185,16 @@ def _new_late(
     expansion = own.get("query_expansion", dict, {})
     if expansion.get("strategy", "fixed") != "fixed" or expansion.get("token") is not None:
         raise UserError(f"{TRANSFORMER}: query_expansion {expansion} is not supported")
-    prompts = settings.get("prompts", dict, {})
+    prompts = _Fields(SETTINGS, settings.get("prompts", dict, {}))
+    length = _Fields(TRANSFORMER, expansion).get("length", int)
     return LateInteraction(
-        query_prefix=prompts.get("query") or "",
-        document_prefix=prompts.get("document") or "",
-        query_length=expansion.get("length") or own.get("query_length", int),
+        query_prefix=prompts.get("query", str, ""),
+        document_prefix=prompts.get("document", str, ""),
+        query_length=length or own.get("query_length", int),
         document_length=own.get("document_length", int),
         expand=bool(expansion),
         attend=bool(expansion.get("attend", False)),
-        skiplist=tuple(mask.get("skiplist_words") or ()),
+        skiplist=_words(_Fields(masks[0] if masks else CONFIG, mask)) or (),
     )
 
 
@@ -205,7 +208,12 @@ def _old_late(settings: _Fields) -> LateInteraction:
         document_length=settings.get("document_length", int) or 180,
         expand=expand,
         attend=expand and settings.get("attend_to_expansion_tokens", bool, False),
-        skiplist=tuple(
-            settings.get("skiplist_words", list) or "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
-        ),
+        skiplist=_words(settings) or tuple("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"),
     )
+
+
+def _words(settings: _Fields) -> tuple[str, ...]:
+    words = settings.get("skiplist_words", list, [])
+    if not all(isinstance(word, str) for word in words):
+        raise UserError(f"{settings.file}: skiplist_words is {words!r}; it must be a list of words")
+    return tuple(words)

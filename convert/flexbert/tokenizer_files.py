@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from modernbert_jax.io.json_reader import parse_json
+
 from .. import huggingface
 from . import plain
 
@@ -63,9 +65,9 @@ def _decode(suffix: str, data: bytes) -> Any:
     """The value that Composer stores for a file; None if it stores none."""
     try:
         if suffix == ".json":
-            return json.loads(data)
+            return parse_json(data)
         if suffix == ".txt":
             return data.decode().split("\n")
-    except (ValueError, RecursionError):
+    except ValueError:  # UserError too
         return None
     return data if suffix == ".model" else None

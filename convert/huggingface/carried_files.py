@@ -6,6 +6,7 @@ from typing import Any
 
 from modernbert_jax import tokenizer as tokenizers
 from modernbert_jax.io import files
+from modernbert_jax.io.json_reader import read_bytes
 from modernbert_jax.tokenizer import Tokenizer
 
 from .. import module_files
@@ -29,7 +30,7 @@ _FOR_VERSION_4 = (
 def read_carried(directory: Path) -> dict[str, bytes]:
     """Contents of the carried files that a directory has, by path."""
     candidates = (*CARRIED, *module_files.files_in(directory))
-    return {n: (directory / n).read_bytes() for n in candidates if (directory / n).is_file()}
+    return {n: read_bytes(directory / n) for n in candidates if (directory / n).is_file()}
 
 
 def write_carried(checkpoint: Checkpoint, directory: Path) -> None:

@@ -16,6 +16,9 @@ from typing import Any
 import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy)
 import numpy as np
 
+from modernbert_jax.errors import UserError
+from modernbert_jax.io.json_reader import parse_json
+
 from .. import array_bytes, lazy
 
 METADATA = {"format": "pt"}
@@ -94,9 +97,9 @@ def header(path: Path) -> tuple[dict[str, Any], int, list[str]]:
             return {}, 0, [problem]
         raw = file.read(length)
     try:
-        entries = json.loads(raw, object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as error:
-        return {}, 0, [f"the header is not JSON ({error})"]
+        entries = parse_json(raw, "the header", object_pairs_hook=_without_duplicates)
+    except UserError as error:
+        return {}, 0, [str(error)]
     if not isinstance(entries, dict):
         return {}, 0, ["the header is not a JSON object"]
     entries.pop("__metadata__", None)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.io.json_reader import parse_json
 from modernbert_jax.pipeline import Dense, LateInteraction, Normalize, Pipeline, Pooling
 from modernbert_jax.tokenizer import Tokenizer
 
@@ -80,7 +81,7 @@ def in_old_layout(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _is_old(files: Mapping[str, bytes]) -> bool:
-    types = [entry["type"] for entry in json.loads(files[MODULES])]
+    types = [entry["type"] for entry in parse_json(files[MODULES], MODULES)]
     configs = [json_of(files, name) for name in module_files.files_of(files)[2:]]
     return {*types} <= {*_TYPES.values()} and not any(_NEW_KEYS & {*c} for c in configs)
 

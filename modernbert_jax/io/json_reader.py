@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,12 @@ DEPTH = 64
 DIGITS = 300
 """Digits of an integer at most, so that every one converts to a float."""
 
-_SURROGATE = re.compile("\\\\u[dD][89a-fA-F]|[\ud800-\udfff]")
-"""A surrogate that is escaped, as one of each pair is too, or not."""
-_LONG_NUMBER = re.compile(rf"\d{{{DIGITS + 1}}}")
-
 
 def parse_json(
     content: bytes | str,
     where: str = "",
     *,
+    surrogates: bool = False,
     object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
 ) -> Any:
     """Parse one JSON value, in UTF-8 with or without a byte order mark.
@@ -39,6 +35,8 @@ def parse_json(
         content: the value.
         where: name of the content in errors, such as "FILE" or "FILE:LINE"; errors have no name
             without it.
+        surrogates: accept halves of surrogate pairs, for records of which only some texts are used;
+            `check_text` refuses them there.
         object_pairs_hook: as that of `json.loads`.
 
     Raises:
@@ -50,16 +48,16 @@ def parse_json(
         if isinstance(content, bytes | bytearray):
             content = content.decode(json.detect_encoding(content))
         text = content.removeprefix("\ufeff")
-        parse_int = _integer if _LONG_NUMBER.search(text) else None
-        value = json.loads(text, object_pairs_hook=object_pairs_hook, parse_int=parse_int)
+        value = json.loads(text, object_pairs_hook=object_pairs_hook, parse_int=_integer)
     except RecursionError:
         raise UserError(f"{prefix}not JSON (nested too deep)") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{prefix}not UTF-8 at byte {error.start}") from None
     except ValueError as error:
         raise UserError(f"{prefix}not JSON ({error})") from None
-    if text.count("[") + text.count("{") > DEPTH or _SURROGATE.search(text):
-        _check_inside(value, prefix)
+    escaped = not surrogates and ("\\ud" in text or "\\uD" in text or surrogate(text) is not None)
+    if escaped or text.count("[") + text.count("{") > DEPTH:
+        _check_inside(value, prefix, surrogates)
     return value
 
 
@@ -94,6 +92,11 @@ def read_bytes(path: str | os.PathLike, limit: int = BYTES) -> bytes:
     return content
 
 
+def check_texts(value: Any, where: str = "") -> None:
+    """Raise `UserError` for half a surrogate pair in a key or text of a JSON value."""
+    _check_inside(value, f"{where}: " if where else "", False)
+
+
 def _integer(digits: str) -> int:
     if len(digits) > DIGITS:
         raise ValueError(f"a number of {len(digits):,} digits")
@@ -104,17 +107,17 @@ def _kind(value: Any) -> str:
     return "null" if value is None else type(value).__name__
 
 
-def _check_inside(value: Any, prefix: str) -> None:
-    """Raise `UserError` for deep nesting, and for half a surrogate pair, with its place."""
+def _check_inside(value: Any, prefix: str, surrogates: bool) -> None:
+    """Raise `UserError` for deep nesting, and for half a surrogate pair unless they may pass."""
     stack: list[tuple[int, Any, Any]] = [(1, None, value)]  # depth, place as (parent, key), value
     while stack:
         depth, place, inner = stack.pop()
         if depth > DEPTH and isinstance(inner, dict | list):
             raise UserError(f"{prefix}not JSON (nested more than {DEPTH} deep)")
-        if isinstance(inner, str):
+        if isinstance(inner, str) and not surrogates:
             _check_surrogates(inner, place, prefix)
         elif isinstance(inner, dict):
-            for key in inner:
+            for key in () if surrogates else inner:
                 _check_surrogates(key, place, prefix)
             stack += [(depth + 1, (place, key), x) for key, x in inner.items()]
         elif isinstance(inner, list):

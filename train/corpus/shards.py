@@ -17,6 +17,7 @@ import numpy as np
 
 from modernbert_jax.errors import UserError
 from modernbert_jax.io import checksums
+from modernbert_jax.io.json_reader import parse_object
 from modernbert_jax.io.store import Store
 from modernbert_jax.packing import pack
 from modernbert_jax.tokenizer import FILES, Tokenizer
@@ -76,7 +77,7 @@ def make_unit(settings: Settings, unit: WorkUnit) -> None:
         duplicates = deduplicate.duplicates_of(store, unit.component, unit.number)
     start, count = 0, 0
     while store.exists(name := f"{work}/window-{unit.name}-{count:04d}.json"):
-        start, count = json.loads(store.read(name))["next"], count + 1
+        start, count = parse_object(store.read(name), store.path(name))["next"], count + 1
     reader = Reader(settings, unit)
     rest = ((n, d) for n, d in reader if n >= start and n not in duplicates)
     tokenised = tokenise(rest, settings.tokenizer(), np.dtype(settings.dtype))

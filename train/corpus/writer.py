@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.io.json_reader import parse_object
 from modernbert_jax.io.store import Store, is_remote
 from modernbert_jax.io.typed_json import differences, from_json
 from modernbert_jax.tokenizer import Tokenizer
@@ -72,7 +73,7 @@ class PreparedWriter:
             self._rename()  # the only step that was missing
         output = Store(self._output)
         try:
-            stored = from_json(Manifest, json.loads(output.read(manifest.NAME)), "manifest")
+            stored = from_json(Manifest, parse_object(output.read(manifest.NAME)), "manifest")
         except ValueError:  # UserError too: another program's file, or another version's
             stored = None
         if stored is None or _plan_of(stored) != self._plan():
@@ -95,7 +96,9 @@ class PreparedWriter:
         """
         plan = self._plan()
         if self._store.exists(_PLAN):
-            changes = differences(json.loads(self._store.read(_PLAN)), plan)
+            changes = differences(
+                parse_object(self._store.read(_PLAN), self._store.path(_PLAN)), plan
+            )
             if changes:
                 more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
                 raise UserError(
@@ -199,7 +202,8 @@ class PreparedWriter:
         )
 
     def _record(self, component: str, name: str) -> Record:
-        return json.loads(self._store.read(f"work/{component}/{name}.json"))
+        file = f"work/{component}/{name}.json"
+        return parse_object(self._store.read(file), self._store.path(file))
 
 
 def _write(store: Store, result: Manifest) -> None:

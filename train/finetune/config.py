@@ -147,7 +147,7 @@ def from_json(value: Any, where: str = "config") -> FinetuneConfig:
 def task_from_json(value: Mapping[str, Any], where: str = "task") -> Task:
     """A task from JSON with its `kind`. Raises `UserError`."""
     kind = value.get("kind")
-    if kind not in TASKS:
+    if not isinstance(kind, str) or kind not in TASKS:
         raise UserError(f"{where}.kind is {kind!r}; {did_you_mean(str(kind), TASKS)}")
     options = {key: x for key, x in value.items() if key != "kind"}
     return typed_json.from_json(TASKS[kind], options, where)

@@ -1,15 +1,16 @@
 """Records of Parquet and Arrow files and saved datasets, with the label names they declare."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.io.json_reader import read_json
+from modernbert_jax.io.json_reader import parse_json, read_json
+from modernbert_jax.io.text import check_name
 
 from ..corpus.sources import Source, fetched
 from ..corpus.sources.line_records import RawRecords
+from ..corpus.sources.parquet import checked
 from .records import LabelNames
 
 
@@ -29,9 +30,12 @@ def folder(path: Path) -> tuple[RawRecords, LabelNames]:
     if state.get("_indices_data_files"):
         raise UserError("has its rows in another order; save it again after flatten_indices()")
     entries = state.get("_data_files")
-    files = [e.get("filename") for e in entries] if isinstance(entries, list) else []
+    entries = entries if isinstance(entries, list) else []
+    files = [e.get("filename") if isinstance(e, Mapping) else None for e in entries]
     if not files or any(not isinstance(f, str) or Path(f).name != f for f in files):
         raise UserError("state.json: _data_files must name the files of the folder")
+    for name in files:
+        check_name(name, "state.json: _data_files")
     info = read_json(path / "dataset_info.json") if (path / "dataset_info.json").exists() else {}
     rows = _rows(batch for f in files for batch in _guarded(_arrow, path / f, f"{f}: "))
     return rows, label_names(info.get("features"))
@@ -58,7 +62,7 @@ def label_names(features: Any) -> LabelNames:
 def _declared(metadata: Mapping[bytes, bytes] | None) -> LabelNames:
     """Label names from the metadata that `datasets` adds to a schema."""
     try:
-        content = json.loads((metadata or {}).get(b"huggingface", b"{}"))
+        content = parse_json((metadata or {}).get(b"huggingface", b"{}"))
         return label_names(content["info"]["features"])
     except (ValueError, KeyError, TypeError):
         return {}
@@ -68,7 +72,7 @@ def _guarded(batches: Callable[[Path], Iterator[Any]], path: Path, name: str) ->
     import pyarrow
 
     try:
-        yield from batches(path)
+        yield from map(checked, batches(path))
     except (pyarrow.ArrowException, OSError) as error:
         reason = (str(error).splitlines() or ["unknown"])[0]
         raise UserError(f"{name}damaged or unreadable ({reason})") from None

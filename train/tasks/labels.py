@@ -1,11 +1,16 @@
 """Label names: how files write them, their order, and the index of a value."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.io.text import check_name
+
+LONGEST = 1000
+"""Bytes of a name at most."""
 
 MISSING = frozenset(
     (
@@ -25,7 +30,9 @@ def name(value: Any) -> str:
         return json.dumps(value)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    if isinstance(value, str | int) or (isinstance(value, float) and value == value):
+    if isinstance(value, str):
+        return check_name(value, "label", LONGEST)
+    if isinstance(value, int) or (isinstance(value, float) and value == value):
         return str(value)
     raise UserError(f"label is {value!r}; it must be a name or a number")
 
@@ -61,11 +68,13 @@ def ordered(names: Iterable[str], column: str) -> tuple[str, ...]:
 
 def check(names: Sequence[str], least: int = 1) -> None:
     """Raise `UserError` for repeated names, empty ones, or fewer than `least`."""
-    repeated = sorted({n for n in names if names.count(n) > 1})
+    repeated = sorted(n for n, count in Counter(names).items() if count > 1)
     if repeated:
         raise UserError(f"labels holds {', '.join(repeated)} more than once")
     if "" in names:
         raise UserError("labels holds an empty name; give every label one")
+    for label in names:
+        check_name(label, "labels", LONGEST)
     if 0 < len(names) < least:
         raise UserError(f"labels holds only {', '.join(names)}; {least} or more are needed")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.io.json_reader import read_json
+from modernbert_jax.io.json_reader import check_texts, read_json
 from modernbert_jax.io.paths import ENDINGS, Format, file_type, matches
 
 from ..corpus.sources import Source, fetched, line_records
@@ -45,6 +45,7 @@ def read(paths: Sequence[str | Path]) -> Records:
                 with problems.at(place):
                     if isinstance(values, UserError):
                         raise values
+                    check_texts(values)
                     records.append(Record(place, _named(values, declared)))
             if len(records) + len(problems) == count:
                 raise UserError("holds no records")
@@ -65,7 +66,8 @@ def _files(paths: Sequence[str | Path]) -> Iterator[str]:
 def _check_folder(path: str) -> None:
     inside = {p.name for p in Path(path).iterdir()} if Path(path).is_dir() else set()
     if "dataset_dict.json" in inside:
-        splits = read_json(Path(path) / "dataset_dict.json").get("splits", [])
+        splits = read_json(Path(path) / "dataset_dict.json").get("splits")
+        splits = splits if isinstance(splits, list) else []
         listed = ", ".join(f"{path}/{split}" for split in splits)
         raise UserError(f"{path}: holds several splits; name one of them: {listed}")
     if "state.json" not in inside:
@@ -108,8 +110,14 @@ def _squad(articles: list[Any]) -> Iterator[Any]:
             yield article
             continue
         for paragraph in article["paragraphs"]:
-            for question in paragraph.get("qas", []):
-                yield {"context": paragraph.get("context"), **question}
+            fields = paragraph if isinstance(paragraph, dict) else {}
+            questions = fields.get("qas", [])
+            if not fields or not isinstance(questions, list):
+                yield UserError("a paragraph must be an object with context and a list qas")
+                continue
+            for question in questions:
+                known = isinstance(question, dict)
+                yield {"context": fields.get("context"), **question} if known else question
 
 
 _LINES: dict[Format, Callable[[Lines], RawRecords]] = {

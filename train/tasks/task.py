@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.io.text import check_text
 from modernbert_jax.tokenizer import Tokenizer
 
 from .example import Example
@@ -135,8 +136,9 @@ class Task(abc.ABC):
         for record in records:
             with problems.at(record.place):
                 parsed.append(self.parse(record, labelled))
-            value = record.get(self.id_column) if self.id_column else None
-            ids.append(record.place if value is None else str(value))
+            ids.append(record.place)
+            with problems.at(record.place):
+                ids[-1] = self._id(record)
             first = seen.setdefault(ids[-1], record.place)
             if first is not record.place:
                 problems.add(
@@ -151,6 +153,15 @@ class Task(abc.ABC):
             part = slice(i, i + _CHUNK)
             examples += self.encode(ids[part], places[part], parsed[part], tokenizer)
         return examples
+
+    def _id(self, record: Record) -> str:
+        """The record's id, or its place. Raises `UserError`."""
+        value = record.get(self.id_column) if self.id_column else None
+        if value is None:
+            return record.place
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise UserError(f"{self.id_column!r} is {value!r:.80}; it must be text or a number")
+        return check_text(str(value), repr(self.id_column))
 
     def check_columns(self, records: Records, labelled: bool = True) -> None:
         """Raise `UserError` for columns that a whole file lacks, once per file."""

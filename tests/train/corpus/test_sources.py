@@ -16,7 +16,8 @@ import zstandard
 
 from modernbert_jax import UserError
 from modernbert_jax.train.corpus.components import CorpusComponent, work_units
-from modernbert_jax.train.corpus.sources import Corpus, Piece, documents, fetched
+from modernbert_jax.train.corpus.sources import Corpus, Piece, documents, fetched, mds
+from modernbert_jax.train.corpus.sources.document import Damaged
 
 MDS = Path(__file__).parents[2] / "fixtures" / "mds"
 WRITTEN = json.loads((MDS / "expected.json").read_text())
@@ -87,6 +88,17 @@ def index_with(folder: Path, **changes) -> Path:
         ({"samples": "many"}, "damaged index"),
         ({"raw_data": {"basename": "../x", "bytes": 1, "hashes": {}}}, r"'../x' is not the name"),
         ({"raw_data": {"basename": "/etc/x", "bytes": 1, "hashes": {}}}, "is not the name"),
+        ({"raw_data": {"basename": "a\0b", "bytes": 1}}, "control character"),
+        ({"raw_data": {"basename": "x" * 5000, "bytes": 1}}, "5,000 bytes"),
+        ({"raw_data": {"basename": "x.mds", "bytes": 10**12}}, "below 2.32"),
+        ({"raw_data": {"basename": 5, "bytes": 1}}, "holds int, not a text"),
+        ({"raw_data": [1]}, "raw_data has no basename"),
+        ({"zip_data": {"basename": "x", "bytes": 1}, "compression": None}, "compression is None"),
+        ({"column_sizes": ["x", None]}, "column_sizes is not"),
+        ({"column_sizes": [-4, None]}, "column_sizes is not"),
+        ({"column_encodings": [5, "str"]}, "column_encodings is not a list of texts"),
+        ({"column_names": "ab"}, "column_names is not a list of texts"),
+        ({"samples": True}, "samples is True"),
         ({"samples": 3}, "shard.00000.mds: damaged or unreadable .*samples, not 3"),
         ({"column_sizes": [None, 4, None]}, r"shard.00000.mds: damaged.*do not fill it"),
     ],
@@ -248,7 +260,7 @@ def test_mds_folders_without_a_usable_index(tmp_path):
             everything(path)
     index.write_text("")
     for path in (tmp_path, index):
-        with pytest.raises(UserError, match=r"index.json: damaged index"):
+        with pytest.raises(UserError, match=r"index.json: not JSON"):
             everything(path)
     index.unlink()
     with pytest.raises(UserError, match=r"MDS shard that no index.json"):
@@ -336,3 +348,34 @@ def test_units_are_alike_and_keep_the_order(tmp_path, monkeypatch):
     sizes = [sum(p.source.bytes for p in one.pieces) for one in outcome]
     assert len(outcome) == round(sum(sizes) / 1000) and min(sizes) > 500 and max(sizes) < 1500
     assert [one.number for one in outcome] == list(range(len(outcome)))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content", "message"),
+    [
+        ("ndarray:(i4", b"\0" * 8, "unknown type"),
+        ("ndarray:object", b"\0" * 8, "unknown type"),
+        ("ndarray:float32", b"\0" * 8, "not integers"),
+        ("ndarray", b"", "unknown type"),
+        ("ndarray", b"\x21", "has no shape"),
+        ("ndarray", b"\x21\xff", "does not fill"),
+    ],
+)
+def test_arrays_of_mds_that_are_no_token_ids(encoding, content, message):
+    with pytest.raises(Damaged, match=message):
+        mds._array(content, encoding)
+
+
+def test_missing_ids_in_parquet_are_a_reason_to_skip(tmp_path):
+    pq.write_table(pa.table({"input_ids": [[1, 2], [3, None], None]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="row 2: input_ids with a missing id"):
+        everything(tmp_path / "a.parquet")
+    assert everything(tmp_path / "a.parquet", on_error="skip") == [[1, 2]]
+
+
+def test_halves_of_surrogate_pairs_matter_in_the_text_only(tmp_path):
+    rows = [r'{"text": "a", "title": "\ud83d"}', r'{"text": "cut \ud83d off"}', "[" * 10**5]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    with pytest.raises(UserError, match=r"a.jsonl:2: not UTF-8"):
+        everything(tmp_path)
+    assert everything(tmp_path, on_error="skip") == ["a"]

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import struct
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -227,3 +228,50 @@ def test_bad_folders(tmp_path):
     assert "flatten_indices()" in message(shuffled)
     wrong = write_saved(tmp_path / "wrong", [*ROWS[:2], ROWS[2] | {"label": 2}])
     assert message(wrong).startswith("/wrong:3: label 2")
+
+
+def test_damaged_offsets_of_arrow_are_found_before_values_are_read(tmp_path):
+    path = write_arrow(tmp_path / "a.arrow", [{"text": "x" * 8}, {"text": "y" * 8}])
+    content = path.read_bytes()
+    offsets = struct.pack("<3i", 0, 8, 16)
+    assert content.count(offsets) == 1
+    path.write_bytes(content.replace(offsets, struct.pack("<3i", 0, 2**30, 2**31 - 1)))
+    with pytest.raises(UserError, match=r"a.arrow: damaged or unreadable"):
+        values(path)
+
+
+@pytest.mark.parametrize(
+    "article",
+    [
+        {"paragraphs": ["x"]},
+        {"paragraphs": [{"context": "c", "qas": 5}]},
+        {"paragraphs": [{"context": "c", "qas": ["x"]}]},
+        {"paragraphs": [[]]},
+        "x",
+    ],
+)
+def test_other_types_in_the_nesting_of_squad(tmp_path, article):
+    (tmp_path / "a.json").write_text(json.dumps({"data": [article]}))
+    with pytest.raises(UserError, match=r"a.json:1: (a paragraph must be|not a JSON object)"):
+        values(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("row", "where"),
+    [
+        (r'{"text": "cut \ud83d off"}', "text"),
+        (r'{"label": ["a", "\udfff"]}', "label.1"),
+        (r'{"\ud83d": "a"}', "not UTF-8"),
+    ],
+)
+def test_halves_of_surrogate_pairs_are_named(tmp_path, row, where):
+    for name, content in (("a.jsonl", '{"text": "fine"}\n' + row), ("a.json", f"[{{}}, {row}]")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(UserError, match=f"{name}:2: {where}.*half a surrogate pair"):
+            values(tmp_path / name)
+
+
+def test_deep_json_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a": ' + "[" * 10**5)
+    with pytest.raises(UserError, match=r"a.jsonl:2: not JSON"):
+        values(tmp_path / "a.jsonl")

@@ -440,3 +440,18 @@ def test_templates_reach_nothing_but_columns(tokenizer):
     result = records({"text": "ba", "label": "a"})
     task = Classification(columns=("{text.__class__}",), labels=("a", "b"))
     assert "has no 'text.__class__'" in message(task.examples, result, tokenizer)
+
+
+@pytest.mark.parametrize("value", [["a"], {"a": 1}, True, "\ud800"])
+def test_ids_are_texts_or_numbers(tokenizer, value):
+    rows = records({"text": "ba", "label": "a", "id": value})
+    with pytest.raises(UserError, match=r"x.jsonl:1: 'id'"):
+        Classification(labels=("a", "b")).examples(rows, tokenizer)
+
+
+@pytest.mark.parametrize("label", ["a\0b", "x" * 5000, "\ud83d", "a\nb"])
+def test_labels_that_are_no_names_are_named_before_training(tokenizer, label):
+    with pytest.raises(UserError, match=r"x.jsonl:2: label: "):
+        Classification().with_labels(texts("a", label))
+    with pytest.raises(UserError, match="labels: "):
+        Classification(labels=("a", label))

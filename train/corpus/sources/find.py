@@ -10,6 +10,7 @@ from pathlib import Path
 import fsspec
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.io.json_reader import parse_json
 from modernbert_jax.io.paths import Format, file_type, files_below, matches
 from modernbert_jax.io.store import filesystem_errors, is_remote
 
@@ -120,8 +121,8 @@ def _is_mds(index: str, below: Sequence[str]) -> bool:
     """
     content = _content(index)
     try:
-        value = json.loads(content)
-    except (ValueError, RecursionError):
+        value = parse_json(content, surrogates=True)
+    except UserError:
         folder = index.removesuffix(mds.INDEX)
         beside = any(mds.is_shard(p) and p.startswith(folder) for p in below)
         return beside or b'"shards"' in content

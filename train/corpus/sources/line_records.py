@@ -3,6 +3,7 @@
 import csv
 import itertools
 import numbers
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def json_document(
         for _, line in start:
             if isinstance(line, UserError):
                 raise line
-        value = parse_json("".join(texts))
+        value = parse_json("".join(texts), surrogates=True)
     except UserError:
         if len(start) > 1 and texts and texts[0].lstrip().startswith("{"):
             yield from json_lines(start)
@@ -86,7 +87,7 @@ def json_document(
     if not isinstance(value, list):
         raise UserError("holds neither a list of records nor JSON lines")
     for number, row in enumerate(value, start=1):
-        yield number, row if isinstance(row, dict) else UserError("not a JSON object")
+        yield number, row if isinstance(row, dict | UserError) else UserError("not a JSON object")
 
 
 def comma_separated(lines: Lines) -> RawRecords:
@@ -158,7 +159,7 @@ def _first(lines: list[tuple[int, str | UserError]]) -> dict[str, Any] | UserErr
 
 def _object(line: str) -> dict[str, Any] | UserError:
     try:
-        value = parse_json(line)
+        value = parse_json(line, surrogates=True)
     except UserError as error:
         return error
     return value if isinstance(value, dict) else UserError("not a JSON object")
@@ -179,9 +180,9 @@ def _table(lines: Lines, dialect: dict[str, Any]) -> RawRecords:
     rows = csv.reader(text(), **dialect)
     try:
         header = next(rows, [])
-        repeated = sorted({c for c in header if header.count(c) > 1})
-        if repeated:
-            raise UserError(f"names column {repeated[0]!r} twice in its first line")
+        repeated, count = Counter(header).most_common(1)[0] if header else ("", 0)
+        if count > 1:
+            raise UserError(f"names column {repeated!r} twice in its first line")
         start = read + 1
         for row in rows:
             if len(row) == len(header):

@@ -19,6 +19,8 @@ import numpy as np
 import zstandard
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.io.json_reader import parse_object
+from modernbert_jax.io.text import check_name, check_text, clipped
 
 from .document import Bad, Damaged, Document, Piece, decoded
 
@@ -29,33 +31,69 @@ _KINDS = {
     64: "u8", 65: "i8", 66: "f8",
 }  # fmt: skip
 """Array types by their code: the width in bits, plus 0 for unsigned, 1 for signed, 2 for real."""
+_DTYPES = {*_KINDS.values(), *(np.dtype(kind).name for kind in _KINDS.values())}
+_CHUNK = 2**24
+"""Bytes that are decompressed at once, however large the index says that the content is."""
 
 
 def shards(content: bytes, path: str) -> list[dict[str, Any]]:
     """List the shards of an index. Raises `UserError` if it is damaged or of another format."""
-    try:
-        index = json.loads(content)
-        listed = index["shards"]
-        if listed == []:
-            raise UserError(f"{path}: lists no shards; leave this folder out, or write it again")
-        if index["version"] != 2 or not all(s["format"] == "mds" for s in listed):
-            raise UserError(f"{path}: lists shards of another format than MDS version 2")
-        for shard in listed:
-            for name in {file_name(shard, zipped) for zipped in (False, True)}:
-                if name is None:
-                    continue
-                if not set(name.split("/")).isdisjoint({"", ".", ".."}) or "\\" in name:
-                    raise UserError(f"{path}: {name!r} is not the name of a file below it")
-            names = shard["column_names"]
-            encodings, sizes = shard["column_encodings"], shard["column_sizes"]
-            if not len(names) == len(encodings) == len(sizes):
-                raise UserError(f"{path}: its columns have different numbers of facts")
-            int(shard["samples"]), int(shard["raw_data"]["bytes"])
-    except UserError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: damaged index of an MDS folder ({error})") from None
+    index = parse_object(content, path)
+    listed = index.get("shards")
+    if not isinstance(listed, list) or not all(isinstance(shard, dict) for shard in listed):
+        raise UserError(f"{path}: damaged index of an MDS folder (shards is not a list of objects)")
+    if not listed:
+        raise UserError(f"{path}: lists no shards; leave this folder out, or write it again")
+    if index.get("version") != 2 or not all(shard.get("format") == "mds" for shard in listed):
+        raise UserError(f"{path}: lists shards of another format than MDS version 2")
+    for number, shard in enumerate(listed):
+        try:
+            _check_shard(shard)
+        except UserError as error:
+            raise UserError(
+                f"{path}: damaged index of an MDS folder (shard {number}: {error})"
+            ) from None
     return listed
+
+
+def _check_shard(shard: dict[str, Any]) -> None:
+    """Raise `UserError` for facts of a shard that are missing, of a wrong type or out of range."""
+    names, encodings = (_texts(shard, key) for key in ("column_names", "column_encodings"))
+    sizes = shard.get("column_sizes")
+    if not isinstance(sizes, list) or not all(s is None or _is_count(s) for s in sizes):
+        raise UserError("column_sizes is not a list of numbers and nulls")
+    if not len(names) == len(encodings) == len(sizes):
+        raise UserError("its columns have different numbers of facts")
+    if not _is_count(shard.get("samples")):
+        raise UserError(f"samples is {shard.get('samples')!r}")
+    zipped, compression = shard.get("zip_data"), shard.get("compression")
+    for key, data in (("raw_data", shard.get("raw_data")), ("zip_data", zipped)):
+        if data is None and key == "zip_data":
+            continue
+        if not isinstance(data, dict) or not _is_count(data.get("bytes")):
+            raise UserError(f"{key} has no basename and bytes below 2^32")
+        hashes = data.get("hashes")
+        if hashes is not None and not isinstance(hashes, dict):
+            raise UserError(f"{key}: hashes is not an object")
+        name = check_text(data.get("basename"), f"{key}: basename")
+        if not set(name.split("/")).isdisjoint({"", ".", ".."}) or "\\" in name:
+            raise UserError(f"{name!r} is not the name of a file below it")
+        for part in name.split("/"):
+            check_name(part, key)
+    if zipped is not None and not isinstance(compression, str):
+        raise UserError(f"compression is {compression!r}")
+
+
+def _texts(shard: dict[str, Any], key: str) -> list[str]:
+    values = shard.get(key)
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise UserError(f"{key} is not a list of texts")
+    return values
+
+
+def _is_count(value: Any) -> bool:
+    """Whether a value is a number that MDS can store, in 32 bits."""
+    return type(value) is int and 0 <= value < 2**32
 
 
 def is_shard(path: str) -> bool:
@@ -132,7 +170,11 @@ def _decompress(content: bytes, compression: str, size: int) -> bytes:
     try:
         if kind == "zstd":
             stream = zstandard.ZstdDecompressor().stream_reader(content, read_across_frames=True)
-            return stream.read(size + 1)
+            parts, missing = [], size + 1
+            while missing and (part := stream.read(min(missing, _CHUNK))):
+                parts.append(part)
+                missing -= len(part)
+            return b"".join(parts)
         if kind == "gz":
             return zlib.decompressobj(31).decompress(content, size + 1)
         if kind == "bz2":
@@ -167,12 +209,16 @@ def _array(content: bytes, encoding: str) -> np.ndarray:
         if not content or content[0] not in _KINDS:
             raise Damaged("an array has an unknown type")
         dtype, at = _KINDS[content[0]], 1
+    if dtype not in _DTYPES:
+        raise Damaged(f"an array has the unknown type {clipped(ascii(dtype), 40)}")
     kind = np.dtype(dtype)
     if kind.kind not in "iu":
         raise Damaged(f"token ids are {kind}, not integers")
     if not shape:
+        if at >= len(content):
+            raise Damaged("an array has no shape")
         dims, width = content[at] >> 2, 1 << (content[at] & 3)
         at += 1 + dims * width
-    if (len(content) - at) % kind.itemsize:
+    if at > len(content) or (len(content) - at) % kind.itemsize:
         raise Damaged("an array does not fill its column")
     return np.frombuffer(content, kind.newbyteorder("<"), offset=at)

@@ -25,6 +25,16 @@ def row_groups(path: Path) -> int:
         return 1
 
 
+def checked(batch):
+    """The batch or column, if its values are inside it.
+
+    Damaged offsets would otherwise read beyond the memory, which ends the process. Raises
+    `pyarrow.ArrowInvalid`.
+    """
+    batch.validate(full=True)
+    return batch
+
+
 def read(path: Path, piece: Piece, field: str) -> Iterator[Document | Bad]:
     """Yield the rows of a piece's row groups, in order."""
     import pyarrow
@@ -42,6 +52,8 @@ def read(path: Path, piece: Piece, field: str) -> Iterator[Document | Bad]:
                         yield Bad(f", row {number}", f"no {'.'.join(column)}")
                     elif isinstance(value, bytes):
                         yield decoded(value, f", row {number}")
+                    elif None in value:
+                        yield Bad(f", row {number}", f"{'.'.join(column)} with a missing id")
                     else:
                         yield np.asarray(value)
     except (pyarrow.ArrowException, OSError) as error:
@@ -102,4 +114,4 @@ def _values(column) -> list:
         column, kind = column.dictionary_decode(), kind.value_type
     if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind):
         column = column.cast(pyarrow.large_binary())
-    return column.to_pylist()
+    return checked(column).to_pylist()

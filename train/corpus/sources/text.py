@@ -2,10 +2,11 @@
 
 import io
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from modernbert_jax.errors import UserError
+from modernbert_jax.io.json_reader import parse_json
 from modernbert_jax.io.paths import file_type
 
 from .compressed import CUT_OFF, lines_of
@@ -55,11 +56,9 @@ def read_jsonl(path: Path, piece: Piece, field: str) -> Iterator[Document | Bad]
 
 def _document(line: bytes, field: str) -> Document | Bad:
     try:
-        return text_of(json.loads(line), field)
-    except UnicodeDecodeError:
-        return Bad("", "not UTF-8")
-    except (ValueError, RecursionError):
-        return Bad("", "not JSON")
+        return text_of(parse_json(line, surrogates=True), field)
+    except UserError as error:
+        return Bad("", str(error))
 
 
 def _are_json_lines(content: bytes) -> bool:
@@ -70,8 +69,8 @@ def _are_json_lines(content: bytes) -> bool:
 
 def _is_object(line: bytes) -> bool:
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
+        value = parse_json(line, surrogates=True)
+    except UserError:
         return False
     return isinstance(value, dict) and bool(value)
 
