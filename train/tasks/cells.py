@@ -8,7 +8,7 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.io.json_reader import parse_json
 
 _ITEM = re.compile(
-    r"""\s*(?P<item>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?"""
+    r"""\s*(?P<item>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[-+]?\d{1,300}(?:\.\d*)?(?:e[-+]?\d+)?"""
     r"""|True|False|None|nan)\s*(?P<comma>,|$)""",
     re.DOTALL,
 )
@@ -40,8 +40,8 @@ def parse_list(text: str) -> list[Any] | None:
 
 def _python(inside: str) -> list[Any] | None:
     """The values between brackets, or None if they are not written by Python."""
-    values, at = [], 0
-    while inside[at:].strip():
+    values, at, end = [], 0, len(inside.rstrip())
+    while at < end:
         match = _ITEM.match(inside, at)
         if match is None:
             return None

@@ -455,3 +455,10 @@ def test_labels_that_are_no_names_are_named_before_training(tokenizer, label):
         Classification().with_labels(texts("a", label))
     with pytest.raises(UserError, match="labels: "):
         Classification(labels=("a", label))
+
+
+def test_cells_of_a_megabyte_take_no_time_and_long_numbers_are_refused():
+    cell = "{" + "'a', " * 200_000 + "}"
+    assert Record("x:1", {"labels": cell}).list("labels") == ["a"] * 200_000
+    with pytest.raises(UserError, match="neither JSON nor Python"):
+        Record("x:1", {"labels": "['a', " + "9" * 5000 + "]"}).list("labels")
