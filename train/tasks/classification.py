@@ -1,7 +1,7 @@
 """Classification: one label for a text or a pair of texts."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,10 @@ class Classification(Labelled, TextTask):
     def metric_names(self) -> tuple[str, ...]:
         two = _OF_TWO_LABELS if len(self.labels) in (0, 2) else ()
         return (*scores.LABEL_METRICS, *two, *(_OF_GROUPS if self.group_column else ()))
+
+    @property
+    def other_names(self) -> Mapping[str, str]:
+        return dict.fromkeys(scores.SAME_AS_ACCURACY, "accuracy")
 
     def with_labels(self, records: Records) -> "Classification":
         return self if self.labels else dataclasses.replace(self, labels=self.labels_in(records))

@@ -45,8 +45,7 @@ class MultiLabel(Labelled, TextTask):
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        averages = [n for n in scores.LABEL_METRICS if n.endswith(scores.AVERAGES)]
-        return (*averages, "exact_match", "hamming_loss")
+        return (*scores.AVERAGED, "exact_match", "hamming_loss")
 
     def with_labels(self, records: Records) -> "MultiLabel":
         if self.labels:

@@ -9,10 +9,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-AVERAGES = ("macro", "micro", "weighted")
+AVERAGED = tuple(
+    f"{score}_{average}"
+    for score in ("f1", "precision", "recall")
+    for average in ("macro", "micro", "weighted")
+)
+"""Keys of `averages`."""
+
+SAME_AS_ACCURACY = ("f1_micro", "precision_micro", "recall_micro", "recall_weighted")
+"""Averages that equal the accuracy where every example has one label and one prediction."""
+
 LABEL_METRICS = (
     "accuracy",
-    *(f"{score}_{average}" for score in ("f1", "precision", "recall") for average in AVERAGES),
+    *(name for name in AVERAGED if name not in SAME_AS_ACCURACY),
     "matthews_correlation",
 )
 """Keys of `label_metrics` for any number of classes."""
@@ -55,15 +64,18 @@ def label_metrics(
 ) -> dict[str, float]:
     """Metrics of single labels; with two classes also those of the second one, the positive.
 
-    As in scikit-learn, macro and weighted means are over the classes that occur in either
-    argument, and micro averages are all equal to the accuracy.
+    As in scikit-learn, macro and weighted means are over the classes that occur in either argument.
+    Averages that equal the accuracy are left out.
     """
     matrix = confusion(actual, predicted, classes)
     counts = ClassCounts(np.diagonal(matrix), matrix.sum(0), matrix.sum(1))
     metrics = {"accuracy": float(share(counts.hits.sum(), matrix.sum()))}
     if classes == 2:
         metrics |= {name: float(values[1]) for name, values in counts.scores().items()}
-    return metrics | averages(counts) | {"matthews_correlation": matthews(matrix)}
+    for name, value in averages(counts).items():
+        if name not in SAME_AS_ACCURACY:
+            metrics[name] = value
+    return metrics | {"matthews_correlation": matthews(matrix)}
 
 
 def averages(counts: ClassCounts, absent: bool = False) -> dict[str, float]:

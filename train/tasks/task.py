@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -48,6 +48,9 @@ class Task(abc.ABC):
             raise UserError(f"max_length is {self.max_length}; it must be 8 or more tokens")
         if not self.best_metric:
             object.__setattr__(self, "best_metric", self.default_metric)
+        object.__setattr__(
+            self, "best_metric", self.other_names.get(self.best_metric, self.best_metric)
+        )
         known = [n for n in self.metric_names if not n.endswith(("loss", "error"))]
         if self.best_metric not in known:
             raise UserError(
@@ -72,6 +75,11 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def metric_names(self) -> tuple[str, ...]:
         """Keys of `metrics`."""
+
+    @property
+    def other_names(self) -> Mapping[str, str]:
+        """Names of metrics that always equal one of `metric_names`, which `best_metric` may use."""
+        return {}
 
     @property
     @abc.abstractmethod

@@ -1,7 +1,7 @@
 """Token classification: a label for every word, as for named entities or parts of speech."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -73,6 +73,11 @@ class TokenClassification(Labelled, Task):
             return scores.LABEL_METRICS
         types = sorted({tag.type for tag in self._tags.values()} - {""})
         return (*entities.PLAIN, *entities.STRICT, *(f"f1_{kind}" for kind in types))
+
+    @property
+    def other_names(self) -> Mapping[str, str]:
+        same = scores.SAME_AS_ACCURACY if self.scheme == "none" else ()
+        return dict.fromkeys(same, "accuracy")
 
     @cached_property
     def _tags(self) -> dict[str, schemes.Tag]:

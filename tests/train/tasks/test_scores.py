@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
+from modernbert_jax.train import tasks
 from modernbert_jax.train.tasks import scores
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -36,6 +37,8 @@ def test_labels(case):
             actual, predicted, labels=[0, 1], zero_division=0
         )
         want |= dict(zip(("precision", "recall", "f1"), (x[1] for x in result[:3]), strict=True))
+    for name in scores.SAME_AS_ACCURACY:
+        assert want.pop(name) == pytest.approx(want["accuracy"])
     want["matthews_correlation"] = metrics.matthews_corrcoef(actual, predicted)
     assert scores.label_metrics(actual, predicted, classes) == pytest.approx(want, abs=1e-12)
     assert {*scores.LABEL_METRICS} <= {*want}
@@ -83,3 +86,15 @@ def test_multirc_counts_answers_and_questions():
     assert result["f1a"] == pytest.approx(metrics.f1_score([1, 0, 1, 1, 0], [1, 0, 0, 1, 0]))
     assert result["exact_match"] == 0.5
     assert result["multirc"] == pytest.approx((result["f1a"] + 0.5) / 2)
+
+
+def test_no_metric_has_two_names_but_both_select_the_best_model():
+    actual, predicted = [0, 1, 2, 2, 1, 0, 2, 2], [0, 2, 2, 2, 0, 0, 1, 2]
+    values = list(scores.label_metrics(actual, predicted, 3).values())
+    assert len({round(value, 9) for value in values}) == len(values)
+    for task in (tasks.Classification, tasks.TokenClassification):
+        options = {"scheme": "none"} if task is tasks.TokenClassification else {}
+        for name in scores.SAME_AS_ACCURACY:
+            assert task(best_metric=name, **options).best_metric == "accuracy"
+            assert name not in task(**options).metric_names
+    assert tasks.MultiLabel(best_metric="recall_micro").best_metric == "recall_micro"
