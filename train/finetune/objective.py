@@ -121,6 +121,10 @@ class TaskObjective(engine.Objective):
             yield engine.Batch(batches.place(batch, mesh), counts)
             step += 1
 
+    def describe(self, batch: engine.Batch) -> str:
+        number, rows, length = batch.arrays.rows.token_ids.shape
+        return f"{self.name}, up to {number:,} microbatches of {rows:,} x {length:,} tokens"
+
     def evaluate(self, params: Any, step: int) -> engine.Evaluation | None:
         return self.evaluation(params) if self.evaluation else None
 

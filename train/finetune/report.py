@@ -17,6 +17,9 @@ def text(result: Mapping[str, Any]) -> str:
     for name in names:
         cells = (metrics.get(name) for metrics in columns.values())
         lines.append(f"{name:{width}}" + "".join(map(_cell, cells)))
+    if "best" in result:
+        step, exported = result["best"]["step"], result["exported"]
+        lines.append(f"best by {result['metric']}: step {step:,}; the {exported} model is exported")
     return "\n".join(lines)
 
 

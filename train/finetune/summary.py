@@ -76,7 +76,7 @@ def _targets(task: Task, examples: Sequence[Example]) -> dict[str, str]:
     if len(counts) > _LISTED:
         shown = sorted(counts, key=lambda name: -counts[name])[:_LISTED]
     more = f", ... ({len(counts)} in all)" if len(counts) > _LISTED else ""
-    listed = ", ".join(f"{name} {counts[name]:,}" for name in shown) + more
+    listed = ", ".join(f"{name}: {counts[name]:,}" for name in shown) + more
     table = {"right option" if task.kind == "choice" else "labels": listed}
     if absent := [name for name, count in counts.items() if not count]:
         table["not in train"] = ", ".join(absent[:_LISTED])

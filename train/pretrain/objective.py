@@ -172,7 +172,8 @@ class MaskedLMObjective(engine.Objective):
         return self.config.seed + self.config.stages.index(self.stage) if seed is None else seed
 
     def describe(self, batch: engine.Batch) -> str:
-        return f"{self.name}, batches of {len(batch.arrays.token_ids):,}"
+        rows, length = batch.arrays.token_ids.shape
+        return f"{self.name}, batches of {rows:,} x {length:,} tokens"
 
     def row(self, step: int, counts: Mapping[str, Any]) -> dict[str, Any]:
         """The size of the batch; each component's share of the tokens and its epochs so far."""

@@ -4,7 +4,7 @@ import base64
 import html
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,17 @@ from matplotlib.figure import Figure
 from modernbert_jax.errors import UserError
 from modernbert_jax.io import outputs
 from modernbert_jax.io.files import write_bytes
+from modernbert_jax.io.json_reader import read_json
 from modernbert_jax.io.text import for_plot
 
 from ..engine.metrics import read_rows
 
+SCORE = "validation score"
+"""Label of the score's panel, unless the name of the metric is known."""
+
 PANELS = {
     "loss": ("loss",),
-    "validation score": ("score",),
+    SCORE: ("score",),
     "masked accuracy": ("masked_accuracy",),
     "learning rate": ("learning_rate",),
     "rows in a batch": ("batch_rows",),
@@ -45,6 +49,9 @@ _ENDINGS = (".png", ".html")
 EXACT = {"score", "learning_rate", "batch_rows", "skipped_updates"}
 """Keys that are not noisy and therefore not smoothed."""
 
+EVALUATED = {"loss": "eval_loss", "masked_accuracy": "eval_masked_accuracy"}
+"""Keys of evaluations that are drawn as points beside a curve of training."""
+
 
 def report(runs: Sequence[str | Path], output: str | Path | None = None) -> tuple[Path, Path]:
     """Draw runs over one another as `<output>.png`, and as a page `<output>.html` that contains it.
@@ -58,16 +65,35 @@ def report(runs: Sequence[str | Path], output: str | Path | None = None) -> tupl
     if not runs:
         raise UserError("report needs the folder of a run")
     png, page = paths = output_files(Path(runs[0]) if output is None else Path(output), runs)
-    rows = {}
+    rows, scores = {}, {}
     for name, run in named(runs).items():
-        rows[name] = metrics = read_rows(run / METRICS)
+        rows[name] = metrics = _without_repeated_score(read_rows(run / METRICS))
         if not metrics:
             raise UserError(f"{run}: no {METRICS} with a step in it; is it a run's folder?")
+        scores[name] = _score_of(run)
     known = {key for run in rows.values() for row in run for key in row if row[key] is not None}
-    picture = _draw(rows, [label for label, keys in PANELS.items() if known & {*keys}], columns=2)
+    titles = {SCORE: ", ".join(dict.fromkeys(scores.values()))}
+    panels = {titles.get(k, k): keys for k, keys in PANELS.items() if known & {*keys}}
+    picture = _draw(rows, panels, columns=2)
     write_bytes(png, picture)
-    write_bytes(page, _page(rows, picture).encode())
+    write_bytes(page, _page(rows, scores, picture).encode())
     return paths
+
+
+def _score_of(run: Path) -> str:
+    """Label of a run's score, with the metric of its task where it has one."""
+    path = run / "config.json"
+    task = read_json(path).get("task") if path.is_file() else None
+    metric = task.get("best_metric") if isinstance(task, dict) else None
+    return for_plot(f"validation {metric}") if metric else SCORE
+
+
+def _without_repeated_score(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows without a score that is the negative loss, which has a panel already."""
+    scores = [(row["score"], row.get("eval_loss")) for row in rows if row.get("score") is not None]
+    if any(loss is None or score != -loss for score, loss in scores):
+        return rows
+    return [{key: value for key, value in row.items() if key != "score"} for row in rows]
 
 
 def named(runs: Iterable[str | Path]) -> dict[str, Path]:
@@ -97,11 +123,15 @@ def output_files(output: Path, runs: Sequence[str | Path]) -> tuple[Path, Path]:
 def curves(run: str | Path, path: str | Path) -> Path:
     """Draw only the loss and the learning rate of a run, and return the path."""
     path = Path(path)
-    write_bytes(path, _draw({"": read_rows(Path(run) / METRICS)}, ["loss", "learning rate"]))
+    panels = {label: PANELS[label] for label in ("loss", "learning rate")}
+    write_bytes(path, _draw({"": read_rows(Path(run) / METRICS)}, panels))
     return path
 
 
-def _draw(runs: dict[str, list[dict[str, Any]]], labels: Sequence[str], columns: int = 1) -> bytes:
+def _draw(
+    runs: dict[str, list[dict[str, Any]]], labels: Mapping[str, Sequence[str]], columns: int = 1
+) -> bytes:
+    """A PNG file with a panel for each label, with curves of its keys."""
     height = -(-len(labels) // columns)
     figure = Figure(figsize=(9 if columns == 1 else 7 * columns, 2.6 * height + 0.4))
     figure.set_layout_engine("constrained")
@@ -110,7 +140,7 @@ def _draw(runs: dict[str, list[dict[str, Any]]], labels: Sequence[str], columns:
         axis.set_axis_off()
     for label, axis in zip(labels, panels.flat, strict=False):
         for name, rows in runs.items():
-            for key in PANELS[label]:
+            for key in labels[label]:
                 _curve(axis, name, rows, key, alone=len(runs) == 1)
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
@@ -129,20 +159,23 @@ def _draw(runs: dict[str, list[dict[str, Any]]], labels: Sequence[str], columns:
 
 def _curve(axis, name: str, rows: list[dict[str, Any]], key: str, alone: bool) -> None:
     points = [(r["tokens"], r[key]) for r in rows if r.get(key) is not None]
-    what = "training" if key == "loss" else ""
+    what = "training" if key in EVALUATED else ""
     if key.startswith("step_seconds_"):
         what = key.removeprefix("step_seconds_")
     tokens, values = np.asarray(points, float).reshape(-1, 2).T
     curve = values if key in EXACT else _smooth(values)
     name = for_plot(name)
     label = " ".join(filter(None, (name, what)))
-    (line,) = axis.plot(tokens, curve, linewidth=1.4, label=label or None)
+    # A single point has no line.
+    style: dict[str, Any] = {"linewidth": 1.4, "marker": "o" if len(points) == 1 else ""}
+    if key == "score":
+        style |= {"marker": "o", "linestyle": "--"}
+    (line,) = axis.plot(tokens, curve, markersize=4, label=label or None, **style)
     if key not in EXACT:
         axis.plot(tokens, values, linewidth=0.8, alpha=0.3, color=line.get_color())
-    if key == "loss":
-        evaluated = _evaluations(rows)
+    if evaluated := _evaluations(rows, EVALUATED.get(key, "")):
         axis.plot(
-            *zip(*evaluated, strict=True) if evaluated else ((), ()),
+            *zip(*evaluated, strict=True),
             "o--",
             color="tab:red" if alone else line.get_color(),
             markersize=4,
@@ -150,13 +183,11 @@ def _curve(axis, name: str, rows: list[dict[str, Any]], key: str, alone: bool) -
         )
 
 
-def _evaluations(rows: list[dict[str, Any]]) -> list[tuple[float, float]]:
-    """Evaluation losses with the tokens of their steps."""
+def _evaluations(rows: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+    """Values of evaluations with the tokens of their steps."""
     tokens = {0: 0} | {r["step"]: r["tokens"] for r in rows if "tokens" in r}
     return [
-        (tokens[r["step"]], r["eval_loss"])
-        for r in rows
-        if r["step"] in tokens and "eval_loss" in r
+        (tokens[r["step"]], r[key]) for r in rows if r["step"] in tokens and r.get(key) is not None
     ]
 
 
@@ -190,7 +221,9 @@ def _mark_stages(axis, rows: list[dict[str, Any]], named: bool) -> None:
             )
 
 
-def _page(runs: dict[str, list[dict[str, Any]]], picture: bytes) -> str:
+def _page(
+    runs: dict[str, list[dict[str, Any]]], score_names: Mapping[str, str], picture: bytes
+) -> str:
     """A self-contained HTML page."""
     body = []
     for name, rows in runs.items():
@@ -208,7 +241,8 @@ def _page(runs: dict[str, list[dict[str, Any]]], picture: bytes) -> str:
             ends = evaluations[0]["eval_loss"], evaluations[-1]["eval_loss"]
             facts["validation loss, first and last"] = "{:.3f}, {:.3f}".format(*ends)
         if scores := [r["score"] for r in evaluations if r.get("score") is not None]:
-            facts["validation score, best and last"] = f"{max(scores):.4f}, {scores[-1]:.4f}"
+            ends = max(scores), scores[-1]
+            facts[f"{score_names[name]}, best and last"] = "{:.4f}, {:.4f}".format(*ends)
         cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{v}</td></tr>" for k, v in facts.items())
         body.append(f"<h2>{html.escape(name)}</h2><table>{cells}</table>")
     image = base64.b64encode(picture).decode()

@@ -250,7 +250,7 @@ def test_runs_of_a_session_share_one_program(place, session, monkeypatch, tmp_pa
 
 def test_curves_are_drawn(whole, tmp_path):
     png, page = report.report([whole], tmp_path / "curves")
-    assert png.read_bytes().startswith(b"\x89PNG") and "validation score" in page.read_text()
+    assert png.read_bytes().startswith(b"\x89PNG") and "validation accuracy" in page.read_text()
 
 
 def run(capsys, *args) -> tuple[int, str, str]:

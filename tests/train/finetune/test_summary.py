@@ -6,7 +6,7 @@ import labelled
 import numpy as np
 import pytest
 
-from modernbert_jax.train.finetune import losses, summary
+from modernbert_jax.train.finetune import losses, report, summary
 from modernbert_jax.train.finetune.baseline import constant_loss
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.finetune.data import Data
@@ -40,7 +40,7 @@ def test_records_lengths_labels_and_baseline_are_told(tokenizer):
     )
     assert told["validation"].startswith("2 examples") and "none cut" in told["validation"]
     assert told["validation"].endswith("held out, 10% of train")
-    assert told["labels"] == "x 3, y 2" and "not in train" not in told
+    assert told["labels"] == "x: 3, y: 2" and "not in train" not in told
     entropy = -(0.6 * np.log(0.6) + 0.4 * np.log(0.4))
     assert told["to beat"].startswith(f"loss {entropy:.4f} and accuracy 0.6000, by the freq")
 
@@ -50,7 +50,10 @@ def test_many_labels_are_counted_and_absent_ones_named(tokenizer):
     task = TASKS["classification"](labels=names)
     records = [{"text": "a b", "label": names[i % 3]} for i in range(8)]
     told, _ = described(task, records, tokenizer, validation="dev.jsonl")
-    assert told["labels"].startswith("l00 2, l01 2, l02 2, l03 0") and "20 in all" in told["labels"]
+    assert (
+        told["labels"].startswith("l00: 2, l01: 2, l02: 2, l03: 0")
+        and "20 in all" in told["labels"]
+    )
     assert told["not in train"].startswith("l03, l04") and "held out" not in told["validation"]
 
 
@@ -99,3 +102,13 @@ def test_no_constant_prediction_has_a_lower_loss(loss, targets, outputs):
     least = constant_loss(loss, examples, outputs)
     trials = [mean(logits) for logits in 1.5 * rng.normal(size=(300, outputs))]
     assert least <= min(trials) + 1e-5 and min(trials) == pytest.approx(least, rel=0.02)
+
+
+def test_the_result_says_which_model_is_exported_and_why():
+    best = {"step": 10, "metrics": {"loss": 0.5, "f1": 0.25}}
+    text = report.text({"metric": "f1", "best": best, "exported": "best"})
+    assert text.splitlines()[1:] == [
+        "loss    0.5000",
+        "f1      0.2500",
+        "best by f1: step 10; the best model is exported",
+    ]

@@ -152,9 +152,9 @@ def test_only_another_shape_is_compiled(whole, place):
     log = (place / "whole.log").read_text().splitlines()
     compiled = [line for line in log if line.startswith("compiling") and line.endswith("...")]
     assert compiled == [
-        "compiling short, batches of 1 ...",
-        "compiling short, batches of 2 ...",
-        "compiling long, batches of 1 ...",
+        "compiling short, batches of 1 x 64 tokens ...",
+        "compiling short, batches of 2 x 64 tokens ...",
+        "compiling long, batches of 1 x 128 tokens ...",
     ]
     cache = Path(os.environ["XDG_CACHE_HOME"])
     assert list((cache / "modernbert-jax" / "compiled").glob("jit_step-*"))

@@ -1,9 +1,10 @@
-"""Names of runs in a report, and where its files are written."""
+"""Names of runs and panels in a report, and where its files are written."""
 
 import json
 import os
 
 import pytest
+from matplotlib.figure import Figure
 
 from modernbert_jax.errors import UserError
 from modernbert_jax.train.report import curves
@@ -69,3 +70,56 @@ def test_outputs_are_checked_first(runs, tmp_path):
         with pytest.raises(UserError, match=key):
             curves.report(["nowhere", *runs], output)
     assert not list(tmp_path.glob("taken.png"))
+
+
+def evaluated(step: int, loss: float, **scores: float) -> dict:
+    row = {"step": step, "tokens": 10 * step, "stage": "s", "eval_loss": loss}
+    return row | {"score": -loss} | scores
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Panels that were drawn, by label."""
+    panels = {}
+    draw = curves._draw
+
+    def _draw(runs, labels, columns=1):
+        panels.update(labels)
+        return draw(runs, labels, columns)
+
+    monkeypatch.setattr(curves, "_draw", _draw)
+    return panels
+
+
+def write(run, rows, **config):
+    run.mkdir()
+    first = {"step": 1, "tokens": 10, "stage": "s", "loss": 2.0}
+    lines = "".join(json.dumps(row) + "\n" for row in [first, *rows])
+    (run / curves.METRICS).write_text(lines)
+    (run / "config.json").write_text(json.dumps(config))
+
+
+def test_the_score_has_the_name_of_its_metric(tmp_path, drawn):
+    write(tmp_path / "a", [evaluated(1, 2.0, score=0.5)], task={"best_metric": "f1_macro"})
+    _, page = curves.report([tmp_path / "a"])
+    assert drawn["validation f1_macro"] == ("score",) and curves.SCORE not in drawn
+    assert "<th>validation f1_macro, best and last</th><td>0.5000, 0.5000</td>" in page.read_text()
+    write(tmp_path / "b", [evaluated(1, 2.0, score=0.5)])
+    curves.report([tmp_path / "a", tmp_path / "b"])
+    assert "validation f1_macro, validation score" in drawn
+
+
+def test_a_score_that_is_the_loss_again_has_no_panel(tmp_path, drawn):
+    write(tmp_path / "run", [evaluated(0, 3.0), evaluated(1, 2.0)])
+    curves.report([tmp_path / "run"])
+    assert "loss" in drawn and not any("score" in label for label in drawn)
+
+
+def test_a_single_evaluation_is_a_point():
+    row = evaluated(1, 2.0, score=0.5, eval_masked_accuracy=0.3)
+    rows = [row | {"loss": 2.5, "masked_accuracy": 0.2}]
+    for key, lines in (("score", 1), ("loss", 3), ("masked_accuracy", 3)):
+        axis = Figure().subplots()
+        curves._curve(axis, "", rows, key, alone=True)
+        assert len(axis.lines) == lines
+        assert axis.lines[0].get_marker() == axis.lines[-1].get_marker() == "o"
