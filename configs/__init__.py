@@ -61,7 +61,7 @@ def load(kind: Kind, source: str) -> Any:
     Raises:
         UserError: there is no such preset or file, or it does not hold such a configuration.
     """
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.suffix == ".json":
         return _type(kind).from_json(read_json(path), source)
     if path.suffix == ".py":

@@ -37,7 +37,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """End of a message about an unknown name: the nearest known one, or all of them."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"known: {', '.join(known)}" if known else "none is known"
 
 
 def together(*steps: Callable[[], Any]) -> list[Any]:

@@ -63,7 +63,7 @@ class Tokenizer:
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
         """A tokenizer from a directory or a `tokenizer.json`. Raises `UserError`."""
-        path = Path(path)
+        path = Path(path).expanduser()
         main = path / "tokenizer.json" if path.is_dir() else path
         if not main.is_file():
             raise UserError(f"{main}: no such tokenizer file")

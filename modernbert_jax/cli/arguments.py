@@ -7,13 +7,21 @@ import inspect
 import io
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import tyro
-from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructTypeInfo,
+)
 
 from modernbert_jax import configs
 from modernbert_jax.errors import UserError
+from modernbert_jax.io.paths import expanded
 
 from .registry import Command
 
@@ -72,7 +80,7 @@ def _parse(target: type, name: str, words: Sequence[str], description: str) -> A
                 prog=f"modernbert-jax {name}",
                 args=list(words),
                 description=description,
-                registry=_unwrapping_registry(),
+                registry=_registry(),
             )
     except SystemExit as end:
         if not end.code:
@@ -92,9 +100,22 @@ def _one_line(box: str) -> str:
     return text
 
 
-def _unwrapping_registry() -> ConstructorRegistry:
-    """tyro's rules for dataclasses, with the help of their fields unwrapped."""
+def _registry() -> ConstructorRegistry:
+    """tyro's rules, but the help of fields is unwrapped, and `~` in paths is the home folder."""
     registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
+        if info.type is not Path:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="PATH",
+            instance_from_str=lambda words: Path(expanded(words[0])),
+            is_instance=lambda value: isinstance(value, Path),
+            str_from_instance=lambda value: [str(value)],
+        )
+
     outer: list[Any] = []  # types whose fields are being read: the next rule is tyro's own
 
     @registry.struct_rule

@@ -1,13 +1,16 @@
 """Arguments: configurations from presets and files, and help that is laid out for a user."""
 
 import re
+from pathlib import Path
 
 import pytest
 from program import refused, run
 
 from modernbert_jax.cli import arguments, registry
+from modernbert_jax.cli.finetune import Finetune
 from modernbert_jax.cli.launch import Launch
 from modernbert_jax.cli.pretrain import Pretrain
+from modernbert_jax.cli.report import Report
 
 
 @pytest.fixture
@@ -36,6 +39,22 @@ def test_a_configuration_comes_from_a_file(pretrained, tmp_path):
     file.write_text("from modernbert_jax.configs import nano\nconfig = nano.config\n")
     call("pretrain", str(file), "--output", "here")
     assert pretrained[0][1].output == "here"
+
+
+def test_tilde_is_the_home_folder_in_options_and_fields(pretrained, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(Finetune, "run", lambda options, config: pretrained.append(config))
+    monkeypatch.setattr(Report, "run", lambda options: pretrained.append(options))
+    (tmp_path / "nano.py").write_text("from modernbert_jax.configs.nano import config")
+    call("pretrain", "~/nano.py", "--plot=~/p.png", "--data", "~/data", "--output=~/run")
+    call("finetune", "rte", "--model=~/m", "--train", "~/*.csv", "--validation", "a~")
+    call("report", "~/run", "b", "--output", "~/r")
+    (options, pretrain), finetune, report = pretrained
+    assert (options.plot, pretrain.data) == (tmp_path / "p.png", f"{tmp_path}/data")
+    assert pretrain.output == f"{tmp_path}/run"
+    assert (finetune.model, finetune.train) == (f"{tmp_path}/m", f"{tmp_path}/*.csv")
+    assert (finetune.validation, finetune.test) == ("a~", "")
+    assert report.runs == (tmp_path / "run", Path("b")) and report.output == tmp_path / "r"
 
 
 @pytest.mark.parametrize(("command", "preset"), [("pretrain", "nano"), ("finetune", "rte")])

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.io.paths import expanded
 from modernbert_jax.io.store import Store
 from modernbert_jax.tokenizer import Tokenizer
 
@@ -80,6 +81,7 @@ def prepare(
         raise UserError(f"validation is {validation}; it must be 0 or more and below 1")
     if workers is not None and workers < 1:
         raise UserError(f"workers is {workers}; it must be 1 or more")
+    output = expanded(output)
     components = {DEFAULT: CorpusComponent(corpus=corpus)} if isinstance(corpus, Corpus) else corpus
     for name in components:
         check_name(name)

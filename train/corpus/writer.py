@@ -11,6 +11,7 @@ from typing import Any
 
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.json_reader import parse_object
+from modernbert_jax.io.paths import expanded
 from modernbert_jax.io.store import Store, is_remote
 from modernbert_jax.io.typed_json import differences, from_json
 from modernbert_jax.tokenizer import Tokenizer
@@ -40,7 +41,7 @@ Record = dict[str, Any]
 
 def work_root(output: str | Path) -> str:
     """Path or URL where the work on an output is stored until it is finished."""
-    return str(output) if is_remote(output) else f"{Path(output).absolute()}.partial"
+    return str(output) if is_remote(output) else f"{Path(expanded(output)).absolute()}.partial"
 
 
 class PreparedWriter:

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from modernbert_jax.config import Runtime
 from modernbert_jax.errors import UserError
 from modernbert_jax.io import outputs
+from modernbert_jax.io.paths import expanded
 from modernbert_jax.sharding import MeshShape
 
 from ..schedule import Shape
@@ -91,12 +92,18 @@ class EngineConfig:
         for name in ("b1", "b2"):
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         self._require("layer_decay", 0 < self.layer_decay <= 1, "more than 0 and at most 1")
+        self._expand("output")
         self._require("seed", 0 <= self.seed < 2**32, "0 or more, and below 2^32")
 
     def check_output(self) -> None:
         """Raise `UserError` unless the run's folder can be written, or holds a finished run."""
         if not (Path(self.output) / "export").exists():
             outputs.check_folder(self.output)
+
+    def _expand(self, *names: str) -> None:
+        """Replace `~` in fields that are paths by the home folder."""
+        for name in names:
+            object.__setattr__(self, name, expanded(getattr(self, name)))
 
     def _require(self, name: str, ok: bool, what: str) -> None:
         """Raise `UserError` unless a field is what it must be."""

@@ -87,6 +87,7 @@ class FinetuneConfig(TrainConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        self._expand("model", "train", "validation", "test")
         for name in ("epochs", "batch_examples", "microbatch_tokens", "eval_every"):
             self._require(name, 0 < getattr(self, name) < math.inf, "more than 0")
         for name in (

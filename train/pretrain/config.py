@@ -212,6 +212,7 @@ class PretrainConfig(EngineConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        self._expand("data", "init_from")
         if not self.stages:
             raise UserError("stages is empty; a run needs one or more")
         for name in ("eval_every", "data_threads"):
