@@ -34,10 +34,9 @@ def folder(path: Path) -> tuple[RawRecords, LabelNames]:
     files = [e.get("filename") if isinstance(e, Mapping) else None for e in entries]
     if not files or any(not isinstance(f, str) or Path(f).name != f for f in files):
         raise UserError("state.json: _data_files must name the files of the folder")
-    for name in files:
-        check_name(name, "state.json: _data_files")
+    names = [check_name(name, "state.json: _data_files") for name in files]
     info = read_json(path / "dataset_info.json") if (path / "dataset_info.json").exists() else {}
-    rows = _rows(batch for f in files for batch in _guarded(_arrow, path / f, f"{f}: "))
+    rows = _rows(batch for f in names for batch in _guarded(_arrow, path / f, f"{f}: "))
     return rows, label_names(info.get("features"))
 
 
