@@ -124,9 +124,9 @@ def label_count(head: str, config: Mapping[str, Any]) -> int:
     """
     if head == "multiple_choice":
         return 1
-    if head in ("none", *names.LANGUAGE_MODELS):
-        return 2  # which nobody reads, nor the keys
     by_id, count = config.get("id2label"), config.get("num_labels")
+    if head in ("none", *names.LANGUAGE_MODELS):  # which have no such outputs
+        return len(by_id) if by_id and isinstance(by_id, Mapping) else 2
     if by_id:
         named = len(_by_id(by_id))
         if count not in (None, named):

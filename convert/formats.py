@@ -10,6 +10,7 @@ from modernbert_jax.io.files import whole_directory, whole_file
 from modernbert_jax.io.json_reader import read_bytes, read_json
 
 from . import (
+    adapters,
     flexbert,
     huggingface,
     lazy,
@@ -110,6 +111,8 @@ def detect(path: str | os.PathLike) -> str:
         return "hf"
     if any(path.glob(f"*{flexbert.SUFFIX}")):
         return "flexbert"
+    if (path / adapters.CONFIG).is_file():
+        raise UserError(adapters.refusal(path))
     raise UserError(f"{path}: no checkpoint; neither config.json nor {native.MARKER} is in it")
 
 

@@ -16,7 +16,10 @@ LayerKind = Literal["full_attention", "sliding_attention"]
 FULL: LayerKind = "full_attention"
 SLIDING: LayerKind = "sliding_attention"
 
-ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh")
+ACTIVATIONS = (
+    *("gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh", "quick_gelu"),
+    *("relu", "silu", "swish", "tanh"),
+)
 POOLINGS = ("cls", "mean", "max")
 LIMITS = {
     "vocab_size": 2**31 - 1,

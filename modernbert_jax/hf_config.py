@@ -97,7 +97,7 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
             " float32, bfloat16 or float16"
         )
     values = {_ALIASES[k]: v for k, v in config.items() if k in _ALIASES}
-    values.update({k: v for k, v in config.items() if k in _PLAIN})
+    values.update({k: _first_id(k, v) for k, v in config.items() if k in _PLAIN})
     problems = [*_misspelt(config)]
     fields: dict[str, Any] = {"causal": causal, **_CLASS_DEFAULTS}
     if causal and not {"local_rope_theta", "rope_parameters"} & {*config}:
@@ -125,8 +125,17 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unknown_keys(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys that have no meaning here; checkpoints carry them and write them back."""
-    return {k: v for k, v in config.items() if k not in KNOWN}
+    """Keys that have no meaning here; checkpoints carry them and write them back.
+
+    Lists of token ids are among them: the architecture has the first id only.
+    """
+    return {k: v for k, v in config.items() if k not in KNOWN or _first_id(k, v) is not v}
+
+
+def _first_id(key: str, value: Any) -> Any:
+    """The first of several token ids, such as those that end a text; any other value as it is."""
+    several = key.endswith("_token_id") and isinstance(value, list) and value
+    return value[0] if several else value
 
 
 def write(config: Architecture, keys: Mapping[str, Any]) -> dict[str, Any]:

@@ -213,8 +213,10 @@ def test_activations(name):
     silu = x / (1 + np.exp(-x))
     want = {
         "gelu": 0.5 * x * (1 + erf(x / np.sqrt(2))),
+        "gelu_fast": gelu_tanh,
         "gelu_new": gelu_tanh,
         "gelu_pytorch_tanh": gelu_tanh,
+        "quick_gelu": x / (1 + np.exp(-1.702 * x)),
         "relu": np.maximum(x, 0),
         "silu": silu,
         "swish": silu,

@@ -16,7 +16,7 @@ from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError
 from modernbert_jax.tokenizer import Tokenizer
 
-from .. import huggingface, lazy, names
+from .. import huggingface, lazy, names, wrappers
 from ..checkpoint import Checkpoint, Layout, label_count
 from ..name_rows import TOKEN_TABLE
 from ..torch_files import archives, writer
@@ -101,6 +101,7 @@ def from_archive(archive: archives.Archive, path: Path) -> Checkpoint:
     if not model or not content:
         raise UserError("not a checkpoint of Composer: it has no state.model, or no configuration")
     research = archive.tensors({k: v for k, v in model.items() if not _is_buffer(k)})
+    research = wrappers.unwrapped(research, path)
     head = _head(research, about.get("class"))
     files = tokenizer_files.read(plain.at(integrations, "huggingface", "tokenizer"))
     config = configuration.read(content, head, **_token_ids(content, files))

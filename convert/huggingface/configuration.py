@@ -1,5 +1,6 @@
 """`config.json` of a Hugging Face directory: the architecture, the head, and all other keys."""
 
+import difflib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,13 @@ def has_head(tensors: Iterable[str]) -> bool:
     return any(name.startswith(_HEAD_PREFIXES) for name in tensors)
 
 
-def head_of(config: ModernBertConfig, tensors: Iterable[str], directory: Path) -> str:
+def head_of(config: ModernBertConfig, tensors: Iterable[str], directory: Path) -> str | None:
     """The head that `config.json` names, or else the only one that the tensors can belong to.
 
+    It is None for classes of others, of which transformers too reads the encoder only.
+
     Raises:
-        UserError: an unknown architecture, or a classifier without an architecture.
+        UserError: a misspelt architecture, or a classifier without an architecture.
     """
     heads = {architecture: head for head, architecture in names.heads(config).items()}
     path = directory / "config.json"
@@ -57,7 +60,9 @@ def head_of(config: ModernBertConfig, tensors: Iterable[str], directory: Path) -
         for name in listed:
             if name in heads:
                 return heads[name]
-        raise UserError(f"{path}: architectures is {listed}; {did_you_mean(listed[0], heads)}")
+        if difflib.get_close_matches(listed[0], heads, n=1, cutoff=0.95):
+            raise UserError(f"{path}: architectures is {listed}; {did_you_mean(listed[0], heads)}")
+        return None
     tensors = [*tensors]
     if any(name.startswith("classifier.") for name in tensors):
         raise UserError(

@@ -10,7 +10,7 @@ from modernbert_jax.errors import together
 from modernbert_jax.io import files
 from modernbert_jax.pipeline import Dense
 
-from .. import lazy, names
+from .. import lazy, names, wrappers
 from ..checkpoint import Checkpoint, Layout, label_count
 from ..name_rows import TOKEN_TABLE
 from . import weight_files
@@ -21,13 +21,19 @@ DECODER = "decoder.weight"
 """Name of the output embeddings, which may be stored although they are tied."""
 
 
-def read(directory: Path, projections: Sequence[Dense] = (), bare: bool = False) -> Checkpoint:
+def read(
+    directory: Path,
+    projections: Sequence[Dense] = (),
+    bare: bool = False,
+    root: Path | None = None,
+) -> Checkpoint:
     """Read the checkpoint in a directory, with lazy arrays.
 
     Args:
         directory: with `config.json`.
-        projections: dense layers whose weights are in its subfolders.
+        projections: dense layers whose weights are in subfolders of `root`.
         bare: accept a model without the head that its config names.
+        root: directory of the whole model; None is the same directory.
 
     Raises:
         UserError: all problems of the configuration and the weights.
@@ -38,12 +44,15 @@ def read(directory: Path, projections: Sequence[Dense] = (), bare: bool = False)
     # Version 4 once stored rotary tables as buffers; they follow from the config.
     tensors: dict[str, lazy.Array]
     tensors = {n: x for n, x in weights.items() if not n.endswith("inv_freq")}
+    tensors = wrappers.unwrapped(tensors, directory)
     prefix = names.PREFIX if any(n.startswith(names.PREFIX) for n in tensors) else ""
     headless = bare and not has_head(tensors)
     head = "none" if headless else head_of(config, tensors, directory)
+    if head is None:
+        head, tensors = _of_own_class(config, prefix, tensors, directory)
     config, copy = tie(config, head, tensors, prefix, directory)
     for dense in projections:
-        folder = weight_files.scan(directory / dense.path)
+        folder = weight_files.scan((root or directory) / dense.path)
         tensors |= {f"{dense.path}/{n}": x for n, x in folder.items()}
     rows = names.table(config, head, label_count(head, extra), prefix, projections)
     stored = {n: x for n, x in tensors.items() if not (copy and n == DECODER)}
@@ -59,6 +68,33 @@ def read(directory: Path, projections: Sequence[Dense] = (), bare: bool = False)
         extra=extra,
         layout=Layout(prefix=prefix, decoder_copy=copy, dtypes=dtypes, dtype=declared),
     )
+
+
+def _of_own_class(
+    config: ModernBertConfig, prefix: str, tensors: dict[str, lazy.Array], directory: Path
+) -> tuple[str, dict[str, lazy.Array]]:
+    """The head of a model of a class that is not known, and the tensors that it has.
+
+    It is the language model's where all tensors of that are there, else none.
+    """
+    copy = {DECODER, prefix + TOKEN_TABLE}
+    language_model = "causal_lm" if config.causal else "masked_lm"
+    head = next(
+        (
+            h
+            for h in (language_model, "none")
+            if names.table(config, h, 2, prefix).keys() <= tensors.keys()
+        ),
+        "none",
+    )
+    kept = {*names.table(config, head, 2, prefix), *(copy if head != "none" else ())}
+    if left := [name for name in tensors if name not in kept]:
+        warnings.warn(
+            f"{directory}: architectures names a class that is not known; the encoder is read"
+            f" without {', '.join(left[:5])}{' ...' if len(left) > 5 else ''}",
+            stacklevel=3,
+        )
+    return head, {name: x for name, x in tensors.items() if name in kept}
 
 
 def write(checkpoint: Checkpoint, directory: Path) -> None:

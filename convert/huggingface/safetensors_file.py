@@ -17,6 +17,7 @@ import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy)
 import numpy as np
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.io import lfs
 from modernbert_jax.io.json_reader import parse_json
 
 from .. import array_bytes, lazy
@@ -84,9 +85,12 @@ def header(path: Path) -> tuple[dict[str, Any], int, list[str]]:
     """The entries of a file by tensor name, the offset of the data, and all problems."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+        start = file.read(len(lfs.BEGINNING))
+        length = int.from_bytes(start[:8], "little")
         problem = ""
-        if size < 8:
+        if lfs.is_pointer(start):
+            problem = lfs.PROBLEM
+        elif size < 8:
             problem = f"truncated, {size} bytes are no safetensors file"
         elif length > _HEADER_LIMIT:
             limit = f"a header of {length} bytes; at most {_HEADER_LIMIT} are allowed"
@@ -95,6 +99,7 @@ def header(path: Path) -> tuple[dict[str, Any], int, list[str]]:
             problem = f"truncated, a header of {length} bytes in {size}"
         if problem:
             return {}, 0, [problem]
+        file.seek(8)
         raw = file.read(length)
     try:
         entries = parse_json(raw, "the header", object_pairs_hook=_without_duplicates)

@@ -9,7 +9,7 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.io import files
 from modernbert_jax.io.json_reader import read_json
 
-from .. import lazy
+from .. import adapters, lazy
 from ..torch_files import archives
 from . import safetensors_file
 
@@ -28,15 +28,12 @@ def scan(directory: Path) -> dict[str, lazy.Lazy]:
     Raises:
         UserError: no weights, or one message with all problems of their files.
     """
-    shards, index, problems = _shards(directory)
+    shards, problems = _shards(directory)
     tensors: dict[str, lazy.Lazy] = {}
     owner: dict[str, str] = {}
-    for path, listed in shards.items():
+    for path in shards:
         content, wrong = _scan_file(path)
         problems += wrong
-        if listed is not None and not wrong:
-            problems += [f"{path.name}: has no {n}" for n in sorted(listed - content.keys())]
-            problems += [f"{path.name}: {n} is not in {index}" for n in content if n not in listed]
         problems += [f"{n} is in {owner[n]} and {path.name}" for n in content if n in owner]
         owner |= dict.fromkeys(content, path.name)
         tensors |= content
@@ -88,23 +85,28 @@ def _scan_file(path: Path) -> tuple[dict[str, lazy.Lazy], list[str]]:
         return {}, [str(error).removeprefix(f"{path.parent}/")]
 
 
-def _shards(directory: Path) -> tuple[dict[Path, set[str] | None], str, list[str]]:
-    """Files to read with the tensors listed for each, the name of the index, and problems."""
+def _shards(directory: Path) -> tuple[list[Path], list[str]]:
+    """Files to read, and problems."""
     for single, index in ((SINGLE, INDEX), (PICKLE, PICKLE_INDEX)):
         if (directory / single).is_file():
-            return {directory / single: None}, index, []
+            return [directory / single], []
         if (directory / index).is_file():
-            shards, problems = _read_index(directory, index)
-            return shards, index, problems
+            return _read_index(directory, index)
+    if (directory / adapters.CONFIG).is_file():
+        raise UserError(adapters.refusal(directory))
     raise UserError(f"{directory}: has neither {SINGLE} nor {INDEX}, nor {PICKLE}")
 
 
-def _read_index(directory: Path, index: str) -> tuple[dict[Path, set[str] | None], list[str]]:
+def _read_index(directory: Path, index: str) -> tuple[list[Path], list[str]]:
+    """The files that an index names, and problems.
+
+    Which tensor is in which file is not read from it: as in transformers all that the files hold
+    counts, and the table of names tells what is missing.
+    """
     weight_map = read_json(directory / index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(f, str) for f in weight_map.values()):
         raise UserError(f"{directory / index}: weight_map must map tensor names to file names")
-    shards: dict[Path, set[str] | None] = {}
-    problems = []
+    shards, problems = [], []
     suffix = Path(index.removesuffix(".index.json")).suffix
     for file in sorted(set(weight_map.values())):
         path = PurePosixPath(file)
@@ -115,5 +117,5 @@ def _read_index(directory: Path, index: str) -> tuple[dict[Path, set[str] | None
         elif "\0" in file or not (directory / path).is_file():
             problems.append(f"{file}: no such file, though {index} names it")
         else:
-            shards[directory / path] = {name for name, f in weight_map.items() if f == file}
+            shards.append(directory / path)
     return shards, problems

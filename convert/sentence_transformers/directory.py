@@ -1,8 +1,12 @@
 """Read both layouts of sentence-transformers; write the older one, which every version loads."""
 
+import dataclasses
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.io.json_reader import read_bytes
 
 from .. import huggingface, module_files, module_pipeline
 from ..checkpoint import Checkpoint
@@ -12,15 +16,30 @@ from .old_layout import in_old_layout
 def read(directory: Path) -> Checkpoint:
     """Read the checkpoint in a directory. Raises one `UserError` for all problems."""
     carried = huggingface.read_carried(directory)
-    path = module_files.listing(carried)[0][1]
-    if path:
-        raise UserError(
-            f"{directory / module_files.MODULES}: the Transformer is in {path!r}; move its files to"
-            " the directory itself and make its path empty"
-        )
+    folder = module_files.listing(carried)[0][1]
+    if folder:
+        inside = huggingface.read_carried(directory / folder)
+        if (settings := directory / folder / module_files.TRANSFORMER).is_file():
+            inside[module_files.TRANSFORMER] = read_bytes(settings)
+        carried = _with_transformer(carried, folder, inside)
     pipeline = module_pipeline.read(carried, {})
     assert pipeline is not None  # there is a modules.json
-    return huggingface.read(directory, pipeline.projections, bare=pipeline.kind != "reranker")
+    bare = pipeline.kind != "reranker"
+    checkpoint = huggingface.read(directory / folder, pipeline.projections, bare, directory)
+    return dataclasses.replace(checkpoint, files=carried)
+
+
+def _with_transformer(
+    files: Mapping[str, bytes], folder: str, inside: Mapping[str, bytes]
+) -> dict[str, bytes]:
+    """Files of a layout in which the Transformer has a folder of its own, as if it had none.
+
+    It is that of the first versions, with `0_Transformer`.
+    """
+    listed = json.loads(files[module_files.MODULES])
+    listed[0]["path"] = ""
+    kept = {name: x for name, x in files.items() if not name.startswith(folder)}
+    return {**kept, **inside, module_files.MODULES: json.dumps(listed, indent=2).encode()}
 
 
 def write(checkpoint: Checkpoint, directory: Path) -> None:

@@ -6,6 +6,8 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from modernbert_jax.io import lfs
+
 PICKLE = "data.pkl"
 
 _NAMES = re.compile(
@@ -27,7 +29,10 @@ def scan(path: Path) -> tuple[dict[str, Entry], list[str]]:
     """The entries of an archive by their names in its top folder, and all their problems."""
     try:
         with path.open("rb") as file:
-            start, size = file.read(4), path.stat().st_size
+            beginning, size = file.read(len(lfs.BEGINNING)), path.stat().st_size
+            if lfs.is_pointer(beginning):
+                return {}, [lfs.PROBLEM]
+            start = beginning[:4]
             if start.startswith(b"\x80"):
                 return {}, ["a bare pickle, as before torch 1.6; load and save it again in torch"]
             if start != _LOCAL_HEADER:

@@ -10,15 +10,15 @@ PATTERNS = (
     "*.json",
     "*.safetensors",
     "*.jinja",
-    "merges.txt",
-    "vocab.txt",
+    "*merges.txt",
+    "*vocab.txt",
     "README.md",
     "*_Dense/pytorch_model.bin",
 )
 """Files that a checkpoint of any format needs, in all its folders."""
 
-PICKLED = "pytorch_model*.bin"
-"""Weights of a repository without safetensors."""
+PICKLED = ("pytorch_model*.bin", "*_Transformer/pytorch_model*.bin")
+"""Weights of a repository without safetensors, of sentence-transformers' first layout too."""
 
 IGNORED = ("*onnx*", "*openvino*", "checkpoint-*")
 """Files that are never downloaded: other runtimes, and states of training."""
@@ -62,7 +62,8 @@ def download(name: str, revision: str | None = None) -> Path:
     at = f"{name} at revision {revision}" if revision else name
     try:
         path = fetch()
-        return path if any(path.glob("*.safetensors")) else fetch(PICKLED)
+        weights = (*path.glob("*.safetensors"), *path.glob("*_Transformer/*.safetensors"))
+        return path if weights else fetch(*PICKLED)
     except errors.RevisionNotFoundError:
         reason = f"it has no revision {revision!r}"
     except errors.GatedRepoError:

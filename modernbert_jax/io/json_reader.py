@@ -8,6 +8,7 @@ from typing import Any
 
 from modernbert_jax.errors import UserError, clipped
 
+from . import lfs
 from .text import check_text, surrogate
 
 BYTES = 2**28
@@ -87,6 +88,8 @@ def read_bytes(path: str | os.PathLike, limit: int = BYTES) -> bytes:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:  # a zero byte in the name
         raise UserError(f"{ascii(str(path))[1:-1]}: cannot be read ({error})") from None
+    if lfs.is_pointer(content):
+        raise UserError(f"{path}: {lfs.PROBLEM}")
     if len(content) > limit:
         raise UserError(f"{path}: has more than {limit:,} bytes, too many for a file of its kind")
     return content

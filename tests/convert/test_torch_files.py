@@ -283,7 +283,7 @@ def test_shards_of_pickles():
     assert np.asarray(shards["b"]).dtype == ml_dtypes.bfloat16
 
 
-def test_missing_shards_and_misplaced_tensors(tmp_path):
+def test_missing_and_misplaced_shards(tmp_path):
     torch_archive.write(tmp_path / "one.bin")
     places = {
         "a": "one.bin",
@@ -296,7 +296,6 @@ def test_missing_shards_and_misplaced_tensors(tmp_path):
     with pytest.raises(UserError) as error:
         weight_files.scan(tmp_path)
     for part in (
-        "one.bin: has no b",
         "two.bin: no such file",
         "'/etc/x.bin', which is not inside",
         "'x.safetensors', which is not a .bin file",
