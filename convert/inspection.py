@@ -6,6 +6,7 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
+from modernbert_jax.io import text
 from modernbert_jax.tokenizer import ROLES
 
 from . import formats, names
@@ -13,6 +14,7 @@ from .checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
 
 def inspect(path: str | os.PathLike) -> dict[str, Any]:
@@ -40,18 +42,22 @@ def render(facts: dict[str, Any]) -> "RenderableType":
 
     top = Table.grid(padding=(0, 2))
     for key in ("path", "format", "head", "dtype"):
-        top.add_row(key, str(facts[key]))
+        top.add_row(key, text.for_terminal(facts[key]))
     top.add_row("parameters", f"{facts['parameter_count']:,}")
     for key, value in {**facts["config"], **facts["extra"], **(facts["pipeline"] or {})}.items():
-        top.add_row(key, str(value))
+        top.add_row(text.for_terminal(key), _shown(value))
     for key, value in (facts["tokenizer"] or {"tokenizer": "none"}).items():
-        top.add_row(key if key == "tokenizer" else f"tokenizer {key}", str(value))
+        top.add_row(key if key == "tokenizer" else f"tokenizer {key}", _shown(value))
     parameters = Table("parameter", "shape", "dtype")
     parameters.add_column("count", justify="right")
     for row in facts["parameters"]:
         shape = " x ".join(map(str, row["shape"]))
-        parameters.add_row(row["name"], shape, row["dtype"], f"{row['count']:,}")
+        parameters.add_row(text.for_terminal(row["name"]), shape, row["dtype"], f"{row['count']:,}")
     return Group(top, parameters)
+
+
+def _shown(value: Any) -> "Text":
+    return text.for_terminal(text.clipped(str(value)))
 
 
 def show(facts: dict[str, Any]) -> None:

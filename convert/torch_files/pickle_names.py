@@ -44,9 +44,9 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Tens
     """The description of a tensor, checked to be inside its storage."""
     if type(storage) is not Storage or type(shape) is not tuple or type(stride) is not tuple:
         raise UserError("a pickle with a tensor that has no storage, shape or stride")
-    numbers = (offset, *shape, *stride)
     if len(shape) != len(stride) or len(shape) > 8:
         raise UserError(f"a pickle with a tensor of {len(shape)} axes and {len(stride)} strides")
+    numbers = (offset, *shape, *stride)
     if not all(type(n) is int and 0 <= n < 2**48 for n in numbers):
         raise UserError("a pickle with a tensor whose sizes make no sense")
     end, count = offset, 1

@@ -20,6 +20,17 @@ BYTES = 128 * 2**20
 INSTRUCTIONS = 12_000_000
 """Largest number of instructions, each of which builds at most one small object."""
 
+DEPTH = 200
+"""Nesting of containers at most; training states have 20."""
+
+ARGUMENTS = 64
+"""Arguments of a call at most; torch's have ten."""
+
+_KEY_BITS = 60
+"""Bits of an integer key; longer ones may have the same hash, which makes dicts slow."""
+
+_CONTAINERS = (dict, list, tuple)
+
 
 def read(data: bytes) -> Any:
     """The value of a pickle: dicts, lists, tuples, strings, numbers and `Tensor` descriptions.
@@ -30,11 +41,41 @@ def read(data: bytes) -> Any:
     if len(data) > BYTES:
         raise UserError(f"a pickle of {len(data):,} bytes; at most {BYTES:,} are read")
     try:
-        return _Interpreter(data).run()
+        value = _Interpreter(data).run()
     except (IndexError, KeyError, TypeError, ValueError, struct.error) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"a damaged pickle ({type(error).__name__}: {error})") from None
+    _check_nesting(value)
+    return value
+
+
+def _check_nesting(value: Any) -> None:
+    """Raise `UserError` for a value that is endless or huge when it is copied or printed.
+
+    A pickle of a few bytes builds a list that holds the same list twice, 40 deep, or itself.
+    """
+    sizes: dict[int, int | None] = {}  # of finished containers, with all that they hold
+    depth = 0
+    stack: list[tuple[Any, bool]] = [(value, False)]
+    while stack:
+        node, is_finished = stack.pop()
+        inner = [*node.keys(), *node.values()] if type(node) is dict else node
+        if is_finished:
+            depth -= 1
+            nested = (sizes[id(x)] or 0 for x in inner if type(x) in _CONTAINERS)
+            sizes[id(node)] = size = 1 + len(inner) + sum(nested)
+            if size > INSTRUCTIONS:
+                raise UserError(f"a pickle of more than {INSTRUCTIONS:,} objects")
+        elif type(node) in _CONTAINERS and sizes.get(id(node)) is None:
+            if id(node) in sizes:
+                raise UserError("a pickle with a container that holds itself")
+            depth += 1
+            if depth > DEPTH:
+                raise UserError(f"a pickle that is nested more than {DEPTH} deep")
+            sizes[id(node)] = None  # begun
+            stack.append((node, True))
+            stack += [(x, False) for x in inner if type(x) in _CONTAINERS]
 
 
 class _Interpreter:
@@ -45,6 +86,7 @@ class _Interpreter:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+        self.encoded = 0  # bytes that calls have built, perhaps of one text many times
 
     def run(self) -> Any:
         for _ in range(INSTRUCTIONS):
@@ -102,6 +144,8 @@ class _Interpreter:
             # Hashing nested tuples can take very long, and no checkpoint has them as keys.
             if type(key) not in (str, int, float, bool, type(None)):
                 raise UserError(f"a pickle with a {type(key).__name__} as key")
+            if type(key) is int and key.bit_length() > _KEY_BITS:
+                raise UserError(f"a pickle with a key of more than {_KEY_BITS} bits")
             target[key] = value
 
     def append(self, items: list[Any]) -> None:
@@ -130,7 +174,14 @@ class _Interpreter:
         builder, arguments = self.last(2)
         if not callable(builder) or type(arguments) is not tuple:
             raise UserError(f"a pickle that calls a {type(builder).__name__}")
-        self.stack.append(builder(*arguments))
+        if len(arguments) > ARGUMENTS:
+            raise UserError(f"a pickle that calls something with {len(arguments):,} arguments")
+        result = builder(*arguments)
+        if type(result) is bytes:
+            self.encoded += len(result)
+            if self.encoded > BYTES:
+                raise UserError(f"a pickle that encodes more than {BYTES:,} bytes")
+        self.stack.append(result)
 
     def build(self) -> None:
         """Drop attributes: those of containers do not matter."""
@@ -143,7 +194,8 @@ class _Interpreter:
         if label != "storage" or type(kind) is not StorageType or type(key) is not str:
             raise UserError("a pickle with a reference to something other than a storage")
         if type(size) is not int or size < 0:
-            raise UserError(f"a pickle with a storage of {size!r} elements")
+            shown = size if type(size) is int else f"a {type(size).__name__} of"
+            raise UserError(f"a pickle with a storage of {shown} elements")
         self.stack.append(Storage(key, kind.dtype, size))
 
 

@@ -9,6 +9,8 @@ import jax
 from rich import console as rich_console
 from rich import progress as rich_progress
 
+from .text import for_terminal
+
 LINE_SECONDS = 10.0
 """Seconds between lines without a terminal."""
 
@@ -40,12 +42,12 @@ class Progress:
         if self._shown and self._console.is_terminal:
             counted_bytes = self._of == _BYTES
             self._bar = rich_progress.Progress(
-                rich_progress.TextColumn("{task.description}"),
+                rich_progress.TextColumn("{task.description}", markup=False),
                 rich_progress.BarColumn(),
                 rich_progress.DownloadColumn()
                 if counted_bytes
                 else rich_progress.MofNCompleteColumn(),
-                rich_progress.TextColumn("{task.fields[numbers]}"),
+                rich_progress.TextColumn("{task.fields[numbers]}", markup=False),
                 rich_progress.TimeRemainingColumn(),
                 console=self._console,
             )
@@ -72,7 +74,7 @@ class Progress:
     def say(self, line: str) -> None:
         """Show a line that stays."""
         if self._bar is not None:
-            self._bar.console.print(line, highlight=False)
+            self._bar.console.print(for_terminal(line))
         elif self._shown:
             _print(line)
 

@@ -121,3 +121,48 @@ def test_plain_copies_end(monkeypatch):
     nested = {"a": (1, {2: None}), "b": b"x", "c": Inert()}
     assert plain.value(nested) == {"a": [1, {"2": None}], "b": None, "c": None}
     json.dumps(plain.value(nested))
+
+
+def nested(count: int) -> bytes:
+    """A list that holds one list twice, which holds another twice, and so on."""
+    data = b"]q\x00"
+    for i in range(count):
+        data += b"]q" + bytes([i + 1]) + b"(h" + bytes([i]) + b"h" + bytes([i]) + b"e"
+    return data
+
+
+LONG = (10**6).to_bytes(4, "little")
+ENCODED = b"c_codecs\nencode\n(X" + LONG + b"a" * 10**6 + b"q\x00X\x06\x00\x00\x00latin1tR"
+AGAIN = b"c_codecs\nencode\n(h\x00X\x06\x00\x00\x00latin1tR"
+STORAGE = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu"
+COLLIDING = (2**61 - 1, 2 * (2**61 - 1))
+"""Numbers with one hash."""
+
+
+@pytest.mark.parametrize(
+    ("data", "key"),
+    [
+        (b"(" + nested(40) + b"t", "more than 12,000,000 objects"),
+        (nested(40) + STORAGE + b"h\x28tQ", "storage of a list"),
+        (b"]q\x00h\x00a", "holds itself"),
+        (b"]" + b"]" * 300 + b"a" * 300, "nested more than 200 deep"),
+        (
+            b"}(" + b"".join(b"\x8a\x10" + n.to_bytes(16, "little") + b"N" for n in COLLIDING),
+            "key of more than 60 bits",
+        ),
+        (b"ctorch\nSize\n(" + b"N" * 100 + b"tR", "100 arguments"),
+    ],
+)
+def test_small_pickles_that_grow_are_refused_at_once(data, key):
+    end = b"u." if data.startswith(b"}(") else b"."
+    with pytest.raises(UserError, match=key) as caught:
+        pickles.read(b"\x80\x02" + data + end)
+    assert len(str(caught.value)) < 200
+
+
+def test_a_text_that_is_encoded_again_and_again_has_a_limit(monkeypatch):
+    monkeypatch.setattr(pickles, "BYTES", 3 * 10**6)
+    assert pickles.read(b"\x80\x02" + ENCODED + b".") == b"a" * 10**6
+    listed = b"\x80\x02](" + ENCODED + AGAIN * 5 + b"e."
+    with pytest.raises(UserError, match="encodes more than"):
+        pickles.read(listed)

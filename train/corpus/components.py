@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.io import text
 from modernbert_jax.io.paths import expanded
 from modernbert_jax.io.store import is_remote
 
@@ -69,6 +70,8 @@ def read_mixture(path: str | Path, on_error: OnError = "stop") -> dict[str, Corp
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except RecursionError:
+        raise UserError(f"{path}: not TOML (nested too deep)") from None
     except ValueError as error:
         raise UserError(f"{path}: not TOML ({error})") from None
     _check_keys(f"{path}", content, ("components",))
@@ -100,6 +103,7 @@ def work_units(components: Mapping[str, CorpusComponent]) -> list[WorkUnit]:
 
 def check_name(name: str) -> None:
     """Raise `UserError` for a component's name that cannot be a folder's."""
+    text.check_name(name, "component")
     if not _NAME.fullmatch(name) or name in ("tokenizer", "work"):
         raise UserError(
             f"component {name!r}: a name has letters, digits, '_', '-' and '.', and is neither"

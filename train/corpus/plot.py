@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
 from modernbert_jax.io.files import write_bytes
+from modernbert_jax.io.text import for_plot
 
 from ..rows.manifest import EDGES
 
@@ -41,7 +42,7 @@ def plot(facts: dict[str, Any], path: str | Path) -> Path:
         for length, total in facts["lengths"].items()
     )
     figure.suptitle(
-        f"{Path(facts['folder']).name}: {facts['documents']:,} documents,"
+        f"{for_plot(Path(facts['folder']).name)}: {facts['documents']:,} documents,"
         f" {short(facts['tokens'])} tokens, {packed}",
         fontsize=13,
     )
@@ -89,7 +90,7 @@ def _lengths(axis, facts: dict[str, Any], colors: dict[str, str], *, by_tokens: 
             color=colors[name],
             edgecolor="white",
             linewidth=0.4,
-            label=name,
+            label=for_plot(name),
         )
         bottom += heights
     axis.grid(axis="y", alpha=0.25)
@@ -135,7 +136,7 @@ def _mixture(axis, facts: dict[str, Any], colors: dict[str, str]) -> None:
                 axis.text(
                     left + share / 2,
                     y,
-                    f"{name}\n{share:.0%}" if share > 0.14 else f"{share:.0%}",
+                    f"{for_plot(name)}\n{share:.0%}" if share > 0.14 else f"{share:.0%}",
                     ha="center",
                     va="center",
                     color="white",
@@ -178,7 +179,7 @@ def _rates(axis, facts: dict[str, Any], colors: dict[str, str]) -> None:
 
 
 def _label(text: str, name: str, colors: dict[str, str]) -> str:
-    return f"{text} {name}" if len(colors) > 1 else text
+    return f"{text} {for_plot(name)}" if len(colors) > 1 else text
 
 
 def _bars(axis, bars: list[tuple[str, str, float]], text: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from rich.table import Table
 
 from modernbert_jax.io.progress import wide_console
+from modernbert_jax.io.text import for_terminal
 
 from ..rows import manifest as manifests
 from ..rows.mixture import Order
@@ -58,15 +59,17 @@ def show(facts: dict[str, Any]) -> None:
     """Print facts as tables."""
     console = wide_console()
     console.print(
-        f"[bold]{facts['folder']}[/]: {facts['documents']:,} documents, {facts['tokens']:,} tokens;"
-        f" {facts['vocab_size']:,} ids, {facts['dtype']}"
+        for_terminal(
+            f"{facts['folder']}: {facts['documents']:,} documents, {facts['tokens']:,} tokens;"
+            f" {facts['vocab_size']:,} ids, {facts['dtype']}"
+        )
     )
     headings = ("documents", "duplicates", "skipped", "tokens", "share", "unknown", "special")
     table = _table(("component",), headings)
     for name, c in facts["components"].items():
         skipped = sum(c["skipped"].values()) + c["tokenless"]
         table.add_row(
-            name,
+            for_terminal(name),
             *(f"{n:,}" for n in (c["documents"], c["duplicates"], skipped, c["tokens"])),
             *(f"{c['share']:.1%}", _rate(c["unknown_rate"]), _rate(c["special_rate"])),
         )
@@ -79,7 +82,7 @@ def show(facts: dict[str, Any]) -> None:
             train, held_out = (rows.get(split, _EMPTY) for split in manifests.SPLITS)
             table.add_row(
                 f"{int(length):,}",
-                name,
+                for_terminal(name),
                 *(f"{n:,}" for n in (train["rows"], held_out["rows"], train["samples"])),
                 f"{train['efficiency']:.2%}",
                 f"{train['files']:,}",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from modernbert_jax.io.files import write_bytes, write_json
+from modernbert_jax.io.text import for_plot
 
 from .config import FinetuneConfig
 
@@ -146,7 +147,7 @@ def draw(table: Mapping[str, Any], folder: Path) -> Path:
     axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
     axis.minorticks_off()
     axis.set_xlabel("learning rate")
-    axis.set_ylabel(f"{metric}, best evaluation")
+    axis.set_ylabel(f"{for_plot(metric)}, best evaluation")
     axis.grid(alpha=0.3)
     if lines:
         axis.legend(fontsize="small")

@@ -10,6 +10,7 @@ import optax
 
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError
+from modernbert_jax.io.text import check_name
 
 from .. import schedule
 from ..engine.config import EngineConfig
@@ -79,6 +80,7 @@ class Stage:
     """Steps between checkpoints in this stage; 0 takes the run's."""
 
     def __post_init__(self):
+        check_name(self.name, "stage")
         for name in ("tokens", "length", "rows", "peak_learning_rate"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be more than 0")

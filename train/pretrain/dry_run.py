@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.io.files import write_bytes
+from modernbert_jax.io.text import for_plot
 
 from ..engine.hardware import PEAK_FLOPS
 from .batch_size import microbatches
@@ -181,7 +182,12 @@ def draw(config: PretrainConfig, path: str | Path) -> Path:
         rows = np.array([batches.rows_before(int(step)) for step in steps], np.float64)
         tokens = (seen + rows * stage.length) / 1e9
         size = [batches.at(int(step)).rows * stage.length / 1e6 for step in steps]
-        rates.plot(tokens, jax.vmap(stage.learning_rate())(steps), color=f"C{i}", label=stage.name)
+        rates.plot(
+            tokens,
+            jax.vmap(stage.learning_rate())(steps),
+            color=f"C{i}",
+            label=for_plot(stage.name),
+        )
         sizes.step(tokens, size, where="post", color=f"C{i}")
         seen += batches.rows * stage.length
     for axis, label in ((rates, "learning rate"), (sizes, "million tokens in a batch")):
