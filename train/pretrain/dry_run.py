@@ -16,6 +16,7 @@ from modernbert_jax.io.files import write_bytes
 from modernbert_jax.io.text import for_plot
 
 from ..engine.hardware import PEAK_FLOPS
+from ..engine.hyperparameters import decay_warning
 from .batch_size import microbatches
 from .config import PretrainConfig, Stage
 
@@ -117,6 +118,9 @@ def text(config: PretrainConfig, facts: dict[str, Any]) -> str:
                 rows, each = batch["rows"], batch["rows"] // batch["microbatches"]
                 start = f"{batch['from_step']:>9,} ({_billions(batch['from_token'])})"
                 lines.append(f"  {start}  {rows:,} rows in microbatches of {each:,}")
+    if config.optimizer == "stable_adamw":
+        rates = ((stage["weight_decay"], stage["learning_rate"][1]) for stage in stages)
+        lines += dict.fromkeys(filter(None, (decay_warning(*pair) for pair in rates)))
     origin = f"starts from {config.init_from or 'random weights'}"
     if config.init_model == "adopted":
         origin += "; numbers are for the model above, training uses that of the checkpoint"

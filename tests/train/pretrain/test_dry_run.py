@@ -1,5 +1,6 @@
 """Dry runs: hours and steps against those that are on record."""
 
+import dataclasses
 import json
 
 import pytest
@@ -31,6 +32,18 @@ def test_steps_are_those_of_the_configurations():
     assert [b["rows"] for b in first] == [768 * n for n in range(1, 7)]
     assert [b["microbatches"] for b in first] == [1, 2, 3, 4, 5, 6]
     assert [round(b["from_token"] / 1e9, 2) for b in first] == [0, 3.33, 10.0, 20.0, 33.33, 50.0]
+
+
+def test_a_weight_decay_that_erases_weights_is_warned_of():
+    config = configs.load("pretrain", "nano")
+    stages = tuple(dataclasses.replace(stage, weight_decay=0.01) for stage in config.stages)
+    large = dataclasses.replace(config, stages=stages)
+    adamw = dataclasses.replace(large, optimizer="adamw")
+    text, *others = (
+        dry_run.text(c, dry_run.plan(c, "h100", 8, 0.4)) for c in (large, config, adamw)
+    )
+    assert text.count("warning: weight decay 0.01 takes 1% off") == 1
+    assert not any("warning" in other for other in others)
 
 
 @pytest.mark.parametrize(
