@@ -13,6 +13,7 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.io import lock
 from modernbert_jax.io.files import whole_directory, write_json
 from modernbert_jax.io.json_reader import read_json
+from modernbert_jax.io.progress import Progress
 from modernbert_jax.io.typed_json import differences
 from modernbert_jax.tokenizer import Tokenizer
 
@@ -115,6 +116,10 @@ class RunFolder:
         with only_writer(self.path):
             self.check()
             yield
+
+    def say_finished(self) -> None:
+        """Print, in process 0, that the run in the folder was finished by an earlier command."""
+        Progress(0).say(f"{self.path}: was finished earlier; nothing is trained again")
 
     def claim(self, tokenizer: Tokenizer | None = None) -> None:
         """Make the folder, which is held, this run's."""

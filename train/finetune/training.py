@@ -66,6 +66,7 @@ def train(
     folder = run.folder_of(config, session.inputs)
     folder.check()
     if (result := run.read_result(folder)) is not None:
+        folder.say_finished()
         return result
     with folder.held():
         return _continue(session, config, folder, profile_steps)

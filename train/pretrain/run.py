@@ -153,6 +153,7 @@ def pretrain(config: PretrainConfig, profile_steps: tuple[int, int] | None = Non
         run = PretrainRun.open(config, mesh)
         folder = run.folder
         if folder.export.exists():
+            folder.say_finished()
             return True
         with folder.held():
             return _continue(run, profile_steps)

@@ -147,11 +147,12 @@ def test_a_checkpoint_of_the_run_is_a_model(whole, tmp_path):
     assert convert.load(tmp_path / "copy").labels == 2
 
 
-def test_a_finished_run_is_not_repeated(whole, place, session):
+def test_a_finished_run_is_not_repeated(whole, place, session, capsys):
     before = (whole / "metrics.jsonl").read_bytes()
     result = training.train(session, configured(place, "classification"))
     assert result == json.loads((whole / "result.json").read_text())
     assert (whole / "metrics.jsonl").read_bytes() == before
+    assert "was finished earlier; nothing is trained again" in capsys.readouterr().err
 
 
 def test_another_configuration_in_the_folder_is_refused(whole, place, session):

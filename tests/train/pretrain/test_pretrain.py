@@ -177,7 +177,8 @@ def test_any_checkpoint_can_be_exported(whole, tmp_path, capsys):
 def test_a_finished_run_is_left_alone(whole, place, command):
     before = (whole / "metrics.jsonl").read_bytes()
     output, _ = command("whole").communicate(timeout=900)
-    assert "finished" in output and (whole / "metrics.jsonl").read_bytes() == before
+    assert "was finished earlier; nothing is trained again" in output
+    assert (whole / "metrics.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize("times", [2, pytest.param(5, marks=pytest.mark.slow)])
