@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.errors import UserError, did_you_mean, first_line
 from modernbert_jax.io import typed_json
 from modernbert_jax.io.json_reader import read_json
 
@@ -70,7 +70,7 @@ def load(kind: Kind, source: str) -> Any:
         function = preset.config
     else:
         raise UserError(f"no preset is named {source!r}; {did_you_mean(source, known)}")
-    config = function() if callable(function) else None
+    config = _of_user(source, function) if callable(function) else None
     expected = _type(kind).config
     if not isinstance(config, expected):
         raise UserError(f"{source}: has no function config() that returns a {expected.__name__}")
@@ -93,6 +93,18 @@ def _module(path: Path) -> Any:
         raise UserError(f"{path}: no such file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None  # a .py file has both
+    loader = spec.loader
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    _of_user(path, lambda: loader.exec_module(module))
     return module
+
+
+def _of_user(source: str | Path, call: Callable[[], Any]) -> Any:
+    """The result of code that the user wrote. Raises `UserError` for any error in it."""
+    try:
+        return call()
+    except UserError:
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+        raise UserError(f"{source}: {kind}: {first_line(error)}; --debug shows where") from error

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -18,30 +18,31 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from modernbert_jax import ranges
 from modernbert_jax.errors import UserError
 
 AXES = ("data", "fsdp", "context", "tensor")
 ROW_AXES = ("data", "fsdp")
+
+Axis = Annotated[int, ranges.Range(1, ranges.INT32, below=True, also=-1)]
+"""Devices along an axis of the mesh; -1 is the rest."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshShape:
     """Number of devices along each axis; at most one is -1, for all remaining devices."""
 
-    data: int = -1
+    data: Axis = -1
     """Divides rows; every device has a copy of the parameters."""
-    fsdp: int = 1
+    fsdp: Axis = 1
     """Divides rows; every device has a piece of the parameters and the optimizer's moments."""
-    context: int = 1
+    context: Axis = 1
     """Divides the tokens of a row."""
-    tensor: int = 1
+    tensor: Axis = 1
     """Divides heads, feed-forward units and vocabulary."""
 
     def __post_init__(self):
-        for axis in AXES:
-            size = getattr(self, axis)
-            if size < 1 and size != -1:
-                raise UserError(f"mesh.{axis} is {size}; it must be 1 or more, or -1 for the rest")
+        ranges.check(self, "mesh.")
         if sum(getattr(self, axis) == -1 for axis in AXES) > 1:
             raise UserError("mesh: only one axis can be -1")
 

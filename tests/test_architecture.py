@@ -14,7 +14,7 @@ FOLDERS = ("modernbert_jax", "convert", "train", "configs")
 
 ROOMS = {
     "base": (
-        *("errors", "architecture", "config", "hf_config", "sharding", "devices", "rope"),
+        *("errors", "architecture", "config", "hf_config", "sharding", "devices", "rope", "ranges"),
         *("packing", "masking", "initializers", "similarity"),
     ),
     "io": ("io",),

@@ -19,10 +19,11 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from modernbert_jax import configs
+from modernbert_jax import configs, ranges
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.paths import expanded
 
+from .options import as_option
 from .registry import Command
 
 
@@ -34,7 +35,7 @@ def parse(name: str, command: Command, words: Sequence[str]) -> Callable[[], int
     options = command.load()
     description = inspect.getdoc(options) or ""
     if command.config is None:
-        return _parse(options, name, words, description).run
+        return _checked(_parse(options, name, words, description)).run
     if not words or words[0].startswith("-"):
         _explain_config(name, command.config, options, words, description)
     config = configs.load(command.config, words[0])
@@ -45,7 +46,13 @@ def parse(name: str, command: Command, words: Sequence[str]) -> Callable[[], int
     ]
     both = dataclasses.make_dataclass("Arguments", fields)
     parsed = _parse(both, f"{name} {words[0]}", words[1:], description)
-    return functools.partial(parsed.options.run, parsed.config)
+    return functools.partial(_checked(parsed.options).run, parsed.config)
+
+
+def _checked(options: Any) -> Any:
+    """The options of a command, if their numbers are in range. Raises `UserError`."""
+    ranges.check(options, "--", as_option)
+    return options
 
 
 def _flat(kind: type, *markers: Any) -> Any:

@@ -8,6 +8,7 @@ import tyro
 
 from modernbert_jax.io import outputs
 from modernbert_jax.io.files import write_json
+from modernbert_jax.ranges import Count, Length, Positive, Seed
 
 from . import devices as device_limits
 from . import output as printing
@@ -28,9 +29,9 @@ class Bench:
     """Files or globs of text. Without it: the sources of Python's standard library."""
     tokenizer: Path | None = None
     """Directory with tokenizer.json. None trains one on the text."""
-    megabytes: float = 12.0
+    megabytes: Positive = 12.0
     """Largest amount of text, in megabytes (10^6 bytes)."""
-    repeats: int = 3
+    repeats: Count = 3
     """Repetitions of each side, of which the best counts."""
     json: Path | None = None
     """JSON file for the numbers; an existing one is replaced."""
@@ -56,17 +57,17 @@ class Bench:
 class Kernels:
     """Time every implementation of attention on this device, and recommend one."""
 
-    length: tuple[int, ...] = ()
+    length: tuple[Length, ...] = ()
     """Row lengths in tokens. Without it: 512 to 8192, on a CPU to 1024."""
-    tokens: int | None = None
+    tokens: Count | None = None
     """Tokens per call. None is 16384, on a CPU 1024."""
-    heads: int = 12
+    heads: Count = 12
     """Attention heads of a layer."""
-    head_dim: int = 64
+    head_dim: Count = 64
     """Width of a head."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Type of the inputs. None is bfloat16, on a CPU float32."""
-    repeats: int = 7
+    repeats: Count = 7
     """Timed calls, of which the median counts."""
     sweep: bool = True
     """Try block sizes of our kernels first."""
@@ -109,7 +110,7 @@ class Finetune:
     are compared on the examples of --validation.
     """
 
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[Seed, ...] = (0, 1, 2)
     """Seeds, one repetition for each. The bag of words has none, and one repetition."""
     sides: tuple[str, ...] = ("ours", "random", "words", "trainer")
     """Sides to compare."""
@@ -146,7 +147,7 @@ class Device:
     if a part failed.
     """
 
-    minutes: float = 8.0
+    minutes: Positive = 8.0
     """Time for all parts, in minutes; the most telling ones come first."""
     output: Path = Path("device.json")
     """File to write, ending in .json; it and the files beside it replace those of an earlier

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from modernbert_jax.io.host_memory import keep_freed
+from modernbert_jax.ranges import NonNegative
 
 from . import output as printing
 from .options import Format
@@ -53,7 +54,7 @@ class Verify:
     """Directory of a checkpoint, or research .pt file."""
     b: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="B")]
     """The checkpoint to compare it with."""
-    tolerance: float = 1e-5
+    tolerance: NonNegative = 1e-5
     """Largest absolute difference that counts as equal."""
 
     def run(self) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.ranges import Count, Length, Rate, Seed
 
 from . import output as printing
 from .options import OnError
@@ -27,11 +28,11 @@ class TrainTokenizer:
     input: tuple[str, ...]
     """Files, patterns, folders or URLs of text: .jsonl, .ndjson, .json, .csv, .tsv (also .gz, .zst,
     .bz2, .xz), .parquet (key or column "text"), plain text, MDS folders."""
-    vocab_size: int
+    vocab_size: Count
     """Number of tokens; padded with [unusedN] to a multiple of 64."""
     output: Path
     """Directory to write."""
-    max_length: int = 8192
+    max_length: Length = 8192
     """Longest input of the model, in tokens, as written into tokenizer_config.json."""
     on_error: OnError = "stop"
     """Stop at an unusable document (empty, binary, ...), or skip it."""
@@ -68,19 +69,19 @@ class Prepare:
     mixture: Path | None = None
     """TOML file with a table [components.NAME] for each component of the corpus: input (as above),
     weight, epochs, field. Replaces --input."""
-    length: tyro.conf.UseAppendAction[tuple[tuple[int, ...], ...]] = ()
+    length: tyro.conf.UseAppendAction[tuple[tuple[Length, ...], ...]] = ()
     """Row lengths in tokens, one or several. Without it: 1024."""
     field: str = "text"
     """Key or column of the text; dots lead into objects, as in meta.text."""
-    validation: float = 0.01
+    validation: Rate = 0.01
     """Share of the documents that is held out for evaluation, from 0 to 1."""
     deduplicate: bool = False
     """Drop documents whose text occurred before in the same component."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the order of rows."""
     on_error: OnError = "stop"
     """Stop at an unusable document (empty, binary, ...), or skip it."""
-    workers: int | None = None
+    workers: Count | None = None
     """Number of processes or threads. None is one per core."""
     runner: Literal["DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner"] | None = None
     """Apache Beam runner to use instead of this machine's processes."""

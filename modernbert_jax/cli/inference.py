@@ -6,6 +6,8 @@ from typing import Annotated
 
 import tyro
 
+from modernbert_jax.ranges import Count
+
 from . import devices as device_limits
 from . import output as printing
 from .launch import CpuDevices
@@ -28,7 +30,7 @@ class Evaluate:
     output: Path | None = None
     """New JSON Lines file for the predictions; `-` is stdout, and the metrics are then printed on
     stderr. None writes none."""
-    batch_tokens: int = 8192
+    batch_tokens: Count = 8192
     """Tokens per batch, over all devices."""
     dtype: Dtype = "float32"
     """Type of the computation."""
@@ -69,7 +71,7 @@ class Predict:
     option: tuple[str, ...] = ()
     """Options of the task, as NAME=VALUE: columns=question,passage max_length=256. The others are
     those that the model was fine-tuned with here."""
-    batch_tokens: int = 8192
+    batch_tokens: Count = 8192
     """Tokens per batch, over all devices."""
     dtype: Dtype = "float32"
     """Type of the computation."""
@@ -100,7 +102,7 @@ class FillMask:
     """Text with one or more [MASK]."""
     model: str
     """Checkpoint directory of any format, or the name of a model on the hub."""
-    top_k: int = 5
+    top_k: Count = 5
     """Number of tokens per mask."""
     devices: Flat[CpuDevices] = dataclasses.field(default_factory=CpuDevices)
 

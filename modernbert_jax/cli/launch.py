@@ -5,9 +5,14 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable
+from typing import Annotated
 
+from modernbert_jax import ranges
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.host_memory import has_only_cpu, keep_freed_on_cpu
+from modernbert_jax.ranges import INT32, Natural, Range
+
+from .options import as_option
 
 Fits = Callable[[int, int], bool]
 """Whether a run can be divided among a number of devices, in all, of a number of processes."""
@@ -27,15 +32,12 @@ def _always(devices: int, processes: int) -> bool:
 class CpuDevices:
     """Devices of a process without an accelerator."""
 
-    cpu_devices: int = 0
+    cpu_devices: Natural = 0
     """Virtual devices that the CPU is exposed as, which share the rows of a batch. 0 takes one per
     core, or the largest number below that divides the rows and fits into memory."""
 
     def __post_init__(self):
-        if self.cpu_devices < 0:
-            raise UserError(
-                f"--cpu-devices is {self.cpu_devices}; it must be 0 (automatic) or more"
-            )
+        ranges.check(self, "--", as_option)
 
     def expose(self, fits: Fits = _always, processes: int = 1) -> None:
         """Expose the CPU as virtual devices, and keep the memory that they free.
@@ -66,9 +68,9 @@ class Launch(CpuDevices):
 
     coordinator: str = ""
     """host:port of process 0. TPU pods, Slurm and Open MPI need none of these three options."""
-    processes: int = 0
+    processes: Natural = 0
     """Number of processes; needs --coordinator."""
-    process: int = -1
+    process: Annotated[int, Range(-1, INT32, below=True)] = -1
     """Number of this process, from 0; needs --coordinator."""
 
     def __post_init__(self):

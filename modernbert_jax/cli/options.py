@@ -20,3 +20,8 @@ OnError = Literal["stop", "skip"]
 
 Dtype = Literal["float32", "bfloat16"]
 """Types of the computation."""
+
+
+def as_option(field: str) -> str:
+    """The name of a field on the command line, without dashes before it."""
+    return field.replace("_", "-")

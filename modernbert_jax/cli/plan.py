@@ -4,6 +4,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Literal
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.ranges import Fraction
 
 from . import output as printing
 
@@ -25,7 +26,7 @@ class Plan:
     h100:4x8 for 4 hosts, a100:8, b200:8, l4:4 (needs the extra `cuda12`)."""
     stage: tuple[str, ...] = ()
     """Names of the stages to compile. Without it: all."""
-    mfu: float = 0.4
+    mfu: Fraction = 0.4
     """Share of the devices' peak FLOP/s for which times are computed, from 0 to 1."""
     only: Literal["configured", "suggested"] | None = None
     """Compile the configuration as it is, or search for the best one. None does both."""

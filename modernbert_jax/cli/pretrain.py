@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from modernbert_jax.ranges import Count, Fraction
+
 from . import devices as device_limits
 from . import output as printing
 from .launch import Launch
@@ -31,9 +33,9 @@ class Pretrain:
     """Print the dry run as JSON."""
     hardware: str = "h100"
     """Accelerator for which --dry-run estimates hours: h100, a100, v5e, v5p, v6e, ..."""
-    devices: int = 8
+    devices: Count = 8
     """Number of these accelerators."""
-    mfu: float = 0.4
+    mfu: Fraction = 0.4
     """Share of their peak FLOP/s that the model uses, from 0 to 1."""
     profile_steps: str = ""
     """Steps to profile, as FIRST:LAST, into profile/ in the run's folder."""

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from modernbert_jax import ranges
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.io import text
 from modernbert_jax.io.paths import expanded
 from modernbert_jax.io.store import is_remote
+from modernbert_jax.ranges import Positive
 
 from .sources import Corpus, OnError, Piece, Source, parquet
 
@@ -34,10 +36,13 @@ class CorpusComponent:
     """A named component of the corpus."""
 
     corpus: Corpus
-    weight: float | None = None
+    weight: Positive | None = None
     """Share of the tokens in training, relative to the other components; None is unspecified."""
-    epochs: float | None = None
+    epochs: Positive | None = None
     """How often its rows may be read in training; None is any number of times."""
+
+    def __post_init__(self):
+        ranges.check(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -77,8 +77,6 @@ def prepare(
         raise UserError(
             f"length is {min(lengths, default=None)}; a row must have {LEAST_LENGTH} tokens or more"
         )
-    if not 0 <= validation < 1:
-        raise UserError(f"validation is {validation}; it must be 0 or more and below 1")
     if workers is not None and workers < 1:
         raise UserError(f"workers is {workers}; it must be 1 or more")
     output = expanded(output)

@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from modernbert_jax import ranges
 from modernbert_jax.errors import UserError
 from modernbert_jax.io import checksums
 from modernbert_jax.io.json_reader import parse_object
 from modernbert_jax.io.store import Store
 from modernbert_jax.packing import pack
+from modernbert_jax.ranges import Count, Length, Rate, Seed
 from modernbert_jax.tokenizer import FILES, Tokenizer
 
 from ..rows import manifest
@@ -40,14 +42,17 @@ class Settings:
     root: str
     """Path or URL of the store to write into, which also holds the tokenizer's files."""
     tokenizer_sha256: str
-    lengths: tuple[int, ...]
+    lengths: tuple[Length, ...]
     dtype: manifest.Dtype
-    seed: int
-    validation: float
-    window_documents: int
-    window_tokens: int
+    seed: Seed
+    validation: Rate
+    window_documents: Count
+    window_tokens: Count
     deduplicate: bool
     on_error: OnError
+
+    def __post_init__(self):
+        ranges.check(self)
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer from the store, loaded once."""

@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modernbert_jax import ranges
 from modernbert_jax.convert import names
 from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.ranges import Natural, Positive, Rate
 
 from . import parameter_selection as tensors
 
@@ -26,11 +28,11 @@ ALL_LINEAR = "all-linear"
 class Lora:
     """Options of LoRA adapters."""
 
-    rank: int = 0
+    rank: Natural = 0
     """Rank of A and B; 0 trains the whole model without adapters."""
-    alpha: float = 16.0
+    alpha: Positive = 16.0
     """Scale of the adapters: the product A B is multiplied by alpha / rank."""
-    dropout: float = 0.0
+    dropout: Rate = 0.0
     """Share of the input features that adapters drop in a training step; 0 drops none. Features are
     the same for all tokens of a microbatch, because adapters are merged first."""
     targets: tuple[str, ...] = ("attn.Wqkv", "attn.Wo")
@@ -44,12 +46,7 @@ class Lora:
     `model.layers.21`; PEFT's `modules_to_save`."""
 
     def __post_init__(self):
-        if self.rank < 0:
-            raise UserError(f"lora.rank is {self.rank}; it must be 1 or more, or 0 for no adapters")
-        if not self.alpha > 0:
-            raise UserError(f"lora.alpha is {self.alpha}; it must be more than 0")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"lora.dropout is {self.dropout}; it must be at least 0 and below 1")
+        ranges.check(self, "lora.")
         if not self.targets:
             raise UserError(f"lora.targets is empty; name modules, or {ALL_LINEAR}")
         if self.init not in ("kaiming", "normal"):

@@ -3,13 +3,17 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.io import typed_json
+from modernbert_jax.ranges import Count, Positive, Range, Rate
 
 from ..engine.config import TrainConfig
 from ..tasks import TASKS, Task
+
+Epochs = Annotated[float, Range(0, 10**6, above=True)]
+"""Passes over the training examples."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,56 +53,45 @@ class FinetuneConfig(TrainConfig):
     """Labelled examples that choose the best model; without them `validation_split` of `train`."""
     test: str = ""
     """Labelled examples that are evaluated once, with the best model at the end."""
-    validation_split: float = 0.1
+    validation_split: Rate = 0.1
     """Share of `train` that is kept apart where `validation` is empty, the same in every label."""
     output: str = "finetuned"
 
-    epochs: float = 3.0
+    epochs: Epochs = 3.0
     """Passes over the training examples."""
-    batch_examples: int = 32
+    batch_examples: Count = 32
     """Examples in the batch of a step, over all devices."""
-    microbatch_tokens: int = 8192
+    microbatch_tokens: Count = 8192
     """Tokens, over all devices, whose activations are in memory at once. The loss is that of the
     whole batch in any case."""
     pooling: Literal["model", "cls", "mean", "max"] = "model"
     """Pooling of a document's tokens into one vector; `model` is the checkpoint's own. transformers
     has no `max`."""
-    attention_dropout: float = 0.1
+    attention_dropout: Rate = 0.1
     """Dropout rate in training after each attention's output projection, as in ModernBERT's
     research code; transformers has 0."""
-    embedding_dropout: float = 0.0
+    embedding_dropout: Rate = 0.0
     """Dropout rate in training after the embeddings."""
-    mlp_dropout: float = 0.0
+    mlp_dropout: Rate = 0.0
     """Dropout rate in training after each feed-forward block."""
-    classifier_dropout: float = 0.0
+    classifier_dropout: Rate = 0.0
     """Dropout rate in training before the classifier."""
-    label_smoothing: float = 0.0
+    label_smoothing: Rate = 0.0
     """Share of the probability that is spread evenly over all classes."""
     class_weights: str = "none"
     """Weights of the classes in the loss: `none`, `balanced` (examples / (classes x examples of the
     class)), or numbers separated by commas, in the order of the labels. In a multi-label task they
     are the weights of positives relative to negatives; balanced is negatives / positives."""
 
-    eval_every: float = 1.0
+    eval_every: Positive = 1.0
     """Epochs between evaluations; the end is evaluated as well."""
     keep_best: bool = True
-    save_every: int = 500
-    keep: int = 2
+    save_every: Count = 500
+    keep: Count = 2
 
     def __post_init__(self):
         super().__post_init__()
         self._expand("model", "train", "validation", "test")
-        for name in ("epochs", "batch_examples", "microbatch_tokens", "eval_every"):
-            self._require(name, 0 < getattr(self, name) < math.inf, "more than 0")
-        for name in (
-            "attention_dropout",
-            "embedding_dropout",
-            "mlp_dropout",
-            "classifier_dropout",
-            "label_smoothing",
-            "validation_split",
-        ):
-            self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         smooth = ("classification", "tokens")
         for name, off, kinds in (
             ("label_smoothing", 0.0, smooth),

@@ -25,6 +25,7 @@ from ..tasks import TASKS, Example, Task, read
 from . import losses
 from .config import FinetuneConfig, task_from_json
 from .infer import Predictions
+from .initial_model import check_length
 from .objective import TaskObjective
 from .run import TASK, finite, json_lines
 from .session import Predictor, evaluation_shape
@@ -105,6 +106,7 @@ def run_model(
     if checkpoint.tokenizer is None:
         raise UserError(f"{model}: has no tokenizer.json; put the model's into the same folder")
     task = task_of(folder, checkpoint, kind, options)
+    check_length(task, checkpoint.config)
     examples = task.examples(read([data]), checkpoint.tokenizer, labelled)
     mesh = devices.local_mesh()
     with jax.set_mesh(mesh):

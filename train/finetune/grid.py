@@ -5,9 +5,11 @@ import itertools
 from pathlib import Path
 from typing import NamedTuple
 
+from modernbert_jax import ranges
 from modernbert_jax.errors import UserError
+from modernbert_jax.ranges import NonNegative, Positive, Seed
 
-from .config import FinetuneConfig
+from .config import Epochs, FinetuneConfig
 
 
 class Setting(NamedTuple):
@@ -28,16 +30,17 @@ class Setting(NamedTuple):
 class Grid:
     """Values whose combinations are run; an empty field uses the configuration's own value."""
 
-    learning_rate: tuple[float, ...] = ()
+    learning_rate: tuple[Positive, ...] = ()
     """Peak learning rates."""
-    weight_decay: tuple[float, ...] = ()
+    weight_decay: tuple[NonNegative, ...] = ()
     """Weight decays."""
-    epochs: tuple[float, ...] = ()
+    epochs: tuple[Epochs, ...] = ()
     """Numbers of epochs."""
-    seed: tuple[int, ...] = ()
+    seed: tuple[Seed, ...] = ()
     """Seeds, over which means and deviations are computed."""
 
     def __post_init__(self):
+        ranges.check(self, "grid.")
         for field in dataclasses.fields(self):
             values = getattr(self, field.name)
             repeated = sorted({v for v in values if values.count(v) > 1})

@@ -62,10 +62,20 @@ def load(config: FinetuneConfig) -> convert.Checkpoint:
             f"{config.model}: has dense layers after the encoder, which a classifier would lose;"
             " start from its base model"
         )
+    check_length(config.task, checkpoint.config)
     if config.task.spaced:
         files = {**checkpoint.files, **alignment.spaced(checkpoint.tokenizer).files}
         checkpoint = dataclasses.replace(checkpoint, files=files)
     return checkpoint
+
+
+def check_length(task: Task, model: ModernBertConfig) -> None:
+    """Raise `UserError` if a task's sequences may be longer than the model supports."""
+    most = model.max_position_embeddings
+    if task.max_length > most:
+        raise UserError(
+            f"task.max_length is {task.max_length:,}; the model supports {most:,} tokens at most"
+        )
 
 
 def begin(config: FinetuneConfig, checkpoint: convert.Checkpoint, task: Task) -> InitialModel:

@@ -2,15 +2,27 @@
 
 import dataclasses
 import functools
-import math
 from typing import ClassVar, Literal
 
 import jax
 import optax
 
+from modernbert_jax import ranges
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.text import check_name
+from modernbert_jax.ranges import (
+    Count,
+    Large,
+    Length,
+    Natural,
+    NonNegative,
+    Part,
+    Positive,
+    Rate,
+    Seed,
+    Share,
+)
 
 from .. import schedule
 from ..engine.config import EngineConfig
@@ -28,68 +40,60 @@ class Stage:
     """
 
     name: str
-    tokens: int
+    tokens: Large
     """Length of the stage."""
-    length: int
+    length: Length
     """Tokens in a row."""
-    rows: int
+    rows: Count
     """Rows in a batch, over all devices; with a batch-size warm-up, in those after it."""
-    microbatch_rows: int = 0
+    microbatch_rows: Natural = 0
     """Rows, over all devices, whose activations are in memory at once; 0 is the whole batch. The
     loss is that of the whole batch in any case."""
-    batch_warmup_tokens: float = 0
+    batch_warmup_tokens: NonNegative = 0
     """Tokens over which batches grow from `batch_warmup_rows` to `rows`, each size for as many
     steps as any other. A number up to 1 is a share of the stage's tokens."""
-    batch_warmup_rows: int = 0
+    batch_warmup_rows: Natural = 0
     """Rows in the first batch; the others have multiples of it."""
-    peak_learning_rate: float
+    peak_learning_rate: Positive
     """Highest learning rate."""
-    warmup_tokens: float = 0
+    warmup_tokens: NonNegative = 0
     """Tokens over which the learning rate rises from 0. A number up to 1 is a share of the stage's
     tokens."""
-    decay_tokens: float = 0
+    decay_tokens: NonNegative = 0
     """Tokens at the end of the stage over which the learning rate falls. A number up to 1 is a
     share of the stage's tokens; 0 holds the peak."""
     decay_shape: Literal["one_minus_sqrt", "linear", "cosine"] = "one_minus_sqrt"
     """Shape of the learning rate's decay."""
-    final_fraction: float = 0.0
+    final_fraction: Share = 0.0
     """Share of the peak that remains at the end of the decay."""
-    weight_decay: float = 1e-5
+    weight_decay: NonNegative = 1e-5
     """Share of a weight that a step at the peak learning rate takes off it; for `--optimizer adamw`
     that share divided by the learning rate, as in PyTorch."""
-    mask_rate: float = 0.3
+    mask_rate: Part = 0.3
     """Share of the tokens to predict; evaluation has a rate of its own."""
     legacy_masking: bool = False
     """Mask as ModernBERT's research code: special tokens are masked and drawn too."""
-    mixture: dict[str, float] = dataclasses.field(default_factory=dict)
+    mixture: dict[str, NonNegative] = dataclasses.field(default_factory=dict)
     """Weights of the data's components in tokens; without any, the manifest's.
 
     Components that are not named, or have the weight 0, are left out.
     """
-    epochs: dict[str, float] = dataclasses.field(default_factory=dict)
+    epochs: dict[str, Positive] = dataclasses.field(default_factory=dict)
     """Times that components may be read in this stage, where it differs from the manifest."""
-    global_rope_theta: float | None = None
+    global_rope_theta: Positive | None = None
     """Rotary theta of the global layers; None keeps the model's."""
-    local_rope_theta: float | None = None
+    local_rope_theta: Positive | None = None
     """Rotary theta of the local layers; None keeps the model's."""
-    shuffle_seed: int | None = None
+    shuffle_seed: Seed | None = None
     """Seed of the order of rows; None derives it from the run's seed and the stage's number."""
-    eval_every: int = 0
+    eval_every: Natural = 0
     """Steps between evaluations in this stage; 0 takes the run's."""
-    save_every: int = 0
+    save_every: Natural = 0
     """Steps between checkpoints in this stage; 0 takes the run's."""
 
     def __post_init__(self):
         check_name(self.name, "stage")
-        for name in ("tokens", "length", "rows", "peak_learning_rate"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be more than 0")
-        if not 0 < self.mask_rate < 1:
-            raise UserError(f"mask_rate is {self.mask_rate}; it must be between 0 and 1")
-        for name, values in (("mixture", self.mixture), ("epochs", self.epochs)):
-            for component, value in values.items():
-                if not 0 <= value < math.inf or (name == "epochs" and not value):
-                    raise UserError(f"{name}.{component} is {value}; it must be more than 0")
+        ranges.check(self)
         if self.mixture and not max(self.mixture.values()) > 0:
             raise UserError("mixture leaves out every component; give one a weight above 0")
         if self.rise_tokens + self.fall_tokens > self.tokens:
@@ -100,11 +104,8 @@ class Stage:
         self._check_batches()
 
     def _check_batches(self) -> None:
-        for name in ("microbatch_rows", "eval_every", "save_every"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         unit, tokens = self.batch_warmup_rows, self.batch_warmup_tokens
-        if (unit > 0) != (tokens > 0) or min(unit, tokens) < 0:
+        if (unit > 0) != (tokens > 0):
             raise UserError(
                 f"batch_warmup_tokens is {tokens} and batch_warmup_rows {unit}; both must be more"
                 " than 0, or both 0"
@@ -188,7 +189,7 @@ class PretrainConfig(EngineConfig):
     stages: tuple[Stage, ...]
     data: str = "data"
     """Folder made by `modernbert-jax prepare`, with rows of every stage's length."""
-    data_threads: int = 2
+    data_threads: Count = 2
     """Threads that read ahead. Batches do not depend on them; slow storage may need more."""
     init_from: str = ""
     """Checkpoint to start from, in any format, or the name of a model on the hub; empty starts from
@@ -201,15 +202,15 @@ class PretrainConfig(EngineConfig):
     init_vocabulary: Literal["same", "matched"] = "same"
     """`same`: the data's tokenizer is that of `init_from`. `matched`: it is another one, whose
     tokens start from the embeddings of the same tokens there."""
-    attention_dropout: float = 0.1
+    attention_dropout: Rate = 0.1
     """Dropout rate in training, after each attention's output projection; not exported."""
-    eval_every: int = 1000
+    eval_every: Count = 1000
     """Steps between evaluations on the validation rows; also at both ends of every stage."""
-    eval_rows: int = 256
+    eval_rows: Count = 256
     """Validation rows to evaluate, at most."""
-    eval_mask_rate: float = 0.15
+    eval_mask_rate: Part = 0.15
     """Share of the tokens that are masked in evaluation."""
-    spike_deviations: float = 10.0
+    spike_deviations: NonNegative = 10.0
     lora: Lora = dataclasses.field(default_factory=lambda: Lora(whole=("head", "decoder")))
 
     def __post_init__(self):
@@ -217,8 +218,13 @@ class PretrainConfig(EngineConfig):
         self._expand("data", "init_from")
         if not self.stages:
             raise UserError("stages is empty; a run needs one or more")
-        for name in ("eval_every", "data_threads"):
-            self._require(name, getattr(self, name) >= 1, "1 or more")
+        most = self.model.max_position_embeddings
+        for stage in self.stages:
+            if stage.length > most:
+                raise UserError(
+                    f"stage {stage.name}: length is {stage.length:,}, and"
+                    f" model.max_position_embeddings {most:,}; raise that or shorten the rows"
+                )
 
     def stage_model(self, stage: Stage) -> ModernBertConfig:
         """The architecture with the rotary thetas of a stage."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.ranges import Share
 
 from . import labels, scores
 from .example import Example
@@ -28,7 +29,7 @@ class MultiLabel(Labelled, TextTask):
     """Column with a list of names; or with a one or zero per label."""
     labels: tuple[str, ...] = ()
     """Names in the order of the outputs. By default those of the training data."""
-    thresholds: tuple[float, ...] = ()
+    thresholds: tuple[Share, ...] = ()
     """Probability from which on a label is predicted: one for all, or one each. By default 0.5."""
 
     def __post_init__(self):
@@ -38,9 +39,6 @@ class MultiLabel(Labelled, TextTask):
                 f"thresholds has {len(self.thresholds)} entries for {len(self.labels)} labels; give"
                 " one for all, or one each"
             )
-        for value in self.thresholds:
-            if not 0 <= value <= 1:
-                raise UserError(f"thresholds holds {value}; it must be between 0 and 1")
         super().__post_init__()
 
     @property

@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
 from modernbert_jax import alignment
 from modernbert_jax.errors import UserError
+from modernbert_jax.ranges import FLOAT32, Count, Length, Natural, Range
 from modernbert_jax.tokenizer import Tokenizer
 
 from . import spans, squad
@@ -57,27 +58,24 @@ class QuestionAnswering(Task):
     """Column of the answers, {"text": [...], "answer_start": [...]} or a list of objects."""
     no_answer: bool = False
     """Whether texts may hold no answer, as in SQuAD 2.0."""
-    max_length: int = 384
+    max_length: Length = 384
     """Maximum tokens of a window, with the question and special tokens."""
-    stride: int = 128
+    stride: Natural = 128
     """Tokens of the text that windows share."""
-    n_best: int = 20
+    n_best: Count = 20
     """Number of answers in predictions, which share the probability."""
-    max_answer_length: int = 30
+    max_answer_length: Count = 30
     """Maximum tokens of an answer."""
-    no_answer_threshold: float = 0.0
+    no_answer_threshold: Annotated[float, Range(-FLOAT32, FLOAT32, above=True, below=True)] = 0.0
     """Margin over the best answer's logits from which on the prediction is no answer."""
 
     def __post_init__(self):
-        for name in ("n_best", "max_answer_length"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        if not 0 <= self.stride < self.max_length:
+        super().__post_init__()
+        if self.stride >= self.max_length:
             raise UserError(
                 f"stride is {self.stride}; it must be 0 or more and below max_length,"
                 f" {self.max_length}"
             )
-        super().__post_init__()
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -7,8 +7,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from modernbert_jax import ranges
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.io.text import check_text
+from modernbert_jax.ranges import Length
 from modernbert_jax.tokenizer import Tokenizer
 
 from .example import Example
@@ -36,7 +38,7 @@ class Task(abc.ABC):
     problem_type: ClassVar[str | None] = None
     """`problem_type` of an exported `config.json`."""
 
-    max_length: int = 512
+    max_length: Length = 512
     """Maximum tokens of a sequence, special ones included."""
     id_column: str = "id"
     """Column of the records' ids, if the data have it; "" numbers records by place."""
@@ -44,8 +46,7 @@ class Task(abc.ABC):
     """Metric that model selection maximises; "" is the task's usual one."""
 
     def __post_init__(self):
-        if self.max_length < 8:
-            raise UserError(f"max_length is {self.max_length}; it must be 8 or more tokens")
+        ranges.check(self)
         if not self.best_metric:
             object.__setattr__(self, "best_metric", self.default_metric)
         object.__setattr__(

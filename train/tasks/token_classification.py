@@ -9,6 +9,7 @@ import numpy as np
 
 from modernbert_jax import alignment
 from modernbert_jax.errors import UserError
+from modernbert_jax.ranges import Natural
 from modernbert_jax.tokenizer import Tokenizer
 
 from . import entities, labels, schemes, scores, tagged, windows
@@ -49,7 +50,7 @@ class TokenClassification(Labelled, Task):
     """How tags write entities; "none" for other labels, such as parts of speech."""
     label_all_pieces: bool = False
     """Whether a word's later tokens are learned too: as I-TYPE after B-TYPE, else as the first."""
-    stride: int = 64
+    stride: Natural = 64
     """Tokens that windows share."""
 
     def __post_init__(self):

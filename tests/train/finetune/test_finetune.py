@@ -289,6 +289,10 @@ def test_evaluate_and_predict(whole, place, capsys, tmp_path):
         (["finetune", "clasification"], "did you mean 'classification'?"),
         (["finetune", "tokens", "--train", "x", "--label-smothing", "1"], "--label-smoothing"),
         (["finetune", "regression", "--class-weights", "balanced"], "class_weights is for"),
+        (
+            ["finetune", "choice", "--model", "base", "--task.max-length", "20000"],
+            "task.max_length is 20,000; the model supports 8,192 tokens at most",
+        ),
         (["finetune", "choice", "--warmup", "2"], "warmup is 2.0; it must be between 0 and 1"),
         (["finetune", "classification", "--class-weights", "1,x"], "numbers above 0"),
         (["finetune", "classification", "--model", "base"], "train is empty"),

@@ -106,7 +106,7 @@ def test_a_run_with_numbers_of_tokens_is_resumed_with_the_same_shares(config, tm
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mixture": {"a": -1.0}}, "mixture.a is -1.0; it must be more than 0"),
+        ({"mixture": {"a": -1.0}}, "mixture.a is -1.0; it must be 0 or more"),
         ({"mixture": {"a": 1.0, "b": float("nan")}}, "mixture.b is nan"),
         ({"mixture": {"a": 0.0}}, "mixture leaves out every component"),
         ({"epochs": {"a": 0.0}}, "epochs.a is 0.0; it must be more than 0"),
@@ -125,3 +125,9 @@ def test_a_mixture_survives_json(config):
     value = to_json(config)
     del value["stages"][0]["mixture"]  # a run from a version without mixtures
     assert from_json(PretrainConfig, value).stages[0].mixture == {}
+
+
+def test_rows_are_no_longer_than_the_model_supports(config):
+    model = dataclasses.replace(config.model, max_position_embeddings=config.stages[0].length - 1)
+    with pytest.raises(UserError, match=r"raise that or shorten the rows"):
+        dataclasses.replace(config, model=model)

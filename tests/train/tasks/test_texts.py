@@ -421,7 +421,7 @@ def test_bad_choices(tokenizer, row, want):
         (lambda: Classification(columns=("{",)), "template '{': "),
         (lambda: Classification(max_length=3), "max_length is 3"),
         (lambda: MultiLabel(labels=("a",), thresholds=(0.1, 0.2)), "thresholds has 2 entries"),
-        (lambda: MultiLabel(thresholds=(1.5,)), "thresholds holds 1.5"),
+        (lambda: MultiLabel(thresholds=(1.5,)), "thresholds.0 is 1.5"),
         (lambda: MultipleChoice(options=()), "options is empty"),
         (lambda: Classification().with_labels(texts("a", "a")), "column 'label' of the training"),
     ],
