@@ -3,10 +3,10 @@
 modernbert-jax prepare --tokenizer CHECKPOINT --input 'text/*' --length 8192 --output data
 modernbert-jax pretrain continue --init-from CHECKPOINT --data data --stages.0.tokens 2000000000
 
-CHECKPOINT is a directory of any format, a run's checkpoint, or a name on the hub. The architecture
-is the checkpoint's. Rows are long: short documents are packed into them as well, and a model that
-sees only short rows unlearns long ones. The released weights are annealed already, so the learning
-rate peaks at a third of ModernBERT's in annealing; it decays over the last fifth.
+CHECKPOINT is a directory of any format, a run, one of its checkpoints, or a name on the hub. The
+architecture is the checkpoint's. Rows are long: short documents are packed into them as well, and a
+model that sees only short rows unlearns long ones. The released weights are annealed already, so
+the learning rate peaks at a third of ModernBERT's in annealing; it decays over the last fifth.
 """
 
 from modernbert_jax.config import ModernBertConfig, Runtime

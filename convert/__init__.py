@@ -10,6 +10,7 @@ from .conversion import convert
 from .formats import FORMATS, detect, load, save
 from .identity import identity
 from .inspection import inspect, render, show
+from .locating import locate, tokenizer_of
 from .verification import Verification, verify
 
 __all__ = [
@@ -26,8 +27,10 @@ __all__ = [
     "inspect",
     "load",
     "loaded",
+    "locate",
     "render",
     "save",
     "show",
+    "tokenizer_of",
     "verify",
 ]

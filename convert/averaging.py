@@ -12,7 +12,7 @@ import numpy as np
 
 from modernbert_jax.errors import UserError
 
-from . import formats, names
+from . import formats, locating, names
 from .checkpoint import Checkpoint
 
 
@@ -26,10 +26,10 @@ def average(paths: Sequence[str | os.PathLike]) -> Checkpoint:
     """
     if len(paths) < 2:
         raise UserError("average needs two checkpoints or more")
-    first = formats.load(paths[0])
+    first = formats.load(locating.locate(paths[0]))
     sums = {path: x.astype(np.float64) for path, x in names.flatten(first.params).items()}
     for other in paths[1:]:
-        checkpoint = formats.load(other)
+        checkpoint = formats.load(locating.locate(other))
         _check_same_architecture(first, checkpoint, paths[0], other)
         for path, leaf in names.flatten(checkpoint.params).items():
             sums[path] += leaf

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import flexbert, formats, lazy
+from . import flexbert, formats, lazy, locating
 from .checkpoint import cast
 
 
@@ -22,7 +22,7 @@ def convert(
     Warns of weights that are not finite.
 
     Args:
-        src: a checkpoint of any format.
+        src: a checkpoint of any format, by any name that `locate` takes.
         dst: a directory that does not exist yet, or is empty; or a new file `NAME.pt`.
         format: a key of `FORMATS`; by default `hf` from `jax` and from a run's checkpoint, and
             `jax` from any other format.
@@ -32,10 +32,11 @@ def convert(
     Raises:
         UserError: all problems of the source, or a target that exists or cannot hold the model.
     """
-    source = formats.detect(Path(src).expanduser())
+    path = locating.locate(src)
+    source = formats.detect(path)
     target = format or _default_target(source, Path(dst))
     formats.of_name(target)  # an unknown name is reported before anything is read
-    checkpoint = formats.load(src, later=True)
+    checkpoint = formats.load(path, later=True)
     target = formats.with_modules(target, checkpoint)
     done, total = 0, checkpoint.nbytes
 

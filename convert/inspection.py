@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from modernbert_jax.io import text
 from modernbert_jax.tokenizer import ROLES
 
-from . import formats, names
+from . import formats, locating, names
 from .checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 def inspect(path: str | os.PathLike) -> dict[str, Any]:
     """Facts that fit in JSON: path, format, head, config, parameters, tokenizer, other keys."""
-    checkpoint = formats.load(path, later=True)
+    folder = locating.locate(path)
+    checkpoint = formats.load(folder, later=True)
     return {
         "path": str(path),
-        "format": formats.detect(path),
+        "format": formats.detect(folder),
         "head": checkpoint.head,
         "dtype": checkpoint.dtype,
         "parameter_count": checkpoint.count,

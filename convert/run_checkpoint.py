@@ -17,7 +17,7 @@ from modernbert_jax.tokenizer import FILES
 from . import names
 from .checkpoint import Checkpoint, label_count
 
-STATE = "state"
+STATE, CHECKPOINTS, EXPORT = "state", "checkpoints", "export"
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -25,9 +25,16 @@ def is_checkpoint(path: Path) -> bool:
     return path.name.isdecimal() and (path / STATE).is_dir()
 
 
+def is_run(path: Path) -> bool:
+    """True if a directory is the folder of a training run with a checkpoint or an export."""
+    if not (path / "config.json").is_file() or any(path.glob("*.safetensors")):
+        return False
+    return (path / EXPORT / "config.json").is_file() or bool(steps(path))
+
+
 def steps(path: Path) -> list[int]:
     """Steps of the checkpoints in a run's folder, ascending; empty if it is not such a folder."""
-    folders = (path / "checkpoints").glob("*") if (path / "config.json").is_file() else ()
+    folders = (path / CHECKPOINTS).glob("*") if (path / "config.json").is_file() else ()
     return sorted(int(p.name) for p in folders if is_checkpoint(p))
 
 

@@ -21,7 +21,7 @@ from modernbert_jax.pipeline import (
     embedder_params,
 )
 
-from . import formats, names
+from . import formats, locating, names
 from .checkpoint import Checkpoint
 
 LENGTH = 256
@@ -78,7 +78,7 @@ def verify(
     rows: int = 2,
     seed: int = 0,
 ) -> Verification:
-    """Compare two checkpoints, or the checkpoints of any formats at two paths.
+    """Compare two checkpoints, or those of any formats under two names that `locate` takes.
 
     Args:
         a: one checkpoint.
@@ -87,7 +87,7 @@ def verify(
         rows: number of random rows of `LENGTH` tokens, three documents each.
         seed: of the random rows.
     """
-    a, b = (x if isinstance(x, Checkpoint) else formats.load(x) for x in (a, b))
+    a, b = (x if isinstance(x, Checkpoint) else formats.load(locating.locate(x)) for x in (a, b))
     left, right = (names.to_tensors(x.params, x.rows()) for x in (a, b))
     shared = [name for name in left if name in right]
     shaped = [name for name in shared if left[name].shape == right[name].shape]

@@ -18,7 +18,6 @@ from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.heads import HEADS, POOLINGS
 from modernbert_jax.inference.inputs import Inputs
 from modernbert_jax.inference.runner import BATCH_TOKENS, WINDOW_BATCHES, BatchRunner, Document
-from modernbert_jax.io import hub
 from modernbert_jax.pipeline import Pipeline, reranker_activation
 from modernbert_jax.sharding import row_pieces, tree_shardings
 from modernbert_jax.similarity import SIMILARITIES
@@ -90,7 +89,8 @@ class ModernBert:
         """Load a model from a directory of any readable format, or from the Hugging Face hub.
 
         Args:
-            path_or_hub_id: a directory; failing that, `owner/name` on the hub.
+            path_or_hub_id: a directory, a run's folder or one of its checkpoints; failing that,
+                `owner/name` on the hub.
             dtype: "float32" or "bfloat16", the dtype of the computation.
             revision: branch, tag or commit on the hub.
             attention: a key of `modernbert_jax.attention.IMPLEMENTATIONS`, or "auto".
@@ -106,7 +106,7 @@ class ModernBert:
             UserError: there is no such model, the hub cannot be reached, or the checkpoint is
                 damaged.
         """
-        path = hub.locate(path_or_hub_id, revision)
+        path = convert.locate(path_or_hub_id, revision)
         with lazy.finite(path):
             return cls(convert.load(path, later=True), dtype, attention, mesh, cores)
 

@@ -21,8 +21,8 @@ class Convert:
     """
 
     src: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
-    """Checkpoint to read: a directory, or a research .pt file. RUN/checkpoints/STEP is one of a
-    training run."""
+    """Checkpoint to read: a directory of any format, a research .pt file, a run's folder, one of
+    its checkpoints (RUN/checkpoints/STEP), or the name of a model on the hub."""
     dst: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
     """Directory to write, empty or not there yet, or a new research file NAME.pt."""
     format: Format | None = None
@@ -50,9 +50,10 @@ class Verify:
     The exit code is 0 where they are equal within the tolerance, and 1 where they are not.
     """
 
-    a: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="A")]
-    """Directory of a checkpoint, or research .pt file."""
-    b: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="B")]
+    a: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="A")]
+    """Checkpoint: a directory, a research .pt file, a run's folder, one of its checkpoints, or the
+    name of a model on the hub."""
+    b: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="B")]
     """The checkpoint to compare it with."""
     tolerance: NonNegative = 1e-5
     """Largest absolute difference that counts as equal."""
@@ -70,8 +71,9 @@ class Verify:
 class Inspect:
     """Show a checkpoint's format, configuration, parameters and tokenizer."""
 
-    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
-    """Directory of a checkpoint, or research .pt file."""
+    path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
+    """Checkpoint: a directory, a research .pt file, a run's folder, one of its checkpoints, or the
+    name of a model on the hub."""
     json: bool = False
     """Print JSON."""
 
@@ -88,9 +90,10 @@ class Average:
     """Write the mean of several checkpoints of one architecture (a model soup)."""
 
     checkpoints: Annotated[
-        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT...")
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT...")
     ]
-    """Two or more checkpoints of any formats. Those of a training run are in RUN/checkpoints."""
+    """Two or more checkpoints of any formats, or names on the hub. Those of a training run are in
+    RUN/checkpoints."""
     output: Path
     """Directory to write, empty or not there yet."""
     format: Format = "hf"

@@ -59,8 +59,9 @@ class Prepare:
     --length, --validation, --deduplicate and --seed alone.
     """
 
-    tokenizer: Path
-    """Directory with tokenizer.json."""
+    tokenizer: str
+    """Directory with tokenizer.json, any checkpoint or run with a tokenizer, or the name of a model
+    on the hub."""
     output: str
     """Directory to write, or a URL (gs://, s3://)."""
     input: tuple[str, ...] = ()
@@ -90,8 +91,8 @@ class Prepare:
 
     def run(self) -> None:
         """Prepare, and print what was skipped."""
+        from modernbert_jax import convert
         from modernbert_jax.io.progress import Progress
-        from modernbert_jax.tokenizer import Tokenizer
         from modernbert_jax.train.corpus import components, sources
         from modernbert_jax.train.corpus.prepare import prepare
 
@@ -112,7 +113,7 @@ class Prepare:
 
             manifest = prepare(
                 corpus,
-                Tokenizer.load(self.tokenizer),
+                convert.tokenizer_of(self.tokenizer),
                 self.output,
                 [n for group in self.length for n in group] or [1024],
                 validation=self.validation,

@@ -90,7 +90,7 @@ def copies(mesh: "MeshShape", devices: int) -> int:
 @functools.cache
 def weights_bytes(model: str) -> int:
     """Size of a checkpoint's files, in bytes; a hub model is downloaded. Raises `UserError`."""
-    from modernbert_jax.io.hub import locate
+    from modernbert_jax.convert import locate
 
     path = locate(model)
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]

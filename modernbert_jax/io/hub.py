@@ -20,6 +20,9 @@ PATTERNS = (
 PICKLED = ("pytorch_model*.bin", "*_Transformer/pytorch_model*.bin")
 """Weights of a repository without safetensors, of sentence-transformers' first layout too."""
 
+WEIGHTS = (".safetensors", ".bin")
+"""Endings of files with weights."""
+
 IGNORED = ("*onnx*", "*openvino*", "checkpoint-*")
 """Files that are never downloaded: other runtimes, and states of training."""
 
@@ -30,7 +33,7 @@ def locate(path_or_hub_id: str | os.PathLike, revision: str | None = None) -> Pa
     return path if path.exists() else download(str(path_or_hub_id), revision)
 
 
-def download(name: str, revision: str | None = None) -> Path:
+def download(name: str, revision: str | None = None, weights: bool = True) -> Path:
     """Download a snapshot of the weights, configuration, modules and tokenizer into the cache.
 
     Files in the cache are not downloaded again; without a network, or with HF_HUB_OFFLINE=1, only
@@ -39,6 +42,7 @@ def download(name: str, revision: str | None = None) -> Path:
     Args:
         name: `owner/name`.
         revision: branch, tag or commit.
+        weights: False leaves out the weights.
 
     Raises:
         UserError: no such model or revision, no access to it, or neither the cache nor the network
@@ -49,12 +53,14 @@ def download(name: str, revision: str | None = None) -> Path:
     import huggingface_hub
     from huggingface_hub import errors
 
+    own = PATTERNS if weights else [p for p in PATTERNS if not p.endswith(WEIGHTS)]
+
     def fetch(*patterns: str) -> Path:
         return Path(
             huggingface_hub.snapshot_download(
                 name,
                 revision=revision,
-                allow_patterns=[*PATTERNS, *patterns],
+                allow_patterns=[*own, *patterns],
                 ignore_patterns=list(IGNORED),
             )
         )
@@ -62,8 +68,10 @@ def download(name: str, revision: str | None = None) -> Path:
     at = f"{name} at revision {revision}" if revision else name
     try:
         path = fetch()
-        weights = (*path.glob("*.safetensors"), *path.glob("*_Transformer/*.safetensors"))
-        return path if weights else fetch(*PICKLED)
+        if not weights:
+            return path
+        found = (*path.glob("*.safetensors"), *path.glob("*_Transformer/*.safetensors"))
+        return path if found else fetch(*PICKLED)
     except errors.RevisionNotFoundError:
         reason = f"it has no revision {revision!r}"
     except errors.GatedRepoError:

@@ -16,7 +16,6 @@ from modernbert_jax.config import Dtype, Runtime
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.inference import shapes
 from modernbert_jax.io import files
-from modernbert_jax.io.hub import locate
 from modernbert_jax.io.json_reader import read_json
 from modernbert_jax.sharding import check_mesh, tree_shardings
 
@@ -101,7 +100,7 @@ def run_model(
 
     All devices of this process divide the rows of a batch among them. Arguments as `evaluate`.
     """
-    folder = locate(model)
+    folder = convert.locate(model)
     checkpoint = convert.load(folder)
     if checkpoint.tokenizer is None:
         raise UserError(f"{model}: has no tokenizer.json; put the model's into the same folder")

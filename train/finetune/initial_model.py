@@ -12,7 +12,6 @@ from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.convert import names
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.heads import Classifier
-from modernbert_jax.io.hub import locate
 from modernbert_jax.tokenizer import Tokenizer
 
 from ..engine.objective import draw_params
@@ -46,7 +45,7 @@ def load(config: FinetuneConfig) -> convert.Checkpoint:
     Raises:
         UserError: a checkpoint that cannot be read, or does not suit the task.
     """
-    checkpoint = convert.load(locate(config.model))
+    checkpoint = convert.load(convert.locate(config.model))
     if checkpoint.tokenizer is None:
         raise UserError(
             f"{config.model}: has no tokenizer.json; put the model's into the same folder"

@@ -13,7 +13,6 @@ from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError
 from modernbert_jax.io import fingerprint
 from modernbert_jax.io.files import write_bytes
-from modernbert_jax.io.hub import locate
 from modernbert_jax.io.json_reader import read_json
 from modernbert_jax.tokenizer import FILES
 
@@ -47,7 +46,7 @@ def inputs_of(config: FinetuneConfig, checkpoint: convert.Checkpoint) -> dict[st
 def available_inputs(config: FinetuneConfig) -> dict[str, Any]:
     """What the inputs are; nothing where some are gone, which a finished run allows."""
     try:
-        return inputs_of(config, convert.load(locate(config.model), later=True))
+        return inputs_of(config, convert.load(convert.locate(config.model), later=True))
     except UserError:
         return {}
 

@@ -12,7 +12,6 @@ from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError
 from modernbert_jax.heads import MaskedLM
-from modernbert_jax.io.hub import locate
 from modernbert_jax.io.typed_json import differences, to_json
 from modernbert_jax.tokenizer import Tokenizer
 
@@ -97,7 +96,7 @@ def with_token_ids(model: ModernBertConfig, tokenizer: Tokenizer) -> ModernBertC
 
 
 def _checkpoint(config: PretrainConfig) -> convert.Checkpoint:
-    checkpoint = convert.load(locate(config.init_from))
+    checkpoint = convert.load(convert.locate(config.init_from))
     if checkpoint.head != "masked_lm":
         raise UserError(f"{config.init_from}: its head is {checkpoint.head}, not masked_lm")
     return checkpoint

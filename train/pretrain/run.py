@@ -14,7 +14,6 @@ from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.convert import names
 from modernbert_jax.errors import UserError
 from modernbert_jax.io import fingerprint
-from modernbert_jax.io.hub import locate
 from modernbert_jax.io.json_reader import read_json
 from modernbert_jax.io.typed_json import from_json, to_json
 
@@ -219,7 +218,7 @@ def _inputs(config: PretrainConfig, data: Prepared, started: bool) -> dict[str, 
     }
     if config.init_from:
         try:
-            checkpoint = convert.load(locate(config.init_from), later=True)
+            checkpoint = convert.load(convert.locate(config.init_from), later=True)
         except UserError:
             if not started:
                 raise
