@@ -352,8 +352,8 @@ class ModernBert:
         """The likeliest tokens for each mask in a text, with their probabilities.
 
         Raises:
-            UserError: no mask in the text (or only beyond the longest input), a bad `top_k`, or a
-                model without tokenizer or masked-LM head.
+            UserError: no mask in the text (or only beyond the longest input), a bad `top_k`, a
+                model without tokenizer or masked-LM head, or scores that are not finite.
         """
         if top_k < 1:
             raise UserError(f"top_k is {top_k}; it must be 1 or more")
@@ -364,6 +364,8 @@ class ModernBert:
         if not masks.size:
             raise UserError(f"text has no {tokenizer.token(tokenizer.mask_id)} to fill")
         logits = self.mlm_logits([document.ids])[0][masks].astype(np.float64)
+        if not np.isfinite(logits).all():
+            raise UserError("the model's scores are NaN or infinite; are its weights damaged?")
         exponentials = np.exp(logits - logits.max(-1, keepdims=True))
         probabilities = exponentials / exponentials.sum(-1, keepdims=True)
         best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top_k]

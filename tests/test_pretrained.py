@@ -118,6 +118,7 @@ def test_long_texts_lose_their_end_but_not_the_separator(bert):
 def test_nothing_in_nothing_out(bert):
     assert bert.encode([]).shape == (0, CONFIG.hidden_size)
     assert bert.hidden([]) == bert.mlm_logits([]) == []
+    assert len(bert.hidden(ids for ids in ([1], iter([2])))) == 2
     assert bert.hidden([[]])[0].shape == (0, CONFIG.hidden_size)
 
 
@@ -158,6 +159,14 @@ def test_save_pretrained_keeps_every_bit(tmp_path, format):
     [
         (lambda b: b.hidden([[1], [2, 320]]), "document 1 has token id 320; ids are 0 to 319"),
         (lambda b: b.mlm_logits([[-1]]), "document 0 has token id -1"),
+        (lambda b: b.hidden([[1.9, 2.7]]), r"document 0 holds float64 \[2\]; .* integers"),
+        (lambda b: b.mlm_logits([[1], [float("nan")]]), "document 1 holds float64"),
+        (lambda b: b.hidden([[1j]]), "document 0 holds complex"),
+        (lambda b: b.hidden([[True]]), "document 0 holds bool"),
+        (lambda b: b.hidden([[1, [2]]]), "document 0 holds lists"),
+        (lambda b: b.hidden([[2**70]]), "document 0 holds"),
+        (lambda b: b.hidden([1]), "document 0 holds int64"),
+        (lambda b: b.hidden("ab"), "str is given"),
         (lambda b: b.encode("hello"), "give a list of strings"),
         (lambda b: b.encode(["a"], pooling="means"), "did you mean 'mean'"),
         (lambda b: b.encode(["a"], max_length=1), "max_length is 1; it must be 2 or more"),

@@ -112,6 +112,8 @@ class FillMask:
         self.devices.expose(lambda devices, processes: False)
         from modernbert_jax.pretrained import ModernBert
 
-        bert = ModernBert.from_pretrained(self.model)
-        for candidates in bert.fill_mask(self.text, top_k=self.top_k):
+        with printing.warnings_in_lines():
+            bert = ModernBert.from_pretrained(self.model)
+            masks = bert.fill_mask(self.text, top_k=self.top_k)
+        for candidates in masks:
             print("  ".join(f"{token!r} {share:.3f}" for token, share in candidates))

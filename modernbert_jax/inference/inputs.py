@@ -93,8 +93,11 @@ class Inputs:
         return self._in_pieces(texts, tokenized, stream)
 
     def ids(self, documents: Iterable[Sequence[int]]) -> list[Document]:
-        """Documents of token ids, checked."""
-        return list(self._in_pieces(documents, lambda some: [Document(ids) for ids in some], False))
+        """Documents of token ids. Raises `UserError` for ids that are no integers, or unknown."""
+        if isinstance(documents, str | bytes) or not isinstance(documents, Iterable):
+            raise UserError(f"{type(documents).__name__} is given; give lists of token ids")
+        checked = [Document(_integers(number, ids)) for number, ids in enumerate(documents)]
+        return list(self._in_pieces(checked, list, False))
 
     def _limit(self, max_length: int | None) -> int:
         if max_length is not None and max_length < 2:
@@ -117,3 +120,18 @@ class Inputs:
         wrong = array[(array < 0) | (array >= size)]
         if wrong.size:
             raise UserError(f"document {number} has token id {wrong[0]}; ids are 0 to {size - 1}")
+
+
+def _integers(number: int, ids: Any) -> Sequence[int]:
+    """The ids of a document, if they are integers."""
+    if isinstance(ids, Iterator):
+        ids = list(ids)
+    try:
+        array = np.asarray(ids)
+    except ValueError:  # lists of different lengths in it
+        array = np.asarray(None)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        kind = f"{array.dtype} [{', '.join(map(str, array.shape))}]"
+        shown = "lists" if array.dtype == object else kind
+        raise UserError(f"document {number} holds {shown}; it must be a list of integers")
+    return ids

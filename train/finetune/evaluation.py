@@ -120,7 +120,10 @@ def run_model(
             checkpoint.params,
             tree_shardings(checkpoint.params, mesh),
         )
-        return task, examples, Predictor(objective, shape, mesh)(params, examples)
+        predictions = Predictor(objective, shape, mesh)(params, examples)
+    if not all(np.isfinite(x).all() for logits in predictions.outputs for x in logits):
+        raise UserError(f"{model}: gives scores that are NaN or infinite; are its weights damaged?")
+    return task, examples, predictions
 
 
 def task_of(
