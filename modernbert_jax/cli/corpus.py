@@ -27,7 +27,8 @@ class TrainTokenizer:
 
     input: tuple[str, ...]
     """Files, patterns, folders or URLs of text: .jsonl, .ndjson, .json, .csv, .tsv (also .gz, .zst,
-    .bz2, .xz), .parquet (key or column "text"), plain text, MDS folders."""
+    .bz2, .xz), .parquet (key or column "text"), plain text, MDS folders; or - for JSON lines from
+    standard input."""
     vocab_size: Count
     """Number of tokens; padded with [unusedN] to a multiple of 64."""
     output: Path
@@ -66,7 +67,8 @@ class Prepare:
     """Directory to write, or a URL (gs://, s3://)."""
     input: tuple[str, ...] = ()
     """Files, patterns, folders or URLs of text: .jsonl, .ndjson, .json, .csv, .tsv (also .gz, .zst,
-    .bz2, .xz), .parquet, plain text (one document per file), MDS folders of text or token ids."""
+    .bz2, .xz), .parquet, plain text (one document per file), MDS folders of text or token ids; or
+    - for JSON lines from standard input."""
     mixture: Path | None = None
     """TOML file with a table [components.NAME] for each component of the corpus: input (as above),
     weight, epochs, field. Replaces --input."""
@@ -134,10 +136,13 @@ class Prepare:
             if self.runner_options:
                 raise UserError("--runner-options needs --runner")
             return None
+        from modernbert_jax.io import standard_input
         from modernbert_jax.io.store import is_remote
         from modernbert_jax.train.corpus import beam
         from modernbert_jax.train.corpus.writer import work_root
 
+        if standard_input.NAME in self.input:
+            raise UserError("--input - is on this machine, where a --runner may not be; name a URL")
         if self.runner in beam.ELSEWHERE and not is_remote(self.output):
             raise UserError(
                 f"--output is {self.output}, which {self.runner} cannot see; pass a URL (gs://)"

@@ -21,7 +21,8 @@ class Evaluate:
     model: str
     """Fine-tuned checkpoint of any format, or the name of one on the hub."""
     data: str
-    """Labelled examples: .jsonl, .csv, .tsv, .parquet, .arrow, or a folder of datasets."""
+    """Labelled examples: .jsonl, .csv, .tsv, .parquet, .arrow, or a folder of datasets; or - for
+    JSON lines from standard input."""
     task: TaskKind | None = None
     """Kind of task. None is the one that the model was fine-tuned for here."""
     option: tuple[str, ...] = ()
@@ -63,7 +64,8 @@ class Predict:
     model: str
     """Fine-tuned checkpoint of any format, or the name of one on the hub."""
     data: str
-    """Examples: .jsonl, .csv, .tsv, .parquet, .arrow, or a folder of datasets."""
+    """Examples: .jsonl, .csv, .tsv, .parquet, .arrow, or a folder of datasets; or - for JSON lines
+    from standard input."""
     output: Path
     """New JSON Lines file to write; `-` is stdout."""
     task: TaskKind | None = None

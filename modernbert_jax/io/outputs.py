@@ -9,7 +9,6 @@
 
 import contextlib
 import errno
-import glob
 import os
 import re
 import select
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from modernbert_jax.errors import UserError
+
+from . import patterns
 
 T = TypeVar("T")
 
@@ -223,8 +224,8 @@ def _place(path: str | os.PathLike) -> tuple[Path, int | None]:
 def _is_in(place: Path, source: str | os.PathLike) -> bool:
     """Whether an existing file is an input, or in a folder that is one."""
     name = os.path.expanduser(source)
-    for match in [name] if os.path.lexists(name) else glob.glob(name, recursive=True):
-        if os.path.exists(match) and os.path.samefile(place, match):
+    for match in patterns.local_matches(name):
+        if os.path.samefile(place, match):
             return True
         if os.path.isdir(match) and place.is_relative_to(os.path.realpath(match)):
             return True

@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
@@ -10,10 +10,8 @@ import fsspec
 
 from modernbert_jax.errors import UserError
 
+from . import patterns, standard_input
 from .store import filesystem_errors, is_remote
-
-STANDARD_INPUT = "-"
-"""What stands for standard input where a path is expected."""
 
 # fmt: off
 Format = Literal[
@@ -66,7 +64,9 @@ class Match(NamedTuple):
 
 
 def file_type(path: str | Path) -> FileType:
-    """Look up the endings of a file's name, in any case."""
+    """Look up the endings of a file's name, in any case. Standard input is JSON lines."""
+    if str(path) == standard_input.NAME:
+        return FileType("jsonl", "")
     name = PurePosixPath(str(path).lower())
     compression = name.suffix if name.suffix in COMPRESSIONS else ""
     format = ENDINGS.get(PurePosixPath(name.stem).suffix if compression else name.suffix, "unknown")
@@ -84,7 +84,7 @@ def matches(written: str | Path) -> list[Match]:
     """List what a user's path means, sorted: the file or folder of that name, or else a pattern.
 
     A leading part of the path that exists is a name too, so `runs [2]/*.jsonl` matches files in the
-    folder `runs [2]`. Wildcards do not match hidden files.
+    folder `runs [2]`. Wildcards do not match hidden files. `-` is standard input.
 
     Args:
         written: Local path or URL, with `~` and the wildcards `*`, `?`, `[...]` and `**`.
@@ -93,8 +93,13 @@ def matches(written: str | Path) -> list[Match]:
         UserError: nothing has that name or matches the pattern, or a file system's error.
     """
     path = expanded(written)
+    if path == standard_input.NAME:
+        return [Match(path, is_folder=False)]
     with filesystem_errors(path, "read"):
-        result = _remote(path) if is_remote(path) else _local(path)
+        if is_remote(path):
+            result = _remote(path)
+        else:
+            result = [Match(p, os.path.isdir(p)) for p in patterns.local_matches(path)]
     if not result:
         raise UserError(f"{written}: no such file")
     return sorted(result)
@@ -111,36 +116,18 @@ def files_below(folder: str) -> list[str]:
         return sorted(fs.unstrip_protocol(p) for p in found)
 
 
-def _local(path: str) -> list[Match]:
-    if os.path.lexists(path) or not glob.has_magic(path):
-        return [Match(path, os.path.isdir(path))] if os.path.exists(path) else []
-    pattern, _ = _escaped(path, os.path.exists)
-    return [Match(p, os.path.isdir(p)) for p in glob.glob(pattern, recursive=True)]
-
-
 def _remote(url: str) -> list[Match]:
     fs, path = fsspec.url_to_fs(url)
     if fs.exists(path) or not glob.has_magic(path):
         found = [path] if fs.exists(path) else []
     else:
-        pattern, rest = _escaped(path, fs.exists)
+        pattern, rest = patterns.escaped(path, fs.exists)
         names_hidden = _is_hidden(rest.split("/"))
         depth = len(path) - len(rest)
         found = [
             p for p in fs.glob(pattern) if names_hidden or not _is_hidden(p[depth:].split("/"))
         ]
     return [Match(fs.unstrip_protocol(p), fs.isdir(p)) for p in found]
-
-
-def _escaped(path: str, exists: Callable[[str], bool]) -> tuple[str, str]:
-    """A pattern in which the longest part with wildcards that exists is a name, and the rest."""
-    cuts = [i for i, character in enumerate(path) if character == "/" and i]
-    for cut in reversed(cuts):
-        if not glob.has_magic(path[:cut]):
-            return path, path[cut:]
-        if exists(path[:cut]):
-            return glob.escape(path[:cut]) + path[cut:], path[cut:]
-    return path, path
 
 
 def _is_hidden(parts: Iterable[str]) -> bool:

@@ -69,7 +69,10 @@ def test_help_without_config_lists_the_presets(capsys, command, preset):
 def test_help_is_wrapped_by_the_terminal_alone(capsys):
     _, out, _ = run(capsys, "prepare", "--help")
     text = " ".join(line.strip("│ ") for line in out.splitlines())
-    assert "MDS folders of text or token ids. (default: )" in text
+    assert (
+        "MDS folders of text or token ids; or - for JSON lines from standard input. (default: )"
+        in text
+    )
 
 
 def test_complaints_are_one_line_without_unicode(capsys, monkeypatch):

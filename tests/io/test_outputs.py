@@ -48,6 +48,13 @@ def test_an_input_is_never_replaced_in_any_spelling(place, source):
     assert (place / "data.jsonl").read_text() == "mine\n"
 
 
+def test_an_input_with_brackets_in_its_path_is_never_replaced(place):
+    (place / "v [2]").mkdir()
+    (place / "v [2]" / "a[1].jsonl").write_text("mine\n")
+    for source in ("v [2]/a[1].jsonl", "v [2]/*.jsonl"):
+        refused("v [2]/a[1].jsonl", "is an input", [source], replaces="")
+
+
 def test_an_existing_file_is_refused_unless_it_may_be_replaced(place):
     refused("data.jsonl", "exists; choose another place")
     refused("data.jsonl", "exists", replaces=".png")

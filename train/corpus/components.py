@@ -13,7 +13,7 @@ from typing import Any
 
 from modernbert_jax import ranges
 from modernbert_jax.errors import UserError, did_you_mean
-from modernbert_jax.io import text
+from modernbert_jax.io import standard_input, text
 from modernbert_jax.io.paths import expanded
 from modernbert_jax.io.store import is_remote
 from modernbert_jax.ranges import Positive
@@ -133,6 +133,8 @@ def _component(path: Path, name: str, table: Any, on_error: OnError) -> CorpusCo
         patterns = [patterns]
     if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
         raise UserError(f"{where}.input is {patterns!r}; it must be a list of files or globs")
+    if standard_input.NAME in patterns:
+        raise UserError(f"{where}.input has '-'; standard input can be given to --input alone")
     numbers = {key: table[key] for key in ("weight", "epochs") if key in table}
     for key, value in numbers.items():
         if type(value) not in (int, float) or not 0 < value < float("inf"):

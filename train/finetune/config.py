@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from modernbert_jax.errors import UserError, did_you_mean
-from modernbert_jax.io import typed_json
+from modernbert_jax.io import standard_input, typed_json
 from modernbert_jax.ranges import Count, Positive, Range, Rate
 
 from ..engine.config import TrainConfig
@@ -92,6 +92,12 @@ class FinetuneConfig(TrainConfig):
     def __post_init__(self):
         super().__post_init__()
         self._expand("model", "train", "validation", "test")
+        for name in ("train", "validation", "test"):
+            if getattr(self, name) == standard_input.NAME:
+                raise UserError(
+                    f"{name} is '-'; a run reads its data again when it is resumed, so store"
+                    " standard input in a file and name that"
+                )
         smooth = ("classification", "tokens")
         for name, off, kinds in (
             ("label_smoothing", 0.0, smooth),

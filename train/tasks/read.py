@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.io import standard_input
 from modernbert_jax.io.json_reader import check_texts, read_json
 from modernbert_jax.io.paths import ENDINGS, Format, file_type, matches
 
 from ..corpus.sources import Source, fetched, line_records
+from ..corpus.sources.find import from_standard_input
 from ..corpus.sources.line_records import Lines, RawRecords
 from . import arrow, conll
 from .records import LabelNames, Problems, Record, Records
@@ -23,7 +25,8 @@ def read(paths: Sequence[str | Path]) -> Records:
     names of a column's numbers (`ClassLabel`), values are the names.
 
     Args:
-        paths: Files, folders, globs of these, or URLs of files that fsspec reads.
+        paths: Files, folders, patterns of these, URLs of files that fsspec reads, or `-`, which is
+            standard input with JSON lines.
 
     Raises:
         UserError: a path that matches nothing; or the first damaged records, in one line.
@@ -90,7 +93,10 @@ def _open(path: str) -> tuple[RawRecords, LabelNames]:
 
 
 def _lines(path: str, compression: str) -> Lines:
-    with fetched(Source(path=path, bytes=0, format="unread")) as local:
+    source = Source(path=path, bytes=0, format="unread")
+    if path == standard_input.NAME:
+        source = from_standard_input()
+    with fetched(source) as local:
         yield from line_records.numbered_lines(local, compression)
 
 

@@ -375,6 +375,7 @@ def test_mixture(tmp_path, tokenizer):
         ("[components.a]\ninput = ['*']\nepochs = true", "epochs is True"),
         ("[components.'../a']\ninput = ['*']", "component '../a'"),
         ("[components.tokenizer]\ninput = ['*']", "component 'tokenizer'"),
+        ("[components.a]\ninput = '-'", "standard input .*--input alone"),
         ("[components.a]\ninput = ['none-*']", "none-.*: no such file"),
     ],
 )

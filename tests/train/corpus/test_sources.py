@@ -2,9 +2,11 @@
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 import shutil
+import sys
 from pathlib import Path
 
 import fsspec
@@ -265,6 +267,20 @@ def test_mds_folders_without_a_usable_index(tmp_path):
     index.unlink()
     with pytest.raises(UserError, match=r"MDS shard that no index.json"):
         everything(tmp_path)
+
+
+def test_standard_input(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines(TEXTS))))
+    corpus = Corpus.find(["-"])
+    (source,) = corpus.sources
+    assert (source.path, source.bytes) == ("-", len(lines(TEXTS)))
+    assert list(corpus) == list(corpus) == TEXTS, "it can be read twice"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"text\n")))
+    with pytest.raises(UserError, match=r"^-:1: not JSON"):
+        list(Corpus.find(["-"]))
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UserError, match="standard input is closed"):
+        Corpus.find(["-"])
 
 
 def test_nested_fields(tmp_path):

@@ -2,8 +2,10 @@
 
 import csv
 import gzip
+import io
 import json
 import struct
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +13,8 @@ import pytest
 import zstandard
 
 from modernbert_jax import UserError
-from modernbert_jax.train.tasks import read
+from modernbert_jax.train.finetune.config import FinetuneConfig
+from modernbert_jax.train.tasks import Classification, read
 
 ROWS = [
     {"id": "a", "text": "one, two", "label": 1},
@@ -161,6 +164,14 @@ def test_a_url(tmp_path):
     with fsspec.open("memory://tasks/a.jsonl", "wb") as file:
         file.write(jsonl(ROWS))
     assert values("memory://tasks/a.jsonl") == ROWS
+
+
+def test_standard_input(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(jsonl(ROWS))))
+    result = read(["-"])
+    assert [dict(r.values) for r in result] == ROWS and result[2].place == "-:3"
+    with pytest.raises(UserError, match=r"train is '-'.*store"):
+        FinetuneConfig(task=Classification(), train="-")
 
 
 def bad(path, content: bytes | str) -> str:

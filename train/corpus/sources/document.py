@@ -21,6 +21,8 @@ class Source:
     format: Format
     shard: str = ""
     """Entry of an MDS shard in its folder's index, as JSON; "" for other formats."""
+    stored: str = ""
+    """Path of the copy of standard input; "" for files."""
 
     @property
     def compressed(self) -> bool:

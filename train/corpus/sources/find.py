@@ -10,6 +10,7 @@ from pathlib import Path
 import fsspec
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.io import standard_input
 from modernbert_jax.io.json_reader import parse_json
 from modernbert_jax.io.paths import Format, file_type, files_below, matches
 from modernbert_jax.io.store import filesystem_errors, is_remote
@@ -46,13 +47,13 @@ def find(patterns: Sequence[str | Path]) -> list[Source]:
 
 @contextlib.contextmanager
 def fetched(source: Source) -> Iterator[Path]:
-    """Provide a source as a local file: itself, or a temporary copy of a remote one.
+    """Provide a source as a local file: itself, or a copy of standard input or a remote one.
 
     Raises:
         UserError: the file cannot be copied.
     """
     if not is_remote(source.path):
-        yield Path(source.path)
+        yield Path(source.stored or source.path)
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "source"
@@ -62,8 +63,17 @@ def fetched(source: Source) -> Iterator[Path]:
         yield path
 
 
+def from_standard_input() -> Source:
+    """Standard input, stored as a file. Raises `UserError`."""
+    path = standard_input.spooled()
+    stored, size = str(path), path.stat().st_size
+    return Source(path=standard_input.NAME, bytes=size, format="jsonl", stored=stored)
+
+
 def _named(path: str) -> list[Source]:
     """List the sources that the path of a file means."""
+    if path == standard_input.NAME:
+        return [from_standard_input()]
     folder, _, name = path.rpartition("/")
     if name == mds.INDEX and _is_mds(path, files_below(folder or ".")):
         return _shards(folder or ".")
