@@ -84,6 +84,10 @@ def test_parts_of_a_stage_may_be_shares_of_its_tokens(config):
     ]
     longer = dataclasses.replace(shared, tokens=2000)
     assert (longer.rise_tokens, longer.fall_tokens, longer.growth_tokens) == (400, 800, 200)
+    for part in counts:
+        for wrong in (-0.5, float("nan"), float("inf")):
+            with pytest.raises(UserError, match=f"{part} is {wrong}; it "):
+                dataclasses.replace(shared, **{part: wrong})
     for part, wrong in (("warmup_tokens", 0.7), ("decay_tokens", 1900)):
         with pytest.raises(UserError, match="do not fit into the stage's 1,000 tokens; shares"):
             dataclasses.replace(shared, **{part: wrong})
