@@ -6,6 +6,7 @@ altered bytes without an error; therefore `params/` holds checksums of its files
 """
 
 import dataclasses
+import errno
 import functools
 import math
 import warnings
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.io import checksums, files
+from modernbert_jax.io import checksums, files, orbax_files
 from modernbert_jax.io.json_reader import read_json
 
 from . import huggingface, names, native_arrays
@@ -76,8 +77,16 @@ def write(checkpoint: Checkpoint, directory: Path) -> None:
     # Random-looking numbers hardly compress, and a copy would hold the model twice in memory.
     context.array.saving.use_compression = False
     context.memory.deepcopy_host_arrays = False
-    with context:
-        ocp.save(directory.absolute() / PARAMS, loaded(checkpoint).params)
+    params = loaded(checkpoint).params
+    orbax_files.quiet()
+    try:
+        with orbax_files.plain(directory) as plain, context:
+            ocp.save(plain / PARAMS, params)
+    except Exception as error:  # Orbax and TensorStore raise many types
+        raise orbax_files.os_error(error) from error
+    count = len(names.flatten(params))
+    if (problem := orbax_files.index_damage(directory / PARAMS, count)) is not None:
+        raise OSError(errno.EIO, f"cannot be read back: {problem}")
     checksums.write(directory / PARAMS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # transformers does not read this directory

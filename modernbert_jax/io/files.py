@@ -30,8 +30,9 @@ def whole_directory(path: str | os.PathLike) -> Iterator[Path]:
     except OSError as error:
         raise outputs.unwritable(path, error) from error
     try:
-        yield temporary
-        _publish(temporary, place)
+        with _full_disk(path):
+            yield temporary
+            _publish(temporary, place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -55,8 +56,9 @@ def whole_file(path: str | os.PathLike, *, new: bool = False) -> Iterator[Path]:
     except OSError as error:
         raise outputs.unwritable(path, error) from error
     try:
-        yield temporary
-        _publish(temporary, place) if new else temporary.replace(place)
+        with _full_disk(path):
+            yield temporary
+            _publish(temporary, place) if new else temporary.replace(place)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -104,6 +106,17 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Write indented JSON, replacing an existing file atomically."""
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+@contextlib.contextmanager
+def _full_disk(path: str | os.PathLike) -> Iterator[None]:
+    """Raise a `UserError` that names the output where the disk, or the quota, is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise outputs.unwritable(path, error) from error
+        raise
 
 
 def _publish(temporary: Path, path: Path) -> None:

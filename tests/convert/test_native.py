@@ -1,5 +1,6 @@
 """The `jax` format: its files, and damage that is reported before wrong arrays are used."""
 
+import contextlib
 import json
 import zlib
 
@@ -11,6 +12,7 @@ import pytest
 from modernbert_jax import convert
 from modernbert_jax.convert import names, native, native_arrays
 from modernbert_jax.errors import UserError
+from modernbert_jax.io import orbax_files
 
 
 @pytest.fixture
@@ -37,6 +39,30 @@ def test_relative_paths(directory, monkeypatch):
     convert.convert("jax", "again")
     convert.convert("again", "native")
     assert convert.verify("native", directory, tolerance=0.0).equal
+
+
+def test_names_are_names(directory, monkeypatch):
+    """Orbax takes brackets for a pattern, and writes no index."""
+    folder = directory.parent / "models [2]"
+    convert.convert(directory, folder / "jax*?", format="jax")
+    assert convert.verify(folder / "jax*?", directory, tolerance=0.0).equal
+    monkeypatch.setattr(orbax_files, "plain", contextlib.nullcontext)
+    with pytest.raises(OSError, match="cannot be read back: its index"):
+        convert.convert(directory, folder / "without", format="jax")
+    assert [p.name for p in folder.iterdir()] == ["jax*?"]
+
+
+@pytest.mark.parametrize("name", ["jax", "hf", "out.pt"])
+def test_a_full_disk_is_one_line(directory, full_disk, capfd, name):
+    full_disk(True)
+    with pytest.raises(UserError, match=rf"full/{name}: cannot be written \(File too large\)"):
+        convert.convert(directory, directory.parent / "full" / name, format=FORMATS[name])
+    full_disk(False)
+    assert not [*(directory.parent / "full").iterdir()]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+FORMATS = {"jax": "jax", "hf": "hf", "out.pt": "flexbert"}
 
 
 def test_half_precision_stays_so_at_rest(tmp_path):

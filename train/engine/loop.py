@@ -162,7 +162,8 @@ def run(
                 tokens = saved["tokens"]
                 chronometer.add(saved.get("phases", {}))  # earlier versions have none
         boards = [Board(folder.path, config)] if config.wandb_project and is_first else []
-        writer = stack.enter_context(MetricWriter(folder.path, int(state.step), boards))
+        writer = MetricWriter(folder.path, int(state.step), boards, progress.say)
+        stack.enter_context(writer)
         traced = profile_steps if is_first else None
         profiler = stack.enter_context(Profiler(folder.path / "profile", traced))
         if state.step:
@@ -310,7 +311,7 @@ class _Trainer:
 
     def _evaluate(self, phase: Phase, step: int, state: TrainState) -> TrainState:
         """Evaluate, unless that is on record; return the state, with this model if it is best."""
-        known = ((row["step"], row["stage"]) for row in self.writer.rows if "eval_loss" in row)
+        known = ((row["step"], row.get("stage")) for row in self.writer.rows if "eval_loss" in row)
         if (step, phase.objective.name) in known:
             return state
         with self.meter.chronometer.during("evaluate"):
@@ -330,7 +331,7 @@ class _Trainer:
     def _is_patience_over(self, name: str) -> bool:
         """Whether the score of the objective has not become better for too long."""
         top, since = -math.inf, 0
-        rows = (row for row in self.writer.rows if "score" in row and row["stage"] == name)
+        rows = (row for row in self.writer.rows if "score" in row and row.get("stage") == name)
         for score in (row["score"] for row in rows):
             better = score is not None and score > top + self.config.min_delta
             top, since = (score, 0) if better else (top, since + 1)

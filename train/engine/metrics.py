@@ -1,17 +1,19 @@
 """Rows of metrics, and how fast a run is: counted as steps end, so that nothing waits for it."""
 
 import contextlib
-import json
 import math
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from modernbert_jax.errors import UserError
 from modernbert_jax.io.files import write_bytes
+from modernbert_jax.io.json_reader import parse_object
 
 from . import sinks
 from .hardware import peak_flops, peak_memory
@@ -24,12 +26,33 @@ class MetricWriter:
     Of several processes only the first writes; all of them know the rows.
     """
 
-    def __init__(self, folder: str | Path, resume_at: int, more: Sequence[sinks.Sink] = ()):
-        """Drop rows after step `resume_at`: a run that was killed makes them again."""
+    def __init__(
+        self,
+        folder: str | Path,
+        resume_at: int,
+        more: Sequence[sinks.Sink] = (),
+        say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+    ):
+        """Drop rows after step `resume_at`: a run that was killed makes them again.
+
+        A file with damaged lines is kept as `metrics.jsonl.damaged`, and the run goes on without
+        them.
+
+        Args:
+            folder: of the run.
+            resume_at: step of the last row to keep.
+            more: other sinks.
+            say: receives a line about damage, in process 0.
+        """
         path = Path(folder) / "metrics.jsonl"
-        self.rows = [row for row in read_rows(path) if row["step"] <= resume_at]
+        rows, damaged = _parsed(path)
+        self.rows = [row for row in rows if row["step"] <= resume_at]
         self._sinks: list[sinks.Sink] = []
         if jax.process_index() == 0:
+            if damaged:
+                kept = path.with_name(f"{path.name}.damaged")
+                write_bytes(kept, path.read_bytes())
+                say(f"{path}: damaged lines left out ({damaged}); all of it is in {kept.name}")
             write_bytes(path, b"".join(sinks.line(row) for row in self.rows))
             board = sinks.Events(Path(folder) / "tensorboard", resume_at)
             self._sinks = [sinks.Lines(path), board, *more]
@@ -147,12 +170,24 @@ class Meter:
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
-    """Read the rows of a `metrics.jsonl`; an incomplete last line is left out."""
-    if not Path(path).exists():
-        return []
-    rows = []
-    for line in Path(path).read_bytes().splitlines(keepends=True):
-        if not line.endswith(b"\n"):
-            break
-        rows.append(json.loads(line))
-    return rows
+    """Read the rows of a `metrics.jsonl`; damaged lines are left out."""
+    return _parsed(Path(path))[0]
+
+
+def _parsed(path: Path) -> tuple[list[dict[str, Any]], str]:
+    """The rows of a `metrics.jsonl`, and the numbers of damaged lines.
+
+    An incomplete last line is left out, and is no damage: a kill leaves it.
+    """
+    rows, damaged = [], []
+    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    for number, content in enumerate(lines[:-1], start=1):
+        try:
+            row = parse_object(content)
+            if type(row.get("step")) is not int or type(row.get("stage", "")) is not str:
+                raise UserError("no row of metrics")
+            rows.append(row)
+        except UserError:
+            damaged.append(str(number))
+    more = f" and {len(damaged) - 5:,} more" if len(damaged) > 5 else ""
+    return rows, ", ".join(damaged[:5]) + more

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from modernbert_jax import UserError
+from modernbert_jax.io import checksums, orbax_files
 from modernbert_jax.train.engine.checkpoint import Checkpoints, SaveFailed
 from modernbert_jax.train.engine.guard import Guard
 from modernbert_jax.train.engine.state import TrainState
@@ -75,6 +76,8 @@ def damages(folder: Path, rng: random.Random):
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         content = file.read_bytes()
         yield file, None
+        if not content:
+            continue
         yield file, content[: rng.randrange(len(content))]
         for _ in range(3):
             at, bit = rng.randrange(len(content)), 1 << rng.randrange(8)
@@ -138,8 +141,86 @@ def test_all_checkpoints_are_damaged(copied):
         restored(copied)
 
 
+def test_strays_and_remains_are_set_aside(copied):
+    """A file, an empty folder, and one without checksums that lacks some of its data."""
+    (copied / "100").write_text("x")
+    (copied / "99").mkdir()
+    (copied / "8" / "checksums.json").unlink()
+    next((copied / "8" / "state" / "d").iterdir()).unlink()
+    (copied / "007").mkdir()  # no name of a checkpoint
+    loaded, _ = restored(copied, messages := [])
+    assert same(loaded, state(5))
+    assert sorted(os.listdir(copied)) == [
+        *("007", "100.damaged", "3", "5", "8.damaged", "99.damaged")
+    ]
+    assert [("is no folder" in m, "state is missing" in m) for m in messages[:2]] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+def test_a_stray_file_alone_is_no_lost_checkpoint(tmp_path):
+    (tmp_path / "100").write_text("x")
+    for _ in range(2):
+        assert restored(tmp_path) is None
+    assert os.listdir(tmp_path) == ["100.damaged"]
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_checksums(copied):
+    (copied / "8" / "checksums.json").unlink()
+    loaded, progress = restored(copied, messages := [])
+    assert same(loaded, state(8)) and progress == {"tokens": 80} and not messages
+
+
+@pytest.mark.parametrize("name", ["runs [2]", "a*b?", "100%#?"])
+def test_names_are_names(tmp_path, name):
+    """Orbax takes brackets for a pattern, and writes no index."""
+    folder = tmp_path / name / "checkpoints"
+    with Checkpoints(folder, keep=1) as checkpoints:
+        checkpoints.save(state(1), {"tokens": 1})
+        checkpoints.save(state(2), {"tokens": 2})
+    assert sorted(os.listdir(folder)) == ["2"]
+    loaded, progress = restored(folder)
+    assert same(loaded, state(2)) and progress == {"tokens": 2}
+
+
+def test_what_cannot_be_read_back_is_not_saved(tmp_path, monkeypatch):
+    """And the checkpoint before it is kept."""
+    with Checkpoints(tmp_path / "c", keep=1, say=(messages := []).append) as checkpoints:
+        checkpoints.save(state(1), {})
+        checkpoints.finish()
+        monkeypatch.setattr(checksums, "write", spoiled(checksums.write))
+        checkpoints.save(state(2), {})
+        checkpoints._settle()
+        monkeypatch.undo()
+        assert os.listdir(tmp_path / "c") == ["1"] and checkpoints.latest() == 1
+        assert len(messages) == 1 and "2: not saved (" in messages[0] and "_METADATA" in messages[0]
+        checkpoints.save(state(3), {})
+    assert os.listdir(tmp_path / "c") == ["3"]
+
+
+def spoiled(write):
+    """Lose a byte after the checksums are written."""
+
+    def spoiling(folder):
+        write(folder)
+        file = folder / "state" / "_METADATA"
+        file.write_bytes(file.read_bytes()[:-1])
+
+    return spoiling
+
+
+def test_a_missing_index_is_noticed(copied):
+    shutil.rmtree(copied / "8" / "state" / "d")
+    (copied / "8" / "state" / "manifest.ocdbt").unlink()
+    assert "index" in orbax_files.index_damage(copied / "8" / "state")
+    assert orbax_files.index_damage(copied / "5" / "state", content=True) is None
+    assert "arrays of 99" in orbax_files.index_damage(copied / "5" / "state", 99)
+
+
 def test_unfinished_checkpoints_of_a_killed_run_are_removed(copied):
-    (copied / "9.orbax-checkpoint-tmp-123" / "state").mkdir(parents=True)
+    for name in ("9.orbax-checkpoint-tmp-123", "9.unfinished", "2.old.unfinished"):
+        (copied / name / "state").mkdir(parents=True)
     assert same(restored(copied)[0], state(8))
     assert sorted(os.listdir(copied)) == ["3", "5", "8"]
 

@@ -24,6 +24,21 @@ def test_values_that_are_not_finite_are_null(tmp_path):
     assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
 
 
+def test_damaged_lines_are_set_aside(tmp_path):
+    path, messages = tmp_path / "metrics.jsonl", []
+    lines = [b'{"step": 1}', b"garbage", b'{"step": 2', b"[3]", b'{"step": "4"}', b"\xff\x00", b""]
+    content = b"\n".join([*lines, b'{"step": 5}', b'{"step": 9}', b'{"step": 6'])
+    path.write_bytes(content)
+    with MetricWriter(tmp_path, 5, say=messages.append) as writer:
+        assert writer.rows == [{"step": 1}, {"step": 5}]
+        writer.write({"step": 6})
+    assert [row["step"] for row in read_rows(path)] == [1, 5, 6]
+    assert (tmp_path / "metrics.jsonl.damaged").read_bytes() == content
+    assert len(messages) == 1 and "left out (2, 3, 4, 5, 6 and 1 more)" in messages[0]
+    with MetricWriter(tmp_path, 6, say=messages.append):
+        assert len(messages) == 1
+
+
 def test_time_is_counted_once():
     began, chronometer = time.perf_counter(), Chronometer()
     with chronometer.during("save"):

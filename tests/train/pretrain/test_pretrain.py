@@ -341,7 +341,7 @@ def test_a_full_disk_stops_nothing_but_saving(whole, place, data, monkeypatch, f
     Programs are compiled only at the start, for other batches, another stage, and the export.
     """
     config = corpus.run_config(place, data, output=str(place / "full"))
-    begun, step = [0], Program.step
+    begun, step, save = [0], Program.step, Checkpoints.save
     compiled = set()
 
     def begin(*args):
@@ -349,11 +349,17 @@ def test_a_full_disk_stops_nothing_but_saving(whole, place, data, monkeypatch, f
         full_disk(3 < begun[-1] < 14)
         return step(*args)
 
+    def finish_saving(*args):
+        save(*args)
+        if (thread := args[0]._saving) is not None:
+            thread.join()  # while the disk is still full
+
     def listen(event, *_, **__):
         if event == "/jax/core/compile/backend_compile_duration":
             compiled.add(begun[-1])
 
     monkeypatch.setattr(Program, "step", begin)
+    monkeypatch.setattr(Checkpoints, "save", finish_saving)
     jax.monitoring.register_event_duration_secs_listener(listen)
     assert pretrain(config)
     assert begun[-1] == 24 and {4, 16} <= compiled <= {0, 4, 16, 24}
