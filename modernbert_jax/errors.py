@@ -16,7 +16,7 @@ class UserError(ValueError):
 
     def __init__(self, message: str):
         """An error with this message."""
-        super().__init__(clipped(message))
+        super().__init__(clipped(" ".join(filter(None, map(str.strip, message.splitlines())))))
 
 
 def first_line(error: BaseException) -> str:

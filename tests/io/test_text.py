@@ -46,6 +46,7 @@ def test_long_errors_keep_their_beginning_and_end():
     message = str(UserError("begin" + "x" * 10**6 + "end"))
     assert message.startswith("begin") and message.endswith("end") and len(message) < LONGEST + 50
     assert str(UserError("x" * LONGEST)) == "x" * LONGEST
+    assert str(UserError("two \n lines\n")) == "two lines"
 
 
 def test_rich_shows_texts_as_they_are(capsys):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from modernbert_jax.errors import UserError
+from modernbert_jax.errors import UserError, first_line
 from modernbert_jax.io.json_reader import parse_json, read_json
 from modernbert_jax.io.text import check_name
 
@@ -72,9 +72,8 @@ def _guarded(batches: Callable[[Path], Iterator[Any]], path: Path, name: str) ->
 
     try:
         yield from map(checked, batches(path))
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = (str(error).splitlines() or ["unknown"])[0]
-        raise UserError(f"{name}damaged or unreadable ({reason})") from None
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{name}damaged or unreadable ({first_line(error)})") from None
 
 
 def _parquet(path: Path) -> Iterator[Any]:

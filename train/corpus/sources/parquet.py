@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from modernbert_jax.errors import UserError
+from modernbert_jax.errors import UserError, first_line
 
 from .document import Bad, Damaged, Document, Piece, decoded
 
@@ -56,8 +56,8 @@ def read(path: Path, piece: Piece, field: str) -> Iterator[Document | Bad]:
                         yield Bad(f", row {number}", f"{'.'.join(column)} with a missing id")
                     else:
                         yield np.asarray(value)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise Damaged(error) from None
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise Damaged(first_line(error)) from None
 
 
 def _column(path: str, schema, field: str) -> tuple[str, ...]:
