@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from modernbert_jax.errors import clipped
+
 from ..tasks import Example, Task, class_counts
 from . import losses
 from .baseline import constant_loss
@@ -12,6 +14,9 @@ from .data import Data
 
 _LISTED = 12
 """Labels that are listed with their counts."""
+
+_LONGEST = 40
+"""Characters of a label's name that are printed."""
 
 _GUESSES = {
     "regression": "by the mean of the numbers alone",
@@ -76,10 +81,10 @@ def _targets(task: Task, examples: Sequence[Example]) -> dict[str, str]:
     if len(counts) > _LISTED:
         shown = sorted(counts, key=lambda name: -counts[name])[:_LISTED]
     more = f", ... ({len(counts)} in all)" if len(counts) > _LISTED else ""
-    listed = ", ".join(f"{name}: {counts[name]:,}" for name in shown) + more
+    listed = ", ".join(f"{_short(name)}: {counts[name]:,}" for name in shown) + more
     table = {"right option" if task.kind == "choice" else "labels": listed}
     if absent := [name for name, count in counts.items() if not count]:
-        table["not in train"] = ", ".join(absent[:_LISTED])
+        table["not in train"] = ", ".join(map(_short, absent[:_LISTED]))
     return table
 
 
@@ -93,3 +98,8 @@ def _counts(task: Task, examples: Sequence[Example]) -> dict[str, int]:
         most = max(len(example.sequences) for example in examples)
         names = getattr(task, "labels", ()) or tuple(map(str, range(most)))
     return dict(zip(names, class_counts(examples, len(names)).tolist(), strict=True))
+
+
+def _short(name: str) -> str:
+    """A label's name as it fits into a line of a terminal."""
+    return clipped(name, _LONGEST)

@@ -57,6 +57,13 @@ def test_many_labels_are_counted_and_absent_ones_named(tokenizer):
     assert told["not in train"].startswith("l03, l04") and "held out" not in told["validation"]
 
 
+def test_long_labels_are_clipped(tokenizer):
+    names = ("a", "b" * 200)
+    records = [{"text": "a", "label": names[i % 2]} for i in range(6)]
+    told, _ = described(TASKS["classification"](labels=names), records, tokenizer)
+    assert told["labels"].startswith("a: 2, bbb") and len(told["labels"]) < 100
+
+
 @pytest.mark.parametrize("kind", TASKS)
 def test_every_task_is_described(kind, tokenizer):
     told, train = described(TASKS[kind](), labelled.RECORDS[kind](9), tokenizer)
