@@ -85,6 +85,20 @@ def test_baked_truncation_and_padding_are_switched_off(tokenizer):
     assert baked.encode([text]) == tokenizer.encode([text])
 
 
+def test_texts_and_pairs_that_were_cut_are_told(tokenizer):
+    texts = ["the cat", "the cat sat on a mat and saw one big dog"]
+    pairs = [(first, second) for first in texts for second in texts]
+    for encode, inputs in ((tokenizer.encode, texts), (tokenizer.encode_pairs, pairs)):
+        whole = [len(ids) for ids in encode(inputs)]
+        for most in sorted({*whole}):
+            cut: list[bool] = []
+            lengths = [len(ids) for ids in encode(inputs, max_length=most, cut=cut)]
+            assert cut == [full > most for full in whole]
+            assert lengths == [min(full, most) for full in whole]
+        cut = []
+        assert encode(inputs, cut=cut) and cut == [False] * len(inputs)
+
+
 def test_max_length_keeps_the_last_special_token(tokenizer):
     full = tokenizer.encode(["the cat sat on a mat and saw one big dog"])[0]
     short = tokenizer.encode(["the cat sat on a mat and saw one big dog"], max_length=5)[0]
