@@ -4,8 +4,10 @@ A module of this package, or of `finetune` below it, holds one preset, the funct
 several in `PRESETS`. The configurations are frozen dataclasses of `modernbert_jax.train`.
 """
 
+import functools
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +51,18 @@ def presets(kind: Kind) -> dict[str, Preset]:
             summary = (module.__doc__ or "").strip().splitlines()[0]
             table[info.name.replace("_", "-")] = Preset(summary, module.config)
     return table
+
+
+def description(kind: Kind, source: str) -> str:
+    """What a configuration is: a preset's summary and the docstring of its module, or the path."""
+    if (preset := presets(kind).get(source)) is None:
+        return f"the file {source}."
+    function = preset.config
+    while isinstance(function, functools.partial):
+        function = function.func
+    module = importlib.import_module(function.__module__)
+    text = "" if hasattr(module, "__path__") else inspect.getdoc(module) or ""
+    return text if text.startswith(preset.summary) else f"{preset.summary}\n\n{text}".strip()
 
 
 def load(kind: Kind, source: str) -> Any:

@@ -23,6 +23,7 @@ from modernbert_jax import configs, ranges
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.paths import expanded
 
+from . import other_names
 from .options import as_option
 from .registry import Command
 
@@ -39,6 +40,7 @@ def parse(name: str, command: Command, words: Sequence[str]) -> Callable[[], int
     if not words or words[0].startswith("-"):
         _explain_config(name, command.config, options, words, description)
     config = configs.load(command.config, words[0])
+    description += f"\n\nCONFIG {words[0]}: {configs.description(command.config, words[0])}"
     kind = _flat(type(config), tyro.conf.AvoidSubcommands)
     fields: list[Any] = [
         ("options", _flat(options)),
@@ -92,17 +94,20 @@ def _parse(target: type, name: str, words: Sequence[str], description: str) -> A
     except SystemExit as end:
         if not end.code:
             raise
-        raise UserError(_one_line(complaint.getvalue())) from None
+        raise UserError(_one_line(complaint.getvalue(), name.split()[0], words)) from None
 
 
-def _one_line(box: str) -> str:
-    """The text of a framed complaint, without its title, and its first suggestion if any."""
+def _one_line(box: str, command: str, words: Sequence[str]) -> str:
+    """The text of a framed complaint, without its title, and a suggestion if there is one."""
     lines = [line.strip("│ ") for line in box.splitlines()]
     if not box.startswith("╭"):  # without Unicode the title is a line, not part of the frame
         lines = lines[1:]
     rules = [i for i, line in enumerate(lines) if line.startswith(("╭", "──", "---"))]
     text = " ".join(lines[rules[0] + 1 : rules[1]])
-    if "Perhaps you meant:" in lines:
+    own = (other_names.ours(command, word) for word in words if word.startswith("--"))
+    if (ours := next(filter(None, own), None)) is not None:
+        text += f"; did you mean {ours}?"
+    elif "Perhaps you meant:" in lines:
         text += f"; did you mean {lines[lines.index('Perhaps you meant:') + 1].split()[0]}?"
     return text
 

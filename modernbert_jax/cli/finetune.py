@@ -70,7 +70,7 @@ class Sweep:
         from modernbert_jax.train import intermediate
         from modernbert_jax.train.finetune import sweep, sweep_table
 
-        self.grid.runs(config)  # refuses wrong values before anything is read
+        sweep.check(config, self.grid)
         following = intermediate.prepared(config)
         table = None
         if following is not None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from program import refused, run
 
-from modernbert_jax.cli import arguments, registry
+from modernbert_jax import configs
+from modernbert_jax.cli import arguments, other_names, registry
 from modernbert_jax.cli.finetune import Finetune
 from modernbert_jax.cli.launch import Launch
 from modernbert_jax.cli.pretrain import Pretrain
@@ -78,3 +79,46 @@ def test_help_is_wrapped_by_the_terminal_alone(capsys):
 def test_complaints_are_one_line_without_unicode(capsys, monkeypatch):
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     assert "--tolerance" in refused(capsys, "verify", "a", "b", "--tolerance", "x")
+
+
+@pytest.mark.parametrize(
+    ("words", "ours"),
+    [
+        (["finetune", "classification", "--lr", "1e-5"], "--learning-rate"),
+        (["finetune", "classification", "--per_device_train_batch_size=8"], "--batch-examples"),
+        (["finetune", "classification", "--max-length", "64"], "--task.max-length"),
+        (["sweep", "rte", "--num-train-epochs", "3"], "--epochs"),
+        (["pretrain", "nano", "--learning-rate", "1e-3"], "--stages.0.peak-learning-rate"),
+        (["predict", "--batch-size", "8"], "--batch-tokens"),
+        (["finetune", "classification", "--learning-rat", "1"], "--learning-rate"),
+    ],
+)
+def test_options_of_other_programs_are_answered_with_ours(capsys, words, ours):
+    assert f"did you mean {ours}?" in refused(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    "words", [["finetune", "classification"], ["pretrain", "nano"], ["predict"], ["prepare"]]
+)
+def test_every_option_that_is_suggested_exists(capsys, words):
+    _, help_, _ = run(capsys, *words, "--help")
+    for own, others in other_names.TABLES[words[0]].items():
+        if own != "task.label-column":  # of other tasks
+            assert re.search(rf"--{re.escape(own)}[ ,]", help_), own
+        for name in others:
+            assert not re.search(rf"--{re.escape(name)}[ ,]", help_), f"{name} is ours"
+
+
+def test_help_of_a_preset_shows_what_it_is(capsys):
+    for words, key in {
+        ("pretrain", "base"): "two trillion tokens in three stages",
+        ("finetune", "rte"): "RTE: does one sentence entail another?",
+        ("finetune", "tokens"): "A label for each word",
+    }.items():
+        _, help_, _ = run(capsys, *words, "--help")
+        assert f"CONFIG {words[1]}: " in help_ and key in " ".join(help_.split())
+    for command in ("finetune", "pretrain", "sweep"):
+        _, help_, _ = run(capsys, command, "--help")
+        assert all(
+            f"  {name} " in help_ for name in configs.presets(registry.COMMANDS[command].config)
+        )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.io import outputs
 from modernbert_jax.io.json_reader import parse_object
 from modernbert_jax.io.paths import expanded
 from modernbert_jax.io.store import Store, is_remote
@@ -41,7 +42,7 @@ Record = dict[str, Any]
 
 def work_root(output: str | Path) -> str:
     """Path or URL where the work on an output is stored until it is finished."""
-    return str(output) if is_remote(output) else f"{Path(expanded(output)).absolute()}.partial"
+    return str(output) if is_remote(output) else f"{_place(output)}.partial"
 
 
 class PreparedWriter:
@@ -54,7 +55,7 @@ class PreparedWriter:
         components: Mapping[str, CorpusComponent],
         tokenizer: Tokenizer,
     ):
-        self._output, self._settings = str(output), settings
+        self._output, self._settings = _place(output), settings
         self._components, self._tokenizer = components, tokenizer
         self._store = Store(settings.root)
         self._remote = is_remote(output)
@@ -69,6 +70,7 @@ class PreparedWriter:
             if not self._store.exists(manifest.NAME):
                 return None
         elif not _holds_anything(Path(self._output)):
+            outputs.folder_place(self._output)  # it can be replaced
             if not self._store.exists(manifest.NAME) or self._store.exists("work"):
                 return None
             self._rename()  # the only step that was missing
@@ -222,6 +224,11 @@ def _plan_of(result: Manifest) -> dict[str, Any]:
 
 def _sources(field: str, sources: Iterable[Any]) -> dict[str, Any]:
     return {"field": field, "sources": {s.path: s.bytes for s in sources}}
+
+
+def _place(output: str | Path) -> str:
+    """The URL, or the local path with links followed."""
+    return str(output) if is_remote(output) else os.path.realpath(expanded(output))
 
 
 def _holds_anything(path: Path) -> bool:

@@ -4,6 +4,7 @@ Every run has its own folder within the sweep's and is resumed like any other ru
 not repeated, so a grid may grow.
 """
 
+import dataclasses
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,8 +44,7 @@ def sweep(
     Raises:
         UserError: as `finetune`, or a sweep without validation examples.
     """
-    grid.runs(config)  # refuses wrong values before anything is read
-    config.check_output()
+    check(config, grid)
     mesh = config.mesh.make()
     with jax.set_mesh(mesh):
         engine.use_compile_cache()
@@ -55,6 +55,19 @@ def sweep(
         folder = Path(config.output)
         with engine.only_writer(folder):
             return _sweep(session, grid.runs(config), folder, keep_models == "all")
+
+
+def check(config: FinetuneConfig, grid: Grid) -> None:
+    """Raise `UserError` for a grid without values, or a folder that holds something else."""
+    if not any(dataclasses.astuple(grid)):
+        raise UserError(
+            "a sweep needs a grid, such as --grid.learning-rate 3e-5 8e-5; finetune does one run"
+        )
+    grid.runs(config)  # refuses wrong values before anything is read
+    config.check_output()
+    folder = Path(config.output)
+    if (folder / "config.json").exists() or (folder / "export").exists():
+        raise UserError(f"{folder}: holds a run, and not a sweep; choose another --output")
 
 
 def _sweep(

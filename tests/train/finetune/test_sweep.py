@@ -210,14 +210,22 @@ def test_one_seed_has_no_deviation_and_a_failed_run_no_mean():
     assert table["best_run"] == "1e-05-1"
 
 
-def test_wrong_grids_are_refused_before_anything_is_read(config, capsys):
+def test_wrong_grids_are_refused_before_anything_is_read(config, capsys, tmp_path):
     with pytest.raises(UserError, match=r"grid.learning_rate holds 0.001 more than once"):
         Grid(learning_rate=(1e-3, 1e-3))
     missing = dataclasses.replace(config, train="/nowhere/at/all.jsonl")
-    with pytest.raises(UserError, match=r"learning_rate is -1\.0"):
+    with pytest.raises(UserError, match=r"learning_rate\.1 is -1\.0"):
         sweep.sweep(missing, Grid(learning_rate=(1e-3, -1.0)))
     alone = dataclasses.replace(config, validation="", validation_split=0.0)
     with pytest.raises(UserError, match="--validation"):
-        sweep.sweep(alone, Grid())
+        sweep.sweep(alone, Grid(seed=(1,)))
+    with pytest.raises(UserError, match=r"needs a grid, such as --grid\.learning-rate"):
+        sweep.sweep(missing, Grid())
+    folder = tmp_path / "run"
+    (folder / "export").mkdir(parents=True)
+    for where in (folder, folder / "export"):
+        (where / "config.json").write_text("{}")
+        with pytest.raises(UserError, match="holds a run, and not a sweep"):
+            sweep.sweep(dataclasses.replace(missing, output=str(folder)), Grid(seed=(1,)))
     assert cli.main(["sweep", "--grid.seed", "1"]) == 2
     assert "sweep needs a CONFIG first" in capsys.readouterr().err
