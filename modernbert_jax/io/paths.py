@@ -90,7 +90,8 @@ def matches(written: str | Path) -> list[Match]:
         written: Local path or URL, with `~` and the wildcards `*`, `?`, `[...]` and `**`.
 
     Raises:
-        UserError: nothing has that name or matches the pattern, or a file system's error.
+        UserError: nothing has that name or matches the pattern, it is a pipe or device, or a file
+            system's error.
     """
     path = expanded(written)
     if path == standard_input.NAME:
@@ -102,6 +103,12 @@ def matches(written: str | Path) -> list[Match]:
             result = [Match(p, os.path.isdir(p)) for p in patterns.local_matches(path)]
     if not result:
         raise UserError(f"{written}: no such file")
+    for match in result:
+        if not is_remote(match.path) and not match.is_folder and not os.path.isfile(match.path):
+            raise UserError(
+                f"{match.path}: is a pipe or device, which is read only once; pass - and redirect"
+                " standard input, or name a file"
+            )
     return sorted(result)
 
 

@@ -47,6 +47,12 @@ def test_nothing_of_that_name(folder, written):
         matches(written)
 
 
+def test_pipes_cannot_be_read_twice(folder):
+    os.mkfifo("pipe.jsonl")
+    with pytest.raises(UserError, match="is a pipe or device"):
+        matches("pipe.jsonl")
+
+
 def test_tilde_is_the_home_folder(folder):
     assert paths("~/b.jsonl") == [f"{folder}/b.jsonl"]
     assert paths("~/train*") == [f"{folder}/train[v1].jsonl", f"{folder}/trainv.jsonl"]

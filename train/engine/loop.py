@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from modernbert_jax.io.progress import Progress
@@ -184,17 +185,23 @@ def run(
                 state, finished = trainer.train(phase, state)
                 if int(state.step) < phase.end:  # stopped, or out of patience
                     break
-        if finished:
-            check_accepted(folder, state)
         seconds = chronometer.read()
         spent = seconds.get("step", 0.0) + seconds.get("data", 0.0)
-        return Outcome(finished, state, fixed, writer.rows, spent, config.keep_best)
+        outcome = Outcome(finished, state, fixed, writer.rows, spent, config.keep_best)
+        if finished:
+            check_trained(folder, outcome)
+        return outcome
 
 
-def check_accepted(folder: RunFolder, state: TrainState) -> None:
-    """Raise `RunStopped` for a run that has trained nothing, because every step was skipped."""
-    steps = int(state.step)
-    if 0 < steps <= int(state.guard.skipped):
+def check_trained(folder: RunFolder, outcome: Outcome) -> None:
+    """Raise `RunStopped` if every step was skipped, or the last ones for the parameters' sake."""
+    steps, guard = int(outcome.state.step), outcome.state.guard
+    if guard.in_a_row and not all(jnp.isfinite(x).all() for x in jax.tree.leaves(outcome.trained)):
+        raise RunStopped(
+            f"{folder.path}: the last {int(guard.in_a_row):,} steps were skipped, since parameters"
+            " are not finite; start again in another --output with a lower learning rate"
+        )
+    if 0 < steps <= int(guard.skipped):
         raise RunStopped(
             f"{folder.path}: all {steps:,} steps were skipped, since no loss and gradient were"
             " finite; the model is as it began. Start again in another --output with other data"

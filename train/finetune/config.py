@@ -1,7 +1,6 @@
 """The configuration of a fine-tuning run."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -116,10 +115,10 @@ class FinetuneConfig(TrainConfig):
             weights = tuple(float(x) for x in self.class_weights.split(","))
         except ValueError:
             weights = ()
-        if not weights or not all(0 < w < math.inf for w in weights):
+        if not weights or not all(1e-16 <= w <= 1e16 for w in weights):  # the loss is in float32
             raise UserError(
                 f"class_weights is {self.class_weights!r}; it must be none, balanced, or numbers"
-                " above 0 with commas between them"
+                " above 0, from 1e-16 to 1e16, with commas between them"
             )
         return weights
 

@@ -303,6 +303,8 @@ def test_no_such_file(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty: has no files .*it is empty"):
         Corpus.find([str(tmp_path / "empty")])
+    (tmp_path / "good.txt").write_text("x")
+    assert everything(tmp_path / "*") == ["x"], "a pattern may match folders that hold nothing"
     (tmp_path / "empty" / "a.md").touch()
     with pytest.raises(UserError, match=r"only .md"):
         Corpus.find([str(tmp_path / "empty")])

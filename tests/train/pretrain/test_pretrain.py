@@ -577,18 +577,22 @@ def test_a_run_that_cannot_be_saved_stops_and_names_the_last_good_checkpoint(
     ]
 
 
-def test_a_run_whose_steps_were_all_skipped_has_failed(whole, place, data, monkeypatch):
+@pytest.mark.parametrize("damage", ["all 24 steps were skipped", "parameters are not finite"])
+def test_a_run_that_has_trained_nothing_has_failed(whole, place, data, monkeypatch, damage):
     config = corpus.run_config(place, data, output=str(place / "skipped"))
-    shutil.copytree(whole, config.output)
+    shutil.copytree(whole, config.output, dirs_exist_ok=True)
     shutil.rmtree(place / "skipped" / "export")
     restore = Checkpoints.restore
 
     def skipped(*arguments):
         state, saved = restore(*arguments)
-        return state._replace(guard=state.guard._replace(skipped=state.step)), saved
+        if damage.startswith("all"):
+            return state._replace(guard=state.guard._replace(skipped=state.step)), saved
+        spoilt = jax.tree.map(lambda x: x * np.nan, state.params)
+        return state._replace(params=spoilt, guard=state.guard._replace(in_a_row=state.step)), saved
 
     monkeypatch.setattr(Checkpoints, "restore", skipped)
-    with pytest.raises(RunStopped, match="all 24 steps were skipped"):
+    with pytest.raises(RunStopped, match=damage):
         pretrain(config)
     assert not (place / "skipped" / "export").exists()
 

@@ -39,9 +39,11 @@ def find(patterns: Sequence[str | Path]) -> list[Source]:
     """
     sources: dict[str, Source] = {}
     for pattern in patterns:
-        for path, is_folder in matches(pattern):
-            matched = _inside(path) if is_folder else _named(path)
-            sources |= {source.path: source for source in matched}
+        found = matches(pattern)
+        matched = [s for path, folder in found for s in (_inside if folder else _named)(path)]
+        if not matched:
+            raise _nothing_in(found[0].path)
+        sources |= {source.path: source for source in matched}
     return [sources[path] for path in sorted(sources)]
 
 
@@ -81,7 +83,7 @@ def _named(path: str) -> list[Source]:
 
 
 def _inside(folder: str) -> list[Source]:
-    """List the sources in a folder. Raises `UserError` if it has none."""
+    """List the sources in a folder. Raises `UserError` for MDS shards without an index."""
     below = files_below(folder)
     indexes = [p for p in below if os.path.basename(p) == mds.INDEX and _is_mds(p, below)]
     indexed = tuple(os.path.dirname(p) + "/" for p in indexes)
@@ -90,14 +92,20 @@ def _inside(folder: str) -> list[Source]:
         raise UserError(f"{path}: is an MDS shard that no {mds.INDEX} in its folder lists")
     files = [_file(p) for p in plain if os.path.basename(p) not in _DESCRIPTIONS]
     sources = [shard for index in indexes for shard in _shards(os.path.dirname(index))]
-    sources += [s for s in files if s.format in _READ and file_type(s.path).format != "unknown"]
-    if not sources:
-        others = ", ".join(sorted({Path(p).suffix or "without ending" for p in below})[:5])
-        raise UserError(
-            f"{folder}: has no files that a folder stands for"
-            f" ({f'only {others}' if others else 'it is empty'}); name files, or a pattern"
-        )
-    return sources
+    return sources + [
+        s for s in files if s.format in _READ and file_type(s.path).format != "unknown"
+    ]
+
+
+def _nothing_in(folder: str) -> UserError:
+    """The error for a folder without sources, which says what it holds instead."""
+    others = ", ".join(
+        sorted({Path(p).suffix or "without ending" for p in files_below(folder)})[:5]
+    )
+    return UserError(
+        f"{folder}: has no files that a folder stands for"
+        f" ({f'only {others}' if others else 'it is empty'}); name files, or a pattern"
+    )
 
 
 def _file(path: str) -> Source:
