@@ -241,7 +241,7 @@ def _is_template(part: Any, vocab: Any, added: list[Any]) -> bool:
             return False
         for piece in pieces:
             kind = piece.get("SpecialToken") if isinstance(piece, dict) else None
-            if isinstance(kind, dict) and kind.get("id") not in special:
+            if isinstance(kind, dict) and kind.get("id") not in [*special]:
                 return False
     return True
 

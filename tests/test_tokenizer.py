@@ -144,6 +144,13 @@ def split(pattern):
     }
 
 
+def template(special):
+    """A template whose special token has another id."""
+    part = json.loads(corpus.make_tokenizer().files["tokenizer.json"])["post_processor"]
+    part["single"][0]["SpecialToken"]["id"] = special
+    return part
+
+
 @pytest.mark.parametrize(
     ("content", "key"),
     [
@@ -152,6 +159,7 @@ def split(pattern):
         (lambda: changed(model={"vocab": {"a": 2**31}, "merges": []}), "id 2147483648"),
         (lambda: changed(model={"vocab": {"a": True}, "merges": []}), "id True"),
         (lambda: changed(model={"vocab": {}, "merges": []}, added_tokens=[]), "t.json"),
+        (lambda: changed(post_processor=template(["[CLS]"])), "not a tokenizer"),
         (lambda: b"[]", "JSON object"),
         (lambda: b"[" * 10**5, "deep"),
         (lambda: changed(model={"vocab": {"\ud800": 1}}), "surrogate"),
