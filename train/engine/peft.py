@@ -195,13 +195,19 @@ def _lora(path: Path, config: dict[str, Any]) -> Lora:
     for key in ("rank_pattern", "alpha_pattern", "layers_to_transform"):
         if config.get(key):
             raise UserError(f"{path}: {key} is not supported")
-    targets, whole = config.get("target_modules"), config.get("modules_to_save") or ()
-    if not isinstance(targets, list) or not isinstance(config.get("r"), int):
+    targets, whole = config.get("target_modules"), config.get("modules_to_save") or []
+    if not isinstance(targets, list) or type(config.get("r")) is not int:
         raise UserError(f"{path}: r and a list of target_modules are needed")
+    if not isinstance(whole, list) or not all(isinstance(x, str) for x in (*targets, *whole)):
+        raise UserError(f"{path}: target_modules and modules_to_save must be lists of names")
+    numbers = {key: config.get(key, x) for key, x in (("lora_alpha", 8), ("lora_dropout", 0.0))}
+    for key, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise UserError(f"{path}: {key} is {number!r}; it must be a number")
     return Lora(
         rank=config["r"],
-        alpha=float(config.get("lora_alpha", 8)),
-        dropout=float(config.get("lora_dropout", 0.0)),
+        alpha=float(numbers["lora_alpha"]),
+        dropout=float(numbers["lora_dropout"]),
         targets=tuple(targets),
         whole=tuple(whole),
     )
