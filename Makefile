@@ -5,6 +5,10 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PIP = -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
+# Compiling is most of the tests' time, and theirs are programs of a second, so machine code is not
+# optimised. XLA's own passes are as usual; `make test-slow` optimises.
+QUICK_COMPILES = XLA_FLAGS="--xla_backend_optimization_level=0 $$XLA_FLAGS"
+
 .PHONY: quickstart test test-slow test-kernels lint types format parity parity5 parity4 aot plans bench bench-kernels \
 	device wheels goldens record clean
 
@@ -12,7 +16,7 @@ quickstart: .venv/installed
 	.venv/bin/modernbert-jax quickstart
 
 test: .venv/test lint
-	.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile
+	$(QUICK_COMPILES) .venv/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
 # What takes minutes; some of it only where MODERNBERT_JAX_CORPUS names a folder with text.
 test-slow: .venv/test
