@@ -7,7 +7,7 @@ format has a room or a module. Knows the library, not training.
 from .averaging import average
 from .checkpoint import DTYPES, Checkpoint, Layout, cast, loaded
 from .conversion import convert
-from .formats import FORMATS, detect, load, save
+from .formats import FORMATS, check_target, detect, load, save
 from .identity import identity
 from .inspection import inspect, render, show
 from .locating import locate, tokenizer_of
@@ -21,6 +21,7 @@ __all__ = [
     "Verification",
     "average",
     "cast",
+    "check_target",
     "convert",
     "detect",
     "identity",

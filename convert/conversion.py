@@ -32,6 +32,7 @@ def convert(
     Raises:
         UserError: all problems of the source, or a target that exists or cannot hold the model.
     """
+    formats.check_target(dst, format or _default_target("hf", Path(dst)))
     path = locating.locate(src)
     source = formats.detect(path)
     target = format or _default_target(source, Path(dst))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.io import outputs
 from modernbert_jax.io.files import whole_directory, whole_file
 from modernbert_jax.io.json_reader import read_bytes, read_json
 
@@ -65,6 +66,13 @@ def load(path: str | os.PathLike, *, later: bool = False) -> Checkpoint:
         return loaded(checkpoint)
 
 
+def check_target(path: str | os.PathLike, format: str) -> None:
+    """Raise `UserError` for a path to which `save` cannot write; for before the work."""
+    path = Path(path).expanduser()
+    check = outputs.check_file if _is_file(path, format) else outputs.check_new_folder
+    check(path)
+
+
 def save(checkpoint: Checkpoint, path: str | os.PathLike, format: str = "hf") -> None:
     """Write a new directory, or a research file if the path ends in .pt, whole or not at all.
 
@@ -75,12 +83,16 @@ def save(checkpoint: Checkpoint, path: str | os.PathLike, format: str = "hf") ->
         UserError: an unknown format, a path that exists, or parameters that do not fit the config.
     """
     module, path = of_name(with_modules(format, checkpoint)), Path(path).expanduser()
-    if path.suffix == flexbert.SUFFIX and module is flexbert:
+    if _is_file(path, format):
         with whole_file(path, new=True) as file:
             flexbert.write_file(checkpoint, file, path.stem)
         return
     with whole_directory(path) as directory:
         module.write(checkpoint, directory)
+
+
+def _is_file(path: Path, format: str) -> bool:
+    return path.suffix == flexbert.SUFFIX and of_name(format) is flexbert
 
 
 def detect(path: str | os.PathLike) -> str:

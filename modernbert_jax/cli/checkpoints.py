@@ -103,5 +103,6 @@ class Average:
         """Average, and print where the mean is."""
         from modernbert_jax import convert
 
+        convert.check_target(self.output, self.format)
         convert.save(convert.average(self.checkpoints), self.output, self.format)
         print(f"{self.output}: mean of {len(self.checkpoints)} checkpoints")

@@ -97,6 +97,13 @@ def folder_place(path: str | os.PathLike) -> Path:
     return place
 
 
+def check_new_folder(path: str | os.PathLike) -> Path:
+    """As `folder_place`, for before the work: tries as well whether it could be written."""
+    place = folder_place(path)
+    _probe(path, place.parent)
+    return place
+
+
 def check_folder(path: str | os.PathLike) -> Path:
     """The place of a folder to write into, whatever it holds, with links followed.
 
