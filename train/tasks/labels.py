@@ -1,6 +1,7 @@
 """Label names: how files write them, their order, and the index of a value."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -8,6 +9,8 @@ from typing import Any
 
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.text import check_name
+
+from .cells import parse_list
 
 LONGEST = 1000
 """Bytes of a name at most."""
@@ -32,14 +35,20 @@ def name(value: Any) -> str:
         return str(int(value))
     if isinstance(value, str):
         return check_name(value, "label", LONGEST)
-    if isinstance(value, int) or (isinstance(value, float) and value == value):
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return str(value)
     raise UserError(f"label is {value!r}; it must be a name or a number")
 
 
 def found(value: Any) -> str:
-    """The name of a label that only the training data name. Raises `UserError` for `MISSING`."""
+    """The name of a label that only the training data name.
+
+    Raises:
+        UserError: one of `MISSING`, or a list in the cell of a table.
+    """
     label = name(value).strip()
+    if label.startswith("[") and _is_list(label):
+        raise UserError(f"label is {label!r}, a list; the task for these is multilabel")
     if label in MISSING or not label:
         raise UserError(
             f"label is {label!r}, as missing values are written; remove the record, or name all"
@@ -124,6 +133,13 @@ class Labelled:
     @cached_property
     def _index(self) -> Index:
         return Index(self.labels)
+
+
+def _is_list(text: str) -> bool:
+    try:
+        return parse_list(text) is not None
+    except UserError:
+        return False
 
 
 def _number(text: str) -> float | None:

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -178,15 +178,18 @@ class Task(abc.ABC):
         files: dict[str, list[Record]] = {}
         for record in records:
             files.setdefault(record.place.rpartition(":")[0], []).append(record)
-        sources = (*self.inputs, *(self.answers if labelled else ()))
-        columns = dict.fromkeys(c for source in sources for c in columns_of(source))
         for file, rows in files.items():
             present = dict.fromkeys(key for row in rows for key in row.values)
-            for column in columns:
+            for column in self.needed(present, labelled):
                 if column not in present and column.split(".")[0] not in present:
                     known = ", ".join(present) or "no columns"
                     problems.add(file, f"has no column {column!r}; it has {known}")
         problems.check()
+
+    def needed(self, present: Collection[str], labelled: bool) -> Iterable[str]:
+        """Columns that records need, in a file that has the `present` ones."""
+        sources = (*self.inputs, *(self.answers if labelled else ()))
+        return dict.fromkeys(c for source in sources for c in columns_of(source))
 
     # --- outputs to metrics and predictions -----------------------------------------------------
 

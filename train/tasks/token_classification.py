@@ -1,7 +1,7 @@
 """Token classification: a label for every word, as for named entities or parts of speech."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -89,6 +89,7 @@ class TokenClassification(Labelled, Task):
             return self
         if declared := records.names.get(self.tags_column):
             return dataclasses.replace(self, labels=declared)
+        self.check_columns(records)
         problems, names = Problems(), set()
         for record in records:
             with problems.at(record.place):
@@ -113,6 +114,12 @@ class TokenClassification(Labelled, Task):
 
     def _has_words(self, record: Record) -> bool:
         return record.get(self.words_column) is not None or record.get(self.text_column) is None
+
+    def needed(self, present: Collection[str], labelled: bool) -> Iterable[str]:
+        words = self.words_column in present or self.text_column not in present
+        if words or self.scheme == "none":
+            return [self.words_column, *([self.tags_column] if labelled else [])]
+        return [self.text_column, *([self.entities_column] if labelled else [])]
 
     def parse(self, record: Record, labelled: bool) -> tagged.Tagged:
         if self._has_words(record):

@@ -40,6 +40,23 @@ def test_a_missing_column_is_named_once():
             split(bare, TASK, 0.1)
 
 
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [
+        ({"x": 1}, "'tokens'; it has x; x: has no column 'ner_tags'"),
+        ({"tokens": ["a"]}, "'ner_tags'; it has tokens"),
+        ({"text": "a"}, "'entities'; it has text"),
+    ],
+)
+def test_columns_of_tokens_are_words_or_a_text(row, wanted):
+    rows = Records([Record(f"x:{i}", row) for i in range(20)])
+    task = TokenClassification(labels=("O", "B-X", "I-X"))
+    for call in (lambda: split(rows, task, 0.1), lambda: TokenClassification().with_labels(rows)):
+        with pytest.raises(UserError) as error:
+            call()
+        assert wanted in str(error.value)
+
+
 def content(result):
     return sorted(r.values["text"] for r in result)
 

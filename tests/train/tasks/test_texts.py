@@ -313,6 +313,13 @@ def test_missing_values_in_writing(tokenizer, value):
         assert task.examples(texts(value), tokenizer)[0].target == 1
 
 
+def test_what_is_no_class():
+    for value in ("['x']", "[1, 0]"):
+        assert "multilabel" in message(Classification().with_labels, texts("a", value))
+    assert Classification().with_labels(texts("[NEG]", "b")).labels == ("[NEG]", "b")
+    assert "label is inf" in message(Classification().with_labels, texts("a", float("inf")))
+
+
 def test_numbers_are_no_classes(tokenizer):
     for values in ([0.1, 0.73, 2.0], ["0.1", "0.73", "2"]):
         assert "regression" in message(Classification().with_labels, texts(*values))
