@@ -55,10 +55,11 @@ def pieces(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[Pieces, np.
     for text, e in zip(texts, encoded, strict=True):
         spans = np.array([_trimmed(text, *span) for span in e.offsets], np.int32).reshape(-1, 2)
         numbers, inside = _numbers(e.word_ids), spans[:, 0] < spans[:, 1]
-        # Renumber words: pieces that are only space belong to no word.
+        # Renumber words: those that are only space are none. A space alone may begin a word, as it
+        # does for words that are given.
         old, new = np.unique(numbers[inside], return_inverse=True)
-        numbers = np.full(len(numbers), -1, np.int32)
-        numbers[inside] = new
+        place = {int(number): word for word, number in enumerate(old)}
+        numbers = np.array([place.get(int(n), -1) for n in numbers], np.int32)
         borders = np.zeros((len(old), 2), np.int32)
         for word in range(len(old)):
             own = spans[inside][new == word]

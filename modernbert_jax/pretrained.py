@@ -2,29 +2,35 @@
 
 import dataclasses
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, overload
+from pathlib import Path
+from typing import Any, Literal, Unpack, overload
 
 import jax
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from modernbert_jax import convert, devices, late_interaction
+from modernbert_jax import convert, devices, encode_names, late_interaction
 from modernbert_jax.attention import check_name
+from modernbert_jax.classifying import Classifying
 from modernbert_jax.config import Dtype, ModernBertConfig, Runtime
 from modernbert_jax.convert import lazy
+from modernbert_jax.encode_names import EncodeNames
 from modernbert_jax.errors import UserError, did_you_mean
-from modernbert_jax.heads import HEADS, POOLINGS
+from modernbert_jax.heads import POOLINGS
 from modernbert_jax.inference.inputs import Inputs
 from modernbert_jax.inference.runner import BATCH_TOKENS, WINDOW_BATCHES, BatchRunner, Document
-from modernbert_jax.pipeline import Pipeline, reranker_activation
+from modernbert_jax.io import hub
+from modernbert_jax.pipeline import Pipeline
 from modernbert_jax.sharding import row_pieces, tree_shardings
 from modernbert_jax.similarity import SIMILARITIES
 from modernbert_jax.tokenizer import Tokenizer
 
 
-class ModernBert:
+class ModernBert(Classifying):
     """A model with its weights and tokenizer.
 
     Attributes:
@@ -51,8 +57,9 @@ class ModernBert:
         attention: str = "auto",
         mesh: Mesh | None = None,
         cores: devices.Cores | None = None,
+        folder: Path | None = None,
     ):
-        """Use a checkpoint; the other arguments are those of `from_pretrained`."""
+        """Use a checkpoint, from a folder or not; the others are those of `from_pretrained`."""
         check_name(attention)
         if mesh is not None and mesh.is_multi_process:
             raise UserError("mesh: it has devices of other processes; give jax.local_devices()")
@@ -71,6 +78,7 @@ class ModernBert:
         )
         self.module = self.runner.module
         self._window = WINDOW_BATCHES * row_pieces(mesh.shape)
+        self._stored_count, self._folder = checkpoint.count, folder
         self._dtypes = jax.tree.map(lambda x: x.dtype, checkpoint.params)
         # Stored without its weights: those are on the device already.
         self._stored = dataclasses.replace(checkpoint, params={})
@@ -108,7 +116,13 @@ class ModernBert:
         """
         path = convert.locate(path_or_hub_id, revision)
         with lazy.finite(path):
-            return cls(convert.load(path, later=True), dtype, attention, mesh, cores)
+            return cls(convert.load(path, later=True), dtype, attention, mesh, cores, path)
+
+    def __repr__(self) -> str:
+        """What the model is, in one line."""
+        c, kind = self.config, self.pipeline.kind if self.pipeline else self._stored.head
+        size = f"{self._stored_count:,} parameters"
+        return f"ModernBert({kind}, {c.num_hidden_layers} layers, width {c.hidden_size}, {size})"
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -154,6 +168,7 @@ class ModernBert:
         batch_tokens: int | None = None,
         prompt_name: str | None = None,
         stream: Literal[False] = False,
+        **names: Unpack[EncodeNames],
     ) -> np.ndarray: ...
 
     @overload
@@ -168,6 +183,7 @@ class ModernBert:
         prompt_name: str | None = None,
         *,
         stream: Literal[True],
+        **names: Unpack[EncodeNames],
     ) -> Iterator[np.ndarray]: ...
 
     def encode(
@@ -180,6 +196,7 @@ class ModernBert:
         batch_tokens: int | None = None,
         prompt_name: str | None = None,
         stream: bool = False,
+        **names: Unpack[EncodeNames],
     ) -> np.ndarray | Iterator[np.ndarray]:
         """One vector for each text, in order: float32 [n, D], or of the model's own width.
 
@@ -198,6 +215,7 @@ class ModernBert:
             prompt_name: name of one of `pipeline.prompts`.
             stream: True reads `texts` lazily, packs some batches of them at a time, and returns an
                 iterator over vectors [D] in bounded memory.
+            names: options by the names of sentence-transformers; see `EncodeNames`.
 
         Raises:
             UserError: an invalid argument, or a late-interaction model.
@@ -208,6 +226,7 @@ class ModernBert:
             raise UserError(f"pooling is {pooling!r}; {did_you_mean(str(pooling), POOLINGS)}")
         if prompt is not None and prompt_name is not None:
             raise UserError("prompt and prompt_name exclude each other")
+        normalize, width = encode_names.read(names, normalize)
         pipeline = self.pipeline or Pipeline(kind="embedding")
         if pooling is None and pipeline.late:
             raise UserError("a late-interaction model has a vector per token; use encode_tokens")
@@ -222,7 +241,8 @@ class ModernBert:
             skip = sum(len(document.ids) - 1 for document in prompts)
             name, options = "vectors", {"skip": skip, "normalize": normalize is not False}
         windows = self._windows(name, documents, batch_tokens, stream, **options)
-        if pooling is None and (width := pipeline.truncate_dim):
+        width = width or (pipeline.truncate_dim if pooling is None else None)
+        if width:
             windows = (np.ascontiguousarray(vectors[:, :width]) for vectors in windows)
         if normalize:
             windows = map(_unit, windows)
@@ -302,52 +322,6 @@ class ModernBert:
             raise UserError(f"similarity is {name!r}; {did_you_mean(name, SIMILARITIES)}")
         return SIMILARITIES[name](np.asarray(a, np.float32), np.asarray(b, np.float32))
 
-    def predict(
-        self,
-        inputs: Sequence[Any],
-        activation: str | None = None,
-        max_length: int | None = None,
-        batch_tokens: int | None = None,
-    ) -> np.ndarray | list[np.ndarray]:
-        """Predictions of the classifier for each text or pair of texts, in order.
-
-        Args:
-            inputs: texts or (first, second) pairs: (query, document) of a reranker, (question,
-                context) of question answering. For multiple choice (text, [choice, ...]).
-            activation: activation of the scores, a key of `pipeline.ACTIVATIONS`. None is a
-                reranker's own; else the sigmoid for a single label, and nothing for several.
-            max_length: in tokens; of a pair the longer text is cut first.
-            batch_tokens: tokens of a batch on each device, at least one row; default 8,192.
-
-        Returns:
-            Sequence classification: float32 [n, labels], or [n] with a single label. Multiple
-            choice: [choices_i] each. Token classification and question answering: [len_i, labels]
-            each, one row for every token of `tokenizer.encode` or `encode_pairs`.
-
-        Raises:
-            UserError: a model without a classifier, or inputs of another form.
-        """
-        head, labels = self._stored.head, self._stored.labels
-        output = HEADS[head].output
-        if output in ("hidden", "vocabulary"):
-            raise UserError(f"the model has no classifier (its head is {head!r})")
-        if isinstance(inputs, str):
-            raise UserError("inputs is a string; give a list of texts or pairs of texts")
-        texts = inputs
-        if output == "choice":
-            texts = [(text, choice) for text, choices in inputs for choice in choices]
-        name = "logits" if output == "token" else "document_logits"
-        documents = self._inputs.documents(texts, max_length)
-        (scores,) = self._windows(name, documents, batch_tokens, stream=False)
-        if output == "token":
-            return list(scores)
-        if output == "choice":
-            ends = np.cumsum([len(choices) for _, choices in inputs])
-            return np.split(scores[:, 0], ends[:-1]) if len(inputs) else []
-        named = self.pipeline.activation if self.pipeline and not activation else activation
-        activated = np.asarray(reranker_activation(named, labels)(scores))
-        return activated[:, 0] if labels == 1 else activated
-
     def fill_mask(self, text: str, top_k: int = 5) -> list[list[tuple[str, float]]]:
         """The likeliest tokens for each mask in a text, with their probabilities.
 
@@ -379,6 +353,32 @@ class ModernBert:
         params = jax.tree.map(lambda x, d: np.asarray(x).astype(d), self.params, self._dtypes)
         convert.save(dataclasses.replace(self._stored, params=params), directory, format)
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        private: bool | None = None,
+        commit_message: str = "Upload a model of modernbert-jax",
+        token: str | None = None,
+    ) -> str:
+        """Upload the model in format `hf` with its card; returns the address of the commit.
+
+        Args:
+            repo_id: `owner/name`, created if it is not there.
+            private: whether a new repository is private; None is the owner's default.
+            commit_message: of the upload.
+            token: of an account that may write; None is the one that is logged in.
+
+        Raises:
+            UserError: the hub refuses, or cannot be reached.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(Path(folder) / "model")
+            source = self._folder or Path(folder)
+            for name in ("task.json", "README.md"):
+                if (source / name).is_file():
+                    shutil.copy(source / name, Path(folder) / "model")
+            return hub.upload(Path(folder) / "model", repo_id, private, commit_message, token)
+
     def _windows(
         self,
         name: str,
@@ -391,10 +391,6 @@ class ModernBert:
         size = BATCH_TOKENS if batch_tokens is None else batch_tokens
         tokens = self._window * size if stream else None
         return self.runner.windows(name, self.params, documents, size, tokens=tokens, **options)
-
-    def _need(self, head: str, what: str) -> None:
-        if self._stored.head != head:
-            raise UserError(f"the model has no {what} (its head is {self._stored.head!r})")
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -71,6 +71,15 @@ def test_pieces_of_a_text_are_within_their_words(tokenizer):
     assert {*pieces.words.tolist()} - {-1} == {*range(len(words))}
 
 
+def test_a_word_of_a_text_begins_where_it_does_among_words(tokenizer):
+    """Also where the vocabulary has no token of the space and a letter, but one of the space."""
+    spaced, texts = alignment.spaced(tokenizer), [["The", "zz", "cat"], ["日本", "q"]]
+    joined = alignment.pieces(spaced, [" ".join(words) for words in texts])
+    for split, (whole, _) in zip(alignment.words(tokenizer, texts), joined, strict=True):
+        assert split.ids.tolist() == whole.ids.tolist()
+        assert split.words.tolist() == whole.words.tolist()
+
+
 def test_a_text_of_nothing_but_space_has_no_words(tokenizer):
     ((pieces, borders),) = alignment.pieces(tokenizer, [" \n "])
     assert len(pieces.ids) and (pieces.words == -1).all() and borders.shape == (0, 2)

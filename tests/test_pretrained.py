@@ -108,6 +108,21 @@ def test_encode_options(bert):
     np.testing.assert_allclose(prompted, bert.encode(["hello world"]), atol=1e-5)
 
 
+def test_names_of_sentence_transformers(bert):
+    texts = ["a", "b c"]
+    plain, unit = bert.encode(texts), bert.encode(texts, normalize=True)
+    names = {"batch_size": 2, "show_progress_bar": True, "convert_to_numpy": True}
+    np.testing.assert_array_equal(bert.encode(texts, **names), plain)
+    np.testing.assert_array_equal(bert.encode(texts, normalize_embeddings=True), unit)
+    np.testing.assert_array_equal(bert.encode(texts, normalize_embeddings=False), plain)
+    np.testing.assert_array_equal(bert.encode(texts, truncate_dim=5), plain[:, :5])
+    for names in ({"truncate_dim": 0}, {"convert_to_numpy": False}):
+        with pytest.raises(UserError, match=next(iter(names))):
+            bert.encode(texts, **names)
+    with pytest.raises(TypeError, match="batchsize"):
+        bert.encode(texts, batchsize=3)
+
+
 def test_long_texts_lose_their_end_but_not_the_separator(bert):
     short = bert.tokenizer.encode(TEXTS, max_length=8)
     assert all(ids[-1] == bert.tokenizer.sep_id and len(ids) <= 8 for ids in short)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from modernbert_jax.errors import UserError
 from modernbert_jax.ranges import Count
 
 from . import devices as device_limits
@@ -58,16 +59,18 @@ class Evaluate:
 class Predict:
     """Write a fine-tuned model's predictions, one JSON line per example, in order.
 
-    Labels are not needed.
+    Labels are not needed. Pass --data and --output, or --text for a single example.
     """
 
     model: str
     """Fine-tuned checkpoint of any format, or the name of one on the hub."""
-    data: str
+    data: str | None = None
     """Examples: .jsonl, .csv, .tsv, .parquet, .arrow, or a folder of datasets; or - for JSON lines
     from standard input."""
-    output: Path
+    output: Path | None = None
     """New JSON Lines file to write; `-` is stdout."""
+    text: tuple[str, ...] = ()
+    """A text whose prediction is printed; of a pair both texts, such as a question and its text."""
     task: TaskKind | None = None
     """Kind of task. None is the one that the model was fine-tuned for here."""
     option: tuple[str, ...] = ()
@@ -80,7 +83,11 @@ class Predict:
     devices: Flat[CpuDevices] = dataclasses.field(default_factory=CpuDevices)
 
     def run(self) -> None:
-        """Predict, and print how many predictions were written."""
+        """Predict, and print how many predictions were written, or the prediction of a text."""
+        if self.text:
+            return self._print_prediction()
+        if self.data is None or self.output is None:
+            raise UserError("predict needs --data and --output, or --text")
         self.devices.expose(device_limits.for_inference(self.model, self.batch_tokens))
         from modernbert_jax.train.finetune import evaluation
 
@@ -94,6 +101,17 @@ class Predict:
             self.dtype,
         )
         printing.print_beside(f"{self.output}: {count:,} predictions", self.output)
+
+    def _print_prediction(self) -> None:
+        if self.data is not None or self.output is not None:
+            raise UserError("--text prints one prediction; leave out --data and --output")
+        self.devices.expose(lambda devices, processes: False)
+        from modernbert_jax.predictions import record_of
+        from modernbert_jax.pretrained import ModernBert
+
+        bert = ModernBert.from_pretrained(self.model, dtype=self.dtype)
+        task = bert.task(self.task, self.option)
+        printing.print_json(bert.predictions([record_of(task, self.text)], task)[0])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

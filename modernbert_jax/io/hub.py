@@ -85,3 +85,26 @@ def download(name: str, revision: str | None = None, weights: bool = True) -> Pa
     raise UserError(
         f"{name}: no such directory, and not available from the Hugging Face hub ({reason})"
     )
+
+
+def upload(
+    folder: Path, name: str, private: bool | None, message: str, token: str | None = None
+) -> str:
+    """Upload a folder as a model, which is created if need be; returns the commit's address.
+
+    Raises:
+        UserError: the hub refuses, or cannot be reached.
+    """
+    import huggingface_hub
+
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
+        raise UserError(f"{name}: not the name of a model; give owner/name")
+    try:
+        api = huggingface_hub.HfApi(token=token)
+        created = api.create_repo(name, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=created.repo_id, folder_path=folder, commit_message=message
+        )
+    except Exception as error:  # the hub, its HTTP client and the disk each have their own kinds
+        raise UserError(f"{name}: not uploaded ({first_line(error)})") from error
+    return str(commit)

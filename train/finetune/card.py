@@ -29,6 +29,7 @@ def text(config: FinetuneConfig, task: Task, data: Data, result: Mapping[str, An
         "tags": ["modernbert", "modernbert-jax", task.kind],
     }
     header |= {"base_model": base} if base else {}
+    header |= _index(config, task, result)
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in header.items()), "---", ""]
     lines += [f"# ModernBERT fine-tuned for {_what(task)}", ""]
     lines += _facts(config, task, data)
@@ -36,10 +37,35 @@ def text(config: FinetuneConfig, task: Task, data: Data, result: Mapping[str, An
     lines += ["## Use", "", "With transformers:", ""]
     lines += ["```python", *card_code.transformers(task), "```", ""]
     lines += ["With modernbert-jax:", "", "```bash"]
-    lines += ["modernbert-jax predict --model . --task " + task.kind]
-    lines[-1] += " --data new.jsonl --output predictions.jsonl"
+    texts = "TEXT" if len(task.inputs) < 2 else "FIRST SECOND"
+    if task.kind != "choice" and not any("{" in column for column in task.inputs):
+        lines += [f"modernbert-jax predict --model . --text {texts}"]
+    lines += ["modernbert-jax predict --model . --data new.jsonl --output predictions.jsonl"]
     lines += ["```", "", "## Training", "", *_settings(config, result), ""]
     return "\n".join(lines)
+
+
+def _index(config: FinetuneConfig, task: Task, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hub's `model-index`: the metrics of the exported model on each data set."""
+    results = []
+    exported = result.get("exported", "best")
+    for name, split, file in (
+        (exported, "validation", config.validation or config.train),
+        ("test", "test", config.test),
+    ):
+        values = result.get(name, {}).get("metrics", {})
+        metrics = [{"type": k, "value": v} for k, v in values.items() if v is not None]
+        if metrics and file:
+            data = Path(file).name
+            results.append(
+                {
+                    "task": {"type": card_code.PIPELINES[task.kind]},
+                    "dataset": {"name": data, "type": data.split(".")[0], "split": split},
+                    "metrics": metrics,
+                }
+            )
+    name = Path(config.output).name or "model"
+    return {"model-index": [{"name": name, "results": results}]} if results else {}
 
 
 def _what(task: Task) -> str:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import corpus
+import huggingface_hub
 import jax
 import labelled
 import numpy as np
@@ -129,6 +130,10 @@ def test_the_export_is_the_best_model(whole, place):
     assert checkpoint.extra["problem_type"] == "single_label_classification"
     card = (whole / "export" / "README.md").read_text()
     assert "accuracy" in card and "320 for training, 80 for validation" in card
+    header = huggingface_hub.ModelCard(card).data  # which checks the model index
+    values = {r.metric_type: r.metric_value for r in header.eval_results}
+    assert header.eval_results[0].dataset_split == "validation"
+    assert 0.8 < values["accuracy"] <= 1
     bert = ModernBert.from_pretrained(whole / "export")
     lines = (place / "classification-dev.jsonl").read_text().splitlines()[:8]
     logits = bert.predict([json.loads(line)["text"] for line in lines])
