@@ -24,7 +24,7 @@ from ..tasks import TASKS, Example, Task, read
 from . import losses
 from .config import FinetuneConfig, task_from_json
 from .infer import Predictions
-from .initial_model import check_length
+from .initial_model import fitted
 from .objective import TaskObjective
 from .run import TASK, finite, json_lines
 from .session import Predictor, evaluation_shape
@@ -104,8 +104,7 @@ def run_model(
     checkpoint = convert.load(folder)
     if checkpoint.tokenizer is None:
         raise UserError(f"{model}: has no tokenizer.json; put the model's into the same folder")
-    task = task_of(folder, checkpoint, kind, options)
-    check_length(task, checkpoint.config)
+    task = fitted(task_of(folder, checkpoint, kind, options), checkpoint.config)
     examples = task.examples(read([data]), checkpoint.tokenizer, labelled)
     mesh = devices.local_mesh()
     with jax.set_mesh(mesh):

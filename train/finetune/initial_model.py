@@ -61,20 +61,26 @@ def load(config: FinetuneConfig) -> convert.Checkpoint:
             f"{config.model}: has dense layers after the encoder, which a classifier would lose;"
             " start from its base model"
         )
-    check_length(config.task, checkpoint.config)
     if config.task.spaced:
         files = {**checkpoint.files, **alignment.spaced(checkpoint.tokenizer).files}
         checkpoint = dataclasses.replace(checkpoint, files=files)
     return checkpoint
 
 
-def check_length(task: Task, model: ModernBertConfig) -> None:
-    """Raise `UserError` if a task's sequences may be longer than the model supports."""
+def fitted(task: Task, model: ModernBertConfig) -> Task:
+    """The task with sequences that the model supports: a default `max_length` is lowered.
+
+    Raises:
+        UserError: another `max_length` than the default is longer than the model supports.
+    """
     most = model.max_position_embeddings
-    if task.max_length > most:
-        raise UserError(
-            f"task.max_length is {task.max_length:,}; the model supports {most:,} tokens at most"
-        )
+    if task.max_length <= most:
+        return task
+    if task.max_length == type(task).max_length:
+        return dataclasses.replace(task, max_length=most)
+    raise UserError(
+        f"task.max_length is {task.max_length:,}; the model supports {most:,} tokens at most"
+    )
 
 
 def begin(config: FinetuneConfig, checkpoint: convert.Checkpoint, task: Task) -> InitialModel:

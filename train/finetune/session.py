@@ -81,6 +81,8 @@ class Session:
         """Read model and data. Raises `UserError`."""
         checkpoint = initial_model.load(config)
         assert checkpoint.tokenizer is not None  # `load` checks it
+        task = initial_model.fitted(config.task, checkpoint.config)
+        config = dataclasses.replace(config, task=task)
         data = Data.read(config, checkpoint.tokenizer)
         inputs = inputs_of(config, checkpoint)
         task, model = data.task, initial_model.of_task(config, checkpoint.config)

@@ -11,14 +11,15 @@ import jax
 import labelled
 import numpy as np
 import pytest
+import tiny
 
 from modernbert_jax import ModernBert, UserError, cli, convert
 from modernbert_jax.tokenizer import Tokenizer
 from modernbert_jax.train.engine.metrics import read_rows
 from modernbert_jax.train.engine.step import Learner
 from modernbert_jax.train.engine.stop import Stop
+from modernbert_jax.train.finetune import initial_model, training
 from modernbert_jax.train.finetune import run as run_folder
-from modernbert_jax.train.finetune import training
 from modernbert_jax.train.finetune.config import FinetuneConfig, from_json, to_json
 from modernbert_jax.train.finetune.session import Session
 from modernbert_jax.train.report import curves as report
@@ -351,3 +352,13 @@ def test_every_kind_of_task_is_learned(place, kind, capsys):
     assert code == 0 and json.loads(out)[metric] == pytest.approx(wanted, abs=1e-6)
     words, text = Tokenizer.load(f"{config.output}/export").encode(["ba", " ba"])
     assert (words == text) == (kind == "tokens")
+
+
+def test_a_default_length_is_lowered_to_that_of_the_model():
+    model = tiny.config(max_position_embeddings=256)
+    for task in (TASKS["classification"](), TASKS["questions"]()):
+        assert initial_model.fitted(task, model).max_length == 256
+    short = TASKS["classification"](max_length=64)
+    assert initial_model.fitted(short, model) == short
+    with pytest.raises(UserError, match="max_length is 300; the model supports 256"):
+        initial_model.fitted(TASKS["classification"](max_length=300), model)
