@@ -56,7 +56,7 @@ def whole_file(path: str | os.PathLike, *, new: bool = False) -> Iterator[Path]:
     except OSError as error:
         raise outputs.unwritable(path, error) from error
     try:
-        with _full_disk(path):
+        with _full_disk(path) if new else contextlib.nullcontext():
             yield temporary
             _publish(temporary, place) if new else temporary.replace(place)
     finally:

@@ -76,8 +76,9 @@ def _acquired(path: Path, place: str | os.PathLike, end: float, say: Callable[[s
         try:
             if _is_locked(file, place, say):
                 if _is_at(file, path):  # else the holder before has removed it
-                    os.ftruncate(file, 0)
-                    os.pwrite(file, _this_process().encode(), 0)
+                    with contextlib.suppress(OSError):  # a full disk costs only the name
+                        os.ftruncate(file, 0)
+                        os.pwrite(file, _this_process().encode(), 0)
                     return file
             elif time.monotonic() >= end:
                 holder = os.pread(file, 500, 0).decode(errors="replace")

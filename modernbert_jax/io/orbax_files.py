@@ -10,9 +10,11 @@ import glob
 import logging
 import os
 import re
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from modernbert_jax.errors import UserError, first_line
 
@@ -44,6 +46,20 @@ def quiet() -> None:
     """Keep Orbax and its threads from logging tracebacks; errors are raised all the same."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    if not isinstance(sys.unraisablehook, _Hook):
+        sys.unraisablehook = _Hook(sys.unraisablehook)
+
+
+class _Hook:
+    """A hook that drops errors of writers that outlive a failed save, and passes on all others."""
+
+    def __init__(self, others: Callable[[Any], Any]):
+        self._others = others
+
+    def __call__(self, unraisable: Any) -> None:
+        error = unraisable.exc_value
+        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            self._others(unraisable)
 
 
 def os_error(error: BaseException) -> OSError:

@@ -119,4 +119,4 @@ def phase(name: str) -> Iterator[None]:
 def _print(line: str) -> None:
     """Print to stderr; a log on a full disk loses the line instead of ending the work."""
     with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+        print(f"{line}\n", end="", file=sys.stderr, flush=True)  # one write: threads print too

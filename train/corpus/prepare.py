@@ -96,25 +96,36 @@ def prepare(
         on_error=next(iter(components.values())).corpus.on_error,
     )
     writer = PreparedWriter(output, settings, components, tokenizer)
-    if (finished := writer.finished()) is not None:
-        report(f"{output}: is finished already")
-        return finished
-    writer.claim()
-    units = work_units(components)
     if run is None:
         run = partial(pool.run, workers=workers or os.cpu_count() or 1, watch=watch)
+    with writer.held():
+        if (finished := writer.finished()) is not None:
+            report(f"{output}: is finished already")
+            return finished
+        writer.claim()
+        result = _made(writer, settings, work_units(components), run)
+        for line in describe(result):
+            report(line)
+        writer.finish(result)
+    return result
+
+
+def _made(
+    writer: PreparedWriter, settings: Settings, units: Sequence[WorkUnit], run: UnitRunner
+) -> Manifest:
+    """Do all units that are not done. An error leaves only work that the same command resumes."""
     try:
-        if deduplicate:
+        if settings.deduplicate:
             _find_duplicates(run, settings, units)
         run(partial(make_unit, settings), units)
-        result = writer.manifest(units)
-    except UserError:
+    except BaseException:
         writer.remove_if_nothing_is_done()
         raise
-    for line in describe(result):
-        report(line)
-    writer.finish(result)
-    return result
+    try:
+        return writer.manifest(units)
+    except UserError:  # the same command would end in the same way
+        writer.discard()
+        raise
 
 
 def describe(result: Manifest) -> list[str]:

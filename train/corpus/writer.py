@@ -1,24 +1,26 @@
 """The output folder of `prepare`: claiming it, resuming it, describing it and finishing it."""
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.io import outputs
+from modernbert_jax.io import lock, outputs
 from modernbert_jax.io.json_reader import parse_object
 from modernbert_jax.io.paths import expanded
-from modernbert_jax.io.store import Store, is_remote
+from modernbert_jax.io.store import Store, filesystem_errors, is_remote
 from modernbert_jax.io.typed_json import differences, from_json
 from modernbert_jax.tokenizer import Tokenizer
 
 from ..rows import manifest
 from ..rows.manifest import Component, Manifest, PackedRows, Shard, SourceFile, add
+from . import source_identity
 from .components import CorpusComponent, WorkUnit
 from .shards import Settings
 from .tokenise import CHUNKING
@@ -79,8 +81,18 @@ class PreparedWriter:
             stored = from_json(Manifest, parse_object(output.read(manifest.NAME)), "manifest")
         except ValueError:  # UserError too: another program's file, or another version's
             stored = None
-        if stored is None or _plan_of(stored) != self._plan():
+        if stored is None or _settings_of(stored) != self._plan():
             raise UserError(f"{self._output}: exists; choose another place or remove it")
+        before = {
+            name: [(s.path, s.bytes, s.sha256) for s in component.sources]
+            for name, component in stored.components.items()
+        }
+        now = source_identity.hashed(self._components)
+        if changes := source_identity.changes(before, now):
+            raise UserError(
+                f"{self._output}: exists, made from other sources ({_listed(changes)}); choose"
+                " another place or remove it"
+            )
         self._store.remove("work") if self._remote else self._remove_records()
         components = {
             name: dataclasses.replace(stored.components[name], weight=c.weight, epochs=c.epochs)
@@ -97,21 +109,22 @@ class PreparedWriter:
         Raises:
             UserError: work begun with other settings or files, naming the differences.
         """
-        plan = self._plan()
+        plan, now = self._plan(), source_identity.fingerprinted(self._components)
         if self._store.exists(_PLAN):
-            changes = differences(
-                parse_object(self._store.read(_PLAN), self._store.path(_PLAN)), plan
-            )
-            if changes:
-                more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+            changes = self._changes(plan, now)
+            if not changes:
+                return
+            if self._is_anything_done():
                 raise UserError(
                     f"{self._settings.root}: holds work begun with other settings"
-                    f" ({'; '.join(changes[:3])}{more}); remove it or choose another output"
+                    f" ({_listed(changes)}); remove it or choose another output"
                 )
-        else:
-            for name, content in self._tokenizer.files.items():
-                self._store.write(f"tokenizer/{name}", content)
-            self._store.write(_PLAN, json.dumps(plan).encode())
+            self.discard()
+        for name, facts in now.items():
+            plan["components"][name]["sources"] = facts
+        for name, content in self._tokenizer.files.items():
+            self._store.write(f"tokenizer/{name}", content)
+        self._store.write(_PLAN, json.dumps(plan).encode())
 
     def manifest(self, units: Sequence[WorkUnit]) -> Manifest:
         """Sum up the records of finished units.
@@ -143,10 +156,44 @@ class PreparedWriter:
 
     def remove_if_nothing_is_done(self) -> None:
         """Remove work that has no finished window: there is nothing to resume."""
+        if not self._is_anything_done():
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove all work."""
+        for folder in ("work", "tokenizer") if self._remote else ("",):
+            self._store.remove(folder)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the output as its only writer; URLs have no locks.
+
+        Raises:
+            UserError: another process writes it, or its folder cannot be made.
+        """
+        if self._remote:
+            yield
+            return
+        place = Path(self._output)
+        with filesystem_errors(self._output, "written"):
+            place.parent.mkdir(parents=True, exist_ok=True)
+        with lock.held(place.with_name(f".{place.name}.lock"), place):
+            yield
+
+    def _is_anything_done(self) -> bool:
         names = (n for name in self._components for n in self._store.names(f"work/{name}"))
-        if not any(name.startswith("window-") for name in names):
-            for folder in ("work", "tokenizer") if self._remote else ("",):
-                self._store.remove(folder)
+        return any(name.startswith("window-") for name in names)
+
+    def _changes(self, plan: dict[str, Any], now: source_identity.Sources) -> list[str]:
+        """Describe how work that was begun differs from the present settings and sources."""
+        begun = parse_object(self._store.read(_PLAN), self._store.path(_PLAN))
+        try:
+            components = begun.pop("components")
+            before = {name: source_identity.recorded(c) for name, c in components.items()}
+            begun["components"] = {name: {"field": c["field"]} for name, c in components.items()}
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return [f"{_PLAN} is damaged"]
+        return differences(begun, plan) + source_identity.changes(before, now)
 
     @property
     def _records(self) -> Path:
@@ -164,14 +211,11 @@ class PreparedWriter:
         shutil.rmtree(self._records, ignore_errors=True)
 
     def _plan(self) -> dict[str, Any]:
-        """Everything that determines the rows, as `_plan_of` reads it from a manifest."""
+        """What determines the rows besides the sources, as `_settings_of` reads it."""
         return {
             **{key: getattr(self._settings, key) for key in _SETTINGS},
             "lengths": list(self._settings.lengths),
-            "components": {
-                name: _sources(c.corpus.field, c.corpus.sources)
-                for name, c in self._components.items()
-            },
+            "components": {name: {"field": c.corpus.field} for name, c in self._components.items()},
         }
 
     def _component(
@@ -214,16 +258,17 @@ def _write(store: Store, result: Manifest) -> None:
     store.write(manifest.NAME, content.encode())
 
 
-def _plan_of(result: Manifest) -> dict[str, Any]:
+def _settings_of(result: Manifest) -> dict[str, Any]:
     return {
         **{key: getattr(result, key) for key in _SETTINGS},
         "lengths": result.row_lengths,
-        "components": {n: _sources(c.field, c.sources) for n, c in result.components.items()},
+        "components": {name: {"field": c.field} for name, c in result.components.items()},
     }
 
 
-def _sources(field: str, sources: Iterable[Any]) -> dict[str, Any]:
-    return {"field": field, "sources": {s.path: s.bytes for s in sources}}
+def _listed(changes: Sequence[str]) -> str:
+    more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+    return "; ".join(changes[:3]) + more
 
 
 def _place(output: str | Path) -> str:

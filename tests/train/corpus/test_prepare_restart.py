@@ -1,5 +1,6 @@
 """After any interruption `prepare` resumes, and ends with the same bytes."""
 
+import itertools
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import corpus
 import pytest
 
 from modernbert_jax import UserError
+from modernbert_jax.io import lock
 from modernbert_jax.train.corpus import shards
 from modernbert_jax.train.corpus.prepare import prepare
 from modernbert_jax.train.corpus.sources import Corpus
@@ -127,23 +129,104 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_other_settings_do_not_resume_work(tmp_path, monkeypatch):
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """Prepare, and stop when a number of windows is written."""
+    monkeypatch.setattr("modernbert_jax.train.corpus.prepare.WINDOW_DOCUMENTS", 20)
     source = corpus.write_jsonl(tmp_path / "text.jsonl", corpus.texts())
+
+    def stop(windows: int) -> Path:
+        write, left = shards.PackingWindow.write, itertools.count()
+
+        def written(*args):
+            if next(left) == windows:
+                raise KeyboardInterrupt
+            return write(*args)
+
+        with monkeypatch.context() as context:
+            context.setattr(shards.PackingWindow, "write", written)
+            with pytest.raises(KeyboardInterrupt):
+                prepared(source)
+        return source
+
+    return stop
+
+
+def prepared(source: Path, **options):
     tokenizer = corpus.make_tokenizer()
+    return prepare(Corpus([source]), tokenizer, source.parent / "out", [64], workers=1, **options)
 
-    def stop(*args):
-        raise KeyboardInterrupt
 
-    with monkeypatch.context() as context:
-        context.setattr(shards.PackingWindow, "write", stop)
-        with pytest.raises(KeyboardInterrupt):
-            prepare(Corpus([source]), tokenizer, tmp_path / "out", [64], workers=1)
+def test_other_settings_do_not_resume_work(stopped):
+    source = stopped(1)
     with pytest.raises(UserError, match=r"out.partial: .*seed: 0 -> 1"):
-        prepare(Corpus([source]), tokenizer, tmp_path / "out", [64], seed=1, workers=1)
-    with source.open("a") as file:
-        file.write('{"text": "more"}\n')
-    with pytest.raises(UserError, match=r"text.jsonl: \d+ -> \d+"):
-        prepare(Corpus([source]), tokenizer, tmp_path / "out", [64], workers=1)
+        prepared(source, seed=1)
+    content = source.read_text()
+    for changed, words in (
+        (content + '{"text": "more"}\n', r"text.jsonl: [\d,]+ bytes -> [\d,]+"),
+        (content.replace("ba", "be", 1), "text.jsonl: its content has changed"),
+    ):
+        source.write_text(changed)
+        with pytest.raises(UserError, match=words):
+            prepared(source)
+    source.write_text(content)
+    moved = source.rename(source.with_name("moved [2].jsonl"))
+    assert prepared(moved).components["default"].documents["train"] > 100
+
+
+def test_work_without_a_result_blocks_no_other_command(stopped, tmp_path):
+    """That of an error in the first window, of a kill there, and of documents all held out."""
+    source = stopped(0)
+    assert not (tmp_path / "out.partial").exists()
+    (tmp_path / "out.partial" / "work").mkdir(parents=True)
+    (tmp_path / "out.partial" / "work" / "plan.json").write_text('{"seed": 7}')
+    with pytest.raises(UserError, match="kept for validation; pass --validation 0"):
+        prepared(source, validation=0.999999)
+    assert not (tmp_path / "out.partial").exists()
+    assert prepared(source, validation=0.0, seed=1)
+    assert sorted(os.listdir(tmp_path)) == ["out", "text.jsonl"]
+
+
+def test_finished_work_is_that_of_its_sources(stopped, tmp_path):
+    """By the hashes in the manifest, whatever the paths."""
+    source = stopped(1)
+    made = prepared(source)
+    moved = source.rename(tmp_path / "moved.jsonl")
+    assert prepared(moved) == made
+    content = moved.read_text()
+    moved.write_text(content.replace("ba", "be", 1))
+    with pytest.raises(UserError, match=r"out: exists, made from other sources \(.*its content"):
+        prepared(moved)
+    moved.write_text(content)
+    named = moved.rename(tmp_path / "moved.txt")
+    with pytest.raises(UserError, match=r"made from other sources \(.*text.jsonl -> .*moved.txt"):
+        prepared(named)
+
+
+def test_one_writer_of_an_output(stopped, tmp_path, monkeypatch):
+    source = stopped(1)
+    before = contents(tmp_path)
+    monkeypatch.setattr(lock, "PATIENCE", 0.0)
+    with (
+        lock.held(tmp_path / ".out.lock", "out"),
+        pytest.raises(UserError, match=rf"out: process {os.getpid()} on .* is writing here"),
+    ):
+        prepared(source)
+    assert contents(tmp_path) == before
+
+
+def test_work_of_an_earlier_version_resumes(stopped, tmp_path):
+    """Its plan has sizes of sources only."""
+    source = stopped(1)
+    path = tmp_path / "out.partial" / "work" / "plan.json"
+    plan = json.loads(path.read_text())
+    plan["components"]["default"]["sources"] = {str(source): source.stat().st_size}
+    path.write_text(json.dumps(plan))
+    window = path.parent / "default" / "window-00000-0000.json"
+    before = window.stat().st_mtime_ns
+    with pytest.raises(UserError, match="seed: 0 -> 1"):
+        prepared(source, seed=1)
+    assert window.stat().st_mtime_ns == before and prepared(source)
 
 
 def test_bad_text_late_in_the_corpus_keeps_finished_work(tmp_path, monkeypatch):
