@@ -459,3 +459,17 @@ def test_real_text_fills_its_rows(tmp_path):
         assert component.lengths[length]["train"].efficiency >= 0.999
         tokens = sum(rows.tokens - 2 * rows.samples for rows in component.lengths[length].values())
         assert tokens == sum(component.tokens.values())
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        ("a = " + "[" * 10**5, "not TOML"),
+        (f"[components.{'x' * 5000}]\ninput = 'a'", "5,000 bytes"),
+        ('[components."a\\u0001"]\ninput = "a"', "control character"),
+    ],
+)
+def test_mixtures_that_are_no_mixtures(tmp_path, content, key):
+    (tmp_path / "m.toml").write_text(content)
+    with pytest.raises(UserError, match=key):
+        read_mixture(tmp_path / "m.toml")

@@ -135,3 +135,9 @@ def test_rows_are_no_longer_than_the_model_supports(config):
     model = dataclasses.replace(config.model, max_position_embeddings=config.stages[0].length - 1)
     with pytest.raises(UserError, match=r"raise that or shorten the rows"):
         dataclasses.replace(config, model=model)
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "x" * 5000, "\ud800", "a\nb"])
+def test_names_of_stages_that_no_file_can_have(name):
+    with pytest.raises(UserError, match="stage: "):
+        Stage(name=name, tokens=64, length=64, rows=1, peak_learning_rate=1e-3)
