@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from modernbert_jax.errors import UserError, first_line
+from modernbert_jax.io.text import check_text
 
 _INDEX = "manifest.ocdbt"
 _ARRAY = b"zarr.json"
@@ -27,6 +28,7 @@ _ARRAY = b"zarr.json"
 def plain(folder: Path) -> Iterator[Path]:
     """A path to a folder that holds no pattern: its own, or that of a link to it."""
     folder = folder.absolute()
+    check_text(str(folder), str(folder))  # what Orbax cannot open
     if not glob.has_magic(str(folder)):
         yield folder
         return

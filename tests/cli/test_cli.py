@@ -55,6 +55,7 @@ from modernbert_jax.cli import registry
         (["pretrain", "nano", "--output", __file__], "is a file"),
         (["pretrain", "nano", "--dry-run", "--plot", __file__], "exists"),
         (["finetune", "rte", "--output", __file__], "is a file"),
+        (["pretrain", "nano", "--output", "caf\udce9"], "not UTF-8"),
         (["sweep", "rte", "--grid.seed", "1", "--output", "/proc/x"], "cannot be written"),
         (["quickstart", "--output", __file__], "is a file"),
         (

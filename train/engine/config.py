@@ -8,6 +8,7 @@ from modernbert_jax import ranges
 from modernbert_jax.config import Runtime
 from modernbert_jax.io import outputs
 from modernbert_jax.io.paths import expanded
+from modernbert_jax.io.text import check_text
 from modernbert_jax.ranges import Count, Fraction, Natural, NonNegative, Positive, Rate, Seed, Share
 from modernbert_jax.sharding import MeshShape
 
@@ -90,6 +91,7 @@ class EngineConfig:
 
     def check_output(self) -> None:
         """Raise `UserError` unless the run's folder can be written, or holds a finished run."""
+        check_text(self.output, f"output {self.output}")
         if not (Path(self.output) / "export").exists():
             outputs.check_folder(self.output)
 

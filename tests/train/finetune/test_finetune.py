@@ -99,6 +99,7 @@ def same_run(got: Path, want: Path) -> None:
 def test_a_run_writes_all_its_files(whole, place):
     assert {p.name for p in whole.iterdir()} == {
         "config.json",
+        "inputs.json",
         "tokenizer",
         "metrics.jsonl",
         "tensorboard",
