@@ -62,7 +62,8 @@ class Verify:
         """Compare, and print the result."""
         from modernbert_jax import convert
 
-        result = convert.verify(self.a, self.b, tolerance=self.tolerance)
+        with printing.warnings_in_lines():
+            result = convert.verify(self.a, self.b, tolerance=self.tolerance)
         print(result)
         return 0 if result.equal else 1
 
@@ -81,7 +82,8 @@ class Inspect:
         """Print the facts."""
         from modernbert_jax import convert
 
-        facts = convert.inspect(self.path)
+        with printing.warnings_in_lines():
+            facts = convert.inspect(self.path)
         printing.print_json(facts) if self.json else convert.show(facts)
 
 
@@ -104,5 +106,6 @@ class Average:
         from modernbert_jax import convert
 
         convert.check_target(self.output, self.format)
-        convert.save(convert.average(self.checkpoints), self.output, self.format)
+        with printing.warnings_in_lines():
+            convert.save(convert.average(self.checkpoints), self.output, self.format)
         print(f"{self.output}: mean of {len(self.checkpoints)} checkpoints")

@@ -109,9 +109,11 @@ class Predict:
         from modernbert_jax.predictions import record_of
         from modernbert_jax.pretrained import ModernBert
 
-        bert = ModernBert.from_pretrained(self.model, dtype=self.dtype)
-        task = bert.task(self.task, self.option)
-        printing.print_json(bert.predictions([record_of(task, self.text)], task)[0])
+        with printing.warnings_in_lines():
+            bert = ModernBert.from_pretrained(self.model, dtype=self.dtype)
+            task = bert.task(self.task, self.option)
+            (prediction,) = bert.predictions([record_of(task, self.text)], task)
+        printing.print_json(prediction)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

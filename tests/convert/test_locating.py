@@ -29,9 +29,11 @@ def hub(tmp_path, monkeypatch):
     return fake
 
 
-def test_a_run_is_its_export_or_else_its_newest_checkpoint(run):
+def test_a_run_is_its_export_or_else_its_newest_checkpoint(run, capsys):
+    assert cli.main(["inspect", str(run)]) == 2  # its checkpoints hold nothing
     with pytest.warns(UserWarning, match="step 20 of the run"):
         assert convert.locate(run) == run / "checkpoints" / "20"
+    assert f"warning: {run}: not finished; step 20" in capsys.readouterr().err
     hf_directory.write(run / "export")
     assert convert.locate(run) == run / "export"
     assert convert.locate(run / "checkpoints" / "5") == run / "checkpoints" / "5"
