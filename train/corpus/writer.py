@@ -177,7 +177,7 @@ class PreparedWriter:
         place = Path(self._output)
         with filesystem_errors(self._output, "written"):
             place.parent.mkdir(parents=True, exist_ok=True)
-        with lock.held(place.with_name(f".{place.name}.lock"), place):
+        with lock.held(place.with_name(f".{place.name}.lock"), place, patience=0.0):
             yield
 
     def _is_anything_done(self) -> bool:

@@ -203,10 +203,9 @@ def test_finished_work_is_that_of_its_sources(stopped, tmp_path):
         prepared(named)
 
 
-def test_one_writer_of_an_output(stopped, tmp_path, monkeypatch):
+def test_one_writer_of_an_output(stopped, tmp_path):
     source = stopped(1)
     before = contents(tmp_path)
-    monkeypatch.setattr(lock, "PATIENCE", 0.0)
     with (
         lock.held(tmp_path / ".out.lock", "out"),
         pytest.raises(UserError, match=rf"out: process {os.getpid()} on .* is writing here"),
