@@ -11,7 +11,7 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.heads import HEADS
 from modernbert_jax.inference.runner import Document
 from modernbert_jax.tokenizer import Tokenizer
-from modernbert_jax.train.finetune import evaluation, run
+from modernbert_jax.train.finetune import evaluation, initial_model, run
 from modernbert_jax.train.tasks import Record, Records, Task
 
 _KINDS = {
@@ -50,7 +50,8 @@ def task_of(
         several = problem == "multi_label_classification"
         one = "regression" if checkpoint.labels == 1 else "classification"
         kind = _KINDS.get(checkpoint.head, "multilabel" if several else one)
-    return evaluation.task_of(folder or Path("the model"), checkpoint, kind, options)
+    task = evaluation.task_of(folder or Path("the model"), checkpoint, kind, options)
+    return initial_model.fitted(task, checkpoint.config)
 
 
 def of_records(
