@@ -10,7 +10,7 @@ AnswerDotAI/ModernBERT), but for `eval_rows` and the checkpoints to keep, which 
 """
 
 from modernbert_jax.config import ModernBertConfig, Runtime
-from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
+from modernbert_jax.train.config import PretrainConfig, Stage
 
 BILLION = 10**9
 

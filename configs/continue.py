@@ -10,7 +10,7 @@ the learning rate peaks at a third of ModernBERT's in annealing; it decays over 
 """
 
 from modernbert_jax.config import ModernBertConfig, Runtime
-from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
+from modernbert_jax.train.config import PretrainConfig, Stage
 
 from .base import BILLION
 

@@ -15,7 +15,7 @@ import functools
 from typing import Any, NamedTuple
 
 from modernbert_jax.config import ModernBertConfig, Runtime
-from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
+from modernbert_jax.train.config import PretrainConfig, Stage
 
 from . import Preset
 from .base import BILLION

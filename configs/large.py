@@ -15,7 +15,7 @@ the first part. Length, learning rate and weight decay of the second are from th
 """
 
 from modernbert_jax.config import ModernBertConfig, Runtime
-from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
+from modernbert_jax.train.config import PretrainConfig, Stage
 
 from . import base
 from .base import BILLION

@@ -4,7 +4,7 @@ modernbert-jax quickstart
 """
 
 from modernbert_jax.config import ModernBertConfig
-from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
+from modernbert_jax.train.config import PretrainConfig, Stage
 
 
 def config() -> PretrainConfig:

@@ -10,7 +10,7 @@ thetas of long ones; long rows follow while the learning rate decays.
 """
 
 from modernbert_jax.config import ModernBertConfig, Runtime
-from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
+from modernbert_jax.train.config import PretrainConfig, Stage
 
 from .base import BILLION
 

@@ -32,7 +32,7 @@ ROOMS = {
     "rows": ("train.rows",),
     "corpus": ("train.corpus",),
     "tasks": ("train.tasks",),
-    "pretrain": ("train.pretrain",),
+    "pretrain": ("train.pretrain", "train.config"),
     "finetune": ("train.finetune",),
     "configs": ("configs",),
     "plan": ("train.plan",),

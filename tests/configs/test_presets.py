@@ -7,7 +7,7 @@ import pytest
 from modernbert_jax import configs
 from modernbert_jax.config import PRESETS
 from modernbert_jax.io.typed_json import from_json, to_json
-from modernbert_jax.train.pretrain.config import PretrainConfig
+from modernbert_jax.train.config import PretrainConfig
 
 B = 10**9
 

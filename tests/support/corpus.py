@@ -7,9 +7,9 @@ from pathlib import Path
 from modernbert_jax import tokenizer
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.tokenizer import Tokenizer
+from modernbert_jax.train.config import PretrainConfig, Stage
 from modernbert_jax.train.corpus.prepare import prepare
 from modernbert_jax.train.corpus.sources import Corpus
-from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
 
 SYLLABLES = ("ba", "ce", "di", "fo", "gu", "ka", "le", "mi", "no", "pu")
 WORDS = [f"{a}{b}" for a in SYLLABLES for b in SYLLABLES]

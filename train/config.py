@@ -1,0 +1,5 @@
+"""What a configuration file of pretraining imports: `PretrainConfig` and its `Stage`."""
+
+from .pretrain.config import PretrainConfig, Stage
+
+__all__ = ["PretrainConfig", "Stage"]
