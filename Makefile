@@ -16,7 +16,7 @@ quickstart: .venv/installed
 	.venv/bin/modernbert-jax quickstart
 
 test: .venv/test lint
-	$(QUICK_COMPILES) .venv/bin/python -m pytest -n $(WORKERS) --dist loadfile
+	$(QUICK_COMPILES) .venv/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # What takes minutes; some of it only where MODERNBERT_JAX_CORPUS names a folder with text.
 test-slow: .venv/test

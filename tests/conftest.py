@@ -27,6 +27,15 @@ def pytest_configure(config: pytest.Config) -> None:
         jax.config.update("jax_num_cpu_devices", 1)
 
 
+LONGEST = ("test_command.py", "test_mesh.py", "test_coupled.py", "test_pretrain.py")
+"""Modules that take a minute or more."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest modules first, so that no worker waits for another one's at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture
 def full_disk() -> Iterator[Callable[[bool], None]]:
     """While it was last called with True, files cannot grow: what a full disk is to them."""

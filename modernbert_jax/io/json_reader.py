@@ -14,6 +14,9 @@ from .text import check_text, surrogate
 BYTES = 2**28
 """Size of the largest file that is read as one JSON value."""
 
+_PIECE = 2**20
+"""Bytes that are read at a time, into a buffer of this size."""
+
 DEPTH = 64
 """Nesting of lists and objects at most; no known format nests deeper than 20."""
 
@@ -78,10 +81,11 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
 
 def read_bytes(path: str | os.PathLike, limit: int = BYTES) -> bytes:
     """Read a small file. Raises `UserError` that names it, also for more than `limit` bytes."""
-    path = Path(path)
+    path, content = Path(path), bytearray()
     try:
         with path.open("rb") as file:
-            content = file.read(limit + 1)
+            while len(content) <= limit and (piece := file.read(_PIECE)):
+                content += piece
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
@@ -92,7 +96,7 @@ def read_bytes(path: str | os.PathLike, limit: int = BYTES) -> bytes:
         raise UserError(f"{path}: {lfs.PROBLEM}")
     if len(content) > limit:
         raise UserError(f"{path}: has more than {limit:,} bytes, too many for a file of its kind")
-    return content
+    return bytes(content)
 
 
 def check_texts(value: Any, where: str = "") -> None:
