@@ -9,6 +9,6 @@ PROBLEM = (
 """What error messages say of a pointer."""
 
 
-def is_pointer(content: bytes) -> bool:
+def is_pointer(content: bytes | bytearray) -> bool:
     """True if a file that begins with these bytes is a pointer."""
     return content.startswith(BEGINNING)
