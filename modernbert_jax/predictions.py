@@ -22,7 +22,7 @@ _KINDS = {
 """Kind of task by head, where the model does not say it; sequence classification has several."""
 
 Runner = Callable[[str, list[Document]], Any]
-"""From the name of a program and documents to their logits, in order."""
+"""Function of a program's name and documents; returns their logits, in order."""
 
 
 def task_of(

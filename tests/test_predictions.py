@@ -70,11 +70,11 @@ def test_labels_and_what_the_model_is(berts):
 
 def test_entities_of_texts_and_words(berts):
     texts = ["ba ce fi", "ce ba"]
-    found = berts["tokens"].entities(texts)
-    for text, entities in zip(texts, found, strict=True):
+    rows = berts["tokens"].entities(texts)
+    for text, entities in zip(texts, rows, strict=True):
         assert all(text[e["start"] : e["end"]] == e["text"] for e in entities)
     split = berts["tokens"].entities([text.split() for text in texts])
-    assert [[e["text"] for e in row] for row in split] == [[e["text"] for e in r] for r in found]
+    assert [[e["text"] for e in row] for row in split] == [[e["text"] for e in r] for r in rows]
     with pytest.raises(UserError, match="token classifier"):
         berts["classification"].entities(texts)
 

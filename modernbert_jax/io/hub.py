@@ -70,8 +70,8 @@ def download(name: str, revision: str | None = None, weights: bool = True) -> Pa
         path = fetch()
         if not weights:
             return path
-        found = (*path.glob("*.safetensors"), *path.glob("*_Transformer/*.safetensors"))
-        return path if found else fetch(*PICKLED)
+        tensors = (*path.glob("*.safetensors"), *path.glob("*_Transformer/*.safetensors"))
+        return path if tensors else fetch(*PICKLED)
     except errors.RevisionNotFoundError:
         reason = f"it has no revision {revision!r}"
     except errors.GatedRepoError:

@@ -119,22 +119,22 @@ def files_below(folder: str) -> list[str]:
             inside = (p for p in Path(folder).rglob("*") if p.is_file())
             return sorted(str(p) for p in inside if not _is_hidden(p.relative_to(folder).parts))
         fs, root = fsspec.url_to_fs(folder)
-        found = (p for p in fs.find(root) if not _is_hidden(p.removeprefix(root).split("/")))
-        return sorted(fs.unstrip_protocol(p) for p in found)
+        files = (p for p in fs.find(root) if not _is_hidden(p.removeprefix(root).split("/")))
+        return sorted(fs.unstrip_protocol(p) for p in files)
 
 
 def _remote(url: str) -> list[Match]:
     fs, path = fsspec.url_to_fs(url)
     if fs.exists(path) or not glob.has_magic(path):
-        found = [path] if fs.exists(path) else []
+        existing = [path] if fs.exists(path) else []
     else:
         pattern, rest = patterns.escaped(path, fs.exists)
         names_hidden = _is_hidden(rest.split("/"))
         depth = len(path) - len(rest)
-        found = [
+        existing = [
             p for p in fs.glob(pattern) if names_hidden or not _is_hidden(p[depth:].split("/"))
         ]
-    return [Match(fs.unstrip_protocol(p), fs.isdir(p)) for p in found]
+    return [Match(fs.unstrip_protocol(p), fs.isdir(p)) for p in existing]
 
 
 def _is_hidden(parts: Iterable[str]) -> bool:

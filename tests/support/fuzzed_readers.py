@@ -105,8 +105,8 @@ def _arrow(form: str) -> dict[str, bytes]:
 def _corpus(folder: Path) -> None:
     from modernbert_jax.train.corpus.sources import Corpus, Piece, documents, fetched
 
-    found = Corpus.find([str(folder)])
-    for source in found.sources:
+    texts = Corpus.find([str(folder)])
+    for source in texts.sources:
         with fetched(source) as path:
             for document in documents(Piece(source=source), path, "text", "stop", {}):
                 assert len(document) > 0

@@ -105,9 +105,9 @@ def test_a_schedule_needs_its_peak():
 
 
 def test_a_weight_decay_that_erases_weights_is_warned_of():
-    said = hyperparameters.decay_warning(float(np.float32(1e-2)), float(np.float32(5e-5)))
-    assert "weight decay 0.01 takes 1% off" in said and "AdamW's 0.01 is 5e-07" in said
-    assert "--optimizer adamw" in said
+    warning = hyperparameters.decay_warning(float(np.float32(1e-2)), float(np.float32(5e-5)))
+    assert "weight decay 0.01 takes 1% off" in warning and "AdamW's 0.01 is 5e-07" in warning
+    assert "--optimizer adamw" in warning
     rate = np.float32(7e-4)
     exact = hyperparameters.relative_decay(1e-3, 7e-4) * rate  # rounded to float32 twice
     assert hyperparameters.decay_warning(float(exact), float(rate))

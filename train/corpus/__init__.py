@@ -1,1 +1,1 @@
-"""From text files to packed rows on disk: the `prepare` and `data` commands."""
+"""Packed rows made of text files: the `prepare` and `data` commands."""
