@@ -39,10 +39,10 @@ def find(patterns: Sequence[str | Path]) -> list[Source]:
     """
     sources: dict[str, Source] = {}
     for pattern in patterns:
-        found = matches(pattern)
-        matched = [s for path, folder in found for s in (_inside if folder else _named)(path)]
+        places = matches(pattern)
+        matched = [s for path, folder in places for s in (_inside if folder else _named)(path)]
         if not matched:
-            raise _nothing_in(found[0].path)
+            raise _nothing_in(places[0].path)
         sources |= {source.path: source for source in matched}
     return [sources[path] for path in sorted(sources)]
 

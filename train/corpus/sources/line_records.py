@@ -48,7 +48,7 @@ def json_lines(lines: Iterable[tuple[int, str | UserError]]) -> RawRecords:
         if isinstance(line, UserError):
             yield number, line
         elif line.strip():
-            yield number, _object(line)
+            yield number, object_of(line)
 
 
 def json_document(
@@ -154,10 +154,11 @@ def is_missing(value: Any) -> bool:
 def _first(lines: list[tuple[int, str | UserError]]) -> dict[str, Any] | UserError:
     """The first line as an object, or the reason why it is none."""
     line = lines[0][1]
-    return line if isinstance(line, UserError) else _object(line)
+    return line if isinstance(line, UserError) else object_of(line)
 
 
-def _object(line: str) -> dict[str, Any] | UserError:
+def object_of(line: str | bytes) -> dict[str, Any] | UserError:
+    """The JSON object in a line, or the reason why there is none."""
     try:
         value = parse_json(line, surrogates=True)
     except UserError as error:

@@ -5,13 +5,11 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from modernbert_jax.errors import UserError
-from modernbert_jax.io.json_reader import parse_json
 from modernbert_jax.io.paths import file_type
 
 from .compressed import CUT_OFF, lines_of
 from .document import Bad, Damaged, Document, Piece, decoded
-from .line_records import text_of
+from .line_records import object_of, text_of
 
 
 def read_text(path: Path, piece: Piece, field: str) -> Iterator[Document | Bad]:
@@ -45,7 +43,7 @@ def read_jsonl(path: Path, piece: Piece, field: str) -> Iterator[Document | Bad]
                 position += len(line)
                 number += 1
                 if line.strip():
-                    document = _document(line, field)
+                    document = text_of(object_of(line), field)
                     if isinstance(document, Bad):
                         line_number = _lines_before(path, piece.start) + number
                         document = Bad(f":{line_number}", document.reason)
@@ -54,25 +52,11 @@ def read_jsonl(path: Path, piece: Piece, field: str) -> Iterator[Document | Bad]
             raise Damaged(error) from None
 
 
-def _document(line: bytes, field: str) -> Document | Bad:
-    try:
-        return text_of(parse_json(line, surrogates=True), field)
-    except UserError as error:
-        return Bad("", str(error))
-
-
 def _are_json_lines(content: bytes) -> bool:
     """Whether the first line is a JSON object, and the next one too if there is one."""
     lines = list(itertools.islice((line for line in io.BytesIO(content) if line.strip()), 2))
-    return bool(lines) and all(map(_is_object, lines))
-
-
-def _is_object(line: bytes) -> bool:
-    try:
-        value = parse_json(line, surrogates=True)
-    except UserError:
-        return False
-    return isinstance(value, dict) and bool(value)
+    objects = [object_of(line) for line in lines]
+    return bool(objects) and all(isinstance(value, dict) and value for value in objects)
 
 
 def _first_line(lines, start: int) -> int:
