@@ -60,6 +60,9 @@ COMMANDS: dict[str, Command] = {
     "bench kernels": Command(
         "bench.Kernels", "Time every implementation of attention on this device."
     ),
+    "bench retrieval-data": Command(
+        "bench_retrieval.RetrievalData", "Make a data set for bench retrieval from text."
+    ),
 }
 
 
@@ -74,11 +77,12 @@ def find(words: Sequence[str]) -> tuple[str, Sequence[str]]:
 
 def overview() -> str:
     """The commands in lines, for `--help`."""
+    width = max(map(len, COMMANDS)) + 1
     return "\n".join(
         [
             "usage: modernbert-jax COMMAND ...    (COMMAND --help shows its options)",
             "",
-            *(f"  {name:18}{command.summary}" for name, command in COMMANDS.items()),
+            *(f"  {name:{width}}{command.summary}" for name, command in COMMANDS.items()),
             "",
             "--debug shows the traceback of an error. Exit codes: 0 done, 2 wrong input, 1 other.",
         ]
