@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -30,9 +30,9 @@ class Preset(NamedTuple):
 
 
 class _Type(NamedTuple):
-    """The dataclass of a kind of run, and its form in JSON."""
+    """The dataclasses of a kind of run, and their form in JSON."""
 
-    config: type
+    configs: tuple[type, ...]
     from_json: Callable[[Any, str], Any]
 
 
@@ -85,20 +85,26 @@ def load(kind: Kind, source: str) -> Any:
     else:
         raise UserError(f"no preset is named {source!r}; {did_you_mean(source, known)}")
     config = _of_user(source, function) if callable(function) else None
-    expected = _type(kind).config
+    expected = _type(kind).configs
     if not isinstance(config, expected):
-        raise UserError(f"{source}: has no function config() that returns a {expected.__name__}")
+        names = " or ".join(x.__name__ for x in expected)
+        raise UserError(f"{source}: has no function config() that returns a {names}")
     return config
 
 
 def _type(kind: Kind) -> _Type:
     if kind == "finetune":
-        from modernbert_jax.train.finetune.config import FinetuneConfig, from_json
+        from modernbert_jax.train.finetune import config as finetune
+        from modernbert_jax.train.retrieval import config as retrieval
 
-        return _Type(FinetuneConfig, from_json)
+        def from_json(value: Any, where: str) -> Any:
+            is_retrieval = isinstance(value, Mapping) and "kind" in value
+            return (retrieval if is_retrieval else finetune).from_json(value, where)
+
+        return _Type((finetune.FinetuneConfig, retrieval.RetrievalConfig), from_json)
     from modernbert_jax.train.pretrain.config import PretrainConfig
 
-    return _Type(PretrainConfig, lambda x, where: typed_json.from_json(PretrainConfig, x, where))
+    return _Type((PretrainConfig,), lambda x, at: typed_json.from_json(PretrainConfig, x, at))
 
 
 def _module(path: Path) -> Any:

@@ -33,7 +33,9 @@ ROOMS = {
     "corpus": ("train.corpus",),
     "tasks": ("train.tasks",),
     "pretrain": ("train.pretrain", "train.config"),
+    "examples": ("train.examples",),
     "finetune": ("train.finetune",),
+    "retrieval": ("train.retrieval",),
     "configs": ("configs",),
     "plan": ("train.plan",),
     "report": ("train.report",),
@@ -59,8 +61,13 @@ ARROWS = {
     "corpus": ("base", "io", "model", "rows"),
     "tasks": ("base", "io", "model", "corpus"),
     "pretrain": (*LIBRARY, "convert", "recipe", "engine", "loss", "rows"),
-    "finetune": (*LIBRARY, "inference", "convert", "recipe", "engine", "tasks"),
-    "configs": ("base", "io", "pretrain", "finetune", "tasks"),
+    "examples": (*LIBRARY, "inference", "convert", "engine"),
+    "finetune": (*LIBRARY, "inference", "convert", "recipe", "engine", "examples", "tasks"),
+    "retrieval": (
+        *(*LIBRARY, "inference", "convert", "pretrained", "recipe", "engine", "examples"),
+        *("rows", "tasks", "corpus"),
+    ),
+    "configs": ("base", "io", "pretrain", "finetune", "retrieval", "tasks"),
     "plan": (*LIBRARY, "recipe", "engine", "loss", "pretrain", "configs"),
     "report": ("base", "io", "engine"),
     "runs": (
@@ -178,6 +185,7 @@ def test_a_wrong_arrow_would_be_seen(tmp_path):
         "modernbert_jax.train.engine.loop": "from ..pretrain import config",
         "modernbert_jax.train.rows.batches": "from ..corpus import pool",
         "modernbert_jax.train.pretrain.run": "from ..finetune import run",
+        "modernbert_jax.train.retrieval.config": "from ..finetune import config",
         "modernbert_jax.train.bench.data": "from modernbert_jax import cli",
     }.items():
         (tmp_path / "wrong.py").write_text(line)

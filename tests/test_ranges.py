@@ -20,11 +20,13 @@ from modernbert_jax.train.engine.lora import Lora
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.finetune.grid import Grid
 from modernbert_jax.train.pretrain.config import PretrainConfig, Stage
+from modernbert_jax.train.retrieval.config import LossConfig, RetrievalConfig
 from modernbert_jax.train.tasks import TASKS, Task
 
 COMMANDS = tuple(command.load() for command in registry.COMMANDS.values())
 CONFIGS = (
     *(PretrainConfig, Stage, FinetuneConfig, EngineConfig, Lora, Grid, MeshShape),
+    *(RetrievalConfig, LossConfig),
     *(Settings, CorpusComponent, CpuDevices, Launch, *TASKS.values(), *COMMANDS),
 )
 

@@ -17,6 +17,7 @@ from .options import Flat
 
 if TYPE_CHECKING:
     from modernbert_jax.train.finetune.config import FinetuneConfig
+    from modernbert_jax.train.retrieval.config import RetrievalConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,8 +119,11 @@ class Finetune:
     json: Path | None = None
     """JSON file for the numbers; an existing one is replaced."""
 
-    def run(self, config: "FinetuneConfig") -> None:
+    def run(self, config: "FinetuneConfig | RetrievalConfig") -> None:
         """Train all sides, and print their table."""
+        from .finetune import labelled
+
+        config = labelled(config, "bench finetune")
         self.devices.expose(device_limits.for_finetuning(config))
         from modernbert_jax.train.bench import finetune as suite
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from modernbert_jax.sharding import MeshShape
     from modernbert_jax.train.finetune.config import FinetuneConfig
     from modernbert_jax.train.pretrain.config import PretrainConfig
+    from modernbert_jax.train.retrieval.config import RetrievalConfig
 
     from .launch import Fits
 
@@ -44,15 +45,17 @@ def for_pretraining(config: "PretrainConfig") -> "Fits":
     return fits
 
 
-def for_finetuning(config: "FinetuneConfig") -> "Fits":
+def for_finetuning(config: "FinetuneConfig | RetrievalConfig") -> "Fits":
     """Limit: as many rows as a microbatch has when rows are long, and memory.
 
     Rows are packed to suit any number of devices. The axes `context` and `tensor` must suit the
     model, so the automatic number never grows them.
     """
     from modernbert_jax.inference.shapes import LONGEST_CHOSEN
+    from modernbert_jax.train.finetune.config import FinetuneConfig
 
-    rows = config.microbatch_tokens // max(LONGEST_CHOSEN, config.task.max_length)
+    labelled = config.task if isinstance(config, FinetuneConfig) else config
+    rows = config.microbatch_tokens // max(LONGEST_CHOSEN, labelled.max_length)
 
     def fits(devices: int, processes: int) -> bool:
         try:

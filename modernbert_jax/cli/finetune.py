@@ -6,8 +6,10 @@ from typing import Literal
 
 import tyro
 
+from modernbert_jax.errors import UserError
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.finetune.grid import Grid
+from modernbert_jax.train.retrieval.config import RetrievalConfig
 
 from . import devices, output
 from .launch import Launch
@@ -15,7 +17,7 @@ from .launch import Launch
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finetune:
-    """Fine-tune a model on labelled examples.
+    """Fine-tune a model on labelled examples, or on texts that belong together.
 
     Interrupt it at any time, even with `kill -9`; the same command in the same folder resumes. Any
     field of CONFIG can be changed by an option of its name.
@@ -25,7 +27,7 @@ class Finetune:
     """Steps to profile, as FIRST:LAST, into profile/ in the run's folder."""
     launch: tyro.conf.OmitArgPrefixes[Launch] = dataclasses.field(default_factory=Launch)
 
-    def run(self, config: FinetuneConfig) -> None:
+    def run(self, config: FinetuneConfig | RetrievalConfig) -> None:
         """Train, and print the result."""
         self.launch.join(devices.for_finetuning(config))
 
@@ -34,10 +36,14 @@ class Finetune:
         from modernbert_jax.train import intermediate
         from modernbert_jax.train.engine.profile import Profiler
         from modernbert_jax.train.finetune import report
+        from modernbert_jax.train.retrieval import training
 
         profiled = Profiler.parse(self.profile_steps) if self.profile_steps else None
         with output.attention_choices():
-            result = intermediate.finetune(config, profiled)
+            if isinstance(config, RetrievalConfig):
+                result = training.train(config, profiled)
+            else:
+                result = intermediate.finetune(config, profiled)
         if jax.process_index():
             return
         if result is None:
@@ -61,8 +67,9 @@ class Sweep:
     """Keep models and checkpoints of all runs, or only the model of the best run."""
     launch: tyro.conf.OmitArgPrefixes[Launch] = dataclasses.field(default_factory=Launch)
 
-    def run(self, config: FinetuneConfig) -> None:
+    def run(self, config: FinetuneConfig | RetrievalConfig) -> None:
         """Train all runs, and print their table."""
+        config = labelled(config, "sweep")
         self.launch.join(devices.for_finetuning(config))
 
         import jax
@@ -84,3 +91,10 @@ class Sweep:
         best = f"; the best model is in {export}" if export.is_dir() else ""
         print(sweep_table.text(table))
         print(f"\n{folder}: {table['runs']} runs; tables in {folder}/sweep.*{best}")
+
+
+def labelled(config: FinetuneConfig | RetrievalConfig, command: str) -> FinetuneConfig:
+    """The configuration, if it is of a task with labels. Raises `UserError`."""
+    if isinstance(config, FinetuneConfig):
+        return config
+    raise UserError(f"{command} is for tasks with labels, not for {config.kind}; use finetune")

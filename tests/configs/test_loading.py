@@ -1,5 +1,6 @@
 """One way from a name or a file to a configuration, whatever the kind of run."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from modernbert_jax import UserError, configs
 from modernbert_jax.io import typed_json
 from modernbert_jax.train.finetune import config as finetuning
+from modernbert_jax.train.retrieval import config as retrieval
 
 KINDS = {
     "pretrain": ("nano", "PretrainConfig", typed_json.to_json),
@@ -18,9 +20,18 @@ KINDS = {
 def test_every_preset_is_sound(kind):
     for name, preset in configs.presets(kind).items():
         config = configs.load(kind, name)
-        assert type(config).__name__ == KINDS[kind][1] and preset.summary
+        known = (KINDS[kind][1], *(("RetrievalConfig",) if kind == "finetune" else ()))
+        assert type(config).__name__ in known and preset.summary
         if kind == "pretrain":
             assert config.starts[-1] == sum(stage.steps for stage in config.stages)
+
+
+def test_a_run_of_retrieval_is_told_from_a_task(tmp_path):
+    config = configs.load("finetune", "reranker")
+    assert config.kind == "reranker" and config.loss.name == "binary-cross-entropy"
+    config = dataclasses.replace(config, prompts={"query": "q: "}, matryoshka_dims=(64, 32))
+    (tmp_path / "mine.json").write_text(json.dumps(retrieval.to_json(config)))
+    assert configs.load("finetune", str(tmp_path / "mine.json")) == config
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,17 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, Literal
 
 from modernbert_jax.errors import UserError, did_you_mean
-from modernbert_jax.io import standard_input, typed_json
-from modernbert_jax.ranges import Count, Positive, Range, Rate
+from modernbert_jax.io import typed_json
+from modernbert_jax.ranges import Positive, Rate
 
-from ..engine.config import TrainConfig
+from ..examples.config import ExamplesConfig, check_file
 from ..tasks import TASKS, Task
-
-Epochs = Annotated[float, Range(0, 10**6, above=True)]
-"""Passes over the training examples."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,20 +28,13 @@ class Intermediate:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(TrainConfig):
+class FinetuneConfig(ExamplesConfig):
     """A fine-tuning run: a model, a task with its data, and how the model learns the task."""
-
-    START_OPTION: ClassVar[str] = "--model"
 
     task: Task
     """The task to learn, and the columns of the data."""
-    model: str = "answerdotai/ModernBERT-base"
-    """Checkpoint to start from, in any format, or the name of a model on the hub."""
     intermediate: Intermediate = dataclasses.field(default_factory=Intermediate)
     """A run to be done first, from whose model this one starts."""
-    init: Literal["checkpoint", "random"] = "checkpoint"
-    """`random` takes only architecture and tokenizer of `model`: trains from scratch, as a
-    baseline."""
     train: str = ""
     """Labelled examples: .jsonl, .csv, .tsv (also .gz, .zst, .bz2, .xz), .parquet, .arrow, or a
     folder of `datasets`."""
@@ -54,25 +44,10 @@ class FinetuneConfig(TrainConfig):
     """Labelled examples that are evaluated once, with the best model at the end."""
     validation_split: Rate = 0.1
     """Share of `train` that is kept apart where `validation` is empty, the same in every label."""
-    output: str = "finetuned"
 
-    epochs: Epochs = 3.0
-    """Passes over the training examples."""
-    batch_examples: Count = 32
-    """Examples in the batch of a step, over all devices."""
-    microbatch_tokens: Count = 8192
-    """Tokens, over all devices, whose activations are in memory at once. The loss is that of the
-    whole batch in any case."""
     pooling: Literal["model", "cls", "mean", "max"] = "model"
     """Pooling of a document's tokens into one vector; `model` is the checkpoint's own. transformers
     has no `max`."""
-    attention_dropout: Rate = 0.1
-    """Dropout rate in training after each attention's output projection, as in ModernBERT's
-    research code; transformers has 0."""
-    embedding_dropout: Rate = 0.0
-    """Dropout rate in training after the embeddings."""
-    mlp_dropout: Rate = 0.0
-    """Dropout rate in training after each feed-forward block."""
     classifier_dropout: Rate = 0.0
     """Dropout rate in training before the classifier."""
     label_smoothing: Rate = 0.0
@@ -84,19 +59,12 @@ class FinetuneConfig(TrainConfig):
 
     eval_every: Positive = 1.0
     """Epochs between evaluations; the end is evaluated as well."""
-    keep_best: bool = True
-    save_every: Count = 500
-    keep: Count = 2
 
     def __post_init__(self):
         super().__post_init__()
-        self._expand("model", "train", "validation", "test")
+        self._expand("train", "validation", "test")
         for name in ("train", "validation", "test"):
-            if getattr(self, name) == standard_input.NAME:
-                raise UserError(
-                    f"{name} is '-'; a run reads its data again when it is resumed, so store"
-                    " standard input in a file and name that"
-                )
+            check_file(name, getattr(self, name))
         smooth = ("classification", "tokens")
         for name, off, kinds in (
             ("label_smoothing", 0.0, smooth),

@@ -9,7 +9,8 @@ from modernbert_jax import ranges
 from modernbert_jax.errors import UserError
 from modernbert_jax.ranges import NonNegative, Positive, Seed
 
-from .config import Epochs, FinetuneConfig
+from ..examples.config import Epochs
+from .config import FinetuneConfig
 
 
 class Setting(NamedTuple):

@@ -147,9 +147,8 @@ class TaskObjective(engine.Objective):
     @property
     def _in_training(self) -> ModernBertConfig:
         """The architecture with the dropout of the run."""
-        rates = ("attention_dropout", "embedding_dropout", "mlp_dropout", "classifier_dropout")
-        return dataclasses.replace(
-            self.model, **{name: getattr(self.config, name) for name in rates}
+        return self.config.in_training(
+            self.model, classifier_dropout=self.config.classifier_dropout
         )
 
 

@@ -1,0 +1,50 @@
+"""The configuration of retrieval training: prompts and lengths by column, and what is refused."""
+
+import pytest
+
+from modernbert_jax.errors import UserError
+from modernbert_jax.train.retrieval import config as retrieval
+from modernbert_jax.train.retrieval.config import LossConfig, RetrievalConfig
+
+
+def test_the_most_particular_prompt_wins():
+    config = RetrievalConfig(
+        kind="embedding",
+        prompts={"query": "q: ", "document": "d: ", "answer": "a: ", "gooaq.document": "g: "},
+        lengths={"query": 32, "web.title": 64},
+        max_length=128,
+    )
+    assert config.prompt("web", "question", 0) == "q: "
+    assert config.prompt("web", "title", 1) == "d: "
+    assert config.prompt("web", "answer", 1) == "a: "
+    assert config.prompt("gooaq", "answer", 1) == "g: "
+    lengths = [config.length("web", name, i) for i, name in enumerate(("query", "title", "text"))]
+    assert lengths == [32, 64, 128]
+
+
+def test_keys_without_a_column_are_refused():
+    columns = {"web": ("query", "title")}
+    retrieval.check_keys({"web.title": 1, "document": 2, "title": 3}, "prompts", columns)
+    with pytest.raises(UserError, match=r"'web.titel'.*did you mean 'web.title'"):
+        retrieval.check_keys({"web.titel": 1}, "prompts", columns)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"train": ("-",)}, "standard input"),
+        ({"train": ("a.jsonl", "a.jsonl")}, "train names a file twice"),
+        ({"matryoshka_dims": (8, 8)}, "matryoshka_dims"),
+        ({"matryoshka_dims": (8, 4), "matryoshka_weights": (1.0,)}, "matryoshka_weights"),
+        ({"kind": "rerank"}, "did you mean 'reranker'"),
+    ],
+)
+def test_bad_values_are_named(changes, words):
+    with pytest.raises(UserError, match=words):
+        RetrievalConfig(**{"kind": "embedding"} | changes)
+
+
+def test_a_loss_has_the_options_that_are_given():
+    loss = LossConfig(name="gist", temperature=0.05, learn_scale=False)
+    assert loss.options == {"temperature": 0.05}
+    assert LossConfig().of("embedding").name == "multiple-negatives-ranking"

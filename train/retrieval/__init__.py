@@ -1,0 +1,1 @@
+"""Retrieval models: embedding models and rerankers, trained on pairs, lists and scores."""

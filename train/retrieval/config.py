@@ -1,0 +1,218 @@
+"""The configuration of a run that trains an embedding model or a reranker."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+from modernbert_jax import ranges
+from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.io import typed_json
+from modernbert_jax.io.paths import expanded
+from modernbert_jax.ranges import Count, Length, Natural, NonNegative, Positive
+
+from ..examples.config import ExamplesConfig, check_file
+
+T = TypeVar("T")
+
+Kind = Literal["embedding", "reranker"]
+"""What a run trains: texts to vectors, or pairs of texts to scores."""
+
+KINDS: dict[Kind, str] = {
+    "embedding": "Train an embedding model: a vector for each text, on pairs, lists or scores.",
+    "reranker": "Train a reranker: a score for each pair of query and document.",
+}
+"""Kinds of runs with one line about each, for the user."""
+
+DEFAULT_LOSS = {"embedding": "multiple-negatives-ranking", "reranker": "binary-cross-entropy"}
+"""The loss of each kind of run whose configuration names none."""
+
+QUERY, DOCUMENT = "query", "document"
+"""Roles of columns: the first one is the query, all others are documents."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """A loss and its options. An empty option has the loss's own default.
+
+    Options that the loss does not have are refused.
+    """
+
+    name: str = ""
+    """Name of the loss; empty is multiple-negatives-ranking for embeddings, binary-cross-entropy
+    for rerankers."""
+    scale: Positive | None = None
+    """Factor of the similarities, the inverse of the temperature of a softmax over them."""
+    temperature: Positive | None = None
+    """Divisor of the similarities or scores."""
+    learn_scale: bool = False
+    """Whether the scale is a parameter that is trained, on a logarithmic scale."""
+    similarity: Literal["cosine", "dot", "euclidean", "manhattan"] | None = None
+    """Similarity of two vectors in the loss."""
+    directions: tuple[str, ...] = ()
+    """Rankings in the loss: `query-to-document`, `query-to-query`, `document-to-query`,
+    `document-to-document`."""
+    partition: Literal["joint", "per-direction"] | None = None
+    """Whether all directions share one softmax, or each has its own."""
+    hardness_mode: Literal["none", "in-batch", "hard", "all"] | None = None
+    """Negatives whose weight rises with their similarity."""
+    hardness_strength: NonNegative | None = None
+    """How much the weight of a negative rises with its similarity."""
+    margin: NonNegative | None = None
+    """Margin between positives and negatives."""
+    margin_strategy: Literal["absolute", "relative"] | None = None
+    """Whether the guide's margin is a difference, or a share of the positive's similarity."""
+
+    def __post_init__(self):
+        ranges.check(self, "loss.")
+
+    def of(self, kind: str) -> "LossConfig":
+        """The same with the name of the loss of a kind of run, if it has none."""
+        return self if self.name else dataclasses.replace(self, name=DEFAULT_LOSS[kind])
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that are not empty, as keyword arguments of the loss."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        del values["name"], values["learn_scale"]
+        return {name: value for name, value in values.items() if value not in (None, ())}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RetrievalConfig(ExamplesConfig):
+    """A run on texts that belong together: queries with documents, lists, scores."""
+
+    kind: Kind
+    """What is trained."""
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+
+    train: tuple[str, ...] = ()
+    """Training examples: .jsonl, .csv, .tsv (also .gz, .zst, .bz2, .xz), .parquet, .arrow, folders
+    of `datasets` or of BEIR. Every path is a data set of its own."""
+    validation: tuple[str, ...] = ()
+    """Examples that are evaluated during training and choose the best model."""
+    columns: tuple[str, ...] = ()
+    """Columns of texts in their order: query, positive, negatives. Empty takes `query`, `positive`,
+    `negative...`, or all columns of texts."""
+    target: str = ""
+    """Column of the label or of the scores of the documents; empty takes `label` or `scores`, if
+    there is one."""
+    evaluation: str = ""
+    """BEIR folder (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv) that is searched during training;
+    its nDCG@10 chooses the best model."""
+    evaluation_split: str = "test"
+    """Name of the relevance judgements in `evaluation`."""
+
+    prompts: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Texts before the texts of a column: `query "search_query: " document "search_document: "`.
+    Keys are roles (`query` is the first column, `document` all others), columns, or
+    DATASET.COLUMN, where DATASET is the name of a file without its ending."""
+    include_prompt: bool = True
+    """Whether the tokens of the prompt are pooled, too."""
+    max_length: Natural = 0
+    """Longest text in tokens, with its prompt; longer ones are cut. 0 is the checkpoint's own."""
+    lengths: dict[str, Length] = dataclasses.field(default_factory=dict)
+    """Longest texts by role, column or DATASET.COLUMN, where they differ from `max_length`."""
+
+    sampling: Literal["proportional", "round-robin"] = "proportional"
+    """Order of several data sets, of which every batch holds one: in proportion to their batches,
+    or in turn until one is used up."""
+    allow_duplicates: bool = False
+    """Whether two examples of a batch may share a text, which would then be its own negative."""
+
+    pooling: Literal["checkpoint", "mean", "cls", "max", "lasttoken"] = "checkpoint"
+    """Pooling of a text's tokens into its vector; `checkpoint` is the checkpoint's own, or `mean`
+    where it has none."""
+    normalize: Literal["checkpoint", "yes", "no"] = "checkpoint"
+    """Whether vectors are divided by their length at the end."""
+    projection_dims: Natural = 0
+    """Width of a new dense layer without activation after the pooling; 0 adds none."""
+    similarity: Literal["checkpoint", "cosine", "dot", "euclidean", "manhattan"] = "checkpoint"
+    """Similarity of two vectors that the exported model declares; `checkpoint` is the checkpoint's
+    own, or `cosine` where it has none."""
+    matryoshka_dims: tuple[Count, ...] = ()
+    """Numbers of leading dimensions that are trained to be vectors on their own, such as
+    `768 256 64`; empty trains whole vectors only."""
+    matryoshka_weights: tuple[NonNegative, ...] = ()
+    """Weights of the losses of `matryoshka_dims`; empty weighs all equally."""
+    guide: str = ""
+    """Embedding model that decides which documents of a batch are no negatives (loss `gist`)."""
+
+    batch_examples: Count = 64
+    attention_dropout: ranges.Rate = 0.0
+    optimizer: Literal["stable_adamw", "adamw"] = "adamw"
+    weight_decay: NonNegative = 0.0
+    b2: ranges.Rate = 0.999
+    eps: Positive = 1e-8
+    clip_norm: NonNegative = 1.0
+    eval_every: Natural = 500
+    """Steps between evaluations, the end apart; 0 evaluates only at the end."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.kind not in KINDS:
+            raise UserError(f"kind is {self.kind!r}; {did_you_mean(str(self.kind), KINDS)}")
+        for name in ("train", "validation"):
+            paths = tuple(expanded(path) for path in getattr(self, name))
+            for path in paths:
+                check_file(name, path)
+            if len({*paths}) < len(paths):
+                raise UserError(f"{name} names a file twice; every file is a data set of its own")
+            object.__setattr__(self, name, paths)
+        self._expand("evaluation", "guide")
+        object.__setattr__(self, "loss", self.loss.of(self.kind))
+        dims, weights = self.matryoshka_dims, self.matryoshka_weights
+        if weights and len(weights) != len(dims):
+            raise UserError(
+                f"matryoshka_weights has {len(weights)} numbers; matryoshka_dims has {len(dims)}"
+            )
+        if len({*dims}) < len(dims):
+            raise UserError("matryoshka_dims names a width twice")
+
+    def prompt(self, dataset: str, column: str, number: int) -> str:
+        """The prompt of a column, empty without one; see `of_column`."""
+        return of_column(self.prompts, dataset, column, number) or ""
+
+    def length(self, dataset: str, column: str, number: int) -> int:
+        """The longest text of a column in tokens, with its prompt; 0 is the checkpoint's own."""
+        return of_column(self.lengths, dataset, column, number) or self.max_length
+
+
+def of_column(values: Mapping[str, T], dataset: str, column: str, number: int) -> T | None:
+    """The value of a column: that of the most particular key, or None.
+
+    Args:
+        values: by DATASET.COLUMN, DATASET.ROLE, COLUMN or ROLE.
+        dataset: name of the data set.
+        column: name of the column.
+        number: number of the column, from 0.
+    """
+    role = role_of(number)
+    keys = (f"{dataset}.{column}", f"{dataset}.{role}", column, role)
+    return next((values[key] for key in keys if key in values), None)
+
+
+def check_keys(
+    values: Mapping[str, Any], option: str, datasets: Mapping[str, Sequence[str]]
+) -> None:
+    """Raise `UserError` for keys of `of_column` that mean no column of any data set."""
+    names = {QUERY, DOCUMENT}
+    for dataset, columns in datasets.items():
+        names |= {*columns, *(f"{dataset}.{x}" for x in (QUERY, DOCUMENT, *columns))}
+    for key in values:
+        if key not in names:
+            raise UserError(f"{option} has {key!r}, which is no column; {did_you_mean(key, names)}")
+
+
+def role_of(number: int) -> str:
+    """The role of a column: the first one holds queries, all others hold documents."""
+    return DOCUMENT if number else QUERY
+
+
+def to_json(config: RetrievalConfig) -> dict[str, Any]:
+    """A configuration as a JSON object; `kind` tells what it trains."""
+    return typed_json.to_json(config)
+
+
+def from_json(value: Any, where: str = "config") -> RetrievalConfig:
+    """A configuration from JSON; strict about names and types. Raises `UserError`."""
+    return typed_json.from_json(RetrievalConfig, value, where)
