@@ -64,14 +64,16 @@ class Pretrain:
 
     def _plan(self, config: "PretrainConfig") -> None:
         from modernbert_jax.io import outputs
+        from modernbert_jax.train.engine.machine import Machine
         from modernbert_jax.train.engine.run_folder import PLAN
         from modernbert_jax.train.pretrain import dry_run
 
         picture = self.plot or Path(config.output) / PLAN
         outputs.check_file(picture, replaces=".png")
-        facts = dry_run.plan(config, self.hardware, self.devices, self.mfu)
+        machine = Machine.named(self.hardware, self.devices, self.mfu)
+        facts = dry_run.plan(config, machine)
         dry_run.draw(config, picture)
         if self.json:
             printing.print_json(facts | {"plot": str(picture)})
         else:
-            print(f"{dry_run.text(config, facts)}\nschedule drawn in {picture}")
+            print(f"{dry_run.text(config, machine, facts)}\nschedule drawn in {picture}")

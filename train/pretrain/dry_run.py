@@ -11,42 +11,23 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.io.files import write_bytes
 from modernbert_jax.io.text import for_plot
 
-from ..engine.hardware import PEAK_FLOPS
 from ..engine.hyperparameters import decay_warning
+from ..engine.machine import Machine, short_tokens, table
 from .batch_size import microbatches
 from .config import PretrainConfig, Stage
 
 
-def plan(config: PretrainConfig, hardware: str, devices: int, mfu: float) -> dict[str, Any]:
-    """Compute the facts of a run.
+def plan(config: PretrainConfig, machine: Machine) -> dict[str, Any]:
+    """Compute the facts of a run on a machine, as a JSON object.
 
     FLOPs assume full rows of one document each, the highest cost of attention. Recomputation is not
     counted.
-
-    Args:
-        config: the run.
-        hardware: a key of `PEAK_FLOPS`, or its last word, such as h100 or v5e.
-        devices: the number of devices.
-        mfu: model FLOPs utilisation: the share of peak FLOP/s that the model's products reach.
-
-    Returns:
-        A JSON object.
-
-    Raises:
-        UserError: unknown hardware, or numbers out of range.
     """
-    name = _hardware(hardware)
-    if devices < 1 or not 0 < mfu <= 1:
-        raise UserError(
-            f"devices is {devices} and mfu {mfu}; they must be 1 or more, and above 0 and up to 1"
-        )
-    speed = devices * PEAK_FLOPS[name] * mfu
     stages = [
-        _stage(config, stage, start, speed)
+        _stage(config, stage, start, machine)
         for stage, start in zip(config.stages, config.starts, strict=False)
     ]
     return {
@@ -56,13 +37,11 @@ def plan(config: PretrainConfig, hardware: str, devices: int, mfu: float) -> dic
         "tokens": sum(stage["tokens"] for stage in stages),
         "flops": sum(stage["flops"] for stage in stages),
         "hours": sum(stage["hours"] for stage in stages),
-        "hardware": name,
-        "devices": devices,
-        "mfu": mfu,
+        **machine._asdict(),
     }
 
 
-def _stage(config: PretrainConfig, stage: Stage, start: int, speed: float) -> dict[str, Any]:
+def _stage(config: PretrainConfig, stage: Stage, start: int, machine: Machine) -> dict[str, Any]:
     batches, rate, model = stage.batches, stage.learning_rate(), config.stage_model(stage)
     tokens = batches.rows * stage.length
     flops = 3.0 * model.flops_per_token(stage.length, stage.mask_rate) * tokens
@@ -91,32 +70,23 @@ def _stage(config: PretrainConfig, stage: Stage, start: int, speed: float) -> di
         "eval_every": stage.eval_every or config.eval_every,
         "save_every": stage.save_every or config.save_every,
         "flops": flops,
-        "hours": flops / speed / 3600,
+        "hours": machine.hours(flops),
     }
 
 
-def text(config: PretrainConfig, facts: dict[str, Any]) -> str:
+def text(config: PretrainConfig, machine: Machine, facts: dict[str, Any]) -> str:
     """Format the facts of `plan` as a table with a column for each stage."""
     stages = facts["stages"]
-    rows = [[""] + [stage["name"] for stage in stages]]
+    rows = [["", *(stage["name"] for stage in stages)]]
     for label, cell in _ROWS.items():
         rows.append([label, *(cell(stage) for stage in stages)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
-            ]
-        ).rstrip()
-        for row in rows
-    ]
+    lines = table(rows)
     for stage in stages:
         if len(stage["batches"]) > 1:
             lines += ["", f"batches of {stage['name']}, from step (and token) on"]
             for batch in stage["batches"]:
                 rows, each = batch["rows"], batch["rows"] // batch["microbatches"]
-                start = f"{batch['from_step']:>9,} ({_billions(batch['from_token'])})"
+                start = f"{batch['from_step']:>9,} ({short_tokens(batch['from_token'])})"
                 lines.append(f"  {start}  {rows:,} rows in microbatches of {each:,}")
     if config.optimizer == "stable_adamw":
         rates = ((stage["weight_decay"], stage["learning_rate"][1]) for stage in stages)
@@ -131,15 +101,10 @@ def text(config: PretrainConfig, facts: dict[str, Any]) -> str:
             f"{facts['parameters']:,} parameters, {origin}",
             *lines,
             "",
-            f"in all {facts['steps']:,} steps, {_billions(facts['tokens'])} tokens,"
-            f" {facts['flops']:.3g} FLOPs: {facts['hours']:,.1f} hours on {facts['devices']:,}"
-            f" x {facts['hardware']} at {facts['mfu']:.0%} MFU",
+            f"in all {facts['steps']:,} steps, {short_tokens(facts['tokens'])} tokens,"
+            f" {facts['flops']:.3g} FLOPs: {facts['hours']:,.1f} hours on {machine}",
         ]
     )
-
-
-def _billions(tokens: float) -> str:
-    return f"{tokens / 1e9:,.2f} B" if tokens >= 1e9 else f"{tokens / 1e6:,.2f} M"
 
 
 def _batch(stage: dict[str, Any]) -> str:
@@ -148,18 +113,18 @@ def _batch(stage: dict[str, Any]) -> str:
 
 
 _ROWS = {
-    "tokens": lambda s: _billions(s["tokens"]),
+    "tokens": lambda s: short_tokens(s["tokens"]),
     "steps": lambda s: f"{s['steps']:,}",
     "first step": lambda s: f"{s['start'] + 1:,}",
     "tokens in a row": lambda s: f"{s['length']:,}",
     "rows in a batch": _batch,
-    "tokens in a full batch": lambda s: _billions(s["batches"][-1]["rows"] * s["length"]),
+    "tokens in a full batch": lambda s: short_tokens(s["batches"][-1]["rows"] * s["length"]),
     "microbatches": lambda s: f"{s['batches'][-1]['microbatches']}",
     "learning rate, first": lambda s: f"{s['learning_rate'][0]:.3g}",
     "  peak": lambda s: f"{s['learning_rate'][1]:.3g}",
     "  last": lambda s: f"{s['learning_rate'][2]:.3g}",
-    "  rises over": lambda s: _billions(s["warmup_tokens"]) if s["warmup_tokens"] else "-",
-    "  falls over": lambda s: _billions(s["decay_tokens"]) if s["decay_tokens"] else "-",
+    "  rises over": lambda s: short_tokens(s["warmup_tokens"]) if s["warmup_tokens"] else "-",
+    "  falls over": lambda s: short_tokens(s["decay_tokens"]) if s["decay_tokens"] else "-",
     "  shape of the fall": lambda s: s["decay_shape"] if s["decay_tokens"] else "-",
     "weight decay": lambda s: f"{s['weight_decay']:.3g}",
     "tokens masked": lambda s: f"{s['mask_rate']:.0%}",
@@ -205,11 +170,3 @@ def draw(config: PretrainConfig, path: str | Path) -> Path:
     figure.savefig(buffer, format="png", dpi=130)
     write_bytes(path, buffer.getvalue())
     return Path(path)
-
-
-def _hardware(name: str) -> str:
-    ends = {kind.split()[-1].lower(): kind for kind in PEAK_FLOPS}
-    kinds = {kind.lower(): kind for kind in PEAK_FLOPS} | ends
-    if name.lower() not in kinds:
-        raise UserError(f"hardware is {name!r}; {did_you_mean(name, sorted(PEAK_FLOPS))}")
-    return kinds[name.lower()]

@@ -6,23 +6,24 @@ import json
 import pytest
 
 from modernbert_jax import UserError, cli, configs
+from modernbert_jax.train.engine.machine import Machine
 from modernbert_jax.train.pretrain import dry_run
 
 
 def test_base_and_large_take_the_recorded_hours():
     """Hours on 8 x H100: base 194, 39.9 and 11.5 hours; large 425 for its first stage."""
-    base = dry_run.plan(configs.load("pretrain", "base"), "h100", 8, 0.26)
+    base = dry_run.plan(configs.load("pretrain", "base"), Machine.named("h100", 8, 0.26))
     hours = [stage["hours"] for stage in base["stages"]]
     assert hours[0] == pytest.approx(194, rel=0.05)
     assert hours[1] == pytest.approx(39.9, rel=0.2) and hours[2] == pytest.approx(11.5, rel=0.3)
-    large = dry_run.plan(configs.load("pretrain", "large"), "NVIDIA H100", 8, 0.33)
+    large = dry_run.plan(configs.load("pretrain", "large"), Machine.named("NVIDIA H100", 8, 0.33))
     assert sum(s["hours"] for s in large["stages"][:2]) == pytest.approx(425.3, rel=0.05)
-    half = dry_run.plan(configs.load("pretrain", "base"), "h100", 16, 0.26)
+    half = dry_run.plan(configs.load("pretrain", "base"), Machine.named("h100", 16, 0.26))
     assert half["hours"] == pytest.approx(base["hours"] / 2)
 
 
 def test_steps_are_those_of_the_configurations():
-    facts = dry_run.plan(configs.load("pretrain", "base"), "v5e", 256, 0.4)
+    facts = dry_run.plan(configs.load("pretrain", "base"), Machine.named("v5e", 256, 0.4))
     steps = [stage["steps"] for stage in facts["stages"]]
     full = 1719e9 / (4608 * 1024)
     assert full < steps[0] < full + 12_000  # smaller batches at first
@@ -39,8 +40,9 @@ def test_a_weight_decay_that_erases_weights_is_warned_of():
     stages = tuple(dataclasses.replace(stage, weight_decay=0.01) for stage in config.stages)
     large = dataclasses.replace(config, stages=stages)
     adamw = dataclasses.replace(large, optimizer="adamw")
+    machine = Machine.named("h100", 8, 0.4)
     text, *others = (
-        dry_run.text(c, dry_run.plan(c, "h100", 8, 0.4)) for c in (large, config, adamw)
+        dry_run.text(c, machine, dry_run.plan(c, machine)) for c in (large, config, adamw)
     )
     assert text.count("warning: weight decay 0.01 takes 1% off") == 1
     assert not any("warning" in other for other in others)
@@ -52,7 +54,7 @@ def test_a_weight_decay_that_erases_weights_is_warned_of():
 )
 def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
-        dry_run.plan(configs.load("pretrain", "nano"), *arguments)
+        Machine.named(*arguments)
 
 
 def test_the_command_needs_no_data(capsys, tmp_path, monkeypatch):
