@@ -11,8 +11,8 @@ from .example import IGNORED, Example
 from .multilabel import MultiLabel
 from .multiple_choice import MultipleChoice
 from .question_answering import QuestionAnswering
-from .read import read
-from .records import Record, Records
+from .read import read, stream
+from .records import Problems, Record, Records
 from .regression import Regression
 from .split import balanced_weights, class_counts, positive_weights, split
 from .task import Outputs, Task
@@ -26,6 +26,7 @@ __all__ = [
     "MultiLabel",
     "MultipleChoice",
     "Outputs",
+    "Problems",
     "QuestionAnswering",
     "Record",
     "Records",
@@ -37,6 +38,7 @@ __all__ = [
     "positive_weights",
     "read",
     "split",
+    "stream",
 ]
 
 _TASKS = (

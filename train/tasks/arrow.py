@@ -1,5 +1,6 @@
 """Records of Parquet and Arrow files and saved datasets, with the label names they declare."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,16 @@ from .records import LabelNames
 
 def file(path: str, format: str) -> tuple[RawRecords, LabelNames]:
     """Read a local or remote file; `format` is "parquet", or "arrow" (file or stream)."""
-    batches = _parquet if format == "parquet" else _arrow
-    source = Source(path=path, bytes=0, format="unread")
-    with fetched(source) as local:
-        tables = list(_guarded(batches, local, ""))
-    names = _declared(tables[0].schema.metadata) if tables else {}
-    return _rows(iter(tables)), names
+    tables = _tables(path, _parquet if format == "parquet" else _arrow)
+    first = list(itertools.islice(tables, 1))
+    names = _declared(first[0].schema.metadata) if first else {}
+    return _rows(itertools.chain(first, tables)), names
+
+
+def _tables(path: str, batches: Callable[[Path], Iterator[Any]]) -> Iterator[Any]:
+    """The record batches of a local or remote file, one at a time."""
+    with fetched(Source(path=path, bytes=0, format="unread")) as local:
+        yield from _guarded(batches, local, "")
 
 
 def folder(path: Path) -> tuple[RawRecords, LabelNames]:

@@ -32,28 +32,45 @@ def read(paths: Sequence[str | Path]) -> Records:
         UserError: a path that matches nothing; or the first damaged records, in one line.
     """
     problems = Problems()
-    records: list[Record] = []
     names: LabelNames = {}
+    records = list(stream(paths, problems, names))
+    problems.check()
+    return Records(records, names)
+
+
+def stream(
+    paths: Sequence[str | Path], problems: Problems, names: LabelNames | None = None
+) -> Iterator[Record]:
+    """Yield the records of files as `read` does, one at a time, without the damaged ones.
+
+    Args:
+        paths: as those of `read`.
+        problems: collects damaged records and files.
+        names: receives the label names that files declare, which then replace numbers. None leaves
+            numbers as they are.
+
+    Raises:
+        UserError: a path that matches nothing.
+    """
     for path in _files(paths):
-        count = len(records) + len(problems)
         with problems.at(path):
             rows, declared = _open(path)
+            declared = {} if names is None else declared
             for column, labels in declared.items():
-                if names.setdefault(column, labels) != labels:
+                if names is not None and names.setdefault(column, labels) != labels:
                     raise UserError(
                         f"declares labels of {column!r} that differ from those of another file"
                     )
+            empty = True
             for number, values in rows:
-                place = f"{path}:{number}"
+                empty, place = False, f"{path}:{number}"
                 with problems.at(place):
                     if isinstance(values, UserError):
                         raise values
                     check_texts(values)
-                    records.append(Record(place, _named(values, declared)))
-            if len(records) + len(problems) == count:
+                    yield Record(place, _named(values, declared))
+            if empty:
                 raise UserError("holds no records")
-    problems.check()
-    return Records(records, names)
 
 
 def _files(paths: Sequence[str | Path]) -> Iterator[str]:

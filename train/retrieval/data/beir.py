@@ -1,0 +1,205 @@
+"""`Collection`: a corpus, queries and judgements, from folders as BEIR and NanoBEIR lay them out.
+
+    FOLDER/corpus.jsonl  queries.jsonl  qrels/SPLIT.tsv                 BEIR
+    FOLDER/corpus.jsonl  SPLIT.jsonl (query, positive: ids of documents)
+    FOLDER/corpus/  queries/  qrels/  [bm25/], each with NAME*.parquet  NanoBEIR, a set per name
+
+Files may be .jsonl, .parquet and others that `tasks.read` reads, also compressed.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from modernbert_jax.errors import UserError, did_you_mean
+
+from ...tasks import Problems, stream
+from . import ids, runs
+
+CORPUS, QUERIES, QRELS, BM25 = "corpus", "queries", "qrels", "bm25"
+"""Names of the parts of a folder."""
+
+_SHARD = re.compile(r"(?P<name>.+?)(-\d+-of-\d+)?\.parquet")
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection:
+    """What retrieval is evaluated on."""
+
+    name: str
+    """Name for messages and tables."""
+    files: list[str]
+    """Files of the corpus."""
+    queries: dict[str, str]
+    """Texts of the queries that are judged, by id."""
+    qrels: runs.Qrels
+    """Grades of documents by the ids of query and document."""
+    candidates: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    """Ids of documents that a first stage found, best first, by the id of the query; empty where
+    the folder has none."""
+
+    def corpus(self) -> Iterator[tuple[str, str]]:
+        """Id and text of every document, streamed; the title comes before the text."""
+        return ids.texts(self.files)
+
+    def check(self) -> int:
+        """Read the corpus once, before long work, and count its documents.
+
+        Raises:
+            UserError: damaged rows, an id of several rows, or judged documents that are missing.
+        """
+        judged = {d: f"{self.name}, query {q}" for q, grades in self.qrels.items() for d in grades}
+        return ids.survey(self.files, judged.items())
+
+
+def read_collection(folder: str | Path, split: str = "test") -> Collection:
+    """Read a collection, without its corpus.
+
+    Args:
+        folder: with the files above; for NanoBEIR, FOLDER/NAME selects a set.
+        split: name of the judgements; most of BEIR has "test", MS MARCO is evaluated on "dev".
+
+    Raises:
+        UserError: a file is missing, or all problems of queries and judgements together.
+    """
+    folder = Path(folder)
+    if not folder.is_dir() and (folder.parent / QRELS).is_dir():
+        return _nano(folder.parent, folder.name)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    if names := _sets(folder):
+        if len(names) > 1:
+            raise UserError(
+                f"{folder}: holds {len(names)} collections; name one: {folder / names[0]}, ..."
+            )
+        return _nano(folder, names[0])
+    corpus = table(folder, CORPUS)
+    if find(folder, QUERIES):
+        return _beir(folder, split, corpus)
+    return _pairs(folder, split, corpus)
+
+
+def read_collections(folder: str | Path, split: str = "test") -> dict[str, Collection]:
+    """Read all collections of a folder by name: NanoBEIR's sets, one collection, or a folder of
+    collections, sorted.
+
+    Raises:
+        UserError: as `read_collection`.
+    """
+    folder = Path(folder)
+    if folder.is_dir() and (names := _sets(folder)):
+        return {name: _nano(folder, name) for name in names}
+    inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    inside = [path for path in inside if find(path, CORPUS) or _sets(path)]
+    if inside and not find(folder, CORPUS):
+        return {path.name: read_collection(path, split) for path in inside}
+    return {folder.name: read_collection(folder, split)}
+
+
+def _beir(folder: Path, split: str, corpus: list[str]) -> Collection:
+    path = split_file(folder / QRELS, split)
+    qrels = runs.read_qrels(path)
+    queries = ids.read_texts(table(folder, QUERIES))
+    return Collection(folder.name, corpus, _judged(queries, qrels, str(path)), qrels)
+
+
+def _pairs(folder: Path, split: str, corpus: list[str]) -> Collection:
+    """Queries with the ids of their positives; equal texts are one query."""
+    path = split_file(folder, split)
+    queries: dict[str, str] = {}
+    qrels: runs.Qrels = {}
+    id_of: dict[str, str] = {}
+    problems = Problems()
+    for record in stream([path], problems):
+        with problems.at(record.place):
+            text = record.text("query")
+            value = record.need("positive")
+            own = record.get("_id") or record.place.rpartition(":")[2]
+            identifier = id_of.setdefault(text, ids.text_of(own))
+            queries[identifier] = text
+            for positive in value if isinstance(value, list) else [value]:
+                runs.add_judgement(qrels, identifier, ids.text_of(positive), 1)
+    problems.check()
+    return Collection(folder.name, corpus, queries, qrels)
+
+
+def _nano(folder: Path, name: str) -> Collection:
+    names = _sets(folder)
+    if name not in names:
+        raise UserError(f"{folder}: has no collection {name!r}; {did_you_mean(name, names)}")
+    parts = {part: _shards(folder / part, name) for part in (CORPUS, QUERIES, QRELS, BM25)}
+    for part in (CORPUS, QUERIES):
+        if not parts[part]:
+            raise UserError(f"{folder / part}: has no files of {name!r}")
+    queries = ids.read_texts(parts[QUERIES])
+    problems = Problems()
+    qrels: runs.Qrels = {}
+    for record in stream(parts[QRELS], problems):
+        with problems.at(record.place):
+            value = record.need("corpus-id")
+            for document in value if isinstance(value, list) else [value]:
+                grade = record.get("score")
+                query, grade = ids.text_of(record.need("query-id")), 1 if grade is None else grade
+                runs.add_judgement(qrels, query, ids.text_of(document), grade)
+    candidates = {}
+    for record in stream(parts[BM25], problems):
+        with problems.at(record.place):
+            documents = [ids.text_of(value) for value in record.list("corpus-ids")]
+            candidates[ids.text_of(record.need("query-id"))] = documents
+    problems.check()
+    judged = _judged(queries, qrels, str(folder / QRELS))
+    return Collection(name, parts[CORPUS], judged, qrels, candidates)
+
+
+def _judged(queries: dict[str, str], qrels: runs.Qrels, place: str) -> dict[str, str]:
+    """The queries that are judged, in the order of their file. Raises `UserError`."""
+    problems = Problems()
+    for query in qrels:
+        if query not in queries:
+            problems.add(place, f"query {query!r} is not among the queries")
+        elif not queries[query].strip():
+            problems.add(place, f"the text of query {query!r} is empty")
+    problems.check()
+    return {query: text for query, text in queries.items() if query in qrels}
+
+
+def _sets(folder: Path) -> list[str]:
+    """Names of the sets of a folder as NanoBEIR has it."""
+    inside = (folder / QRELS).glob("*.parquet") if (folder / QRELS).is_dir() else ()
+    names = {match["name"] for path in inside if (match := _SHARD.fullmatch(path.name))}
+    return sorted(names)
+
+
+def _shards(folder: Path, name: str) -> list[str]:
+    """Parquet files of a set in one of the folders of NanoBEIR."""
+    inside = sorted(folder.glob("*.parquet")) if folder.is_dir() else []
+    matches = ((path, _SHARD.fullmatch(path.name)) for path in inside)
+    return [str(path) for path, match in matches if match and match["name"] == name]
+
+
+def find(folder: Path, stem: str) -> list[str]:
+    """Files of a table in a folder: STEM.jsonl or the like, or STEM/*.parquet."""
+    inside = sorted(path for path in folder.iterdir() if path.name.partition(".")[0] == stem)
+    files = [str(path) for path in inside if path.is_file()]
+    return files or [str(path) for path in sorted((folder / stem).glob("*.parquet"))]
+
+
+def table(folder: Path, stem: str) -> list[str]:
+    """The one file of a name, or the shards of a folder. Raises `UserError`."""
+    files = find(folder, stem)
+    if not files:
+        raise UserError(f"{folder}: has no {stem}.jsonl")
+    if len(files) > 1 and Path(files[0]).parent == folder:
+        raise UserError(f"{folder}: has {', '.join(Path(f).name for f in files)}; keep one of them")
+    return files
+
+
+def split_file(folder: Path, split: str) -> str:
+    """The file of a split. Raises `UserError` that names those that exist."""
+    files = find(folder, split) if folder.is_dir() else []
+    if not files:
+        inside = (path for path in folder.glob("*.*") if path.is_file())
+        known = {path.name.partition(".")[0] for path in inside} - {CORPUS, QUERIES, "README"}
+        raise UserError(f"{folder}: has no split {split!r}; {did_you_mean(split, known)}")
+    return files[0]
