@@ -11,8 +11,9 @@ from modernbert_jax import convert
 from modernbert_jax.errors import UserError
 from modernbert_jax.heads import HEADS
 from modernbert_jax.inference.inputs import Inputs
-from modernbert_jax.inference.runner import BatchRunner, Document
-from modernbert_jax.pipeline import Pipeline, reranker_activation
+from modernbert_jax.inference.runner import BATCH_TOKENS, BatchRunner, Document
+from modernbert_jax.inference.text_model import TextModel
+from modernbert_jax.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from modernbert_jax.train.tasks import Task
@@ -26,6 +27,7 @@ class Classifying(abc.ABC):
     runner: BatchRunner
     _stored: convert.Checkpoint
     _inputs: Inputs
+    _texts: TextModel
     _folder: Path | None
 
     @abc.abstractmethod
@@ -71,7 +73,7 @@ class Classifying(abc.ABC):
         Raises:
             UserError: a model without a classifier, or inputs of another form.
         """
-        head, labels = self._stored.head, self._stored.labels
+        head = self._stored.head
         output = HEADS[head].output
         if output in ("hidden", "vocabulary"):
             raise UserError(f"the model has no classifier (its head is {head!r})")
@@ -80,17 +82,17 @@ class Classifying(abc.ABC):
         texts = inputs
         if output == "choice":
             texts = [(text, choice) for text, choices in inputs for choice in choices]
+        if output == "document":
+            size = BATCH_TOKENS if batch_tokens is None else batch_tokens
+            (scores,) = self._texts.scores(self.params, texts, activation, max_length, size)
+            return scores
         name = "logits" if output == "token" else "document_logits"
         documents = self._inputs.documents(texts, max_length)
         (scores,) = self._windows(name, documents, batch_tokens, stream=False)
         if output == "token":
             return list(scores)
-        if output == "choice":
-            ends = np.cumsum([len(choices) for _, choices in inputs])
-            return np.split(scores[:, 0], ends[:-1]) if len(inputs) else []
-        named = self.pipeline.activation if self.pipeline and not activation else activation
-        activated = np.asarray(reranker_activation(named, labels)(scores))
-        return activated[:, 0] if labels == 1 else activated
+        ends = np.cumsum([len(choices) for _, choices in inputs])
+        return np.split(scores[:, 0], ends[:-1]) if len(inputs) else []
 
     def task(self, kind: str | None = None, options: Sequence[str] = ()) -> "Task":
         """The task of the model: the one that it was fine-tuned for, or what its head implies.

@@ -19,13 +19,16 @@ from modernbert_jax.heads import pool
 from modernbert_jax.initializers import uniform
 from modernbert_jax.model import Encoder, Linear
 
+IDENTITY = "torch.nn.modules.linear.Identity"
+"""Name of the activation that changes nothing."""
+
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "torch.nn.modules.activation.GELU": lambda x: jax.nn.gelu(x, approximate=False),
     "torch.nn.modules.activation.ReLU": jax.nn.relu,
     "torch.nn.modules.activation.SiLU": jax.nn.silu,
     "torch.nn.modules.activation.Sigmoid": jax.nn.sigmoid,
     "torch.nn.modules.activation.Tanh": jnp.tanh,
-    "torch.nn.modules.linear.Identity": lambda x: x,
+    IDENTITY: lambda x: x,
 }
 """Activation functions by their names in the files."""
 
@@ -242,7 +245,7 @@ def reranker_activation(name: str | None, labels: int) -> Callable[[jax.Array], 
         UserError: an unknown name.
     """
     if name is None:
-        name = "torch.nn.modules." + ("activation.Sigmoid" if labels == 1 else "linear.Identity")
+        name = "torch.nn.modules.activation.Sigmoid" if labels == 1 else IDENTITY
     if name not in ACTIVATIONS:
         raise UserError(f"activation is {name!r}; {did_you_mean(name, ACTIVATIONS)}")
     return ACTIVATIONS[name]

@@ -20,13 +20,13 @@ from modernbert_jax.config import Dtype, ModernBertConfig, Runtime
 from modernbert_jax.convert import lazy
 from modernbert_jax.encode_names import EncodeNames
 from modernbert_jax.errors import UserError, did_you_mean
-from modernbert_jax.heads import POOLINGS
 from modernbert_jax.inference.inputs import Inputs
-from modernbert_jax.inference.runner import BATCH_TOKENS, WINDOW_BATCHES, BatchRunner, Document
+from modernbert_jax.inference.runner import BATCH_TOKENS, BatchRunner, Document
+from modernbert_jax.inference.text_model import Encoding, TextModel
 from modernbert_jax.io import hub
 from modernbert_jax.pipeline import Pipeline
-from modernbert_jax.sharding import row_pieces, tree_shardings
-from modernbert_jax.similarity import SIMILARITIES
+from modernbert_jax.scoring.similarity import SIMILARITIES
+from modernbert_jax.sharding import placed
 from modernbert_jax.tokenizer import Tokenizer
 
 
@@ -67,22 +67,17 @@ class ModernBert(Classifying):
             devices.expose_cores(cores)
         runtime, mesh = Runtime(dtype=dtype, attention=attention), mesh or devices.local_mesh()
         self.config, self.pipeline = checkpoint.config, checkpoint.pipeline
-        # One after the other: a lazy array is in memory only while it is copied.
-        self.params = jax.tree.map(
-            lambda x, where: jax.device_put(np.asarray(x, np.float32), where),
-            checkpoint.params,
-            tree_shardings(checkpoint.params, mesh),
-        )
+        self.params = placed(checkpoint.params, mesh)
         self.runner = BatchRunner(
             self.config, runtime, checkpoint.head, checkpoint.labels, self.pipeline, mesh
         )
         self.module = self.runner.module
-        self._window = WINDOW_BATCHES * row_pieces(mesh.shape)
         self._stored_count, self._folder = checkpoint.count, folder
         self._dtypes = jax.tree.map(lambda x: x.dtype, checkpoint.params)
         # Stored without its weights: those are on the device already.
         self._stored = dataclasses.replace(checkpoint, params={})
         self._inputs = Inputs(self.config, self.pipeline, lambda: self.tokenizer)
+        self._texts = TextModel(self.runner, self._inputs, self.pipeline)
 
     @classmethod
     def from_pretrained(
@@ -222,30 +217,17 @@ class ModernBert(Classifying):
         """
         if isinstance(texts, str):
             raise UserError("texts is a string; give a list of strings")
-        if pooling is not None and pooling not in POOLINGS:
-            raise UserError(f"pooling is {pooling!r}; {did_you_mean(str(pooling), POOLINGS)}")
-        if prompt is not None and prompt_name is not None:
-            raise UserError("prompt and prompt_name exclude each other")
         normalize, width = encode_names.read(names, normalize)
-        pipeline = self.pipeline or Pipeline(kind="embedding")
-        if pooling is None and pipeline.late:
-            raise UserError("a late-interaction model has a vector per token; use encode_tokens")
-        prefix = pipeline.prompt(prompt_name) if prompt is None else prompt
-        documents = self._inputs.documents((prefix + t for t in texts), max_length, stream)
-        options: dict[str, Any]
-        if pooling is not None or pipeline.pooling is None:
-            name, options = "pooled", {"how": pooling or "mean"}
-        else:
-            # The token that ends a text does not end a prompt.
-            prompts = self._inputs.documents([prefix] if prefix else [], max_length)
-            skip = sum(len(document.ids) - 1 for document in prompts)
-            name, options = "vectors", {"skip": skip, "normalize": normalize is not False}
-        windows = self._windows(name, documents, batch_tokens, stream, **options)
-        width = width or (pipeline.truncate_dim if pooling is None else None)
-        if width:
-            windows = (np.ascontiguousarray(vectors[:, :width]) for vectors in windows)
-        if normalize:
-            windows = map(_unit, windows)
+        encoding = Encoding(
+            pooling=pooling,
+            normalize=normalize,
+            prompt=prompt,
+            prompt_name=prompt_name,
+            max_length=max_length,
+            width=width,
+        )
+        size = BATCH_TOKENS if batch_tokens is None else batch_tokens
+        windows = self._texts.vectors(self.params, texts, encoding, size, stream)
         if stream:
             return (vector.copy() for vectors in windows for vector in vectors)
         (vectors,) = windows
@@ -389,15 +371,8 @@ class ModernBert(Classifying):
     ) -> Iterator[Any]:
         """Results of a program, by window of a stream or all at once."""
         size = BATCH_TOKENS if batch_tokens is None else batch_tokens
-        tokens = self._window * size if stream else None
+        tokens = self.runner.window_tokens(size) if stream else None
         return self.runner.windows(name, self.params, documents, size, tokens=tokens, **options)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors divided by their length, in place."""
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    vectors /= np.maximum(lengths, np.finfo(np.float32).tiny)
-    return vectors
 
 
 def _spelling(tokenizer: Tokenizer, token_id: int) -> str:

@@ -163,6 +163,18 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(leaf, tree)
 
 
+def placed(params: Any, mesh: Mesh) -> Any:
+    """A tree of parameters as float32 on the devices of a mesh.
+
+    One after the other: an array that is read from a file is in memory only while it is copied.
+    """
+    return jax.tree.map(
+        lambda x, where: jax.device_put(np.asarray(x, np.float32), where),
+        params,
+        tree_shardings(params, mesh),
+    )
+
+
 def rows_sharding(mesh: Mesh) -> NamedSharding:
     """Sharding of the arrays [B, T] of a batch."""
     return NamedSharding(mesh, RULES.spec("rows", "tokens"))

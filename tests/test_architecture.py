@@ -15,7 +15,7 @@ FOLDERS = ("modernbert_jax", "convert", "train", "configs")
 ROOMS = {
     "base": (
         *("errors", "architecture", "config", "hf_config", "sharding", "devices", "rope", "ranges"),
-        *("packing", "masking", "initializers", "similarity"),
+        *("packing", "masking", "initializers"),
     ),
     "io": ("io",),
     "attention": ("attention",),
@@ -23,6 +23,7 @@ ROOMS = {
         *("model", "heads", "pipeline", "residual", "tokenizer", "alignment"),
         *("tokenizer_backend", "tokenizer_settings", "late_interaction"),
     ),
+    "scoring": ("scoring",),
     "inference": ("inference",),
     "convert": ("convert",),
     "pretrained": ("pretrained", "classifying", "encode_names", "predictions"),
@@ -45,12 +46,13 @@ ROOMS = {
 }
 """Every room, and the modules or packages in it, without `modernbert_jax`."""
 
-LIBRARY = ("base", "io", "attention", "model")
+LIBRARY = ("base", "io", "attention", "model", "scoring")
 ARROWS = {
     "base": (),
     "io": ("base",),
     "attention": ("base", "io"),
     "model": ("base", "io", "attention"),
+    "scoring": ("base",),
     "inference": ("base", "attention", "model"),
     "convert": ("base", "io", "model"),
     "pretrained": (*LIBRARY, "inference", "convert", "finetune", "tasks"),
@@ -64,7 +66,7 @@ ARROWS = {
     "examples": (*LIBRARY, "inference", "convert", "engine"),
     "finetune": (*LIBRARY, "inference", "convert", "recipe", "engine", "examples", "tasks"),
     "retrieval": (
-        *(*LIBRARY, "inference", "convert", "pretrained", "recipe", "engine", "examples"),
+        *(*LIBRARY, "inference", "convert", "recipe", "engine", "examples"),
         *("rows", "tasks", "corpus"),
     ),
     "configs": ("base", "io", "pretrain", "finetune", "retrieval", "tasks"),

@@ -117,6 +117,10 @@ class BatchRunner:
             compute = jax.jit(self._document_logits)
             self.programs["document_logits"] = Program(compute, "document", labels)
 
+    def window_tokens(self, batch_tokens: int) -> int:
+        """Tokens of a window of a stream, for batches of so many tokens on each device."""
+        return WINDOW_BATCHES * self._pieces * batch_tokens
+
     def run(
         self,
         name: str,

@@ -17,7 +17,7 @@ from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.inference import shapes
 from modernbert_jax.io import files
 from modernbert_jax.io.json_reader import read_json
-from modernbert_jax.sharding import check_mesh, tree_shardings
+from modernbert_jax.sharding import check_mesh, placed
 
 from .. import engine
 from ..tasks import TASKS, Example, Task, read
@@ -114,12 +114,7 @@ def run_model(
         shape = evaluation_shape(examples, batch_tokens * pieces[0], pieces, loss.grouped)
         config = FinetuneConfig(task=task, runtime=Runtime(dtype=dtype))
         objective = TaskObjective(config, checkpoint.config, task.outputs, loss, shape.documents)
-        params = jax.tree.map(
-            lambda x, where: jax.device_put(np.asarray(x, np.float32), where),
-            checkpoint.params,
-            tree_shardings(checkpoint.params, mesh),
-        )
-        predictions = Predictor(objective, shape, mesh)(params, examples)
+        predictions = Predictor(objective, shape, mesh)(placed(checkpoint.params, mesh), examples)
     if not all(np.isfinite(x).all() for logits in predictions.outputs for x in logits):
         raise UserError(f"{model}: gives scores that are NaN or infinite; are its weights damaged?")
     return task, examples, predictions

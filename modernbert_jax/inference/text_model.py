@@ -1,0 +1,142 @@
+"""`TextModel`: a model that reads texts, and gives their vectors or the scores of pairs."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.heads import POOLINGS
+from modernbert_jax.inference.inputs import Inputs
+from modernbert_jax.inference.runner import BATCH_TOKENS, BatchRunner, Params
+from modernbert_jax.pipeline import Pipeline, reranker_activation
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How texts become vectors; every None is the model's own."""
+
+    pooling: str | None = None
+    """One of `heads.POOLINGS`; it replaces all modules after the encoder."""
+    normalize: bool | None = None
+    """True scales every vector to length 1; False leaves out the model's own normalisation."""
+    prompt: str | None = None
+    """Prefix of every text; "" for none."""
+    prompt_name: str | None = None
+    """Name of one of `Pipeline.prompts`."""
+    max_length: int | None = None
+    """Longest text in tokens; longer ones lose their end."""
+    width: int | None = None
+    """How many of the first numbers of a vector to keep."""
+
+    def __post_init__(self) -> None:
+        if self.pooling is not None and self.pooling not in POOLINGS:
+            hint = did_you_mean(str(self.pooling), POOLINGS)
+            raise UserError(f"pooling is {self.pooling!r}; {hint}")
+        if self.prompt is not None and self.prompt_name is not None:
+            raise UserError("prompt and prompt_name exclude each other")
+
+
+@dataclasses.dataclass(frozen=True)
+class TextModel:
+    """The programs of a model, with the preparation of texts for it."""
+
+    runner: BatchRunner
+    inputs: Inputs
+    pipeline: Pipeline | None
+
+    @property
+    def score_width(self) -> int:
+        """Number of scores that a text or a pair of texts has; 0 without a classifier of texts."""
+        program = self.runner.programs.get("document_logits")
+        return program.width if program else 0
+
+    def vectors(
+        self,
+        params: Params,
+        texts: Iterable[str],
+        encoding: Encoding,
+        batch_tokens: int = BATCH_TOKENS,
+        stream: bool = False,
+    ) -> Iterator[np.ndarray]:
+        """Vectors of texts in order: float32 [n, E] by window, or one window of all texts.
+
+        Args:
+            params: parameters of the model.
+            texts: any number of texts.
+            encoding: how they become vectors.
+            batch_tokens: tokens of a batch on each device, but at least one row.
+            stream: whether `texts` is read window by window, in bounded memory.
+
+        Raises:
+            UserError: a late-interaction model, or a prompt that the model does not have.
+        """
+        pipeline, pooling = self.pipeline or Pipeline(kind="embedding"), encoding.pooling
+        if pooling is None and pipeline.late:
+            raise UserError("a late-interaction model has a vector per token; use encode_tokens")
+        prefix = encoding.prompt
+        if prefix is None:
+            prefix = pipeline.prompt(encoding.prompt_name)
+        limit = encoding.max_length
+        documents = self.inputs.documents((prefix + text for text in texts), limit, stream)
+        options: dict[str, Any]
+        if pooling is not None or pipeline.pooling is None:
+            name, options = "pooled", {"how": pooling or "mean"}
+        else:
+            # The token that ends a text does not end a prompt.
+            prompts = self.inputs.documents([prefix] if prefix else [], limit)
+            skip = sum(len(document.ids) - 1 for document in prompts)
+            name, options = "vectors", {"skip": skip, "normalize": encoding.normalize is not False}
+        windows: Iterator[Any] = self.runner.windows(
+            name,
+            params,
+            documents,
+            batch_tokens,
+            tokens=self.runner.window_tokens(batch_tokens) if stream else None,
+            **options,
+        )
+        width = encoding.width or (pipeline.truncate_dim if pooling is None else None)
+        if width:
+            windows = (np.ascontiguousarray(vectors[:, :width]) for vectors in windows)
+        return map(_unit, windows) if encoding.normalize else windows
+
+    def scores(
+        self,
+        params: Params,
+        texts: Iterable[str | tuple[str, str]],
+        activation: str | None = None,
+        max_length: int | None = None,
+        batch_tokens: int = BATCH_TOKENS,
+        stream: bool = False,
+    ) -> Iterator[np.ndarray]:
+        """Scores of a classifier for texts or pairs: float32 [n, labels], or [n] for one label.
+
+        Arguments are those of `vectors`, and:
+
+        Args:
+            activation: a key of `pipeline.ACTIVATIONS`; None is that of the model, else the sigmoid
+                for a single label and nothing for several.
+            max_length: in tokens; of a pair the longer text is cut first.
+        """
+        documents = self.inputs.documents(texts, max_length, stream)
+        windows: Iterator[Any] = self.runner.windows(
+            "document_logits",
+            params,
+            documents,
+            batch_tokens,
+            tokens=self.runner.window_tokens(batch_tokens) if stream else None,
+        )
+        named = self.pipeline.activation if self.pipeline and not activation else activation
+        labels = self.score_width
+        activate = reranker_activation(named, labels)
+        for logits in windows:
+            activated = np.asarray(activate(logits))
+            yield activated[:, 0] if labels == 1 else activated
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors divided by their length, in place."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    vectors /= np.maximum(lengths, np.finfo(np.float32).tiny)
+    return vectors

@@ -1,0 +1,68 @@
+"""Texts to vectors and pairs to scores, by the model's own prompts, lengths and widths."""
+
+import models
+import numpy as np
+import pytest
+
+from modernbert_jax import ModernBert, UserError
+from modernbert_jax.inference.text_model import Encoding
+from modernbert_jax.train.retrieval.encoding import PairScorer, TextEncoder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Folders of models, written when they are first asked for."""
+    root = tmp_path_factory.mktemp("models")
+    return lambda name: (root / name) if (root / name).exists() else models.write(name, root / name)
+
+
+def test_sides_have_the_prompts_of_the_model(folder):
+    bert = ModernBert.from_pretrained(folder("mean"))
+    encoder = TextEncoder.load(str(folder("mean")))
+    assert encoder.similarity == "cosine"
+    names = set(bert.pipeline.prompts)
+    assert "query" in names
+    queries = encoder.encode(models.QUERIES, "query")
+    assert np.allclose(queries, bert.encode(models.QUERIES, prompt_name="query"), atol=1e-6)
+    assert not np.allclose(queries, bert.encode(models.QUERIES, prompt=""), atol=1e-3)
+    name = next((n for n in ("document", "passage", "corpus") if n in names), None)
+    documents = np.concatenate([*encoder.blocks(iter(models.TEXTS), "document")])
+    assert np.allclose(documents, bert.encode(models.TEXTS, prompt_name=name), atol=1e-6)
+
+
+def test_an_encoding_replaces_what_the_model_says(folder):
+    encoder = TextEncoder.load(
+        str(folder("mean")), Encoding(prompt="", pooling="cls", width=5, max_length=4)
+    )
+    bert = ModernBert.from_pretrained(folder("mean"))
+    expected = bert.encode(models.TEXTS, pooling="cls", prompt="", max_length=4, truncate_dim=5)
+    assert np.allclose(encoder.encode(models.TEXTS, "query"), expected, atol=1e-6)
+    assert encoder.encode([], "query").shape[0] == 0
+
+
+def test_a_bare_encoder_takes_the_mean_and_other_parameters(folder):
+    encoder = TextEncoder.load(str(folder("base")))
+    bert = ModernBert.from_pretrained(folder("base"))
+    assert np.allclose(encoder.encode(models.TEXTS, "document"), bert.encode(models.TEXTS), 1e-5)
+    import jax
+
+    other = encoder.using(jax.tree.map(lambda x: x * 1.5, encoder.params))
+    assert not np.allclose(other.encode(models.TEXTS, "query"), bert.encode(models.TEXTS))
+
+
+def test_scores_of_pairs_are_logits(folder):
+    scorer = PairScorer.load(str(folder("reranker")))
+    logits = np.concatenate([*scorer.blocks(iter(models.PAIRS))])
+    scores = ModernBert.from_pretrained(folder("reranker")).predict(models.PAIRS)
+    assert np.allclose(1 / (1 + np.exp(-logits)), scores, atol=1e-6)
+
+
+def test_models_of_other_kinds_are_refused(folder):
+    with pytest.raises(UserError, match="late-interaction"):
+        TextEncoder.load(str(folder("colbert")))
+    with pytest.raises(UserError, match="reranker"):
+        TextEncoder.load(str(folder("reranker")))
+    with pytest.raises(UserError, match="no single score"):
+        PairScorer.load(str(folder("mean")))
+    with pytest.raises(UserError, match="prompt_name is 'nothing'"):
+        TextEncoder.load(str(folder("mean")), Encoding(prompt_name="nothing"))
