@@ -73,8 +73,9 @@ def _explain_config(
     with contextlib.suppress(SystemExit):
         _parse(options, f"{name} CONFIG", ["--help"], description)
     print("\nCONFIG is a Python file with config(), a run's config.json, or one of these presets:")
+    width = max(map(len, presets)) + 2
     for preset, (summary, _) in presets.items():
-        print(f"  {preset:16}{summary}")
+        print(f"  {preset:{width}}{summary}")
     print(f"\nmodernbert-jax {name} PRESET --help shows the fields of its configuration.")
     raise SystemExit(0)
 
