@@ -1,0 +1,152 @@
+"""What a loss needs of the data, and its options, read off its signature."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from modernbert_jax.errors import UserError, did_you_mean
+
+from .matryoshka import matryoshka
+
+Arrays = jax.Array | None
+_DATA = ("valid", "mask", "guide")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossKind:
+    """A loss with what it needs. Call it with the columns of a batch, or a reranker's scores."""
+
+    name: str
+    """Name on the command line."""
+    function: Callable[..., jax.Array]
+    """The loss of queries and documents, or of scores; its keyword arguments are its options."""
+    least: int = 2
+    """Smallest number of columns of texts, query included."""
+    most: int | None = None
+    """Largest number of columns of texts; None is any."""
+    targets: Literal["none", "label", "scores"] = "none"
+    """Targets of an example: none, one label, or one score (or label) for each document."""
+    optional: bool = False
+    """Whether targets may be left out where there are three columns or more."""
+    margins: bool = False
+    """Whether one margin for each negative may stand for the scores."""
+    in_batch: bool = False
+    """Whether texts of other examples are negatives: a batch needs two examples, without
+    duplicates."""
+    guide: Literal["none", "similarity", "vectors"] = "none"
+    """What is taken of a guide model's vectors of the texts: nothing, cosines, the vectors."""
+    reranker: bool = False
+    """Whether it is a loss of scores rather than vectors."""
+
+    def __call__(
+        self,
+        columns: jax.Array,
+        targets: Arrays = None,
+        *,
+        valid: Arrays = None,
+        mask: Arrays = None,
+        **options: Any,
+    ) -> jax.Array:
+        """Compute the loss of a batch, a float32 scalar.
+
+        Args:
+            columns: Vectors of N examples, [C, N, E]: queries, positives, further documents. For a
+                reranker its scores [K, N] of the documents.
+            targets: Targets [N, M]; ignored by a loss that needs none.
+            valid: Examples that exist, bool [N]; None means all.
+            mask: Documents that exist, bool [K, N]; None means all.
+            options: Options of the loss; a guide's vectors as `guide`, [C, N, G].
+
+        Raises:
+            UserError: shapes that do not fit, or a wrong option.
+        """
+        arrays: list[Arrays] = [columns] if self.reranker else [columns[0], columns[1:]]
+        if self.targets != "none":
+            arrays.append(targets)
+        return self.function(*arrays, valid=valid, mask=mask, **options)
+
+    @property
+    def options(self) -> Mapping[str, inspect.Parameter]:
+        """Options of the loss by name, with their types and defaults."""
+        parameters = inspect.signature(self.function).parameters.values()
+        chosen = (p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _DATA)
+        return {parameter.name: parameter for parameter in chosen}
+
+    def target_sizes(self, columns: int) -> tuple[int, ...]:
+        """How many targets an example may have with this number of columns, 0 for none."""
+        documents = columns - 1
+        sizes = [{"none": 0, "label": 1, "scores": documents}[self.targets]]
+        if self.margins:
+            sizes.append(documents - 1)
+        if self.optional and columns > 2:
+            sizes.append(0)
+        return tuple(sizes)
+
+    def check(
+        self,
+        columns: int,
+        targets: int,
+        options: Mapping[str, Any] = {},
+        examples: int = 2,
+        dimensions: int = 2,
+    ) -> None:
+        """Check what is known before training, without computing anything.
+
+        Args:
+            columns: Number of columns of texts, query included.
+            targets: Number of targets of an example.
+            options: Options of the loss.
+            examples: Number of examples in a batch.
+            dimensions: Dimensions of the vectors.
+
+        Raises:
+            UserError: the loss does not fit the data, or an option is unknown or wrong.
+        """
+        for option in options:
+            if option not in self.options:
+                raise UserError(
+                    f"loss {self.name} has no option {option!r};"
+                    f" {did_you_mean(option, self.options)}"
+                )
+        if self.in_batch and examples < 2:
+            raise UserError(
+                f"loss {self.name} takes negatives from other examples; a batch of {examples} has"
+                " none"
+            )
+        if columns < self.least or (self.most is not None and columns > self.most):
+            raise UserError(
+                f"loss {self.name} takes {self._columns()}, query included; the data has {columns}"
+            )
+        if self.targets != "none" and targets not in self.target_sizes(columns):
+            sizes = " or ".join(str(size) for size in self.target_sizes(columns))
+            raise UserError(
+                f"loss {self.name} takes {sizes} targets ({self.targets}) per example of"
+                f" {columns} columns; the data has {targets}"
+            )
+        drawn = int(self.in_batch)  # documents of other queries that a reranker scores
+        documents = (columns - 1 + drawn, examples)
+        shape = documents if self.reranker else (columns, examples, dimensions)
+        guide = {} if self.guide == "none" else {"guide": jnp.zeros(shape)}
+        wanted = jnp.zeros((examples, targets)) if targets else None
+        jax.eval_shape(lambda: self(jnp.zeros(shape), wanted, **guide, **options))
+
+    def matryoshka(
+        self, dims: Sequence[int], weights: Sequence[float] | None = None, n_dims_per_step: int = -1
+    ) -> "LossKind":
+        """Return this loss summed over truncated vectors; see `matryoshka.matryoshka`."""
+        if self.reranker:
+            raise UserError(f"loss {self.name} is one of scores; Matryoshka truncates vectors")
+        truncate = self.guide == "vectors"
+        function = matryoshka(self.function, dims, weights, n_dims_per_step, truncate)
+        return dataclasses.replace(self, function=function)
+
+    def _columns(self) -> str:
+        if self.most is None:
+            return f"at least {self.least} columns of texts"
+        if self.most == self.least:
+            return f"{self.least} columns of texts"
+        return f"{self.least} to {self.most} columns of texts"

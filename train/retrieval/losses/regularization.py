@@ -1,0 +1,63 @@
+"""A regularizer that is added to a loss: vectors of different texts spread over all directions."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from modernbert_jax.errors import UserError
+
+from . import inputs
+from .similarity import unit
+
+
+def global_orthogonal_regularization(
+    query: jax.Array,
+    documents: jax.Array,
+    *,
+    valid: jax.Array | None = None,
+    mask: jax.Array | None = None,
+    mean_weight: float = 1.0,
+    second_moment_weight: float = 1.0,
+    aggregation: Literal["mean", "sum"] = "mean",
+) -> jax.Array:
+    """Cosines of different texts of a column as those of random directions (Zhang et al. 2017).
+
+    Penalises the square of their mean, and what their second moment has above 1 / E. Both follow
+    from sums over vectors, so that memory grows with N alone.
+
+    Args:
+        query: Vectors [N, E].
+        documents: Vectors [K, N, E] or [N, E].
+        valid: Examples that exist, bool [N]; None means all.
+        mask: Documents that exist, bool [K, N]; None means all.
+        mean_weight: Weight of the mean's square; 0 disables it.
+        second_moment_weight: Weight of the second moment's excess; 0 disables it.
+        aggregation: How columns are combined.
+
+    Returns:
+        The weighted sum of both, float32.
+
+    Raises:
+        UserError: shapes that do not fit, an unknown option, or nothing to penalise.
+    """
+    name = "global-orthogonal-regularization"
+    inputs.one_of(name, "aggregation", aggregation, ("mean", "sum"))
+    if not mean_weight and not second_moment_weight:
+        raise UserError(f"{name}: mean_weight and second_moment_weight are both 0")
+    batch = inputs.vectors(name, query, documents, valid, mask)
+    vectors = unit(jnp.concatenate([batch.query[None], batch.documents]))
+    exists = jnp.concatenate([batch.valid[None], batch.mask])
+    vectors = jnp.where(exists[..., None], vectors, 0.0)
+
+    def column(x: jax.Array, count: jax.Array) -> jax.Array:
+        pairs = jnp.maximum(count * (count - 1), 1.0)
+        own = jnp.square(x).sum(-1)
+        mean = (jnp.square(x.sum(0)).sum() - own.sum()) / pairs
+        gram = jnp.matmul(x.T, x, precision=jax.lax.Precision.HIGHEST)
+        moment = (jnp.square(gram).sum() - jnp.square(own).sum()) / pairs
+        excess = jax.nn.relu(moment - 1.0 / x.shape[-1])
+        return mean_weight * jnp.square(mean) + second_moment_weight * excess
+
+    columns = jax.vmap(column)(vectors, exists.sum(-1, dtype=jnp.float32))
+    return columns.sum() if aggregation == "sum" else columns.mean()
