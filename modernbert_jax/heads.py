@@ -223,7 +223,8 @@ def pool(
         segments: the largest segment id that can occur.
         how: one of `POOLINGS`: the document's first token; the maximum; the mean; the sum divided
             by the root of the length; the mean weighted by position, from 1; the last token.
-        skip: number of tokens at the start of every document that are left out.
+        skip: number of tokens at the start of documents that are left out: one for all, or one
+            for each, int32 [B, segments].
 
     Returns:
         float32 [B, segments, D]; document s at index s - 1, zeros where there is none.
@@ -233,7 +234,7 @@ def pool(
     segment_ids = jnp.asarray(segment_ids)
     member = segment_ids[:, None] == jnp.arange(1, segments + 1)[None, :, None]  # [B, S, T]
     place = jnp.cumsum(member, -1)
-    member &= place > skip
+    member &= place > jnp.asarray(skip)[..., None]
     exists = member.any(-1, keepdims=True)
     hidden = hidden.astype(jnp.float32)
     if how in ("cls", "lasttoken"):

@@ -211,7 +211,8 @@ class Embedder(nn.Module):
             hidden: hidden states of the encoder [B, T, D].
             segment_ids: int32 [B, T]; 0 is padding.
             segments: the largest segment id that can occur.
-            skip: length of the prompt in tokens, for pooling that leaves it out.
+            skip: length of the prompt in tokens, for pooling that leaves it out: one for all
+                documents, or one for each, int32 [B, segments].
             normalize: False leaves out the steps that normalise.
         """
         x, projections = hidden.astype(jnp.float32), iter(self.projections)

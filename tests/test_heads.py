@@ -50,6 +50,16 @@ def test_pool_without_the_first_tokens(how):
     np.testing.assert_allclose(got, by_loops(hidden, SEGMENTS, 5, how, 2), atol=1e-6)
 
 
+def test_pool_without_a_prompt_of_each_document():
+    """Documents of a row may have prompts of different lengths."""
+    hidden = -1 - np.random.default_rng(0).random((4, 12, 6), np.float32)
+    skip = np.random.default_rng(1).integers(0, 3, (4, 5))
+    got = pool(jnp.asarray(hidden), jnp.asarray(SEGMENTS), 5, "mean", skip)
+    for n in range(3):
+        want = by_loops(hidden, SEGMENTS, 5, "mean", n)
+        np.testing.assert_allclose(got[skip == n], want[skip == n], atol=1e-6)
+
+
 @pytest.mark.parametrize("how", ["cls", "mean", "max", "weightedmean", "lasttoken"])
 def test_pool_of_bfloat16_is_float32(how):
     hidden = jnp.asarray(np.random.default_rng(0).standard_normal((4, 12, 6)), jnp.bfloat16)

@@ -47,6 +47,13 @@ class Microbatches(NamedTuple):
     """Pytree of arrays [A, ...], one entry for each microbatch; random keys included."""
     used: jax.Array | None = None
     """Number of microbatches that hold anything, the first ones of A; None means all."""
+    whole: Any = None
+    """Pytree that a coupled loss reads in place of `stack`; None is the stack."""
+
+    @property
+    def coupled(self) -> Any:
+        """What a coupled loss reads of the batch."""
+        return self.stack if self.whole is None else self.whole
 
     @property
     def capacity(self) -> int:
@@ -80,8 +87,9 @@ class Objective(abc.ABC):
     `coupled = False`: the loss of a batch is the sum of the losses of its microbatches, and `loss`
     is called with the outputs of each. `coupled = True`: the loss looks at the outputs of the whole
     batch (in-batch negatives), and `loss` is called once, with outputs and microbatches stacked
-    along a first axis [A, ...]. `forward` must then compute the same when it is called twice: every
-    random number follows from keys in the microbatch.
+    along a first axis [A, ...], or with `Microbatches.whole` for the microbatches. `forward` must
+    then compute the same when it is called twice: every random number follows from keys in the
+    microbatch.
 
     `init`, `microbatches`, `forward` and `loss` are pure and traced; the other methods run on the
     host.

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from modernbert_jax.inference.shapes import Row, Shape, arrange
-from modernbert_jax.packing import Rows, rows_from
-from modernbert_jax.sharding import RULES, global_array
+from modernbert_jax.packing import Rows
 
+from ..examples import packing
 from ..tasks import Example
 from .losses import Place, TaskLoss
 
@@ -46,35 +46,29 @@ def fill(
         shape: the fixed shape of microbatches.
         task_loss: the loss, which lays out the targets.
     """
-    documents = [examples[i].sequences[j] for row in rows for i, j in row]
-    of_rows, k = [], 0
-    for row in rows:
-        of_rows.append(list(range(k, k + len(row))))
-        k += len(row)
-    of_rows += [[]] * (shape.rows - len(rows))
-    laid_out = rows_from(documents, of_rows, shape.length)
+    laid_out, numbers = packing.laid_out([e.sequences for e in examples], rows, shape)
     places = shape.documents if task_loss.level == "document" else shape.length
     targets = task_loss.empty(shape.rows, places)
     weights = np.zeros((shape.rows, places), np.float32)
-    numbers = np.zeros((shape.rows, shape.documents), np.int32)
     groups: dict[int, int] = {}
     for b, row in enumerate(rows):
         start = 0
         for s, (i, j) in enumerate(row):
-            numbers[b, s] = i + len(examples) * j
             at = Place(b, s, start, groups.setdefault(i, len(groups)))
             if examples[i].target is not None:
                 task_loss.put(targets, weights, examples[i].target, j, at)
             start += len(examples[i].sequences[j])
-    batch = ExampleBatch(Rows(*laid_out), targets, weights, numbers, np.int32(1))
+    batch = ExampleBatch(laid_out, targets, weights, numbers, np.int32(1))
     return jax.tree.map(lambda x: x[None] if x.ndim else x, batch)
 
 
 def stack(parts: Sequence[ExampleBatch], shape: Shape, task_loss: TaskLoss) -> ExampleBatch:
     """Combine the microbatches in use into a batch, and fill it up with empty ones."""
-    empty = fill([], [], shape, task_loss)
-    padded = [*parts, *[empty] * (shape.microbatches - len(parts))]
-    batch = jax.tree.map(lambda *x: np.concatenate(x), *(p._replace(used=()) for p in padded))
+    empty, *singles = (
+        jax.tree.map(lambda x: x[0], part._replace(used=()))
+        for part in (fill([], [], shape, task_loss), *parts)
+    )
+    batch = packing.stacked(singles, empty, shape.microbatches)
     return batch._replace(used=np.int32(len(parts)))
 
 
@@ -151,20 +145,14 @@ def evaluation_batches(
 
 def place(batch: ExampleBatch, mesh: Mesh) -> ExampleBatch:
     """Shard a batch over the devices of all processes; each process holds the whole batch."""
-    if mesh.empty or mesh.size == 1:
-        return batch
-
-    def put(x: np.ndarray, *kinds: str | None) -> jax.Array:
-        sharding = NamedSharding(mesh, RULES.spec(*kinds))
-        return global_array(x, sharding)
-
-    rows = Rows(*(put(x, None, "rows", "tokens") for x in batch.rows))
+    rows = packing.place_rows(batch.rows, mesh)
     targets, weights, documents = (
-        put(x, None, "rows") for x in (batch.targets, batch.weights, batch.documents)
+        packing.place(x, mesh, None, "rows")
+        for x in (batch.targets, batch.weights, batch.documents)
     )
-    return ExampleBatch(rows, targets, weights, documents, put(batch.used))
+    return ExampleBatch(rows, targets, weights, documents, packing.place(batch.used, mesh))
 
 
 def lengths_of(examples: Sequence[Example]) -> list[list[int]]:
     """Lengths of the sequences of each example, in tokens."""
-    return [[len(ids) for ids in example.sequences] for example in examples]
+    return packing.lengths_of(example.sequences for example in examples)

@@ -13,13 +13,11 @@ from modernbert_jax.packing import Rows
 from modernbert_jax.sharding import constrain
 
 from .. import engine
+from ..examples import packing
 from . import batches
 from .batches import ExampleBatch, TrainingBatches
 from .config import FinetuneConfig
 from .losses import TaskLoss
-
-_APART = 2**16
-"""Between the dropout ids of the first tokens of two documents."""
 
 
 class ExampleRows(NamedTuple):
@@ -86,7 +84,7 @@ class TaskObjective(engine.Objective):
         )
         dropout: dict[str, Any] = {
             "deterministic": key is None,
-            "dropout_ids": _of_tokens(documents, rows),
+            "dropout_ids": packing.dropout_ids(documents, rows),
         }
         x = bound.hidden(*rows, **dropout)
         if self.task_loss.level == "document":
@@ -150,9 +148,3 @@ class TaskObjective(engine.Objective):
         return self.config.in_training(
             self.model, classifier_dropout=self.config.classifier_dropout
         )
-
-
-def _of_tokens(documents: jax.Array, rows: Rows) -> jax.Array:
-    """Dropout ids of tokens [B, T] from the numbers of their documents [B, S]."""
-    numbers = jnp.take_along_axis(documents, jnp.maximum(rows.segment_ids - 1, 0), axis=1)
-    return _APART * numbers + rows.positions

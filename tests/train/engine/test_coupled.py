@@ -1,5 +1,6 @@
 """Coupled objectives: two passes give what one gives, however the batch is divided and sharded."""
 
+import functools
 import inspect
 import json
 import os
@@ -87,6 +88,31 @@ def test_two_passes_are_one(params):
     sums, accumulated = in_two_passes(params, batch)
     assert float(sums.loss) == pytest.approx(float(loss), rel=1e-6)
     for a, b in zip(jax.tree.leaves(accumulated), jax.tree.leaves(grads), strict=True):
+        np.testing.assert_allclose(a, b, atol=3e-6 * max(float(jnp.abs(b).max()), 1e-2))
+
+
+def test_a_single_microbatch_is_differentiated_at_once(params):
+    """One forward pass, the gradients of two passes."""
+    passes: list[int] = []
+
+    class Counted(Contrastive):
+        def forward(self, params, microbatch):
+            passes.append(1)
+            return super().forward(params, microbatch)
+
+    def compute(objective, params, batch):
+        microbatches = objective.microbatches(batch, jax.random.key(1))
+        return engine_gradients.gradients(objective, lambda p: p, params, microbatches)
+
+    objective = Counted(CONFIG, microbatches_=1)
+    batch = objective.batch(0)
+    sums, grads = jax.jit(functools.partial(compute, objective))(params, batch)
+    assert len(passes) == 1
+    microbatches = objective.microbatches(batch, jax.random.key(1))
+    two = functools.partial(engine_gradients._coupled, objective, lambda p: p)
+    want, wanted = jax.jit(two)(params, microbatches)
+    assert float(sums.loss) == pytest.approx(float(want.loss), rel=1e-6)
+    for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, atol=3e-6 * max(float(jnp.abs(b).max()), 1e-2))
 
 
