@@ -11,6 +11,7 @@ from modernbert_jax.io.paths import expanded
 from modernbert_jax.ranges import Count, Length, Natural, NonNegative, Positive
 
 from ..examples.config import ExamplesConfig, check_file
+from .losses.config import LossConfig
 
 T = TypeVar("T")
 
@@ -23,58 +24,8 @@ KINDS: dict[Kind, str] = {
 }
 """Kinds of runs with one line about each, for the user."""
 
-DEFAULT_LOSS = {"embedding": "multiple-negatives-ranking", "reranker": "binary-cross-entropy"}
-"""The loss of each kind of run whose configuration names none."""
-
 QUERY, DOCUMENT = "query", "document"
 """Roles of columns: the first one is the query, all others are documents."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LossConfig:
-    """A loss and its options. An empty option has the loss's own default.
-
-    Options that the loss does not have are refused.
-    """
-
-    name: str = ""
-    """Name of the loss; empty is multiple-negatives-ranking for embeddings, binary-cross-entropy
-    for rerankers."""
-    scale: Positive | None = None
-    """Factor of the similarities, the inverse of the temperature of a softmax over them."""
-    temperature: Positive | None = None
-    """Divisor of the similarities or scores."""
-    learn_scale: bool = False
-    """Whether the scale is a parameter that is trained, on a logarithmic scale."""
-    similarity: Literal["cosine", "dot", "euclidean", "manhattan"] | None = None
-    """Similarity of two vectors in the loss."""
-    directions: tuple[str, ...] = ()
-    """Rankings in the loss: `query-to-document`, `query-to-query`, `document-to-query`,
-    `document-to-document`."""
-    partition: Literal["joint", "per-direction"] | None = None
-    """Whether all directions share one softmax, or each has its own."""
-    hardness_mode: Literal["none", "in-batch", "hard", "all"] | None = None
-    """Negatives whose weight rises with their similarity."""
-    hardness_strength: NonNegative | None = None
-    """How much the weight of a negative rises with its similarity."""
-    margin: NonNegative | None = None
-    """Margin between positives and negatives."""
-    margin_strategy: Literal["absolute", "relative"] | None = None
-    """Whether the guide's margin is a difference, or a share of the positive's similarity."""
-
-    def __post_init__(self):
-        ranges.check(self, "loss.")
-
-    def of(self, kind: str) -> "LossConfig":
-        """The same with the name of the loss of a kind of run, if it has none."""
-        return self if self.name else dataclasses.replace(self, name=DEFAULT_LOSS[kind])
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options that are not empty, as keyword arguments of the loss."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        del values["name"], values["learn_scale"]
-        return {name: value for name, value in values.items() if value not in (None, ())}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,6 +110,7 @@ class RetrievalConfig(ExamplesConfig):
                 raise UserError(f"{name} names a file twice; every file is a data set of its own")
             object.__setattr__(self, name, paths)
         self._expand("evaluation", "guide")
+        self.loss.loss(self.kind)
         object.__setattr__(self, "loss", self.loss.of(self.kind))
         dims, weights = self.matryoshka_dims, self.matryoshka_weights
         if weights and len(weights) != len(dims):

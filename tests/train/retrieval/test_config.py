@@ -1,9 +1,12 @@
 """The configuration of retrieval training: prompts and lengths by column, and what is refused."""
 
+import dataclasses
+
 import pytest
 
 from modernbert_jax.errors import UserError
 from modernbert_jax.train.retrieval import config as retrieval
+from modernbert_jax.train.retrieval import losses
 from modernbert_jax.train.retrieval.config import LossConfig, RetrievalConfig
 
 
@@ -37,6 +40,10 @@ def test_keys_without_a_column_are_refused():
         ({"matryoshka_dims": (8, 8)}, "matryoshka_dims"),
         ({"matryoshka_dims": (8, 4), "matryoshka_weights": (1.0,)}, "matryoshka_weights"),
         ({"kind": "rerank"}, "did you mean 'reranker'"),
+        ({"loss": LossConfig(name="tripelt")}, "did you mean 'triplet'"),
+        ({"loss": LossConfig(name="lambda-loss")}, "lambda-loss.*of kind reranker"),
+        ({"loss": LossConfig(name="triplet", scale=2.0)}, "triplet has no option 'scale'"),
+        ({"loss": LossConfig(name="triplet", learn_scale=True)}, "no scale or temperature"),
     ],
 )
 def test_bad_values_are_named(changes, words):
@@ -48,3 +55,11 @@ def test_a_loss_has_the_options_that_are_given():
     loss = LossConfig(name="gist", temperature=0.05, learn_scale=False)
     assert loss.options == {"temperature": 0.05}
     assert LossConfig().of("embedding").name == "multiple-negatives-ranking"
+
+
+def test_every_option_of_a_loss_can_be_configured():
+    kinds = [*losses.LOSSES.values(), *losses.RERANKER_LOSSES.values()]
+    options = {name for kind in kinds for name in kind.options}
+    fields = {field.name: field.default for field in dataclasses.fields(LossConfig)}
+    assert options == fields.keys() - {"name", "learn_scale"}
+    assert {value for name, value in fields.items() if name in options} == {None, ()}

@@ -5,20 +5,19 @@ Losses of vectors take `query` [N, E] and `documents` [K, N, E], rerankers' loss
 batch. `LOSSES` and `RERANKER_LOSSES` call them all alike.
 """
 
-from collections.abc import Callable
-from typing import Any
-
-from . import listwise, scores
+from .config import LossConfig
 from .distillation import distill_kl, embed_distill, margin_mse
 from .kind import LossKind
 from .labels import angle, contrastive, cosent, cosine_similarity, online_contrastive
 from .matryoshka import matryoshka
 from .ranking import gist, multiple_negatives_ranking, triplet
 from .regularization import global_orthogonal_regularization
+from .table import LOSSES, RERANKER_LOSSES
 
 __all__ = [
     "LOSSES",
     "RERANKER_LOSSES",
+    "LossConfig",
     "LossKind",
     "angle",
     "contrastive",
@@ -34,47 +33,3 @@ __all__ = [
     "online_contrastive",
     "triplet",
 ]
-
-
-def _vectors(name: str, function: Callable[..., Any], **needs: Any) -> LossKind:
-    return LossKind(name=name, function=function, **needs)
-
-
-def _scores(name: str, function: Callable[..., Any], **needs: Any) -> LossKind:
-    return LossKind(name=name, function=function, reranker=True, **needs)
-
-
-LOSSES: dict[str, LossKind] = {
-    kind.name: kind
-    for kind in (
-        _vectors("multiple-negatives-ranking", multiple_negatives_ranking, in_batch=True),
-        _vectors("gist", gist, in_batch=True, guide="similarity"),
-        _vectors("triplet", triplet, least=3, most=3),
-        _vectors("cosent", cosent, most=2, targets="label"),
-        _vectors("angle", angle, targets="label", optional=True),
-        _vectors("cosine-similarity", cosine_similarity, most=2, targets="label"),
-        _vectors("contrastive", contrastive, most=2, targets="label"),
-        _vectors("online-contrastive", online_contrastive, most=2, targets="label"),
-        _vectors("margin-mse", margin_mse, least=3, targets="scores", margins=True),
-        _vectors("distill-kl", distill_kl, least=3, targets="scores"),
-        _vectors("embed-distill", embed_distill, guide="vectors"),
-    )
-}
-"""Losses of vectors by name."""
-
-RERANKER_LOSSES: dict[str, LossKind] = {
-    kind.name: kind
-    for kind in (
-        _scores("binary-cross-entropy", scores.binary_cross_entropy, targets="scores"),
-        _scores("mse", scores.mse, targets="scores"),
-        _scores("margin-mse", scores.margin_mse, least=3, targets="scores", margins=True),
-        _scores("multiple-negatives-ranking", scores.multiple_negatives_ranking, in_batch=True),
-        _scores("list-net", listwise.list_net, least=3, targets="scores"),
-        _scores("list-mle", listwise.list_mle, least=3, targets="scores"),
-        _scores("p-list-mle", listwise.p_list_mle, least=3, targets="scores"),
-        _scores("rank-net", listwise.rank_net, least=3, targets="scores"),
-        _scores("lambda-loss", listwise.lambda_loss, least=3, targets="scores"),
-        _scores("adr-mse", listwise.adr_mse, least=3, targets="scores"),
-    )
-}
-"""Losses of a reranker's scores by name."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -86,6 +86,15 @@ class LossKind:
             sizes.append(0)
         return tuple(sizes)
 
+    def check_options(self, options: Iterable[str]) -> None:
+        """Raise `UserError` for an option that the loss does not have, with the nearest one."""
+        for option in options:
+            if option not in self.options:
+                raise UserError(
+                    f"loss {self.name} has no option {option!r};"
+                    f" {did_you_mean(option, self.options)}"
+                )
+
     def check(
         self,
         columns: int,
@@ -106,12 +115,7 @@ class LossKind:
         Raises:
             UserError: the loss does not fit the data, or an option is unknown or wrong.
         """
-        for option in options:
-            if option not in self.options:
-                raise UserError(
-                    f"loss {self.name} has no option {option!r};"
-                    f" {did_you_mean(option, self.options)}"
-                )
+        self.check_options(options)
         if self.in_batch and examples < 2:
             raise UserError(
                 f"loss {self.name} takes negatives from other examples; a batch of {examples} has"

@@ -47,7 +47,6 @@ def p_list_mle(
     *,
     valid: jax.Array | None = None,
     mask: jax.Array | None = None,
-    position_weights: bool = True,
     respect_input_order: bool = True,
 ) -> jax.Array:
     """Negative log-likelihood of a list's right order, its first places weighing most.
@@ -59,7 +58,6 @@ def p_list_mle(
         targets: Labels [N, K]; None where the documents of a list come in the right order.
         valid: Queries that exist, bool [N]; None means all.
         mask: Documents that exist, bool [K, N]; None means all.
-        position_weights: Whether places weigh differently; False is `list_mle`.
         respect_input_order: Whether documents come in the right order; False sorts them by label.
 
     Returns:
@@ -68,25 +66,7 @@ def p_list_mle(
     Raises:
         UserError: shapes that do not fit, or no labels where they are needed.
     """
-    name = "p-list-mle" if position_weights else "list-mle"
-    if respect_input_order:
-        batch = inputs.scores(name, scores, valid, mask)
-        values, exists = batch.scores, batch.mask
-    else:
-        batch, labels = _lists(name, scores, targets, valid, mask)
-        order = jnp.argsort(-jnp.where(batch.mask, labels, -jnp.inf), axis=1)
-        values, exists = (jnp.take_along_axis(x, order, axis=1) for x in (batch.scores, batch.mask))
-    remaining = jax.lax.cumlogsumexp(jnp.where(exists, values, inputs.NOTHING), 1, reverse=True)
-    chances = jnp.where(exists, values - remaining, 0.0)
-    if position_weights:
-        length = exists.sum(1, keepdims=True)
-        place = jnp.cumsum(exists, axis=1)
-        # Divided by a power of two where 2^length would overflow; the sum is divided too.
-        excess = jnp.maximum(length - 127, 0)
-        weights = jnp.exp2((length - place - excess).astype(jnp.float32))
-        weights = (weights - jnp.exp2(-excess.astype(jnp.float32))) * exists
-        chances *= weights / (weights.sum(1, keepdims=True) + 1e-10)
-    return inputs.mean(-chances.sum(1), batch.valid)
+    return _likelihood("p-list-mle", scores, targets, valid, mask, respect_input_order, True)
 
 
 def list_mle(
@@ -98,14 +78,7 @@ def list_mle(
     respect_input_order: bool = True,
 ) -> jax.Array:
     """Negative log-likelihood of a list's right order (Xia et al. 2008); see `p_list_mle`."""
-    return p_list_mle(
-        scores,
-        targets,
-        valid=valid,
-        mask=mask,
-        position_weights=False,
-        respect_input_order=respect_input_order,
-    )
+    return _likelihood("list-mle", scores, targets, valid, mask, respect_input_order, False)
 
 
 def rank_net(
@@ -231,6 +204,30 @@ def _lists(
     batch = inputs.scores(name, scores, valid, mask)
     examples, documents = batch.scores.shape
     return batch, inputs.targets(name, targets, examples, (documents,), "a label of each document")
+
+
+def _likelihood(
+    name: str, scores: Any, targets: Any, valid: Any, mask: Any, in_order: bool, weighted: bool
+) -> jax.Array:
+    """The mean over lists of `list_mle`, or weighted by place of `p_list_mle`."""
+    if in_order:
+        batch = inputs.scores(name, scores, valid, mask)
+        values, exists = batch.scores, batch.mask
+    else:
+        batch, labels = _lists(name, scores, targets, valid, mask)
+        order = jnp.argsort(-jnp.where(batch.mask, labels, -jnp.inf), axis=1)
+        values, exists = (jnp.take_along_axis(x, order, axis=1) for x in (batch.scores, batch.mask))
+    remaining = jax.lax.cumlogsumexp(jnp.where(exists, values, inputs.NOTHING), 1, reverse=True)
+    chances = jnp.where(exists, values - remaining, 0.0)
+    if weighted:
+        length = exists.sum(1, keepdims=True)
+        place = jnp.cumsum(exists, axis=1)
+        # Divided by a power of two where 2^length would overflow; the sum is divided too.
+        excess = jnp.maximum(length - 127, 0)
+        weights = jnp.exp2((length - place - excess).astype(jnp.float32))
+        weights = (weights - jnp.exp2(-excess.astype(jnp.float32))) * exists
+        chances *= weights / (weights.sum(1, keepdims=True) + 1e-10)
+    return inputs.mean(-chances.sum(1), batch.valid)
 
 
 def _pair_sums(
