@@ -63,6 +63,8 @@ Positive = Annotated[float, Range(0, FLOAT32, above=True, below=True)]
 """A finite number above 0."""
 NonNegative = Annotated[float, Range(0, FLOAT32, below=True)]
 """A finite number of 0 or more."""
+Finite = Annotated[float, Range(-FLOAT32, FLOAT32, above=True, below=True)]
+"""A finite number."""
 Share = Annotated[float, Range(0, 1)]
 """A share from 0 to 1."""
 Rate = Annotated[float, Range(0, 1, below=True)]

@@ -50,6 +50,7 @@ COMMANDS: dict[str, Command] = {
     "sweep": Command("finetune.Sweep", "Fine-tune over a grid of hyperparameters.", "finetune"),
     "evaluate": Command("inference.Evaluate", "Evaluate a fine-tuned model on labelled examples."),
     "predict": Command("inference.Predict", "Write a fine-tuned model's predictions."),
+    "mine": Command("retrieval.Mine", "Mine hard negatives for training retrieval models."),
     "fill-mask": Command("inference.FillMask", "Fill every [MASK] of a text."),
     "report": Command("report.Report", "Draw the curves of training runs."),
     "bench": Command("bench.Bench", "Measure speed beside a peer in the same run."),

@@ -108,11 +108,25 @@ def survey(paths: Paths, needed: Iterable[tuple[str, str]] = ()) -> int:
             several rows, ids that are missing.
     """
     problems = Problems()
-    missing = dict(needed)
+    missing, count = dict(needed), 0
+    for row in unique(paths, problems):
+        missing.pop(row.id, None)
+        count += 1
+    for identifier, place in missing.items():
+        problems.add(place, missing_id(identifier, paths))
+    problems.check()
+    return count
+
+
+def unique(paths: Paths, problems: Problems) -> Iterator[Row]:
+    """Yield rows as `rows` does, and add those whose id occurred before to the problems at the end.
+
+    Eight bytes are kept for each row; the files are read again only if ids may be repeated.
+    """
     digests = array("q")
     for row in rows(paths, problems):
-        missing.pop(row.id, None)
         digests.append(hash(row.id))
+        yield row
     values, counts = np.unique(np.frombuffer(digests, np.int64), return_counts=True)
     if suspects := {*values[counts > 1].tolist()}:
         seen: set[str] = set()
@@ -122,10 +136,6 @@ def survey(paths: Paths, needed: Iterable[tuple[str, str]] = ()) -> int:
             if row.id in seen:
                 problems.add(row.place, _repeated(row.id))
             seen.add(row.id)
-    for identifier, place in missing.items():
-        problems.add(place, missing_id(identifier, paths))
-    problems.check()
-    return len(digests)
 
 
 def missing_id(identifier: str, paths: object) -> str:

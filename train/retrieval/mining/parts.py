@@ -1,0 +1,60 @@
+"""Work in numbered parts, each kept as a file, so that an interrupted run does none of it twice."""
+
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modernbert_jax.errors import UserError
+from modernbert_jax.io import fingerprint
+from modernbert_jax.io.files import whole_file, write_json
+from modernbert_jax.io.json_reader import read_json
+
+MANIFEST = "manifest.json"
+
+Arrays = dict[str, np.ndarray]
+
+
+class Parts:
+    """Arrays of parts 0, 1, ..., below a folder that is named by what they depend on."""
+
+    def __init__(self, cache: Path, name: str, facts: dict[str, Any]):
+        """Open or create the folder.
+
+        Args:
+            cache: folder above it.
+            name: what the parts are.
+            facts: everything that the arrays depend on, as JSON.
+        """
+        self.key = fingerprint.of_json(facts)
+        self.folder = cache / f"{name}-{self.key[:16]}"
+        try:
+            if read_json(self.folder / MANIFEST) != facts:
+                shutil.rmtree(self.folder)
+        except UserError:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        if not self.folder.exists():
+            self.folder.mkdir(parents=True)
+            write_json(self.folder / MANIFEST, facts)
+
+    def get(self, number: int, compute: Callable[[], Arrays]) -> Arrays:
+        """The arrays of a part: from its file, or computed and stored."""
+        path = self.path(number)
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return {name: stored[name] for name in stored.files}
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path}: is damaged ({error}); remove it") from None
+        arrays = compute()
+        with whole_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        return arrays
+
+    def path(self, number: int) -> Path:
+        """The file of a part."""
+        return self.folder / f"{number:06d}.npz"
