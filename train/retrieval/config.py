@@ -47,9 +47,13 @@ class RetrievalConfig(ExamplesConfig):
     target: str = ""
     """Column of the label or of the scores of the documents; empty takes `label` or `scores`, if
     there is one."""
-    evaluation: str = ""
-    """BEIR folder (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv) that is searched during training;
-    its nDCG@10 chooses the best model."""
+    queries: str = ""
+    """File of texts by id; the first column then holds ids."""
+    documents: str = ""
+    """File of texts by id; the other columns then hold ids."""
+    evaluation: tuple[str, ...] = ()
+    """BEIR folders (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv) that are searched during
+    training; the mean of their nDCG@10 chooses the best model."""
     evaluation_split: str = "test"
     """Name of the relevance judgements in `evaluation`."""
 
@@ -84,9 +88,12 @@ class RetrievalConfig(ExamplesConfig):
     """Numbers of leading dimensions that are trained to be vectors on their own, such as
     `768 256 64`; empty trains whole vectors only."""
     matryoshka_weights: tuple[NonNegative, ...] = ()
-    """Weights of the losses of `matryoshka_dims`; empty weighs all equally."""
+    """Weights of the losses of `matryoshka_dims`; empty weighs all by 1."""
+    matryoshka_dims_per_step: Natural = 0
+    """Numbers of `matryoshka_dims` that are drawn for a step; 0 trains all in every step."""
     guide: str = ""
-    """Embedding model that decides which documents of a batch are no negatives (loss `gist`)."""
+    """Embedding model whose vectors of the training texts the losses `gist` and `embed-distill`
+    compare with."""
 
     batch_examples: Count = 64
     attention_dropout: ranges.Rate = 0.0
@@ -102,16 +109,20 @@ class RetrievalConfig(ExamplesConfig):
         super().__post_init__()
         if self.kind not in KINDS:
             raise UserError(f"kind is {self.kind!r}; {did_you_mean(str(self.kind), KINDS)}")
-        for name in ("train", "validation"):
+        for name in ("train", "validation", "evaluation"):
             paths = tuple(expanded(path) for path in getattr(self, name))
             for path in paths:
                 check_file(name, path)
             if len({*paths}) < len(paths):
                 raise UserError(f"{name} names a file twice; every file is a data set of its own")
             object.__setattr__(self, name, paths)
-        self._expand("evaluation", "guide")
-        self.loss.loss(self.kind)
+        self._expand("queries", "documents", "guide")
+        takes_guide = self.loss.loss(self.kind).guide != "none"
         object.__setattr__(self, "loss", self.loss.of(self.kind))
+        if takes_guide and not self.guide:
+            raise UserError(f"loss {self.loss.name} needs a guide model; name one with --guide")
+        if self.guide and not takes_guide:
+            raise UserError(f"guide is for gist and embed-distill, not for loss {self.loss.name}")
         dims, weights = self.matryoshka_dims, self.matryoshka_weights
         if weights and len(weights) != len(dims):
             raise UserError(

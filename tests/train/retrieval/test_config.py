@@ -44,6 +44,8 @@ def test_keys_without_a_column_are_refused():
         ({"loss": LossConfig(name="lambda-loss")}, "lambda-loss.*of kind reranker"),
         ({"loss": LossConfig(name="triplet", scale=2.0)}, "triplet has no option 'scale'"),
         ({"loss": LossConfig(name="triplet", learn_scale=True)}, "no scale or temperature"),
+        ({"loss": LossConfig(name="gist")}, "needs a guide"),
+        ({"guide": "model"}, "guide is for"),
     ],
 )
 def test_bad_values_are_named(changes, words):
@@ -52,8 +54,8 @@ def test_bad_values_are_named(changes, words):
 
 
 def test_a_loss_has_the_options_that_are_given():
-    loss = LossConfig(name="gist", temperature=0.05, learn_scale=False)
-    assert loss.options == {"temperature": 0.05}
+    loss = LossConfig(name="gist", temperature=0.05, contrast_anchors=False)
+    assert loss.of("embedding").options == {"temperature": 0.05, "contrast_anchors": False}
     assert LossConfig().of("embedding").name == "multiple-negatives-ranking"
 
 
