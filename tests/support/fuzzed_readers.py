@@ -269,6 +269,48 @@ def _peft(folder: Path) -> None:
     peft.load(folder, names.table(_config(), "sequence_classification", 2))
 
 
+PAIRS = [
+    {"query": "a", "documents": ["b", "c"], "scores": [1.5, -2]},
+    {"query": "d", "documents": ["e"], "scores": [0]},
+    {"query": "f", "documents": ["g", "é😀"], "scores": [1, 2]},
+]
+TUPLES = b'query,positive,negatives\na,b,"[""c"", ""d""]"\ne,f,"[""g""]"\nh,i,"[\'j\', \'k\']"\n'
+QRELS = b"query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t0\nq2\td2\t1\n"
+RUN = b"q1 Q0 d1 1 2.5 x\nq1 Q0 d2 2 -1e-3 x\nq2 Q0 d1 1 7 x\n"
+
+
+def _json_lines(*rows: Mapping[str, Any]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def _collection() -> dict[str, bytes]:
+    texts = [{"_id": f"{side}{i}", "text": f"text {side} {i}"} for side in "dq" for i in (1, 2)]
+    return {
+        "corpus.jsonl": _json_lines(*(row | {"title": "t"} for row in texts[:2])),
+        "queries.jsonl": _json_lines(*texts[2:]),
+        "qrels/test.tsv": QRELS,
+        "train.jsonl": _json_lines({"query_id": "q1", "document_ids": ["d1"], "scores": [1]}),
+        "run.txt": RUN,
+    }
+
+
+def _retrieval(folder: Path) -> None:
+    from modernbert_jax.train.retrieval import data
+    from modernbert_jax.train.retrieval.data.examples import TextExample
+
+    for example in data.read_examples(sorted(folder.iterdir())).examples:
+        assert isinstance(example, TextExample) and all(map(str.strip, example.texts))
+
+
+def _beir(folder: Path) -> None:
+    from modernbert_jax.train.retrieval import data
+
+    data.read_run(folder / "run.txt")
+    collection = data.read_collection(folder)
+    assert len(list(collection.corpus())) == collection.check()
+    assert len(data.read_examples(folder)) and len(data.read_examples(folder / "qrels/test.tsv"))
+
+
 def _device_tuning() -> dict[str, bytes]:
     from modernbert_jax.attention import tuning
 
@@ -308,6 +350,13 @@ READERS: dict[str, Reader] = {
         lambda: {"a.jsonl": _lines(), "b.json": json.dumps(ROWS).encode(), "c.csv": TABLE},
         _corpus,
         ("a.jsonl", "b.json", "c.csv"),
+    ),
+    "scored lists": Reader(lambda: {"a.jsonl": _json_lines(*PAIRS)}, _retrieval, ("a.jsonl",)),
+    "tuples": Reader(lambda: {"a.csv": TUPLES}, _retrieval, ("a.csv",)),
+    "collection": Reader(
+        _collection,
+        _beir,
+        ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv", "train.jsonl", "run.txt"),
     ),
     "mds": Reader(_mds("text_raw"), _corpus, ("index.json", "shard.00000.mds")),
     "mds zstd": Reader(_mds("ids_uint16"), _corpus, ("index.json", "shard.00000.mds.zstd")),

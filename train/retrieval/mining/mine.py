@@ -63,8 +63,9 @@ def _pool(config: Mining, cache: Path) -> tuple[Pool, str]:
 def _ranked(config: Mining, cache: Path, texts: Pool, key: str) -> tuple[Iterator[Ranking], str]:
     """Rankings by the first stage, and the key of what they depend on."""
     most = texts.most_positives
-    # The positives of a query, and its own text, may be among the best.
-    depth = config.window(most, bool(config.cross_encoder)) + most + 1
+    # The positives of a query, and perhaps its own text, may be among the best.
+    others = most + int((texts.same != NONE).any())
+    depth = config.window(most, bool(config.cross_encoder)) + others
     facts: dict[str, Any] = {"depth": depth, "searched": stages.SEARCHED}
 
     def dense() -> Dense:
