@@ -9,6 +9,7 @@ import pytest
 from modernbert_jax import ranges
 from modernbert_jax.architecture import Architecture
 from modernbert_jax.cli import registry
+from modernbert_jax.cli.dry_run import DryRun
 from modernbert_jax.cli.launch import CpuDevices, Launch
 from modernbert_jax.errors import UserError
 from modernbert_jax.sharding import MeshShape
@@ -27,7 +28,7 @@ COMMANDS = tuple(command.load() for command in registry.COMMANDS.values())
 CONFIGS = (
     *(PretrainConfig, Stage, FinetuneConfig, EngineConfig, Lora, Grid, MeshShape),
     *(RetrievalConfig, LossConfig),
-    *(Settings, CorpusComponent, CpuDevices, Launch, *TASKS.values(), *COMMANDS),
+    *(Settings, CorpusComponent, CpuDevices, DryRun, Launch, *TASKS.values(), *COMMANDS),
 )
 
 

@@ -11,7 +11,7 @@ from modernbert_jax.ranges import Count
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RetrievalData:
-    """Make a data set for `bench retrieval` from text: a BEIR folder with pairs to train on.
+    """Make a data set for `bench retrieval` from text: a BEIR folder with train, dev and test.
 
     titles: the first paragraph of a text is the query, the rest its document. functions: Go
     functions are queries, their comments the documents. questions: --input is a folder with

@@ -7,12 +7,15 @@ from typing import Literal
 import tyro
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.ranges import Count, Length
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.finetune.grid import Grid
 from modernbert_jax.train.retrieval.config import RetrievalConfig
 
 from . import devices, output
+from .dry_run import DryRun
 from .launch import Launch
+from .options import Flat
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,12 +26,20 @@ class Finetune:
     field of CONFIG can be changed by an option of its name.
     """
 
+    dry: Flat[DryRun] = dataclasses.field(default_factory=DryRun)
+    examples: Count | None = None
+    """Training examples of a dry run without data."""
+    text_tokens: tuple[Length, Length] = (16, 128)
+    """Mean tokens of a query and of a document in a dry run without data."""
     profile_steps: str = ""
     """Steps to profile, as FIRST:LAST, into profile/ in the run's folder."""
     launch: tyro.conf.OmitArgPrefixes[Launch] = dataclasses.field(default_factory=Launch)
 
     def run(self, config: FinetuneConfig | RetrievalConfig) -> None:
-        """Train, and print the result."""
+        """Train, and print the result; or print the dry run."""
+        if self.dry.dry_run:
+            self._plan(config)
+            return
         self.launch.join(devices.for_finetuning(config))
 
         import jax
@@ -51,6 +62,24 @@ class Finetune:
         else:
             print(report.text(result))
             output.print_finished(config.output)
+
+    def _plan(self, config: FinetuneConfig | RetrievalConfig) -> None:
+        from modernbert_jax.train.retrieval import dry_run
+
+        if not isinstance(config, RetrievalConfig):
+            raise UserError("--dry-run is for pretraining, embedding models and rerankers")
+        if config.train:
+            sizes = dry_run.measure(config)
+        elif self.examples is not None:
+            sizes = dry_run.assumed(config, self.examples, self.text_tokens)
+        else:
+            raise UserError("--dry-run needs the data, --train FILE..., or its size, --examples N")
+        machine = self.dry.machine()
+        facts = dry_run.plan(config, machine, sizes)
+        if self.dry.json:
+            output.print_json(facts)
+        else:
+            print(dry_run.text(config, machine, facts))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from modernbert_jax.ranges import Count, Fraction
-
 from . import devices as device_limits
 from . import output as printing
+from .dry_run import DryRun
 from .launch import Launch
+from .options import Flat
 
 if TYPE_CHECKING:
     from modernbert_jax.train.pretrain.config import PretrainConfig
@@ -24,26 +24,17 @@ class Pretrain:
     field of CONFIG can be changed by an option of its name.
     """
 
-    dry_run: bool = False
-    """Print what the run would do, and draw its schedule; needs no data."""
+    dry: Flat[DryRun] = dataclasses.field(default_factory=DryRun)
     plot: Path | None = None
     """PNG file that --dry-run draws; an existing one is replaced. None is plan.png in the run's
     folder."""
-    json: bool = False
-    """Print the dry run as JSON."""
-    hardware: str = "h100"
-    """Accelerator for which --dry-run estimates hours: h100, a100, v5e, v5p, v6e, ..."""
-    devices: Count = 8
-    """Number of these accelerators."""
-    mfu: Fraction = 0.4
-    """Share of their peak FLOP/s that the model uses, from 0 to 1."""
     profile_steps: str = ""
     """Steps to profile, as FIRST:LAST, into profile/ in the run's folder."""
     launch: tyro.conf.OmitArgPrefixes[Launch] = dataclasses.field(default_factory=Launch)
 
     def run(self, config: "PretrainConfig") -> None:
         """Train, or print the dry run."""
-        if self.dry_run:
+        if self.dry.dry_run:
             self._plan(config)
             return
         self.launch.join(device_limits.for_pretraining(config))
@@ -64,16 +55,15 @@ class Pretrain:
 
     def _plan(self, config: "PretrainConfig") -> None:
         from modernbert_jax.io import outputs
-        from modernbert_jax.train.engine.machine import Machine
         from modernbert_jax.train.engine.run_folder import PLAN
         from modernbert_jax.train.pretrain import dry_run
 
         picture = self.plot or Path(config.output) / PLAN
         outputs.check_file(picture, replaces=".png")
-        machine = Machine.named(self.hardware, self.devices, self.mfu)
+        machine = self.dry.machine()
         facts = dry_run.plan(config, machine)
         dry_run.draw(config, picture)
-        if self.json:
+        if self.dry.json:
             printing.print_json(facts | {"plot": str(picture)})
         else:
             print(f"{dry_run.text(config, machine, facts)}\nschedule drawn in {picture}")

@@ -8,6 +8,7 @@ from program import refused, run
 
 from modernbert_jax import configs
 from modernbert_jax.cli import arguments, other_names, registry
+from modernbert_jax.cli.dry_run import DryRun
 from modernbert_jax.cli.finetune import Finetune
 from modernbert_jax.cli.launch import Launch
 from modernbert_jax.cli.pretrain import Pretrain
@@ -31,7 +32,8 @@ def test_options_fields_and_launch_are_passed_flat(pretrained):
     changes = ("--stages.0.tokens", "204800", "--model.num-hidden-layers", "7", "--seed", "3")
     call("pretrain", "nano", "--mfu", "0.5", *changes, *several)
     ((options, config),) = pretrained
-    assert options == Pretrain(mfu=0.5, launch=Launch(coordinator="host:1", processes=2, process=1))
+    several_hosts = Launch(coordinator="host:1", processes=2, process=1)
+    assert options == Pretrain(dry=DryRun(mfu=0.5), launch=several_hosts)
     assert (config.stages[0].tokens, config.model.num_hidden_layers, config.seed) == (204800, 7, 3)
 
 

@@ -1,7 +1,6 @@
-"""Data sets of the comparison, made from text: BEIR folders with pairs to train on.
+"""Data sets of the comparison, made from text: BEIR folders, which are trained on as they are.
 
-A folder holds `corpus.jsonl`, `queries.jsonl`, `qrels/train.tsv`, `dev.tsv` and `test.tsv`, and the
-pairs of `train.tsv` as texts in `train.jsonl`, with the columns `query` and `positive`.
+A folder holds `corpus.jsonl`, `queries.jsonl`, and `train.tsv`, `dev.tsv`, `test.tsv` in `qrels`.
 """
 
 import hashlib
@@ -162,14 +161,6 @@ def make(
         for name, pairs in chosen.items():
             lines = ["query-id\tcorpus-id\tscore", *(f"{p.id}\t{p.document}\t1" for p in pairs)]
             (folder / "qrels" / f"{name}.tsv").write_text("\n".join(lines) + "\n")
-        train = (
-            json.dumps(
-                {"query": pair.query, "positive": data.documents[pair.document]},
-                ensure_ascii=False,
-            )
-            for pair in chosen["train"]
-        )
-        _write(folder / "train.jsonl", train)
     return {"documents": len(data.documents)} | {name: len(chosen[name]) for name in SPLITS}
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from modernbert_jax import UserError, cli
 from modernbert_jax.train.bench.retrieval import data, go_sources
+from modernbert_jax.train.retrieval.data import read_examples
 
 SOURCE = """\
 // Copyright nobody.
@@ -91,7 +92,9 @@ def test_a_folder_holds_disjoint_splits_whatever_the_order(science, tmp_path, ca
     assert len(set(ids)) == 40 and not {"short", "same0", "same1"} & {*ids}
     corpus = {row["_id"]: row["text"] for row in lines(first / "corpus.jsonl")}
     queries = {row["_id"]: row["text"] for row in lines(first / "queries.jsonl")}
-    pairs = {(row["query"], row["positive"]) for row in lines(first / "train.jsonl")}
+    train = read_examples(first)
+    assert {*train.columns} == {"query", "positive"}
+    pairs = {example.texts for example in train.examples}
     assert pairs == {(queries[q], corpus[d]) for q, d, _ in judgements(first, "train")}
 
 
