@@ -8,13 +8,15 @@ Every program is compiled once for each shape of `shapes.plan`.
 """
 
 import collections
+import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.heads import HEADS, Classifier, document_pooling, encoder_of, pool
@@ -22,7 +24,7 @@ from modernbert_jax.inference import in_flight, shapes
 from modernbert_jax.model import Encoder
 from modernbert_jax.packing import Rows, rows_from
 from modernbert_jax.pipeline import Embedder, Pipeline, embedder_params
-from modernbert_jax.sharding import row_pieces, rows_sharding
+from modernbert_jax.sharding import global_array, row_pieces, rows_sharding
 
 BATCH_TOKENS = 8192
 """Tokens of a batch on each device, unless a single row has more."""
@@ -63,6 +65,7 @@ class BatchRunner:
     """Packs documents, runs programs on them and unpacks the results in order.
 
     Attributes:
+        mesh: the devices.
         module: the Flax module of the model.
         programs: the computations that the model supports, by name: "hidden" and "pooled" (option
             `how`); "vectors" of a pipeline (options `skip`, `normalize`); "logits" of tokens
@@ -86,9 +89,10 @@ class BatchRunner:
             head: a key of `heads.HEADS`.
             labels: outputs of a classifier.
             pipeline: modules after the encoder, or None.
-            mesh: devices of this process, which divide rows, tokens and heads among them.
+            mesh: devices, which divide rows, tokens and heads among them. If they belong to several
+                processes, each process has to run the same documents, and gets all results.
         """
-        self._config, self._mesh = config, mesh
+        self._config, self.mesh = config, mesh
         self._pieces = row_pieces(mesh.shape)
         self._encoder = Encoder(config, runtime)
         steps = pipeline.steps if pipeline else ()
@@ -96,14 +100,17 @@ class BatchRunner:
         self.module = HEADS[head].build(config, runtime, labels)
         if head == "none" and pipeline and pipeline.projections:
             self.module = self._embedder
+        # Results of other processes' devices are needed here, too.
+        whole = NamedSharding(mesh, P()) if mesh.is_multi_process else None
+        jitted = functools.partial(jax.jit, out_shardings=whole)
         self.programs = {
-            "hidden": Program(jax.jit(self._hidden), "token", config.hidden_size),
+            "hidden": Program(jitted(self._hidden), "token", config.hidden_size),
             "pooled": Program(
-                jax.jit(self._pooled, static_argnames="how"), "document", config.hidden_size
+                jitted(self._pooled, static_argnames="how"), "document", config.hidden_size
             ),
         }
         if pipeline:
-            compute = jax.jit(self._vectors, static_argnames="normalize")
+            compute = jitted(self._vectors, static_argnames="normalize")
             level: in_flight.Level = "document" if pipeline.pooling else "token"
             self.programs["vectors"] = Program(compute, level, pipeline.width(config.hidden_size))
         if HEADS[head].output != "hidden":
@@ -111,10 +118,10 @@ class BatchRunner:
             width = config.vocab_size if by_vocabulary else labels
             most = min(BATCH_TOKENS, _LOGITS_OF_BATCH // width)
             ahead = 1 if by_vocabulary else in_flight.AHEAD
-            compute = jax.jit(self._logits)
+            compute = jitted(self._logits)
             self.programs["logits"] = Program(compute, "token", width, most, ahead)
         if isinstance(self.module, Classifier):
-            compute = jax.jit(self._document_logits)
+            compute = jitted(self._document_logits)
             self.programs["document_logits"] = Program(compute, "document", labels)
 
     def window_tokens(self, batch_tokens: int) -> int:
@@ -175,8 +182,8 @@ class BatchRunner:
                     yield window.laid_out(rows, shape), (window, rows)
 
         def compute(batch: tuple[Rows, np.ndarray | None]) -> jax.Array:
-            with jax.set_mesh(self._mesh):
-                rows, visible = jax.device_put(batch, rows_sharding(self._mesh))
+            with jax.set_mesh(self.mesh):
+                rows, visible = self._placed(batch)
                 more = {} if visible is None else {"visible": visible}
                 return program.compute(params, rows, **more, **options)
 
@@ -186,6 +193,13 @@ class BatchRunner:
                 yield opened.popleft().results
         for window in opened:
             yield window.results
+
+    def _placed(self, batch: Any) -> Any:
+        """A batch on the devices."""
+        where = rows_sharding(self.mesh)
+        if self.mesh.is_multi_process:
+            return jax.tree.map(lambda x: global_array(x, where), batch)
+        return jax.device_put(batch, where)
 
     def _hidden(self, params: Params, rows: Rows, visible: Any = None) -> Any:
         return self._encoder.apply({"params": encoder_of(params)}, *rows, visible=visible)

@@ -1,0 +1,19 @@
+"""Evaluation of retrieval: metrics, search in collections, lists to rerank, similarity, triplets.
+
+metrics = evaluate(encoder, read_collection("scifact"))       # {"ndcg@10": ..., ...}
+"""
+
+from .metrics import METRICS, RERANKING, Metric, by_query, means, of_run, ranked
+from .retrieval import evaluate, search
+
+__all__ = [
+    "METRICS",
+    "RERANKING",
+    "Metric",
+    "by_query",
+    "evaluate",
+    "means",
+    "of_run",
+    "ranked",
+    "search",
+]
