@@ -31,7 +31,8 @@ lint: .venv/test
 types: .venv/test
 	rm -rf build/types && mkdir -p build/types/modernbert_jax
 	ln -s $(addprefix $(CURDIR)/,$(wildcard modernbert_jax/*) convert train configs) build/types/modernbert_jax
-	cd build/types && ../../.venv/bin/python -m mypy --config-file ../../pyproject.toml -p modernbert_jax
+	cd build/types && ../../.venv/bin/python -m mypy --config-file ../../pyproject.toml \
+		--cache-dir ../types-cache -p modernbert_jax
 
 format: .venv/test
 	.venv/bin/ruff check --fix .
