@@ -53,7 +53,10 @@ def _table(summary: dict[str, Any]) -> list[str]:
         what = "own positives and queries" if rule == "positive" else f"by --{as_option(rule)}"
         lines.append(f"dropped {count:,} of {total:,} candidates {what}")
     if few := summary["queries_with_too_few"]:
-        lines.append(f"{few:,} of {summary['queries']:,} queries have too few negatives")
+        lines.append(
+            f"{few:,} of {summary['queries']:,} queries have too few negatives; relax the rules, or"
+            " raise --range-max"
+        )
     return lines
 
 

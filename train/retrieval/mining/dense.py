@@ -16,7 +16,7 @@ from .parts import Parts
 from .pool import Pool
 from .select import NONE, Candidates
 
-TEXTS = 4096
+TEXTS = 2048
 """Texts of a part, whose vectors are in one file."""
 
 

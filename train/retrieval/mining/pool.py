@@ -65,7 +65,7 @@ class Pool:
 
 
 def build(
-    folder: Path, examples: Sequence[TextExample], corpus: ids.Paths | None, name: str
+    folder: Path, examples: Sequence[TextExample], corpus: ids.Paths, name: str | Path
 ) -> None:
     """Write the pool of some examples.
 
@@ -82,71 +82,95 @@ def build(
     """
     problems = Problems()
     with whole_directory(folder) as place:
-        (place / "documents").mkdir()
-        (place / "queries").mkdir()
-        digests = array("Q")
-        wanted = {example.texts[1] for example in examples}
-        named: dict[str, int] = {}
-
-        def documents() -> Iterator[str]:
-            for row in ids.unique(corpus, problems) if corpus else ():
-                digests.append(_digest(row.text) if row.text.strip() else 0)
-                if row.id in wanted:
-                    named[row.id] = digests[-1]
-                yield row.text
-            problems.check()
-            if examples[0].texts[1] not in named:
-                named.clear()
-                for example in examples:
-                    named.setdefault(example.texts[1], _digest(example.texts[1]))
-                for text in dict.fromkeys(example.texts[1] for example in examples):
-                    digests.append(_digest(text))
-                    yield text
-
-        write(place / "documents", documents())
-        values, firsts = np.unique(np.frombuffer(digests, np.uint64), return_index=True)
-        if len(values) and not values[0]:
-            values, firsts = values[1:], firsts[1:]
-        order = np.argsort(firsts)
-        number = np.empty(len(order), np.int64)
-        number[order] = np.arange(len(order))
-        by_digest = (values, number)
-
+        for part in ("documents", "queries"):
+            (place / part).mkdir()
+        digests, known = array("Q"), dict[str, int]()
+        write(place / "documents", _documents(examples, corpus, digests, known, problems))
+        numbers = _Numbers(np.frombuffer(digests, np.uint64))
         positives: dict[str, dict[int, None]] = {}
         for example in examples:
-            query, positive = example.texts[:2]
             with problems.at(example.place):
-                if positive not in named:
-                    raise UserError(ids.missing_id(positive, name))
-                found = int(_look_up(by_digest, [named[positive]])[0])
-                if found == NONE:
-                    raise UserError(f"the text of id {positive!r} is empty")
-                if named[positive] == _digest(query):
-                    raise UserError("'positive' is equal to its query; it must be another text")
-                positives.setdefault(query, {})[found] = None
+                query, positive = example.texts[:2]
+                number = _positive(query, positive, known, numbers, name)
+                positives.setdefault(query, {})[number] = None
         problems.check()
         write(place / "queries", positives)
         lists = [np.fromiter(p, np.int64) for p in positives.values()]
         np.savez(
             place / _ARRAYS,
-            documents=firsts[order].astype(np.int64),
+            documents=numbers.rows,
             positives=np.concatenate(lists),
             starts=np.cumsum([0, *map(len, lists)]),
-            same=_look_up(by_digest, [_digest(query) for query in positives]),
+            same=numbers.of([_digest(query) for query in positives]),
         )
+
+
+def _documents(
+    examples: Sequence[TextExample],
+    corpus: ids.Paths,
+    digests: array,
+    known: dict[str, int],
+    problems: Problems,
+) -> Iterator[str]:
+    """Yield the corpus and the positives, and collect digests of all of them.
+
+    Args:
+        examples: the positives, as texts or ids.
+        corpus: files of documents.
+        digests: receives the digest of each document; 0 if it is empty.
+        known: receives the digest of each positive by its text or id, as the examples have it.
+        problems: of the corpus; raised after its last row.
+    """
+    positives = dict.fromkeys(example.texts[1] for example in examples)
+    for row in ids.unique(corpus, problems):
+        digests.append(_digest(row.text) if row.text.strip() else 0)
+        if row.id in positives:
+            known[row.id] = digests[-1]
+        yield row.text
+    problems.check()
+    if next(iter(positives)) not in known:  # they are texts
+        known.clear()
+        for text in positives:
+            known[text] = _digest(text)
+            digests.append(known[text])
+            yield text
+
+
+class _Numbers:
+    """Numbers of documents, of which equal ones have the same, in the order of first occurrence."""
+
+    def __init__(self, digests: np.ndarray):
+        """Number the rows with these digests; those of 0 have no number."""
+        self._digests, first = np.unique(digests, return_index=True)
+        if len(first) and not self._digests[0]:
+            self._digests, first = self._digests[1:], first[1:]
+        order = np.argsort(first)
+        self.rows = first[order].astype(np.int64)
+        """The first row of each number."""
+        self._numbers = np.empty(len(order), np.int64)
+        self._numbers[order] = np.arange(len(order))
+
+    def of(self, digests: Sequence[int]) -> np.ndarray:
+        """Numbers of the documents with these digests, or `NONE`."""
+        wanted = np.array(digests, np.uint64)
+        at = np.minimum(np.searchsorted(self._digests, wanted), len(self._digests) - 1)
+        return np.where(self._digests[at] == wanted, self._numbers[at], NONE)
+
+
+def _positive(
+    query: str, positive: str, known: dict[str, int], numbers: _Numbers, corpus: str | Path
+) -> int:
+    """The number of a positive. Raises `UserError` if it cannot be one."""
+    if positive not in known:
+        raise UserError(ids.missing_id(positive, corpus))
+    if not known[positive]:
+        raise UserError(f"the text of id {positive!r} is empty")
+    if known[positive] == _digest(query):
+        raise UserError("'positive' is equal to its query; it must be another text")
+    return int(numbers.of([known[positive]])[0])
 
 
 def _digest(text: str) -> int:
     """A number for a text without the spaces around it; never 0."""
     digest = hashlib.blake2b(text.strip().encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") or 1
-
-
-def _look_up(by_digest: tuple[np.ndarray, np.ndarray], digests: Sequence[int]) -> np.ndarray:
-    """Numbers of the documents with these digests, or `NONE`."""
-    values, number = by_digest
-    wanted = np.array(digests, np.uint64)
-    if not len(values):
-        return np.full(len(wanted), NONE)
-    at = np.minimum(np.searchsorted(values, wanted), len(values) - 1)
-    return np.where(values[at] == wanted, number[at], NONE)
