@@ -11,6 +11,7 @@ from .formats import FORMATS, check_target, detect, load, save
 from .identity import identity
 from .inspection import inspect, render, show
 from .locating import locate, tokenizer_of
+from .sentence_transformers import with_pipeline
 from .verification import Verification, verify
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "show",
     "tokenizer_of",
     "verify",
+    "with_pipeline",
 ]

@@ -53,8 +53,8 @@ class Checkpoint:
     config: ModernBertConfig
     params: names.Params
     """Parameters in the layout of the module: `MaskedLM`, `CausalLM`, `Classifier` or `Encoder`;
-    with dense layers after an `Encoder` {"encoder", "dense_0", ...}. The dtypes are those of the
-    file. Leaves are numpy arrays, or `Lazy` ones that are still in their file."""
+    with layers after an `Encoder` {"encoder", "dense_0", ...}. The dtypes are those of the file.
+    Leaves are numpy arrays, or `Lazy` ones that are still in their file."""
     head: str = "masked_lm"
     """A key of `names.heads(config)`."""
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
@@ -84,8 +84,8 @@ class Checkpoint:
 
     def rows(self, prefix: str = names.PREFIX) -> dict[str, Row]:
         """The table of names of this checkpoint."""
-        projections = self.pipeline.projections if self.pipeline else ()
-        return names.table(self.config, self.head, self.labels, prefix, projections)
+        layers = self.pipeline.layers if self.pipeline else ()
+        return names.table(self.config, self.head, self.labels, prefix, layers)
 
     @property
     def labels(self) -> int:

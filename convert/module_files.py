@@ -27,7 +27,7 @@ POOLING_KEYS = {
 }
 """Switches of the older layout, in the order in which their results are concatenated."""
 
-_CLASSES = ("Transformer", "Pooling", "Dense", "Normalize", "MultiVectorMask")
+_CLASSES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "MultiVectorMask")
 _PACKAGES = ("sentence_transformers", "pylate")
 
 

@@ -25,6 +25,7 @@ READ: dict[str, tuple[str, ...]] = {
         *("pooling_mode_lasttoken", "pooling_mode", "include_prompt"),
     ),
     "Dense": ("in_features", "out_features", "bias", "activation_function", "use_residual"),
+    "LayerNorm": ("dimension",),
     "Normalize": (),
     "MultiVectorMask": ("skiplist_words", "skiplist_tasks", "keep_only_token_ids"),
 }
@@ -53,6 +54,7 @@ IGNORED: dict[str, dict[str, str]] = {
         "module_input_name": "follows from the order of the modules",
         "module_output_name": "follows from the order of the modules",
     },
+    "LayerNorm": {},
     "MultiVectorMask": {},
 }
 """Keys without an effect here, on purpose, each with the reason."""

@@ -10,9 +10,11 @@ from modernbert_jax.pipeline import (
     Dense,
     Kind,
     LateInteraction,
+    LayerNorm,
     Normalize,
     Pipeline,
     Pooling,
+    Step,
 )
 
 from . import module_files, module_keys
@@ -49,7 +51,7 @@ def read(files: Mapping[str, bytes], extra: Mapping[str, Any]) -> Pipeline | Non
     module_keys.check(SETTINGS, "settings", settings)
     module_keys.check(TRANSFORMER, "Transformer", transformer)
     kind = _kind(settings, [name for name, _ in listed])
-    steps: list[Pooling | Dense | Normalize] = []
+    steps: list[Step] = []
     for name, path in listed[1:]:
         module = _Fields(path + CONFIG, json_of(files, path + CONFIG))
         module_keys.check(module.file, name, module.values)
@@ -58,12 +60,20 @@ def read(files: Mapping[str, bytes], extra: Mapping[str, Any]) -> Pipeline | Non
         elif name == "Dense":
             number = sum(isinstance(step, Dense) for step in steps)
             steps.append(_dense(module, f"dense_{number}", path.rstrip("/")))
+        elif name == "LayerNorm":
+            number = sum(isinstance(step, LayerNorm) for step in steps)
+            size = module.size("dimension")
+            own_name = f"layer_norm_{number}"
+            steps.append(LayerNorm(name=own_name, path=path.rstrip("/"), dimension=size))
         elif name == "Normalize":
             steps.append(Normalize())
         elif kind != "late-interaction" or name != "MultiVectorMask":
             raise UserError(f"{MODULES}: a {name} in a model for {kind} is not supported")
-    if kind == "embedding" and not (steps and isinstance(steps[0], Pooling)):
+    pooled = steps != [] and isinstance(steps[0], Pooling)
+    if not pooled and (kind == "embedding" or (kind == "reranker" and steps)):
         raise UserError(f"{MODULES}: the module after the Transformer must be Pooling")
+    if kind == "reranker" and steps and not isinstance(steps[-1], Dense):
+        raise UserError(f"{MODULES}: the last module of a reranker must be Dense")
     fields = _Fields(SETTINGS, settings)
     prompts, late = fields.get("prompts", dict, {}), None
     if kind == "late-interaction":

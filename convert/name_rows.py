@@ -1,4 +1,4 @@
-"""Rows of the table of names: where each tensor of an encoder, head or dense layer belongs.
+"""Rows of the table of names: where each tensor of an encoder, head or module belongs.
 
 The rows of an encoder omit the prefix that the foreign names have in front of a head, and the
 outer key that our parameters have there; `names.table` adds both.
@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 
 from modernbert_jax.config import ModernBertConfig
-from modernbert_jax.pipeline import Dense
+from modernbert_jax.pipeline import Dense, Layer
 
 TOKEN_TABLE = "embeddings.tok_embeddings.weight"
 """Foreign name of the token embeddings, without the encoder's prefix."""
@@ -75,13 +75,25 @@ def classifier(config: ModernBertConfig, labels: int) -> dict[str, Row]:
     return rows | _linear("classifier", ("classifier",), config.hidden_size, labels, bias)
 
 
-def dense(layer: Dense) -> dict[str, Row]:
-    """Rows of a dense module, whose folder is part of the foreign names."""
-    key, d, e = layer.name, layer.in_features, layer.out_features
-    rows = _linear("linear", (key, "linear"), d, e, layer.bias)
-    if layer.residual and d != e:
+def layer(module: Layer) -> dict[str, Row]:
+    """Rows of a module after the model, whose folder is part of the foreign names."""
+    if isinstance(module, Dense):
+        rows = _dense(module)
+    else:
+        size = (module.dimension,)
+        rows = {
+            "norm.weight": Row(size, (module.name, "scale")),
+            "norm.bias": Row(size, (module.name, "bias")),
+        }
+    return {f"{module.path}/{name}": row for name, row in rows.items()}
+
+
+def _dense(module: Dense) -> dict[str, Row]:
+    key, d, e = module.name, module.in_features, module.out_features
+    rows = _linear("linear", (key, "linear"), d, e, module.bias)
+    if module.residual and d != e:
         rows |= _linear("residual", (key, "residual"), d, e, bias=False)
-    return {f"{layer.path}/{name}": row for name, row in rows.items()}
+    return rows
 
 
 def _layer(config: ModernBertConfig, i: int) -> dict[str, Row]:

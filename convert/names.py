@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError
-from modernbert_jax.pipeline import Dense
+from modernbert_jax.pipeline import Layer
 
 from . import lazy, name_rows
 from .name_rows import ParameterPath, Row
@@ -56,7 +56,7 @@ def table(
     head: str,
     labels: int = 2,
     prefix: str = PREFIX,
-    projections: Sequence[Dense] = (),
+    layers: Sequence[Layer] = (),
 ) -> dict[str, Row]:
     """A row for every tensor of a checkpoint, by foreign name; covers every parameter once.
 
@@ -65,10 +65,10 @@ def table(
         head: a key of `heads(config)`.
         labels: number of outputs of a classifier.
         prefix: beginning of the names of the encoder's tensors.
-        projections: dense layers after the model. Their tensors are in files of their own, and
-            the folder is part of their name.
+        layers: layers of modules after the model. Their tensors are in files of their own, and the
+            folder is part of their name.
     """
-    outer = () if head == "none" and not projections else ("encoder",)
+    outer = () if head == "none" and not layers else ("encoder",)
     entries = {
         prefix + name: dataclasses.replace(row, path=(*outer, *row.path))
         for name, row in name_rows.encoder(config).items()
@@ -77,8 +77,8 @@ def table(
         entries |= name_rows.language_model(config)
     elif head != "none":
         entries |= name_rows.classifier(config, labels)
-    for layer in projections:
-        entries |= name_rows.dense(layer)
+    for layer in layers:
+        entries |= name_rows.layer(layer)
     return entries
 
 

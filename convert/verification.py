@@ -12,14 +12,7 @@ import numpy as np
 from modernbert_jax import packing
 from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.heads import HEADS
-from modernbert_jax.pipeline import (
-    Dense,
-    Embedder,
-    Normalize,
-    Pipeline,
-    Pooling,
-    embedder_params,
-)
+from modernbert_jax.pipeline import Embedder, Pipeline, Step, embedder_params
 
 from . import formats, locating, names
 from .checkpoint import Checkpoint
@@ -160,7 +153,7 @@ def _outputs(checkpoint: Checkpoint, batch: packing.Rows) -> tuple[np.ndarray, n
 
 @functools.lru_cache(maxsize=2)
 def _program(
-    config: ModernBertConfig, head: str, labels: int, steps: tuple[Pooling | Dense | Normalize, ...]
+    config: ModernBertConfig, head: str, labels: int, steps: tuple[Step, ...]
 ) -> Callable[[names.Params, packing.Rows], tuple[Any, Any]]:
     """The compiled computation, shared by two checkpoints of one architecture."""
 

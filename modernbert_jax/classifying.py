@@ -54,6 +54,7 @@ class Classifying(abc.ABC):
         activation: str | None = None,
         max_length: int | None = None,
         batch_tokens: int | None = None,
+        prompt_name: str | None = None,
     ) -> np.ndarray | list[np.ndarray]:
         """Predictions of the classifier for each text or pair of texts, in order.
 
@@ -64,27 +65,31 @@ class Classifying(abc.ABC):
                 reranker's own; else the sigmoid for a single label, and nothing for several.
             max_length: in tokens; of a pair the longer text is cut first.
             batch_tokens: tokens of a batch on each device, at least one row; default 8,192.
+            prompt_name: name of a reranker's prompt, the prefix of the first text of each pair;
+                None is its default.
 
         Returns:
-            Sequence classification: float32 [n, labels], or [n] with a single label. Multiple
-            choice: [choices_i] each. Token classification and question answering: [len_i, labels]
-            each, one row for every token of `tokenizer.encode` or `encode_pairs`.
+            Sequence classification or a reranker: float32 [n, labels], or [n] with a single label.
+            Multiple choice: [choices_i] each. Token classification and question answering:
+            [len_i, labels] each, one row for every token of `tokenizer.encode` or `encode_pairs`.
 
         Raises:
             UserError: a model without a classifier, or inputs of another form.
         """
         head = self._stored.head
         output = HEADS[head].output
-        if output in ("hidden", "vocabulary"):
+        if output in ("hidden", "vocabulary") and not self._texts.score_width:
             raise UserError(f"the model has no classifier (its head is {head!r})")
         if isinstance(inputs, str):
             raise UserError("inputs is a string; give a list of texts or pairs of texts")
         texts = inputs
         if output == "choice":
             texts = [(text, choice) for text, choices in inputs for choice in choices]
-        if output == "document":
+        if output not in ("token", "choice"):
             size = BATCH_TOKENS if batch_tokens is None else batch_tokens
-            (scores,) = self._texts.scores(self.params, texts, activation, max_length, size)
+            (scores,) = self._texts.scores(
+                self.params, texts, activation, max_length, size, prompt_name=prompt_name
+            )
             return scores
         name = "logits" if output == "token" else "document_logits"
         documents = self._inputs.documents(texts, max_length)

@@ -1,7 +1,7 @@
 """Modules after the encoder in embedding, reranking and late-interaction models.
 
-They are those of sentence-transformers and PyLate: pooling, dense layers and normalisation, with
-prompts and lengths. `Pipeline` describes them as `convert.module_pipeline` reads them from files;
+They are those of sentence-transformers and PyLate: pooling, dense layers and norms, with prompts
+and lengths. `Pipeline` describes them as `convert.module_pipeline` reads them from files;
 `Embedder` is the Flax module that computes and trains them.
 """
 
@@ -50,9 +50,10 @@ class Dense:
     """A linear layer with an activation, on vectors or on every token."""
 
     name: str
-    """Name of its parameters: {"linear": {"kernel", "bias"}, "residual": {"kernel"}}."""
-    path: str
-    """Path of its folder in the checkpoint."""
+    """Name of its parameters, {"linear": {"kernel", "bias"}, "residual": {"kernel"}}: `dense_0` is
+    the first one in a pipeline."""
+    path: str = ""
+    """Path of its folder in the checkpoint; "" is the usual one, set by `convert.with_pipeline`."""
     in_features: int
     out_features: int
     bias: bool = True
@@ -62,12 +63,30 @@ class Dense:
     """Whether the input is added, after a projection where the widths differ."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerNorm:
+    """A learned norm over the numbers of a vector, as PyTorch's `LayerNorm` (Ba et al. 2016)."""
+
+    name: str
+    """Name of its parameters, {"scale", "bias"}: `layer_norm_0` is the first one in a pipeline."""
+    path: str = ""
+    """Path of its folder in the checkpoint; "" is the usual one, set by `convert.with_pipeline`."""
+    dimension: int
+    """Width of the vectors."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Normalize:
     """Division of vectors by their length."""
 
 
-Step = Pooling | Dense | Normalize
+Layer = Dense | LayerNorm
+"""A step with parameters."""
+
+Step = Pooling | Layer | Normalize
+
+LAYER_NORM_EPSILON = 1e-5
+"""Added to the variance by a `LayerNorm`: PyTorch's default, which the files cannot change."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,9 +131,9 @@ class Pipeline:
     """Activation of a reranker's scores, a key of `ACTIVATIONS`; None is the default."""
 
     @property
-    def projections(self) -> tuple[Dense, ...]:
+    def layers(self) -> tuple[Layer, ...]:
         """The steps with parameters."""
-        return tuple(step for step in self.steps if isinstance(step, Dense))
+        return tuple(step for step in self.steps if isinstance(step, Layer))
 
     @property
     def pooling(self) -> Pooling | None:
@@ -124,11 +143,23 @@ class Pipeline:
     def width(self, hidden_size: int) -> int:
         """Width of the vectors for an encoder of width `hidden_size`, before they are cut."""
         for step in self.steps:
-            if isinstance(step, Dense):
-                hidden_size = step.out_features
-            elif isinstance(step, Pooling):
-                hidden_size *= len(step.modes)
+            hidden_size = _width_after(step, hidden_size)
         return hidden_size
+
+    def check_widths(self, hidden_size: int) -> None:
+        """Raise `UserError` for a layer of another width than the vectors that it gets.
+
+        Args:
+            hidden_size: width of the encoder.
+        """
+        width = hidden_size
+        for step in self.steps:
+            takes = step.in_features if isinstance(step, Dense) else width
+            takes = step.dimension if isinstance(step, LayerNorm) else takes
+            if isinstance(step, Layer) and takes != width:
+                name = step.path or step.name
+                raise UserError(f"{name} takes vectors of width {takes}, but they have {width}")
+            width = _width_after(step, width)
 
     def prompt(self, name: str | None) -> str:
         """The prompt of a name, or the default prompt.
@@ -140,6 +171,13 @@ class Pipeline:
         if name is not None and name not in self.prompts:
             raise UserError(f"prompt_name is {name!r}; {did_you_mean(name, self.prompts)}")
         return "" if name is None else self.prompts[name]
+
+
+def _width_after(step: Step, width: int) -> int:
+    """Width of vectors after a step."""
+    if isinstance(step, Dense):
+        return step.out_features
+    return width * len(step.modes) if isinstance(step, Pooling) else width
 
 
 class Projection(nn.Module):
@@ -159,6 +197,15 @@ class Projection(nn.Module):
         return y + x if d.residual else y
 
 
+def _module(layer: Layer) -> nn.Module:
+    """The module of a step with parameters, in float32."""
+    if isinstance(layer, Dense):
+        return Projection(layer, name=layer.name)
+    return nn.LayerNorm(
+        epsilon=LAYER_NORM_EPSILON, use_fast_variance=False, dtype=jnp.float32, name=layer.name
+    )
+
+
 class Embedder(nn.Module):
     """The encoder with the steps of a pipeline: vectors of documents, or of tokens."""
 
@@ -168,9 +215,7 @@ class Embedder(nn.Module):
 
     def setup(self) -> None:
         self.encoder = Encoder(self.config, self.runtime)
-        self.projections = [
-            Projection(step, name=step.name) for step in self.steps if isinstance(step, Dense)
-        ]
+        self.layers = [_module(step) for step in self.steps if isinstance(step, Layer)]
 
     def __call__(
         self,
@@ -215,10 +260,10 @@ class Embedder(nn.Module):
                 documents, or one for each, int32 [B, segments].
             normalize: False leaves out the steps that normalise.
         """
-        x, projections = hidden.astype(jnp.float32), iter(self.projections)
+        x, layers = hidden.astype(jnp.float32), iter(self.layers)
         for step in self.steps:
-            if isinstance(step, Dense):
-                x = next(projections)(x)
+            if isinstance(step, Layer):
+                x = next(layers)(x)
             elif isinstance(step, Normalize) and normalize:
                 x /= _lengths(x)
             elif isinstance(step, Pooling):

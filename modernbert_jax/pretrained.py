@@ -38,8 +38,8 @@ class ModernBert(Classifying):
         params: float32 parameters on the devices of the mesh, in the layout of
             `Checkpoint.params`.
         tokenizer: None where the checkpoint has none.
-        module: the Flax module: `MaskedLM`, `CausalLM`, `Classifier`, `Embedder` where dense
-            layers follow the encoder, or `Encoder`.
+        module: the Flax module: `MaskedLM`, `CausalLM`, `Classifier`, `Embedder` where layers
+            follow the encoder, or `Encoder`.
         pipeline: the modules after the encoder in embedding models and the like, or None.
         runner: runs the programs of the model over any documents of token ids.
     """

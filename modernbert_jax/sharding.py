@@ -108,7 +108,7 @@ PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"Wi/bias", (None, "mlp")),
     (r"mlp/Wo/kernel", ("mlp", "embed")),
     (r"Wo/bias", (None,)),
-    (r"(norm|\w+_norm)/(scale|bias)", (None,)),
+    (r"(norm|\w+_norm|layer_norm_\d+)/(scale|bias)", (None,)),
     (r"head/dense/kernel", ("embed", None)),
     (r"head/dense/bias", (None,)),
     (r"decoder/linear/kernel", ("embed", "vocab")),

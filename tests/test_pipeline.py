@@ -14,13 +14,22 @@ import tiny
 from modernbert_jax import ModernBert, convert
 from modernbert_jax.convert import names
 from modernbert_jax.errors import UserError
-from modernbert_jax.pipeline import Dense, Embedder, Normalize, Pooling, reranker_activation
+from modernbert_jax.pipeline import (
+    Dense,
+    Embedder,
+    LayerNorm,
+    Normalize,
+    Pipeline,
+    Pooling,
+    reranker_activation,
+)
 from modernbert_jax.sharding import AXES, PARAMETERS, parameter_spec
 
 STEPS = (
     Pooling(modes=("mean", "cls")),
     Dense(name="dense_0", path="2_Dense", in_features=64, out_features=20, residual=True),
-    Dense(name="dense_1", path="3_Dense", in_features=20, out_features=20, bias=False),
+    LayerNorm(name="layer_norm_0", path="3_LayerNorm", dimension=20),
+    Dense(name="dense_1", path="4_Dense", in_features=20, out_features=20, bias=False),
     Normalize(),
 )
 ROWS = tiny.rows([[5, 3], [6]], 10)
@@ -36,8 +45,8 @@ def embedder():
 def test_every_parameter_has_one_name_and_one_sharding_rule(embedder):
     module, params = embedder
     leaves = names.flatten(params)
-    dense = [step for step in STEPS if isinstance(step, Dense)]
-    table = names.table(module.config, "none", projections=dense)
+    layers = Pipeline(kind="embedding", steps=STEPS).layers
+    table = names.table(module.config, "none", layers=layers)
     assert {path: x.shape for path, x in leaves.items()} == names.shapes(table)
     for path, x in leaves.items():
         name = "/".join(path)
@@ -57,7 +66,7 @@ def test_dense_layers_can_be_trained(embedder):
         weights = jnp.arange(20.0)
         return jax.grad(lambda p: (module.apply({"params": p}, *ROWS) @ weights).sum())(params)
 
-    for name in ("dense_0", "dense_1"):
+    for name in ("dense_0", "layer_norm_0", "dense_1"):
         for path, x in names.flatten(gradient(params)[name]).items():
             assert np.isfinite(x).all() and np.abs(x).max() > 0, path
 
@@ -71,6 +80,7 @@ def test_the_steps_equal_their_definition(embedder):
     first = params["dense_0"]
     y = np.tanh(x @ first["linear"]["kernel"] + first["linear"]["bias"])
     y = y + x @ first["residual"]["kernel"]
+    y = (y - y.mean()) / np.sqrt(y.var() + 1e-5)  # the scale is 1 and the bias 0
     y = np.tanh(y @ params["dense_1"]["linear"]["kernel"])
     np.testing.assert_allclose(vectors[0, 0], y / np.linalg.norm(y), atol=1e-5)
     assert vectors.shape == (2, 3, 20) and not np.any(vectors[1, 1])
@@ -110,7 +120,7 @@ def test_vectors_are_cut_before_they_are_normalised(bert, monkeypatch):
     model = bert["dense"]
     whole = model.encode(models.TEXTS)
     cut = dataclasses.replace(model.pipeline, truncate_dim=8)
-    monkeypatch.setattr(model, "pipeline", cut)
+    monkeypatch.setattr(model, "_texts", dataclasses.replace(model._texts, pipeline=cut))
     np.testing.assert_array_equal(model.encode(models.TEXTS), whole[:, :8])
     unit = whole[:, :8] / np.linalg.norm(whole[:, :8], axis=-1, keepdims=True)
     np.testing.assert_allclose(model.encode(models.TEXTS, normalize=True), unit, atol=1e-6)
@@ -136,6 +146,17 @@ def test_choices_and_spans(bert):
     (scores,) = bert["span"].predict([("who?", "hello there")])
     (ids,) = bert["span"].tokenizer.encode_pairs([("who?", "hello there")])
     assert scores.shape == (len(ids), 2)
+
+
+def test_prompts_of_a_reranker(tmp_path):
+    """They precede the first text of each pair, and the default one applies by itself."""
+    source = models.write("reranker_prompt", tmp_path / "a")
+    model = ModernBert(convert.load(source), attention="dense")
+    scores = model.predict(models.PAIRS)
+    np.testing.assert_array_equal(scores, model.predict(models.PAIRS, prompt_name="web"))
+    with pytest.raises(UserError, match="prompt_name is 'net'"):
+        model.predict(models.PAIRS, prompt_name="net")
+    assert model.predict([]).shape == (0,)
 
 
 def test_a_reranker_s_activation(bert):

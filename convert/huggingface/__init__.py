@@ -1,6 +1,6 @@
 """Format `hf`: directories of the transformers library, as versions 4 and 5 both load them."""
 
-from .carried_files import CARRIED, read_carried
+from .carried_files import CARRIED, read_carried, with_length
 from .configuration import config_json, read_config
 from .directory import DECODER, read, tie, write
 
@@ -12,5 +12,6 @@ __all__ = [
     "read_carried",
     "read_config",
     "tie",
+    "with_length",
     "write",
 ]

@@ -1,5 +1,7 @@
 """Small files of a directory, such as the tokenizer's, that are carried byte for byte."""
 
+import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ CARRIED = (
 )
 """Files that every format carries, besides those of `module_files`."""
 
+TOKENIZER_CONFIG = "tokenizer_config.json"
+
 _FOR_VERSION_4 = (
     (rb'("tokenizer_class"\s*:\s*)"TokenizersBackend"', rb'\1"PreTrainedTokenizerFast"'),
     (rb'"extra_special_tokens"(\s*:\s*\[)', rb'"additional_special_tokens"\1'),
@@ -36,14 +40,28 @@ def read_carried(directory: Path) -> dict[str, bytes]:
 def write_carried(checkpoint: Checkpoint, directory: Path) -> None:
     """Write the carried files; `tokenizer_config.json` is adapted to transformers 4 or created."""
     for name, content in checkpoint.files.items():
-        for pattern, replacement in _FOR_VERSION_4 if name == "tokenizer_config.json" else ():
+        for pattern, replacement in _FOR_VERSION_4 if name == TOKENIZER_CONFIG else ():
             content = re.sub(pattern, replacement, content)
         (directory / name).parent.mkdir(exist_ok=True, parents=True)
         (directory / name).write_bytes(content)
-    if checkpoint.tokenizer and "tokenizer_config.json" not in checkpoint.files:
+    if checkpoint.tokenizer and TOKENIZER_CONFIG not in checkpoint.files:
         length = checkpoint.config.max_position_embeddings
         config = _tokenizer_config(checkpoint.tokenizer, length)
-        files.write_json(directory / "tokenizer_config.json", config)
+        files.write_json(directory / TOKENIZER_CONFIG, config)
+
+
+def with_length(checkpoint: Checkpoint, length: int | None) -> Checkpoint:
+    """The checkpoint with a tokenizer that declares the longest input in tokens; None keeps it."""
+    if length is None or checkpoint.tokenizer is None:
+        return checkpoint
+    length = min(length, checkpoint.config.max_position_embeddings)
+    config = module_files.json_of(checkpoint.files, TOKENIZER_CONFIG)
+    if config.get("model_max_length") == length:
+        return checkpoint
+    config = config or _tokenizer_config(checkpoint.tokenizer, length)
+    content = json.dumps({**config, "model_max_length": length}, indent=2, ensure_ascii=False)
+    carried = {**checkpoint.files, TOKENIZER_CONFIG: content.encode()}
+    return dataclasses.replace(checkpoint, files=carried)
 
 
 def _tokenizer_config(tokenizer: Tokenizer, max_length: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import together
 from modernbert_jax.io import files
-from modernbert_jax.pipeline import Dense
+from modernbert_jax.pipeline import Layer
 
 from .. import lazy, names, wrappers
 from ..checkpoint import Checkpoint, Layout, label_count
@@ -23,7 +23,7 @@ DECODER = "decoder.weight"
 
 def read(
     directory: Path,
-    projections: Sequence[Dense] = (),
+    layers: Sequence[Layer] = (),
     bare: bool = False,
     root: Path | None = None,
 ) -> Checkpoint:
@@ -31,7 +31,7 @@ def read(
 
     Args:
         directory: with `config.json`.
-        projections: dense layers whose weights are in subfolders of `root`.
+        layers: layers of modules whose weights are in subfolders of `root`.
         bare: accept a model without the head that its config names.
         root: directory of the whole model; None is the same directory.
 
@@ -51,10 +51,10 @@ def read(
     if head is None:
         head, tensors = _of_own_class(config, prefix, tensors, directory)
     config, copy = tie(config, head, tensors, prefix, directory)
-    for dense in projections:
-        folder = weight_files.scan((root or directory) / dense.path)
-        tensors |= {f"{dense.path}/{n}": x for n, x in folder.items()}
-    rows = names.table(config, head, label_count(head, extra), prefix, projections)
+    for layer in layers:
+        folder = weight_files.scan((root or directory) / layer.path)
+        tensors |= {f"{layer.path}/{n}": x for n, x in folder.items()}
+    rows = names.table(config, head, label_count(head, extra), prefix, layers)
     stored = {n: x for n, x in tensors.items() if not (copy and n == DECODER)}
     params = names.to_params(stored, rows, str(directory))
     home = {n: names.leaf(params, row.path).dtype.name for n, row in rows.items()}

@@ -1,4 +1,4 @@
-"""Read both layouts of sentence-transformers; write the older one, which every version loads."""
+"""Read both layouts of sentence-transformers; write the one that most versions load."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ from modernbert_jax.io.json_reader import read_bytes
 
 from .. import huggingface, module_files, module_pipeline
 from ..checkpoint import Checkpoint
-from .old_layout import in_old_layout
+from .layouts import in_widest_layout
 
 
 def read(directory: Path) -> Checkpoint:
@@ -24,8 +24,9 @@ def read(directory: Path) -> Checkpoint:
         carried = _with_transformer(carried, folder, inside)
     pipeline = module_pipeline.read(carried, {})
     assert pipeline is not None  # there is a modules.json
-    bare = pipeline.kind != "reranker"
-    checkpoint = huggingface.read(directory / folder, pipeline.projections, bare, directory)
+    bare = pipeline.kind != "reranker" or bool(pipeline.steps)
+    checkpoint = huggingface.read(directory / folder, pipeline.layers, bare, directory)
+    pipeline.check_widths(checkpoint.config.hidden_size)
     return dataclasses.replace(checkpoint, files=carried)
 
 
@@ -51,7 +52,7 @@ def write(checkpoint: Checkpoint, directory: Path) -> None:
 
 def fill(checkpoint: Checkpoint, directory: Path) -> None:
     """Fill an existing, empty directory with a model of any kind."""
-    checkpoint = in_old_layout(checkpoint)
+    checkpoint = in_widest_layout(checkpoint)
     huggingface.write(checkpoint, directory)
     for name in module_files.files_of(checkpoint.files)[3:]:
         (directory / name).parent.mkdir(exist_ok=True, parents=True)

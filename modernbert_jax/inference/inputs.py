@@ -69,6 +69,12 @@ class Inputs:
 
         return self._in_pieces(inputs, tokenized, stream)
 
+    def prompt_length(self, prompt: str, max_length: int | None = None) -> int:
+        """Number of tokens at the start of a document that belong to its prompt."""
+        # The token that ends a text does not end a prompt.
+        prompts = self.documents([prompt] if prompt else [], max_length)
+        return sum(len(document.ids) - 1 for document in prompts)
+
     def late(
         self,
         texts: Iterable[str],

@@ -98,7 +98,7 @@ class BatchRunner:
         steps = pipeline.steps if pipeline else ()
         self._embedder = Embedder(config, runtime, steps)
         self.module = HEADS[head].build(config, runtime, labels)
-        if head == "none" and pipeline and pipeline.projections:
+        if head == "none" and pipeline and pipeline.layers:
             self.module = self._embedder
         # Results of other processes' devices are needed here, too.
         whole = NamedSharding(mesh, P()) if mesh.is_multi_process else None

@@ -49,8 +49,14 @@ class TextModel:
     @property
     def score_width(self) -> int:
         """Number of scores that a text or a pair of texts has; 0 without a classifier of texts."""
-        program = self.runner.programs.get("document_logits")
+        program = self.runner.programs.get(self._score_program)
         return program.width if program else 0
+
+    @property
+    def _score_program(self) -> str:
+        """Program that scores texts: the last module of a reranker, else a classifier."""
+        modules = self.pipeline and self.pipeline.kind == "reranker" and self.pipeline.steps
+        return "vectors" if modules else "document_logits"
 
     def vectors(
         self,
@@ -84,9 +90,7 @@ class TextModel:
         if pooling is not None or pipeline.pooling is None:
             name, options = "pooled", {"how": pooling or "mean"}
         else:
-            # The token that ends a text does not end a prompt.
-            prompts = self.inputs.documents([prefix] if prefix else [], limit)
-            skip = sum(len(document.ids) - 1 for document in prompts)
+            skip = self.inputs.prompt_length(prefix, limit)
             name, options = "vectors", {"skip": skip, "normalize": encoding.normalize is not False}
         windows: Iterator[Any] = self.runner.windows(
             name,
@@ -109,8 +113,9 @@ class TextModel:
         max_length: int | None = None,
         batch_tokens: int = BATCH_TOKENS,
         stream: bool = False,
+        prompt_name: str | None = None,
     ) -> Iterator[np.ndarray]:
-        """Scores of a classifier for texts or pairs: float32 [n, labels], or [n] for one label.
+        """Scores of texts or pairs: float32 [n, labels], or [n] for one label.
 
         Arguments are those of `vectors`, and:
 
@@ -118,14 +123,22 @@ class TextModel:
             activation: a key of `pipeline.ACTIVATIONS`; None is that of the model, else the sigmoid
                 for a single label and nothing for several.
             max_length: in tokens; of a pair the longer text is cut first.
+            prompt_name: name of a prompt of the model, the prefix of the first text of each pair;
+                None is its default.
         """
+        prompt = self.pipeline.prompt(prompt_name) if self.pipeline else ""
+        texts = (_prefixed(text, prompt) for text in texts) if prompt else texts
+        name, options = self._score_program, dict[str, Any]()
+        if name == "vectors":
+            options = {"skip": self.inputs.prompt_length(prompt, max_length)}
         documents = self.inputs.documents(texts, max_length, stream)
         windows: Iterator[Any] = self.runner.windows(
-            "document_logits",
+            name,
             params,
             documents,
             batch_tokens,
             tokens=self.runner.window_tokens(batch_tokens) if stream else None,
+            **options,
         )
         named = self.pipeline.activation if self.pipeline and not activation else activation
         labels = self.score_width
@@ -133,6 +146,11 @@ class TextModel:
         for logits in windows:
             activated = np.asarray(activate(logits))
             yield activated[:, 0] if labels == 1 else activated
+
+
+def _prefixed(text: str | tuple[str, str], prompt: str) -> str | tuple[str, str]:
+    """A text, or a pair of texts, with a prompt before the first text."""
+    return prompt + text if isinstance(text, str) else (prompt + text[0], *text[1:])
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

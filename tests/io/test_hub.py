@@ -25,7 +25,7 @@ def test_folders_come_along_and_copies_do_not(fake):
         (fake.source / name).write_bytes(b"no")
     bert = ModernBert.from_pretrained("someone/dense", revision="v2")
     assert fake.asked == [("someone/dense", "v2")]
-    assert bert.pipeline.projections[0].out_features == 20
+    assert bert.pipeline.layers[0].out_features == 20
     held = {p.relative_to(fake.cache).as_posix() for p in fake.cache.rglob("*") if p.is_file()}
     assert {"2_Dense/model.safetensors", "1_Pooling/config.json", "modules.json"} <= held
     assert not {n for n in held if n.endswith((".bin", ".py")) or "onnx" in n or "check" in n}

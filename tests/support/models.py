@@ -171,6 +171,18 @@ def _embedding(*modules: Any, settings: dict[str, Any] | None = None, **more: An
     )
 
 
+def _cross_encoder(*modules: Any, **settings: Any) -> Model:
+    """A reranker with modules, as sentence-transformers 6 writes it."""
+    defaults = {"model_type": "CrossEncoder", "prompts": {}, "default_prompt_name": None}
+    return Model(
+        architecture="ModernBertModel",
+        config=_config(),
+        modules=modules,
+        settings=defaults | settings,
+        transformer=_NEW,
+    )
+
+
 def _late(*modules: Any, **settings: Any) -> Model:
     return _embedding(
         *modules,
@@ -192,6 +204,13 @@ def _late(*modules: Any, **settings: Any) -> Model:
     )
 
 
+def _later_pooling(mode: str, include_prompt: bool = True) -> tuple[str, str, dict[str, Any]]:
+    config = {"embedding_dimension": 32, "pooling_mode": mode, "include_prompt": include_prompt}
+    return (f"{_ST}sentence_transformer.modules.pooling.Pooling", "1_Pooling", config)
+
+
+_LAYER_NORM = (f"{_ST}sentence_transformer.modules.layer_norm.LayerNorm", "3_LayerNorm",
+               {"dimension": 32})  # fmt: skip
 _PYLATE = "pylate.models.Dense.Dense"
 _NORMALIZE = (f"{_ST}models.Normalize", "2_Normalize", {})
 _RERANKER = {"version": "4.1.0", "activation_fn": "torch.nn.modules.activation.Sigmoid"}
@@ -266,9 +285,13 @@ MODELS: dict[str, Model] = {
         _dense(2, 32, 20, _TANH, bias=True),
         (f"{_ST}models.Normalize", "3_Normalize", {}),
     ),
+    "normed": _embedding(
+        _pooling("mean_tokens"),
+        _dense(2, 32, 20, _GELU),
+        (f"{_ST}models.LayerNorm", "3_LayerNorm", {"dimension": 20}),
+    ),
     "native": _embedding(
-        (f"{_ST}sentence_transformer.modules.pooling.Pooling", "1_Pooling",
-         {"embedding_dimension": 32, "pooling_mode": "mean", "include_prompt": True}),
+        _later_pooling("mean"),
         _dense(2, 32, 20, _GELU, f"{_ST}base.modules.dense.Dense", **_OF_VECTORS),
         (f"{_ST}base.modules.normalize.Normalize", "3_Normalize", _OF_VECTORS),
         settings={"model_type": "SentenceTransformer"},
@@ -305,6 +328,23 @@ MODELS: dict[str, Model] = {
             "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
             "module_output_name": "scores",
         },
+    ),
+    # the layout of the published ettin-reranker models
+    "reranker_modules": _cross_encoder(
+        _later_pooling("cls"),
+        _dense(2, 32, 32, _GELU, f"{_ST}base.modules.dense.Dense", **_OF_VECTORS),
+        _LAYER_NORM,
+        _dense(4, 32, 1, _NONE, f"{_ST}base.modules.dense.Dense", bias=True,
+               **{**_OF_VECTORS, "module_output_name": "scores"}),
+        activation_fn=_NONE,
+    ),
+    "reranker_prompt": _cross_encoder(
+        _later_pooling("mean", include_prompt=False),
+        _dense(2, 32, 1, _NONE, f"{_ST}base.modules.dense.Dense", bias=True,
+               **{**_OF_VECTORS, "module_output_name": "scores"}),
+        activation_fn="torch.nn.modules.activation.Sigmoid",
+        prompts={"web": "find: "},
+        default_prompt_name="web",
     ),
     # late interaction
     "colbert": _late(_dense(1, 32, 24, kind=_PYLATE, use_residual=False)),
@@ -412,8 +452,8 @@ def write(name: str, directory: Path) -> Path:
         (directory / path).mkdir()
         if config:
             (directory / path / "config.json").write_text(json.dumps(config, indent=4))
-        if "in_features" in config:
-            held = {n: weight(name, f"{path}/{n}", s) for n, s in _dense_shapes(config).items()}
+        if shapes := _module_shapes(config):
+            held = {n: weight(name, f"{path}/{n}", shape) for n, shape in shapes.items()}
             save_file(held, directory / path / "model.safetensors", metadata={"format": "pt"})
     (directory / "modules.json").write_text(json.dumps(listed, indent=2))
     settings, transformer = json.dumps(model.settings, indent=2), json.dumps(model.transformer)
@@ -422,7 +462,12 @@ def write(name: str, directory: Path) -> Path:
     return directory
 
 
-def _dense_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+def _module_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of a Dense or a LayerNorm."""
+    if "dimension" in config:
+        return dict.fromkeys(("norm.weight", "norm.bias"), (config["dimension"],))
+    if "in_features" not in config:
+        return {}
     d, e = config["in_features"], config["out_features"]
     shapes = {"linear.weight": (e, d)} | ({"linear.bias": (e,)} if config["bias"] else {})
     projected = config.get("use_residual") and d != e

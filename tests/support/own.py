@@ -1,11 +1,13 @@
 """Outputs of this library for the directories of `models.py`, under the keys of the goldens."""
 
+import dataclasses
 from pathlib import Path
 
 import models
 import numpy as np
 
 from modernbert_jax import ModernBert, convert
+from modernbert_jax.convert import module_files
 from modernbert_jax.heads import Classifier
 from modernbert_jax.inference.runner import Document
 from modernbert_jax.model import Encoder
@@ -17,6 +19,14 @@ def run(name: str, source: Path | convert.Checkpoint) -> dict[str, np.ndarray]:
     bert = ModernBert(checkpoint, attention="dense")
     run = {"hf": _hf, "embedding": _embedding, "reranker": _reranker, "late": _late}
     return run[models.MODELS[name].kind](name, bert)
+
+
+def without_modules(checkpoint: convert.Checkpoint) -> convert.Checkpoint:
+    """The checkpoint without what its files say about modules."""
+    own = {*module_files.files_of(checkpoint.files)}
+    files = {n: x for n, x in checkpoint.files.items() if n not in own}
+    extra = {k: x for k, x in checkpoint.extra.items() if k != "sentence_transformers"}
+    return dataclasses.replace(checkpoint, files=files, extra=extra)
 
 
 def _hf(name: str, bert: ModernBert) -> dict[str, np.ndarray]:

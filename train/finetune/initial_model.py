@@ -56,7 +56,7 @@ def load(config: FinetuneConfig) -> convert.Checkpoint:
             f"{config.model}: a decoder cannot learn {config.task.kind};"
             f" {did_you_mean(config.task.head, known)}"
         )
-    if checkpoint.pipeline is not None and checkpoint.pipeline.projections:
+    if checkpoint.pipeline is not None and checkpoint.pipeline.layers:
         raise UserError(
             f"{config.model}: has dense layers after the encoder, which a classifier would lose;"
             " start from its base model"
