@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from modernbert_jax.train.retrieval.mining.config import Mining
+from modernbert_jax.train.retrieval.mining.config import BM25, Mining
 
 from . import devices as device_limits
 from . import output as printing
@@ -25,7 +25,7 @@ class Mine(Mining):
 
     def run(self) -> None:
         """Mine, and print what was found."""
-        model = self.cross_encoder if self.model == "bm25" else self.model
+        model = self.cross_encoder if self.model == BM25 else self.model
         if model:
             self.devices.expose(device_limits.for_inference(model, self.batch_tokens))
         from modernbert_jax.train.retrieval.mining.mine import mine

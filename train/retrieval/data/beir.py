@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.io.paths import expanded
 
 from ...tasks import Problems, stream
 from . import ids, runs
@@ -63,7 +64,7 @@ def read_collection(folder: str | Path, split: str = "test") -> Collection:
     Raises:
         UserError: a file is missing, or all problems of queries and judgements together.
     """
-    folder = Path(folder)
+    folder = Path(expanded(folder))
     if not folder.is_dir() and (folder.parent / QRELS).is_dir():
         return _nano(folder.parent, folder.name)
     if not folder.is_dir():
@@ -87,7 +88,7 @@ def read_collections(folder: str | Path, split: str = "test") -> dict[str, Colle
     Raises:
         UserError: as `read_collection`.
     """
-    folder = Path(folder)
+    folder = Path(expanded(folder))
     if folder.is_dir() and (names := _sets(folder)):
         return {name: _nano(folder, name) for name in names}
     inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from modernbert_jax.io.paths import expanded
+
 from ...tasks import Problems, Record, stream
 from . import beir, runs
 
@@ -41,7 +43,7 @@ def find(path: str | Path, split: str = "train") -> Folder | None:
     Raises:
         UserError: the folder has no such split.
     """
-    path = Path(path)
+    path = Path(expanded(path))
     if path.parent.name == beir.QRELS and path.is_file():
         folder, rows = path.parent.parent, str(path)
     elif path.is_dir():

@@ -10,9 +10,6 @@ from modernbert_jax.errors import UserError
 
 from .select import NONE, Candidates
 
-NAME = "bm25"
-"""Name of this model in commands."""
-
 
 class Bm25:
     """An index of documents in memory, with Lucene's formula and English stop words."""

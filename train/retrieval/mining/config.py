@@ -4,23 +4,25 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from modernbert_jax import ranges
 from modernbert_jax.errors import UserError
 from modernbert_jax.ranges import Count, Length
 
 from .rows import Format, check_ending
 from .rules import Rules
 
+BM25 = "bm25"
+"""Name of the model that is BM25."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Mining(Rules):
-    """What is mined, by what, and how it is written."""
+class Source:
+    """What is mined from, by what, and to where."""
 
     model: str
     """Embedding model of any format, or the name of one on the hub; or bm25."""
     data: str
-    """Queries with positives: files that `finetune` reads, or a folder of a corpus with them. The
-    first two columns are used; equal queries are one query with several positives."""
+    """Queries with positives: a file or pattern of what `finetune` reads, or a folder of a corpus
+    with them. The first two columns count; equal queries are one query with several positives."""
     output: Path
     """New file to write: .jsonl (also .gz, .zst) or .parquet."""
     corpus: str = ""
@@ -29,6 +31,12 @@ class Mining(Rules):
     by their texts. Empty is the corpus of the folder of `data`, if it is one."""
     columns: tuple[str, ...] = ()
     """Columns or templates of the query and the positive. Empty finds the usual names."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mining(Rules, Source):
+    """What is mined, by which rules, and how it is written."""
+
     format: Format = "triplet"
     """triplet: query, positive, negative, for each positive with each negative. n-tuple: query,
     positive, negative_1, ..., for each positive of a query that has all negatives. labeled-pair:
@@ -43,10 +51,10 @@ class Mining(Rules):
     corpus_prompt: str | None = None
     """Prefix of documents. None is the model's prompt for documents; "" is none."""
     max_length: Length | None = None
-    """Longest text in tokens, with its prompt. None is the model's own."""
+    """Longest text of the model in tokens, with its prompt. None is the model's own."""
     cross_encoder: str = ""
     """Reranker whose scores (logits) replace those of the model for all candidates and positives;
-    empty is none."""
+    pairs have its own length. Empty is none."""
     cache: Path | None = None
     """Folder for vectors and candidates, which another run with other rules uses again. None is the
     output with the ending .cache."""
@@ -55,12 +63,14 @@ class Mining(Rules):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the computation."""
 
-    def __post_init__(self):
-        super().__post_init__()
-        ranges.check(self, "")
+    def check(self) -> None:
+        """Raise `UserError` for values that are out of range, or exclude each other."""
+        super().check()
         check_ending(self.output)
         if self.include_positives and self.format in ("triplet", "n-tuple"):
             raise UserError(
                 f"include_positives: format {self.format} would make positives their own"
                 " negatives; use labeled-pair or labeled-list"
             )
+        if self.model == BM25 and (self.query_prompt or self.corpus_prompt or self.max_length):
+            raise UserError("bm25 has no prompts and no max_length; leave them out")

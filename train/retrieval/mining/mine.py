@@ -1,5 +1,6 @@
 """Mine hard negatives from start to end: resumable, in bounded memory, to one new file."""
 
+import contextlib
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from modernbert_jax.inference.text_model import Encoding
 from modernbert_jax.io import fingerprint, lock, outputs
 from modernbert_jax.io.progress import Progress
 
+from ...examples.config import check_file
 from ..data import folders, read_examples
 from ..encoding import PairScorer, TextEncoder
-from . import bm25, pool, rows, stages
-from .config import Mining
+from . import pool, rows, stages
+from .config import BM25, Mining
 from .dense import Dense
 from .parts import Parts
 from .pool import Pool
@@ -34,17 +36,34 @@ def mine(config: Mining) -> dict[str, Any]:
     Raises:
         UserError: wrong input; see `Mining` and `pool.build`.
     """
+    config.check()
+    for name in ("data", "corpus"):
+        check_file(name, getattr(config, name))
     outputs.check_file(config.output, [path for path in (config.data, config.corpus) if path])
     cache = config.cache or config.output.with_name(f"{config.output.name}.cache")
     cache = outputs.check_folder(cache)
     cache.mkdir(parents=True, exist_ok=True)
-    with lock.held(cache / "lock", cache):
-        texts, key = _pool(config, cache)
-        rankings, ranked_key = _ranked(config, cache, texts, key)
-        if config.cross_encoder:
-            rankings = _rescored(config, cache, texts, rankings, ranked_key)
-        summary = _write(config, texts, rankings)
+    try:
+        with lock.held(cache / "lock", cache):
+            scorer = _scorer(config)
+            texts, key = _pool(config, cache)
+            rankings, ranked_key = _ranked(config, cache, texts, key)
+            if scorer is not None:
+                rankings = _rescored(config, scorer, cache, texts, rankings, ranked_key)
+            summary = _write(config, texts, rankings)
+    finally:
+        with contextlib.suppress(OSError):  # it holds something
+            cache.rmdir()
     return summary | {"cache": str(cache)}
+
+
+def _scorer(config: Mining) -> PairScorer | None:
+    """The reranker, if there is one."""
+    if not config.cross_encoder:
+        return None
+    return PairScorer.load(
+        config.cross_encoder, dtype=config.dtype, batch_tokens=config.batch_tokens
+    )
 
 
 def _pool(config: Mining, cache: Path) -> tuple[Pool, str]:
@@ -79,8 +98,8 @@ def _ranked(config: Mining, cache: Path, texts: Pool, key: str) -> tuple[Iterato
         own = {"texts": key, "model": _model_key(config.model), "dtype": config.dtype}
         return Dense.of(encoder, texts, cache, own)
 
-    if config.model == bm25.NAME:
-        parts = Parts(cache, "candidates", facts | {"texts": key, "model": bm25.NAME})
+    if config.model == BM25:
+        parts = Parts(cache, "candidates", facts | {"texts": key, "model": BM25})
         return stages.ranked(lambda: stages.Bm25Searcher.of(texts), texts, depth, parts), parts.key
     searcher = dense()
     searcher.encode()
@@ -89,17 +108,16 @@ def _ranked(config: Mining, cache: Path, texts: Pool, key: str) -> tuple[Iterato
 
 
 def _rescored(
-    config: Mining, cache: Path, texts: Pool, rankings: Iterable[Ranking], key: str
+    config: Mining,
+    scorer: PairScorer,
+    cache: Path,
+    texts: Pool,
+    rankings: Iterable[Ranking],
+    key: str,
 ) -> Iterator[Ranking]:
     """Rankings with the scores of the reranker."""
-    scorer = PairScorer.load(
-        config.cross_encoder,
-        config.max_length,
-        dtype=config.dtype,
-        batch_tokens=config.batch_tokens,
-    )
-    facts: dict[str, Any] = {"candidates": key, "model": _model_key(config.cross_encoder)}
-    facts |= {"max_length": config.max_length, "dtype": config.dtype, "ranked": stages.RANKED}
+    model = _model_key(config.cross_encoder)
+    facts = {"candidates": key, "model": model, "dtype": config.dtype, "ranked": stages.RANKED}
     parts = Parts(cache, "scores", facts)
 
     def score(pairs: list[tuple[str, str]]) -> np.ndarray:

@@ -33,8 +33,9 @@ class Rules:
     seed: Seed = 0
     """Seed of the random choice."""
 
-    def __post_init__(self):
-        ranges.check(self, "")
+    def check(self) -> None:
+        """Raise `UserError` for values that are out of range, or exclude each other."""
+        ranges.check(self)
         if self.range_max is not None and self.range_max - self.range_min < self.num_negatives:
             raise UserError(
                 f"range_max is {self.range_max}: it leaves {self.range_max - self.range_min}"

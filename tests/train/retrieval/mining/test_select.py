@@ -131,4 +131,4 @@ def test_the_window():
 )
 def test_bad_rules(values, word):
     with pytest.raises(UserError, match=word):
-        Rules(**values)
+        Rules(**values).check()
