@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from modernbert_jax.errors import UserError
 
+from . import inputs
 from .similarity import unit
 
 
@@ -48,17 +49,16 @@ def matryoshka(
     def nested(
         query: jax.Array, documents: jax.Array, *args: Any, key: jax.Array | None = None, **options
     ) -> jax.Array:
-        query, documents = jnp.asarray(query), jnp.asarray(documents)
-        if max(dims) > query.shape[-1]:
-            raise UserError(
-                f"matryoshka: dims {dims} must not exceed the {query.shape[-1]} dimensions of the"
-                " vectors"
-            )
+        exists = options.get("valid"), options.get("mask")
+        batch = inputs.vectors("matryoshka", query, documents, *exists)
+        largest = batch.query.shape[-1]
+        if max(dims) > largest:
+            raise UserError(f"matryoshka: dims {dims} exceed the {largest} dimensions of vectors")
         if draws and key is None:
             raise UserError("matryoshka: n_dims_per_step needs a key")
 
         def truncated(dim: int) -> jax.Array:
-            q, d = (unit(x[..., :dim].astype(jnp.float32)) for x in (query, documents))
+            q, d = (unit(x[..., :dim]) for x in (batch.query, batch.documents))
             shorter = {}
             if truncate_guide and options.get("guide") is not None:
                 shorter["guide"] = options["guide"][..., :dim]

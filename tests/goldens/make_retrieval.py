@@ -1,0 +1,183 @@
+"""Make the goldens of retrieval's losses from sentence-transformers 6.
+
+    .venv-parity/bin/python tests/goldens/make_retrieval.py
+
+Holds `names` of all cases of `loss_cases`, the `values` of their losses, and the `gradients` with
+respect to vectors or scores, one after the other. Computed in float64; losses of lists in float32.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+import loss_cases
+import numpy as np
+import torch
+from loss_cases import CASES, Case, Inputs
+from sentence_transformers import CrossEncoder, util
+from sentence_transformers.cross_encoder import losses as of_scores
+from sentence_transformers.sentence_transformer import losses as of_vectors
+from sentence_transformers.sentence_transformer.losses import gist_embed
+from torch import nn
+
+PAIRS = {"cosine": util.pairwise_cos_sim, "dot": util.pairwise_dot_score}
+MATRICES = {"cosine": util.cos_sim, "dot": util.dot_score}
+SCHEMES = {
+    "none": of_scores.NoWeightingScheme,
+    "ndcg-loss1": of_scores.NDCGLoss1Scheme,
+    "ndcg-loss2": of_scores.NDCGLoss2Scheme,
+    "lambda-rank": of_scores.LambdaRankScheme,
+    "ndcg-loss2++": of_scores.NDCGLoss2PPScheme,
+}
+
+
+class Vectors(nn.Module):
+    """A model whose vectors are in its input."""
+
+    tokenizer = SimpleNamespace(get_vocab=dict)
+    max_seq_length = 8
+
+    def __init__(self, key: str):
+        super().__init__()
+        self.key = key
+
+    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+        return features | {"sentence_embedding": features[self.key]}
+
+    def get_embedding_dimension(self) -> int:
+        return loss_cases.DIMENSIONS
+
+
+class Pairs(CrossEncoder):
+    """A reranker that scores pairs of numbers, (query, document), from a table [K, N]."""
+
+    num_labels = 1
+    device = torch.device("cpu")
+
+    def __init__(self, scores: torch.Tensor):
+        nn.Module.__init__(self)
+        self.table = scores
+
+    def preprocess(self, pairs: list[tuple[str, str]], **_: Any) -> dict[str, torch.Tensor]:
+        return {"pairs": torch.tensor([[int(q), int(d)] for q, d in pairs])}
+
+    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        query, document = features["pairs"].T
+        return {"scores": self.table[document, query][:, None]}
+
+
+def loss_of_vectors(case: Case) -> nn.Module:
+    """The peer's loss of a case."""
+    options, model = dict(case.options), Vectors("vector")
+    if "similarity" in options:
+        table = MATRICES if case.loss == "multiple-negatives-ranking" else PAIRS
+        options["similarity_fct"] = table[options.pop("similarity")]
+    metric = options.get("distance_metric", "")
+    if case.loss == "triplet" and metric:
+        metrics = of_vectors.TripletDistanceMetric
+        options["distance_metric"] = getattr(metrics, metric.upper())
+    if case.loss == "contrastive" and metric:
+        metrics = of_vectors.SiameseDistanceMetric
+        options["distance_metric"] = getattr(metrics, metric.upper())
+    classes: dict[str, Callable[..., nn.Module]] = {
+        "multiple-negatives-ranking": of_vectors.MultipleNegativesRankingLoss,
+        "triplet": of_vectors.TripletLoss,
+        "cosent": of_vectors.CoSENTLoss,
+        "angle": of_vectors.AnglELoss,
+        "cosine-similarity": of_vectors.CosineSimilarityLoss,
+        "contrastive": of_vectors.ContrastiveLoss,
+        "online-contrastive": of_vectors.OnlineContrastiveLoss,
+        "margin-mse": of_vectors.MarginMSELoss,
+        "distill-kl": of_vectors.DistillKLDivLoss,
+        "embed-distill": of_vectors.EmbedDistillLoss,
+        "global-orthogonal-regularization": of_vectors.GlobalOrthogonalRegularizationLoss,
+        "gist": lambda model, **options: of_vectors.GISTEmbedLoss(
+            model, Vectors("guide"), **options
+        ),
+    }
+    gist_embed.PreTrainedTokenizerBase = SimpleNamespace
+    loss = classes[case.loss](model, **options)
+    if case.dims:
+        weights = None if case.weights is None else list(case.weights)
+        loss = of_vectors.MatryoshkaLoss(model, loss, list(case.dims), weights)
+    return loss
+
+
+def of_case_of_vectors(case: Case, given: Inputs, columns: torch.Tensor) -> torch.Tensor:
+    targets = None if given.targets is None else torch.from_numpy(given.targets).double()
+    if targets is not None and targets.shape[1] == 1:
+        targets = targets[:, 0]
+    features = [{"vector": column} for column in columns]
+    if given.guide is not None:
+        guide = torch.from_numpy(given.guide).double()
+        for one, vectors in zip(features, guide, strict=True):
+            one["guide"] = vectors
+        if case.loss == "embed-distill":
+            targets = guide.transpose(0, 1)
+    result = loss_of_vectors(case)(features, targets)
+    return sum(result.values()) if isinstance(result, dict) else result  # parts by name
+
+
+def of_case_of_scores(case: Case, given: Inputs, scores: torch.Tensor) -> torch.Tensor:
+    options, model = dict(case.options), Pairs(scores)
+    documents, examples = scores.shape
+    queries = [str(n) for n in range(examples)]
+    if case.loss == "multiple-negatives-ranking":
+        if options.pop("activation", "") == "identity":
+            options["activation_fn"] = nn.Identity()
+        loss = of_scores.MultipleNegativesRankingLoss(model, **options)
+        return loss.calculate_loss(list(scores), examples)
+    targets = torch.from_numpy(given.targets)
+    if case.loss in ("binary-cross-entropy", "mse", "margin-mse"):
+        if "pos_weight" in options:
+            options["pos_weight"] = torch.tensor(options["pos_weight"])
+        name = {"mse": "MSELoss", "margin-mse": "MarginMSELoss"}.get(case.loss)
+        loss = getattr(of_scores, name or "BinaryCrossEntropyLoss")(model, **options)
+        columns = [[str(k)] * examples for k in range(documents)]
+        return loss([queries, *columns], targets[:, 0] if targets.shape[1] == 1 else targets)
+    if case.loss == "lambda-loss":
+        scheme = SCHEMES[options.pop("weighting_scheme", "ndcg-loss2++")]
+        mu = {"mu": options.pop("mu")} if "mu" in options else {}
+        options["weighting_scheme"] = scheme(**mu)
+    name = {
+        "list-net": "ListNetLoss",
+        "list-mle": "ListMLELoss",
+        "p-list-mle": "PListMLELoss",
+        "rank-net": "RankNetLoss",
+        "lambda-loss": "LambdaLoss",
+        "adr-mse": "ADRMSELoss",
+    }[case.loss]
+    lengths = given.mask.sum(0)
+    lists = [[str(k) for k in range(length)] for length in lengths]
+    labels = [row[:length] for row, length in zip(targets, lengths, strict=True)]
+    return getattr(of_scores, name)(model, **options)([queries, lists], labels)
+
+
+def main() -> None:
+    values, gradients = [], []
+    for name, case in CASES.items():
+        given = loss_cases.inputs(name)
+        columns = torch.from_numpy(given.columns)
+        if given.mask is None:
+            columns = columns.double()
+        columns.requires_grad_()
+        compute = of_case_of_vectors if case.kind == "embedding" else of_case_of_scores
+        loss = compute(case, given, columns)
+        loss.backward()
+        values.append(loss.item())
+        gradients.append(columns.grad.numpy().astype(np.float32).reshape(-1))
+        print(f"{name}: {loss.item():.6f}, gradient {columns.grad.norm():.6f}")
+    np.savez_compressed(
+        loss_cases.FILE,
+        names=np.array([*CASES]),
+        values=np.array(values),
+        gradients=np.concatenate(gradients),
+    )
+
+
+if __name__ == "__main__":
+    main()
