@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from modernbert_jax.io import fingerprint
-from modernbert_jax.io.progress import Progress
+from modernbert_jax.io.progress import LINE_SECONDS, Progress
 from modernbert_jax.scoring import SIMILARITIES, top_k
 
 from ..encoding import Side, TextEncoder
@@ -113,8 +113,16 @@ class Dense:
 
     def search(self, numbers: np.ndarray, k: int) -> Candidates:
         """The best documents of the queries with these numbers: [Q, k]."""
-        vectors = self.queries.rows(numbers)
-        found = top_k(vectors, self.documents.blocks(), k, self.similarity)
+        vectors, total = self.queries.rows(numbers), self.documents.count
+        with Progress(total, of="document", delay=LINE_SECONDS) as progress:
+
+            def blocks() -> Iterator[np.ndarray]:
+                done = 0
+                for block in self.documents.blocks():
+                    yield block
+                    progress.update("search", done := done + len(block))
+
+            found = top_k(vectors, blocks(), k, self.similarity)
         missing = ((0, 0), (0, k - found[0].shape[1]))
         return Candidates(
             np.pad(found[0], missing, constant_values=-np.inf),

@@ -70,7 +70,8 @@ def _pool(config: Mining, cache: Path) -> tuple[Pool, str]:
     """Queries and documents, and the key of what they depend on."""
     folder = folders.find(config.data)
     corpus = [config.corpus] if config.corpus else folder.corpus if folder else []
-    files = [fingerprint.of_paths(paths) for paths in ([config.data], corpus) if paths]
+    data = [folder.rows, *folder.queries] if folder else [config.data]
+    files = [fingerprint.of_paths(paths) for paths in (data, corpus) if paths]
     key = fingerprint.of_json({"files": files, "columns": config.columns})
     place = cache / f"texts-{key[:16]}"
     if not place.exists():

@@ -278,6 +278,23 @@ def test_other_texts_models_and_prompts_are_encoded_anew(config, encoder):
     assert counts == [54, 12, 54, 12 + 14]
 
 
+def test_a_folder_whose_output_is_in_it(config, encoder, tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (tmp_path / "corpus.jsonl").rename(folder / "corpus.jsonl")
+    jsonl(folder / "train.jsonl", [{"query": "q", "positive": "d1"}])
+    config = dataclasses.replace(
+        config, data=str(folder), corpus="", output=folder / "mined.jsonl", num_negatives=1
+    )
+    mine(config)
+    (row,) = rows_of(config)
+    assert row["positive"] == CORPUS[1]
+    config.output.unlink()
+    again = encoder()
+    mine(config)
+    assert again.encoded == 0 and rows_of(config) == [row]
+
+
 def test_damaged_parts_are_named(config, encoder):
     mine(config)
     cache = config.output.with_name("mined.jsonl.cache")
