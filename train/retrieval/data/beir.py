@@ -3,6 +3,7 @@
     FOLDER/corpus.jsonl  queries.jsonl  qrels/SPLIT.tsv                 BEIR
     FOLDER/corpus.jsonl  SPLIT.jsonl (query, positive: ids of documents)
     FOLDER/corpus/  queries/  qrels/  [bm25/], each with NAME*.parquet  NanoBEIR, a set per name
+    FOLDER/corpus/*.parquet  queries/*.parquet  qrels/SPLIT*.parquet    a single set
 
 Files may be .jsonl, .parquet and others that `tasks.read` reads, also compressed.
 """
@@ -70,11 +71,11 @@ def read_collection(folder: str | Path, split: str = "test") -> Collection:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     if names := _sets(folder):
-        if len(names) > 1:
+        if len(names) > 1 and split not in names:
             raise UserError(
                 f"{folder}: holds {len(names)} collections; name one: {folder / names[0]}, ..."
             )
-        return _nano(folder, names[0])
+        return _nano(folder, split if split in names else names[0])
     corpus = table(folder, CORPUS)
     if find(folder, QUERIES):
         return _beir(folder, split, corpus)
@@ -89,8 +90,8 @@ def read_collections(folder: str | Path, split: str = "test") -> dict[str, Colle
         UserError: as `read_collection`.
     """
     folder = Path(expanded(folder))
-    if folder.is_dir() and (names := _sets(folder)):
-        return {name: _nano(folder, name) for name in names}
+    if len(_names(folder / CORPUS)) > 1:
+        return {name: _nano(folder, name) for name in _sets(folder)}
     inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     inside = [path for path in inside if find(path, CORPUS) or _sets(path)]
     if inside and not find(folder, CORPUS):
@@ -150,6 +151,8 @@ def _nano(folder: Path, name: str) -> Collection:
             candidates[ids.text_of(record.need("query-id"))] = documents
     problems.check()
     judged = _judged(queries, qrels, str(folder / QRELS))
+    if len(_names(folder / CORPUS)) == 1:
+        name = folder.name
     return Collection(name, parts[CORPUS], judged, qrels, candidates)
 
 
@@ -166,16 +169,21 @@ def _judged(queries: dict[str, str], qrels: runs.Qrels, place: str) -> dict[str,
 
 
 def _sets(folder: Path) -> list[str]:
-    """Names of the sets of a folder as NanoBEIR has it."""
-    inside = (folder / QRELS).glob("*.parquet") if (folder / QRELS).is_dir() else ()
-    names = {match["name"] for path in inside if (match := _SHARD.fullmatch(path.name))}
-    return sorted(names)
+    """Names of the sets of a folder as NanoBEIR has it, or of the splits of the only one."""
+    return _names(folder / QRELS)
+
+
+def _names(folder: Path) -> list[str]:
+    """Names of the Parquet files of a folder, without the numbers of shards."""
+    inside = folder.glob("*.parquet") if folder.is_dir() else ()
+    return sorted({match["name"] for path in inside if (match := _SHARD.fullmatch(path.name))})
 
 
 def _shards(folder: Path, name: str) -> list[str]:
-    """Parquet files of a set in one of the folders of NanoBEIR."""
-    inside = sorted(folder.glob("*.parquet")) if folder.is_dir() else []
-    matches = ((path, _SHARD.fullmatch(path.name)) for path in inside)
+    """Parquet files of a set in one of the folders of NanoBEIR; of the only one, if it is one."""
+    names = _names(folder)
+    name = names[0] if len(names) == 1 else name
+    matches = ((path, _SHARD.fullmatch(path.name)) for path in sorted(folder.glob("*.parquet")))
     return [str(path) for path, match in matches if match and match["name"] == name]
 
 

@@ -1,6 +1,7 @@
 """BM25 over texts, by bm25s, as a model that needs no training."""
 
 import importlib
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -76,8 +77,10 @@ def top(scores: np.ndarray, k: int) -> np.ndarray:
 def _library() -> Any:
     try:
         importlib.import_module("bm25s.tokenization")
-        return importlib.import_module("bm25s")
+        library = importlib.import_module("bm25s")
     except ImportError:
         raise UserError(
             "bm25 needs the package bm25s; install it with: pip install 'modernbert-jax[retrieval]'"
         ) from None
+    logging.getLogger("bm25s").setLevel(logging.WARNING)
+    return library

@@ -110,6 +110,20 @@ def test_nano_beir(tmp_path):
     assert "holds 2 collections" in raised(read_collection, tmp_path)
 
 
+def test_a_single_set_in_parquet(tmp_path):
+    shards = [[{"_id": "d1", "text": "x"}], [{"_id": "d2", "text": "y"}]]
+    for n, rows in enumerate(shards):
+        parquet(tmp_path / f"set/corpus/corpus-0000{n}-of-00002.parquet", rows)
+    parquet(tmp_path / "set/queries/queries.parquet", [{"_id": "q1", "text": "a"}])
+    for split, document in (("dev", "d1"), ("test", "d2")):
+        rows = [{"query-id": "q1", "corpus-id": document, "score": 2}]
+        parquet(tmp_path / f"set/qrels/{split}-00000-of-00001.parquet", rows)
+    read = read_collection(tmp_path / "set")
+    assert read.name == "set" and read.qrels == {"q1": {"d2": 2}} and read.check() == 2
+    assert read_collection(tmp_path / "set", "dev").qrels == {"q1": {"d1": 2}}
+    assert read_collections(tmp_path / "set") == {"set": read}
+
+
 def test_texts_by_id(tmp_path):
     (tmp_path / "a.tsv").write_text('7\t"quoted\n8\teight\n')
     assert list(texts(tmp_path / "a.tsv")) == [("7", '"quoted'), ("8", "eight")]
