@@ -44,6 +44,7 @@ def test_keys_without_a_column_are_refused():
         ({"loss": LossConfig(name="lambda-loss")}, "lambda-loss.*of kind reranker"),
         ({"loss": LossConfig(name="triplet", scale=2.0)}, "triplet has no option 'scale'"),
         ({"loss": LossConfig(name="triplet", learn_scale=True)}, "no scale or temperature"),
+        ({"loss": LossConfig(name="distill-kl", learn_scale=True)}, "no scale or temperature"),
         ({"loss": LossConfig(name="gist")}, "needs a guide"),
         ({"guide": "model"}, "guide is for"),
     ],

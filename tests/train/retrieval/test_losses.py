@@ -210,3 +210,17 @@ def test_losses_accept_what_they_say_they_need(table):
         for columns in range(kind.least, (kind.most or kind.least + 2) + 1):
             for targets in kind.target_sizes(columns):
                 kind.check(columns, targets)
+
+
+def test_the_documentation_has_every_loss_with_its_options_and_defaults():
+    text = (Path(__file__).parents[3] / "docs" / "retrieval-losses.md").read_text()
+    sections = {"embedding": text.partition("## Rerankers")[0], "reranker": text}
+    for table, section in sections.items():
+        for name, kind in TABLES[table].items():
+            row = section[section.rindex(f"| `{name}` |") :].partition("\n")[0]
+            options = row.split("|")[-2]
+            assert {*options.split("`")[1::2]} == {*kind.options}, name
+            for option, parameter in kind.options.items():
+                if isinstance(parameter.default, str | bool | int | float):
+                    default = str(parameter.default).removesuffix(".0")
+                    assert f"`{option}` {default}" in options

@@ -118,6 +118,6 @@ class LossConfig:
             hint = f"it is one of kind {others[0]}" if others else did_you_mean(name, table)
             raise UserError(f"loss {name!r} is unknown for kind {kind}; {hint}")
         table[name].check_options(self.options)
-        if self.learn_scale and not {"scale", "temperature"} & {*table[name].options}:
+        if self.learn_scale and not table[name].learned:
             raise UserError(f"loss {name} has no scale or temperature that learn_scale could train")
         return table[name]

@@ -76,6 +76,15 @@ class LossKind:
         chosen = (p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _DATA)
         return {parameter.name: parameter for parameter in chosen}
 
+    @property
+    def learned(self) -> str:
+        """The option that may be a trained parameter: `scale`, `temperature`, or empty.
+
+        A teacher's loss has none: it is smallest where the temperature of both models is 0.
+        """
+        taught = "teacher_temperature" in self.options
+        return next((x for x in ("scale", "temperature") if x in self.options and not taught), "")
+
     def target_sizes(self, columns: int) -> tuple[int, ...]:
         """How many targets an example may have with this number of columns, 0 for none."""
         documents = columns - 1
