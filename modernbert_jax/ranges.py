@@ -40,6 +40,8 @@ class Range:
 
     def __str__(self) -> str:
         also = "" if self.also is None else f", or {self.also}"
+        if self.low <= -FLOAT32:
+            return "finite"
         if self.high >= INT32 and self.high != 2**32:
             return (f"more than {self.low:g}" if self.above else f"{self.low:g} or more") + also
         if not self.above and not self.below:

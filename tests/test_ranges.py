@@ -118,6 +118,7 @@ def test_ranges_say_what_they_hold():
         ranges.Natural: "0 or more",
         ranges.Seed: "at least 0 and below 2^32",
         ranges.Positive: "more than 0",
+        ranges.Finite: "finite",
         ranges.Share: "between 0 and 1",
         ranges.Rate: "at least 0 and below 1",
         ranges.Fraction: "more than 0 and at most 1",

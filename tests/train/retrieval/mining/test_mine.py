@@ -358,3 +358,7 @@ def test_the_command_with_a_model(tmp_path, capsys):
         best = max(s for d, s in enumerate(similarity[i]) if d != own)
         assert np.isclose(similarity[i][texts.index(row["negative"])], best, atol=1e-5)
     assert main(words) == 2 and "exists" in capsys.readouterr().err
+    output.unlink()
+    assert main([*words, "--num-negatives", "1", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["rows"] == len(rows) and summary["scores"]["negative"]["count"] == len(rows)
