@@ -291,6 +291,7 @@ def _collection() -> dict[str, bytes]:
         "qrels/test.tsv": QRELS,
         "train.jsonl": _json_lines({"query_id": "q1", "document_ids": ["d1"], "scores": [1]}),
         "run.txt": RUN,
+        "texts.tsv": b"1\tone\n2\ttwo\n",
     }
 
 
@@ -306,6 +307,7 @@ def _beir(folder: Path) -> None:
     from modernbert_jax.train.retrieval import data
 
     data.read_run(folder / "run.txt")
+    data.read_texts(folder / "texts.tsv")
     collection = data.read_collection(folder)
     assert len(list(collection.corpus())) == collection.check()
     assert len(data.read_examples(folder)) and len(data.read_examples(folder / "qrels/test.tsv"))
@@ -356,7 +358,7 @@ READERS: dict[str, Reader] = {
     "collection": Reader(
         _collection,
         _beir,
-        ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv", "train.jsonl", "run.txt"),
+        ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv", "train.jsonl", "run.txt", "texts.tsv"),
     ),
     "mds": Reader(_mds("text_raw"), _corpus, ("index.json", "shard.00000.mds")),
     "mds zstd": Reader(_mds("ids_uint16"), _corpus, ("index.json", "shard.00000.mds.zstd")),

@@ -11,7 +11,7 @@ from .example import IGNORED, Example
 from .multilabel import MultiLabel
 from .multiple_choice import MultipleChoice
 from .question_answering import QuestionAnswering
-from .read import read, stream
+from .read import lines, read, stream
 from .records import Problems, Record, Records
 from .regression import Regression
 from .split import balanced_weights, class_counts, positive_weights, split
@@ -35,6 +35,7 @@ __all__ = [
     "TokenClassification",
     "balanced_weights",
     "class_counts",
+    "lines",
     "positive_weights",
     "read",
     "split",

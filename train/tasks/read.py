@@ -100,16 +100,22 @@ def _open(path: str) -> tuple[RawRecords, LabelNames]:
     """Open a file or folder: its records, and the label names that it declares."""
     if Path(path).is_dir():
         return arrow.folder(Path(path))
-    format, compression = file_type(path)
+    format = file_type(path).format
     if format in ("parquet", "arrow"):
         return arrow.file(path, format)
     if format not in _LINES:
         known = ", ".join(e for e, f in ENDINGS.items() if f in (*_LINES, "parquet", "arrow"))
         raise UserError(f"{Path(path).suffix or 'no ending'} is not read; known: {known}")
-    return _LINES[format](_lines(path, compression)), {}
+    return _LINES[format](lines(path)), {}
 
 
-def _lines(path: str, compression: str) -> Lines:
+def lines(path: str) -> Lines:
+    """Yield the lines of a local or remote file, perhaps a compressed one, with their numbers.
+
+    Raises:
+        UserError: the file cannot be read to its end.
+    """
+    compression = file_type(path).compression
     source = Source(path=path, bytes=0, format="unread")
     if path == standard_input.NAME:
         source = from_standard_input()

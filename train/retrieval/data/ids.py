@@ -1,6 +1,5 @@
 """Texts by id: corpora and queries, streamed or in a dictionary."""
 
-import itertools
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,14 +8,25 @@ from typing import NamedTuple
 import numpy as np
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.io.paths import file_type
+from modernbert_jax.io.paths import file_type, matches
 
-from ...tasks import Problems, Record, stream
+from ...tasks import Problems, Record, lines, stream
 
-IDS = ("_id", "id", "docid", "pid", "qid", "query_id", "query-id", "document_id", "doc_id")
+IDS = (
+    "_id",
+    "id",
+    "docid",
+    "pid",
+    "qid",
+    "query_id",
+    "query-id",
+    "document_id",
+    "doc_id",
+    "passage_id",
+)
 """Names of the column of ids."""
 
-TEXTS = ("text", "contents", "document", "passage", "query")
+TEXTS = ("text", "contents", "content", "document", "passage", "query")
 """Names of the column of texts."""
 
 Paths = str | Path | list[str]
@@ -53,18 +63,13 @@ def texts(paths: Paths) -> Iterator[tuple[str, str]]:
 
 def rows(paths: Paths, problems: Problems) -> Iterator[Row]:
     """Yield rows as `texts` does, with their places; problems are collected."""
-    for path in [paths] if isinstance(paths, str | Path) else paths:
-        records = stream([path], problems)
-        first = list(itertools.islice(records, 1))
-        names = list(first[0].values) if first else []
-        is_table = file_type(path).format == "tsv"
-        if is_table and len(names) == 2 and not {*names} & {*IDS, *TEXTS}:
-            yield Row(names[0], names[1], f"{path}:1")
-            for record in itertools.chain(first, records):
-                with problems.at(record.place):
-                    yield Row(_id(record, names[0]), _text(record, names[1]), record.place)
-            continue
-        for record in itertools.chain(first, records):
+    written = [paths] if isinstance(paths, str | Path) else paths
+    for path in [match.path for each in written for match in matches(each)]:
+        with problems.at(path):
+            if file_type(path).format == "tsv" and _has_no_header(path):
+                yield from _pairs(path, problems)
+                continue
+        for record in stream([path], problems):
             with problems.at(record.place):
                 yield _row(record)
 
@@ -168,6 +173,27 @@ def _row(record: Record) -> Row:
     title = _text(record, "title").strip() if "title" in record.values else ""
     text = _text(record, column)
     return Row(identifier, f"{title} {text}".strip() if title else text, record.place)
+
+
+def _has_no_header(path: str) -> bool:
+    """Whether the first line of a table has two fields, none of which is the name of a column."""
+    _, line = next(lines(path), (0, ""))
+    fields = line.rstrip("\r\n").split("\t") if isinstance(line, str) else []
+    return len(fields) == 2 and not {*fields} & {*IDS, *TEXTS}
+
+
+def _pairs(path: str, problems: Problems) -> Iterator[Row]:
+    """The rows of a table of ids and texts without a header."""
+    for number, line in lines(path):
+        place = f"{path}:{number}"
+        with problems.at(place):
+            if isinstance(line, UserError):
+                raise line
+            fields = line.rstrip("\r\n").split("\t")
+            if len(fields) == 2:
+                yield Row(text_of(fields[0]), fields[1], place)
+            elif line.strip():
+                raise UserError(f"has {len(fields)} fields; it must have an id and a text")
 
 
 def _id(record: Record, column: str) -> str:

@@ -6,10 +6,8 @@ from pathlib import Path
 
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.files import whole_file
-from modernbert_jax.io.paths import file_type
 
-from ...corpus.sources import line_records
-from ...tasks import Problems
+from ...tasks import Problems, lines
 
 Run = dict[str, dict[str, float]]
 """Scores of documents by the ids of query and document."""
@@ -151,8 +149,7 @@ def _fields(
     with problems.at(str(path)):
         if not Path(path).is_file():
             raise UserError("no such file")
-        compression = file_type(path).compression
-        for number, line in line_records.numbered_lines(Path(path), compression):
+        for number, line in lines(str(path)):
             if isinstance(line, UserError):
                 problems.add(f"{path}:{number}", str(line))
             elif line.strip():

@@ -127,6 +127,11 @@ def test_a_single_set_in_parquet(tmp_path):
 def test_texts_by_id(tmp_path):
     (tmp_path / "a.tsv").write_text('7\t"quoted\n8\teight\n')
     assert list(texts(tmp_path / "a.tsv")) == [("7", '"quoted'), ("8", "eight")]
+    (tmp_path / "a2.tsv").write_text("9\tnine\n")
+    assert [name for name, _ in texts(tmp_path / "a*.tsv")] == ["7", "8", "9"]
+    (tmp_path / "bad.tsv").write_text("9\tnine\n\n10\n\tno id\n")
+    message = raised(read_texts, tmp_path / "bad.tsv")
+    assert "bad.tsv:3: has 1 fields" in message and "bad.tsv:4: id '' must be" in message
     (tmp_path / "b.tsv").write_text("id\ttext\n7\tseven\n")
     assert read_texts(tmp_path / "b.tsv") == {"7": "seven"}
     path = jsonl(tmp_path / "c.jsonl", [{"text": "no id"}, {"text": ""}])
