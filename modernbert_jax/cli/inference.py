@@ -1,6 +1,7 @@
 """The commands that use a model: evaluate, predict, fill-mask."""
 
 import dataclasses
+import typing
 from pathlib import Path
 from typing import Annotated
 
@@ -8,38 +9,45 @@ import tyro
 
 from modernbert_jax.errors import UserError
 from modernbert_jax.ranges import Count
+from modernbert_jax.train.retrieval.evaluation_config import Evaluating
 
 from . import devices as device_limits
 from . import output as printing
 from .launch import CpuDevices
-from .options import Dtype, Flat, TaskKind
+from .options import Dtype, Flat, RetrievalTask, TaskKind, as_option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """Evaluate a fine-tuned model on labelled examples, and print every metric as JSON."""
+class Evaluate(Evaluating):
+    """Evaluate a model on labelled examples, or on retrieval, and print every metric as JSON.
 
-    model: str
-    """Fine-tuned checkpoint of any format, or the name of one on the hub."""
+    Retrieval is evaluated on collections in BEIR's layout: corpus.jsonl, queries.jsonl and
+    qrels/SPLIT.tsv. A folder of such folders, or of NanoBEIR, gives their means, too. Reranking
+    takes files of queries with documents, or collections with candidates; sts two texts with a
+    label; triplets a query, a positive and a negative. Options without a note are for these tasks.
+    """
+
+    model: str = ""
+    """Checkpoint of any format, or the name of one on the hub. For retrieval also bm25; empty with
+    --run-file."""
     data: str
     """Labelled examples: .jsonl, .csv, .tsv, .parquet, .arrow, or a folder of datasets; or - for
-    JSON lines from standard input."""
-    task: TaskKind | None = None
+    JSON lines from standard input. For retrieval a folder."""
+    task: TaskKind | RetrievalTask | None = None
     """Kind of task. None is the one that the model was fine-tuned for here."""
     option: tuple[str, ...] = ()
-    """Options of the task, as NAME=VALUE: columns=question,passage max_length=256. The others are
-    those that the model was fine-tuned with here."""
+    """Options of a fine-tuning task, as NAME=VALUE: columns=question,passage max_length=256. The
+    others are those that the model was fine-tuned with here."""
     output: Path | None = None
-    """New JSON Lines file for the predictions; `-` is stdout, and the metrics are then printed on
-    stderr. None writes none."""
-    batch_tokens: Count = 8192
-    """Tokens per batch, over all devices."""
-    dtype: Dtype = "float32"
-    """Type of the computation."""
+    """New JSON Lines file for the predictions, or for retrieval the run in TREC's format; `-` is
+    stdout, and the metrics are then printed on stderr. None writes none."""
     devices: Flat[CpuDevices] = dataclasses.field(default_factory=CpuDevices)
 
     def run(self) -> None:
         """Evaluate, and print the metrics."""
+        if self.task in typing.get_args(RetrievalTask):
+            return self._retrieval(str(self.task))
+        self._check_options()
         self.devices.expose(device_limits.for_inference(self.model, self.batch_tokens))
         from modernbert_jax.train.finetune import evaluation
 
@@ -53,6 +61,34 @@ class Evaluate:
             self.dtype,
         )
         printing.print_json(metrics, beside=self.output)
+
+    def _retrieval(self, task: str) -> None:
+        if self.option:
+            raise UserError(f"--option is for fine-tuning tasks; --task {task} has own options")
+        model = self.rerank if self.model in ("", "bm25") else self.model
+        if model:
+            self.devices.expose(device_limits.for_inference(model, self.batch_tokens))
+        from modernbert_jax.train.retrieval.evaluation import run as evaluation
+
+        result = evaluation.evaluate(task, self.model, self.data, self, self.output)
+        if missing := result.get("missing"):
+            known = f"the mean is of the other {len(result['sets'])}"
+            printing.print_to_stderr(f"{self.data}: has no {', '.join(missing)}; {known}")
+        if missing := result.get("missing_queries"):
+            counted = "count with 0" if self.complete else "are left out; --complete counts them"
+            printing.print_to_stderr(f"{missing:,} judged queries are not in the run and {counted}")
+        text = evaluation.table(result, self.format, self.metrics)
+        printing.print_beside(text, self.output)
+
+    def _check_options(self) -> None:
+        """Raise `UserError` for options of retrieval with another task."""
+        if not self.model:
+            raise UserError("pass --model, the model to evaluate")
+        for field in dataclasses.fields(Evaluating):
+            value = getattr(self, field.name)
+            if field.name not in ("batch_tokens", "dtype") and value != field.default:
+                tasks = ", ".join(typing.get_args(RetrievalTask))
+                raise UserError(f"--{as_option(field.name)} is for --task {tasks}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

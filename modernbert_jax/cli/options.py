@@ -15,6 +15,9 @@ Format = Literal["hf", "jax", "flexbert", "sentence-transformers", "pylate"]
 TaskKind = Literal["classification", "multilabel", "regression", "tokens", "questions", "choice"]
 """Kinds of fine-tuning tasks: a key of `train.tasks.TASKS`."""
 
+RetrievalTask = Literal["retrieval", "reranking", "sts", "triplets"]
+"""Tasks of retrieval that are evaluated: `train.retrieval.evaluation.run.TASKS`."""
+
 OnError = Literal["stop", "skip"]
 """Reactions to an unusable document."""
 

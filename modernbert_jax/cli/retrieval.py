@@ -1,9 +1,10 @@
-"""The commands of retrieval: mine."""
+"""The commands of retrieval: mine, search."""
 
 import dataclasses
 from typing import Any
 
 from modernbert_jax.train.retrieval.mining.config import BM25, Mining
+from modernbert_jax.train.retrieval.search.config import Searching
 
 from . import devices as device_limits
 from . import output as printing
@@ -38,6 +39,37 @@ class Mine(Mining):
         for line in _table(summary):
             print(line)
         print(f"{self.output}: {summary['rows']:,} rows; {summary['cache']} can be deleted")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Search(Searching):
+    """Find the best documents of every query, and write them as a run of TREC.
+
+    Every query is compared with every document, unless --index names an approximate index. Equal
+    scores are in the order of the corpus. Interrupt it at any time, even with `kill -9`; running it
+    again resumes.
+    """
+
+    json: bool = False
+    """Print the counts as JSON."""
+    devices: Flat[CpuDevices] = dataclasses.field(default_factory=CpuDevices)
+
+    def run(self) -> None:
+        """Search, and print what was written."""
+        model = self.rerank if self.model in ("", BM25) else self.model
+        if model:
+            self.devices.expose(device_limits.for_inference(model, self.batch_tokens))
+        from modernbert_jax.train.retrieval.search.run import run_search
+
+        with printing.attention_choices():
+            summary = run_search(self)
+        if self.json:
+            printing.print_json(summary)
+            return
+        kept = f"; {summary['cache']} can be deleted" if summary["cache"] else ""
+        print(
+            f"{self.output}: {summary['results']:,} results, {summary['queries']:,} queries{kept}"
+        )
 
 
 def _table(summary: dict[str, Any]) -> list[str]:

@@ -136,6 +136,13 @@ class TextEncoder:
         """The same encoder, and its compiled programs, with other parameters."""
         return dataclasses.replace(self, params=params)
 
+    def symmetric(self) -> "TextEncoder":
+        """The same encoder for texts that are neither queries nor documents: with the model's
+        default prompt on both sides, unless a side has a prompt of its own.
+        """
+        sides = {s: dataclasses.replace(e, prompt_name=None) for s, e in self.sides.items()}
+        return dataclasses.replace(self, sides=sides)
+
     def prompt(self, side: Side) -> str:
         """The prefix of every query, or of every document."""
         encoding = self.sides[side]

@@ -70,7 +70,7 @@ def read_collection(folder: str | Path, split: str = "test") -> Collection:
         return _nano(folder.parent, folder.name)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    if names := _sets(folder):
+    if names := sets(folder):
         if len(names) > 1 and split not in names:
             raise UserError(
                 f"{folder}: holds {len(names)} collections; name one: {folder / names[0]}, ..."
@@ -91,9 +91,9 @@ def read_collections(folder: str | Path, split: str = "test") -> dict[str, Colle
     """
     folder = Path(expanded(folder))
     if len(_names(folder / CORPUS)) > 1:
-        return {name: _nano(folder, name) for name in _sets(folder)}
+        return {name: _nano(folder, name) for name in sets(folder)}
     inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    inside = [path for path in inside if find(path, CORPUS) or _sets(path)]
+    inside = [path for path in inside if find(path, CORPUS) or sets(path)]
     if inside and not find(folder, CORPUS):
         return {path.name: read_collection(path, split) for path in inside}
     return {folder.name: read_collection(folder, split)}
@@ -127,7 +127,7 @@ def _pairs(folder: Path, split: str, corpus: list[str]) -> Collection:
 
 
 def _nano(folder: Path, name: str) -> Collection:
-    names = _sets(folder)
+    names = sets(folder)
     if name not in names:
         raise UserError(f"{folder}: has no collection {name!r}; {did_you_mean(name, names)}")
     parts = {part: _shards(folder / part, name) for part in (CORPUS, QUERIES, QRELS, BM25)}
@@ -168,7 +168,7 @@ def _judged(queries: dict[str, str], qrels: runs.Qrels, place: str) -> dict[str,
     return {query: text for query, text in queries.items() if query in qrels}
 
 
-def _sets(folder: Path) -> list[str]:
+def sets(folder: Path) -> list[str]:
     """Names of the sets of a folder as NanoBEIR has it, or of the splits of the only one."""
     return _names(folder / QRELS)
 

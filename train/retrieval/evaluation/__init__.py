@@ -1,10 +1,10 @@
-"""Evaluation of retrieval: metrics, search in collections, lists to rerank, similarity, triplets.
+"""Evaluation of retrieval: metrics, collections, lists to rerank, similarity and triplets.
 
 metrics = evaluate(encoder, read_collection("scifact"))       # {"ndcg@10": ..., ...}
 """
 
 from .metrics import METRICS, RERANKING, Metric, by_query, means, of_run, ranked
-from .retrieval import evaluate, search
+from .retrieval import evaluate
 
 __all__ = [
     "METRICS",
@@ -15,5 +15,4 @@ __all__ = [
     "means",
     "of_run",
     "ranked",
-    "search",
 ]

@@ -10,7 +10,8 @@ import pytrec_eval
 from modernbert_jax import ModernBert, UserError
 from modernbert_jax.train.retrieval.data import read_collection
 from modernbert_jax.train.retrieval.encoding import TextEncoder
-from modernbert_jax.train.retrieval.evaluation.retrieval import evaluate, search
+from modernbert_jax.train.retrieval.evaluation.retrieval import evaluate
+from modernbert_jax.train.retrieval.search.dense import search
 
 WORDS = " ".join(models.TEXTS[2:]).split()
 

@@ -1,0 +1,193 @@
+"""Protocols of publications: which collections, splits and exclusions, and the published figures.
+
+Sources: the paper of ModernBERT (arXiv 2412.13663v2), section 3.1.2 and tables 1, 7 and 8; BEIR
+(arXiv 2104.08663); sentence-transformers for NanoBEIR. All run on local folders.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from modernbert_jax.errors import UserError, did_you_mean
+
+from ..data import Collection, beir, read_collection
+
+MAIN = "ndcg@10"
+"""The metric of all protocols."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Set:
+    """A collection of a protocol."""
+
+    name: str
+    """Name in tables."""
+    folders: tuple[str, ...]
+    """Names that its folder may have, in any case."""
+    split: str = "test"
+    exclude_self: bool = False
+    """Whether documents with the id of their query are left out."""
+    members: tuple[str, ...] = ()
+    """Folders inside, whose mean is the result; empty is the folder itself."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """Collections that are evaluated together."""
+
+    summary: str
+    sets: tuple[Set, ...]
+    figures: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    """Published nDCG@10 in percent, by model and by the name of the set, or "mean"."""
+
+
+FORUMS = (
+    *("android", "english", "gaming", "gis", "mathematica", "physics", "programmers", "stats"),
+    *("tex", "unix", "webmasters", "wordpress"),
+)
+"""Forums of CQADupStack."""
+
+_NAMES = (
+    *("NFCorpus", "SciFact", "TREC-COVID", "FiQA", "ArguAna", "Climate-FEVER", "DBPedia", "FEVER"),
+    *("HotpotQA", "MSMARCO", "NQ", "Quora", "SciDocs", "Touche", "CQADupStack"),
+)
+
+
+def _beir(msmarco: str) -> tuple[Set, ...]:
+    """The 15 collections of BEIR that are public, in the order of the paper's table 7."""
+    others = {
+        "FiQA": ("fiqa2018",),
+        "DBPedia": ("dbpedia-entity",),
+        "Quora": ("quoraretrieval",),
+        "Touche": ("webis-touche2020", "touche2020"),
+    }
+    return tuple(
+        Set(
+            name,
+            (name.lower(), *others.get(name, ())),
+            msmarco if name == "MSMARCO" else "test",
+            exclude_self=name in ("ArguAna", "Quora"),
+            members=FORUMS if name == "CQADupStack" else (),
+        )
+        for name in _NAMES
+    )
+
+
+def _row(mean: float, *values: float) -> dict[str, float]:
+    return {"mean": mean, **dict(zip(_NAMES, values, strict=True))}
+
+
+_DPR = {
+    "ModernBERT-base": _row(
+        *(41.6, 23.7, 57.0, 72.1, 28.8, 35.7, 23.6, 23.8, 59.9, 46.1, 61.6, 39.5, 85.9, 12.5),
+        *(20.8, 33.1),
+    ),
+    "ModernBERT-large": _row(
+        *(44.0, 26.2, 60.4, 74.1, 33.1, 38.2, 20.5, 25.1, 62.7, 49.2, 64.9, 45.5, 86.5, 13.8),
+        *(23.1, 36.5),
+    ),
+    "BERT-base": {"mean": 38.9},
+    "BERT-large": {"mean": 38.9},
+}
+"""Single vectors, trained on MS MARCO: tables 1 and 7 of the paper."""
+
+
+def _single(name: str, folders: tuple[str, ...], *figures: float) -> Protocol:
+    models = ("ModernBERT-base", "ModernBERT-large", "BERT-base", "BERT-large")
+    published = {model: {"mean": value} for model, value in zip(models, figures, strict=True)}
+    return Protocol(f"{name}, nDCG@10.", (Set(name, folders),), published)
+
+
+_LANGUAGES = ("go", "java", "javascript", "php", "python", "ruby")
+_NANO = (
+    *("ClimateFEVER", "DBPedia", "FEVER", "FiQA2018", "HotpotQA", "MSMARCO", "NFCorpus", "NQ"),
+    *("QuoraRetrieval", "SCIDOCS", "ArguAna", "SciFact", "Touche2020"),
+)
+_MLDR = ("mldr", "mldr-en", "multilongdocretrieval", "en")
+
+PROTOCOLS: dict[str, Protocol] = {
+    "beir": Protocol(
+        "BEIR as the paper evaluates single vectors: 15 collections, MSMARCO on its test split,"
+        " whose scale its figure has; CQADupStack is the mean of 12 forums.",
+        _beir("test"),
+        _DPR,
+    ),
+    "beir-dev": Protocol("BEIR with MSMARCO on its dev split, as BEIR itself.", _beir("dev")),
+    "nanobeir": Protocol(
+        "NanoBEIR: 13 small collections of 50 queries.",
+        tuple(Set(f"Nano{name}", (f"nano{name.lower()}", name.lower())) for name in _NANO),
+    ),
+    "mldr-ood": _single("MLDR", _MLDR, 27.4, 34.3, 23.9, 23.3),
+    "mldr-id": _single("MLDR", _MLDR, 44.0, 48.6, 32.2, 31.7),
+    "codesearchnet": Protocol(
+        "CodeSearchNet in CoIR's form: the mean of 6 languages.",
+        (Set("CodeSearchNet", ("codesearchnet", "csn"), members=_LANGUAGES),),
+        {
+            "ModernBERT-base": {"mean": 56.4},
+            "ModernBERT-large": {"mean": 59.5},
+            "BERT-base": {"mean": 41.2},
+            "BERT-large": {"mean": 41.6},
+        },
+    ),
+    "stackoverflow-qa": _single(
+        "StackOverflow-QA", ("stackoverflow-qa", "stackoverflow_qa"), 73.6, 83.9, 59.5, 60.8
+    ),
+}
+"""Protocols by their names on the command line."""
+
+
+def find(name: str, root: str | Path) -> tuple[dict[Set, list[Collection]], list[str]]:
+    """The collections of a protocol below a folder, and the names of those that are missing.
+
+    Args:
+        name: a key of `PROTOCOLS`.
+        root: a folder with a folder for each collection, or with those of NanoBEIR's layout.
+
+    Raises:
+        UserError: an unknown protocol, no such folder, none of the collections in it, or damaged
+            judgements or queries.
+    """
+    if name not in PROTOCOLS:
+        raise UserError(f"protocol {name!r}: {did_you_mean(name, PROTOCOLS)}")
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder")
+    folders = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
+    inside = {name.lower(): root / name for name in beir.sets(root)}
+    found: dict[Set, list[Collection]] = {}
+    missing: list[str] = []
+    for one in PROTOCOLS[name].sets:
+        path = next((p[f] for p in (inside, folders) for f in one.folders if f in p), None)
+        if path is None:
+            missing.append(one.name)
+            continue
+        members = {p.name.lower(): p for p in path.iterdir() if p.is_dir()} if path.is_dir() else {}
+        if not one.members or beir.CORPUS in {name.partition(".")[0] for name in _names(path)}:
+            found[one] = [_read(path, one)]
+            continue
+        lacking = [member for member in one.members if _member(member, members) is None]
+        if lacking:
+            missing += [f"{one.name}/{member}" for member in lacking]
+            continue
+        paths = (_member(member, members) for member in one.members)
+        found[one] = [_read(path, one) for path in paths if path is not None]
+    if not found:
+        wanted = ", ".join(one.folders[0] for one in PROTOCOLS[name].sets)
+        raise UserError(f"{root}: holds none of the folders of protocol {name}: {wanted}")
+    return found, missing
+
+
+def _read(path: Path, one: Set) -> Collection:
+    return read_collection(path, one.split)
+
+
+def _member(member: str, folders: Mapping[str, Path]) -> Path | None:
+    """A folder with the name of a member, or one that ends with it, such as codesearchnet-go."""
+    return next(
+        (path for name, path in folders.items() if name == member or name.endswith(f"-{member}")),
+        None,
+    )
+
+
+def _names(path: Path) -> Sequence[str]:
+    return [p.name for p in path.iterdir()] if path.is_dir() else []

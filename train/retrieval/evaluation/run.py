@@ -1,0 +1,265 @@
+"""Evaluate a model or a run on files: one collection, several with their mean, or a protocol."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from modernbert_jax import convert
+from modernbert_jax.errors import UserError
+from modernbert_jax.io import files, lock, outputs
+
+from ..data import Collection, Qrels, Run, read_collections, read_examples, read_qrels, read_run
+from ..data.runs import run_lines
+from ..encoding import PairScorer, TextEncoder
+from ..evaluation_config import Evaluating
+from ..mining.config import BM25
+from ..search.dense import search, search_blocks
+from ..search.models import encoder_of, scorer_of
+from ..search.reranking import rerank
+from ..search.run import read_documents, search_bm25
+from ..search.stored import StoredCorpus, facts_of
+from . import metrics, pairs, protocols, reranking
+from .metrics import METRICS, RERANKING, means, of_run
+from .retrieval import depth
+
+TASKS = ("retrieval", "reranking", "sts", "triplets")
+"""Tasks of `evaluate`."""
+
+
+def evaluate(
+    task: str, model: str, data: str, options: Evaluating, output: Path | None = None
+) -> dict[str, Any]:
+    """Metrics of a model, or of a run, by name.
+
+    Args:
+        task: one of `TASKS`.
+        model: an embedding model, a reranker, bm25, or "" where a run is evaluated.
+        data: file or folder, of the form that the task needs.
+        options: how.
+        output: new file or stream for the run of a retrieval task, or None.
+
+    Returns:
+        "task", the metrics, and counts. Of several collections also "sets", the metrics of each by
+        name; the metrics are then their means. Of a protocol also "missing", names of collections.
+
+    Raises:
+        UserError: wrong input.
+    """
+    if output is not None and task != "retrieval":
+        raise UserError(f"--output is for retrieval; {task} writes no run")
+    if bool(model) == bool(options.run_file):
+        raise UserError("pass either --model, or --run-file for a run of retrieval")
+    if options.run_file and (task != "retrieval" or options.rerank):
+        raise UserError("--run-file is evaluated as it is, for --task retrieval")
+    for name in options.metrics:
+        metrics.Metric.parse(name)
+    function = {
+        "retrieval": _retrieval,
+        "reranking": _reranking,
+        "sts": _pairs,
+        "triplets": _pairs,
+    }[task]
+    if output is None:
+        return {"task": task, **function(task, model, data, options, [])}
+    with files.output(output, [x for x in (model, data, options.run_file) if x]) as write:
+        runs: list[Run] = []
+        result = function(task, model, data, options, runs)
+        if len(runs) != 1:
+            raise UserError(f"--output: {data} has {len(runs)} collections; name one of them")
+        for query, found in runs[0].items():
+            write("".join(run_lines(query, found.items())).encode())
+    return {"task": task, **result}
+
+
+def _retrieval(
+    task: str, model: str, data: str, options: Evaluating, runs: list[Run]
+) -> dict[str, Any]:
+    names = options.metrics or METRICS
+    if options.run_file:
+        return _of_run_file(data, options, names)
+    ranker = _Ranker(model, options, depth(names))
+
+    def evaluated(collection: Collection, exclude_self: bool) -> dict[str, Any]:
+        run, documents = ranker.run(collection, exclude_self)
+        runs.append(run)
+        count = len(collection.queries)
+        return {**of_run(run, collection.qrels, names), "queries": count, "documents": documents}
+
+    return _of_sets(data, options, evaluated)
+
+
+def _of_sets(
+    data: str, options: Evaluating, evaluated: Callable[[Collection, bool], dict[str, Any]]
+) -> dict[str, Any]:
+    """Results of one collection, of several with their means, or of a protocol."""
+    results: dict[str, dict[str, Any]] = {}
+    if options.protocol is None:
+        collections = read_collections(data, options.split)
+        for name, collection in collections.items():
+            results[name] = evaluated(collection, options.exclude_self)
+        if len(results) == 1:
+            return next(iter(results.values()))
+        return {**means([*results.values()]), **_counts(results), "sets": results}
+    found, missing = protocols.find(options.protocol, data)
+    for one, members in found.items():
+        parts = [evaluated(part, one.exclude_self or options.exclude_self) for part in members]
+        results[one.name] = {**means(parts), **_counts(dict(enumerate(parts)))}
+    summary = {**means([*results.values()]), **_counts(results), "protocol": options.protocol}
+    return {**summary, "sets": results, "missing": missing}
+
+
+def _counts(results: Mapping[Any, Mapping[str, Any]]) -> dict[str, int]:
+    """Numbers of queries and documents of several collections together."""
+    return {
+        name: sum(result[name] for result in results.values())
+        for name in ("queries", "documents")
+        if all(name in result for result in results.values())
+    }
+
+
+def _of_run_file(data: str, options: Evaluating, names: Sequence[str]) -> dict[str, Any]:
+    """Metrics of a run that exists."""
+    run, qrels = read_run(options.run_file), _read_qrels(data, options.split)
+    if options.exclude_self:
+        run = {q: {d: s for d, s in found.items() if d != q} for q, found in run.items()}
+    missing = sum(query not in run for query in qrels)
+    result = of_run(run, qrels, names, options.complete)
+    count = len(qrels) if options.complete else len(qrels) - missing
+    return {**result, "queries": count, "missing_queries": missing}
+
+
+def _read_qrels(data: str, split: str) -> Qrels:
+    """Judgements from their file, or from a collection."""
+    if Path(data).is_file():
+        return read_qrels(data)
+    collections = read_collections(data, split)
+    first = next(iter(collections))
+    if len(collections) > 1:
+        raise UserError(f"{data}: has several collections; name one of them: {first}, ...")
+    return collections[first].qrels
+
+
+class _Ranker:
+    """Searches collections by one model, which is loaded once."""
+
+    def __init__(self, model: str, options: Evaluating, k: int):
+        self._model, self._options = model, options
+        self._k = max(k, options.rerank_top) if options.rerank else k
+        self._scorer = scorer_of(options, options.rerank) if options.rerank else None
+        self._encoder = encoder_of(options, model) if model != BM25 else None
+
+    def run(self, collection: Collection, exclude_self: bool) -> tuple[Run, int]:
+        """The run of a collection, and the number of its documents."""
+        queries, k, top = collection.queries, self._k, self._options.rerank_top
+        count = collection.check()
+        if self._encoder is None:
+            run = search_bm25(collection.files, queries, k, exclude_self=exclude_self)
+        elif self._options.cache is None:
+            corpus = collection.corpus()
+            run = search(self._encoder, corpus, queries, k, exclude_self=exclude_self)
+        else:
+            with _stored(self._options, self._model, self._encoder, collection, count) as stored:
+                run = search_blocks(
+                    *(self._encoder, stored.blocks(), stored.ids, queries, k),
+                    exclude_self=exclude_self,
+                )
+        if self._scorer is not None:
+            documents = read_documents(collection.files, run, queries, top, collection.name)
+            run = rerank(self._scorer, run, queries, documents, top)
+        return run, count
+
+
+@contextlib.contextmanager
+def _stored(
+    options: Evaluating, model: str, encoder: TextEncoder, collection: Collection, count: int
+) -> Iterator[StoredCorpus]:
+    """The vectors of a collection in the cache, complete."""
+    assert options.cache is not None
+    facts = facts_of(encoder, model, options.dtype, collection.files)
+    # Members of several sets may have one name, so the folder has that of the corpus, too.
+    place = outputs.check_folder(options.cache) / f"{collection.name}-{facts['corpus']}"
+    place.mkdir(parents=True, exist_ok=True)
+    with lock.held(place / "lock", place):
+        stored = StoredCorpus(place, facts, collection.files, count)
+        stored.encode(encoder)
+        yield stored
+
+
+def _reranking(
+    task: str, model: str, data: str, options: Evaluating, runs: list[Run]
+) -> dict[str, Any]:
+    loaded = _model_of(model, options)
+    scorer = reranking.EmbeddingScorer(loaded) if isinstance(loaded, TextEncoder) else loaded
+    names = options.metrics or RERANKING
+
+    def evaluated(lists: Sequence[reranking.RerankingList]) -> dict[str, Any]:
+        counts = {"queries": len(lists), "documents": sum(len(one.documents) for one in lists)}
+        return {**reranking.evaluate(scorer, lists, names), **counts}
+
+    if not Path(data).is_dir():
+        return evaluated(reranking.read_lists(data, options.columns, options.target))
+    return _of_sets(
+        data,
+        options,
+        lambda one, _: evaluated(reranking.lists_of(one, options.rerank_top, options.positives)),
+    )
+
+
+def _pairs(
+    task: str, model: str, data: str, options: Evaluating, runs: list[Run]
+) -> dict[str, Any]:
+    examples = read_examples(data, options.columns, "" if task == "triplets" else options.target)
+    function = pairs.triplets if task == "triplets" else pairs.sts
+    return {**function(_model_of(model, options), examples), "examples": len(examples)}
+
+
+def _model_of(model: str, options: Evaluating) -> TextEncoder | PairScorer:
+    """A reranker or an embedding model, whichever the files hold."""
+    if model == BM25:
+        raise UserError("bm25 is for --task retrieval; name a model")
+    checkpoint = convert.load(convert.locate(model), later=True)
+    kind = checkpoint.pipeline.kind if checkpoint.pipeline else None
+    if kind == "reranker" or (kind is None and checkpoint.head == "sequence_classification"):
+        return scorer_of(options, model)
+    return encoder_of(options, model)
+
+
+def table(result: Mapping[str, Any], format: str, names: Sequence[str] = ()) -> str:
+    """A result as JSON, or as a table in text or Markdown.
+
+    With a protocol, the published figures of its models stand beside. Metrics are in percent.
+
+    Args:
+        result: as `evaluate` returns it.
+        format: "json", "text" or "markdown".
+        names: metrics to show; empty is all.
+    """
+    if format == "json":
+        return json.dumps(result, indent=2)
+    sets: dict[str, Mapping[str, Any]] = {**result.get("sets", {}), "mean": result}
+    shown = [*names] or [name for name, value in result.items() if isinstance(value, float)]
+    figures = protocols.PROTOCOLS[result["protocol"]].figures if "protocol" in result else {}
+    rows = [["", *shown, *figures]]
+    for name, values in sets.items():
+        published = [figures[model].get(name) for model in figures]
+        own = [f"{100 * values[metric]:.2f}" for metric in shown]
+        rows.append([name, *own, *("" if x is None else f"{x:.1f}" for x in published)])
+    if "sets" not in result:
+        rows = [["metric", "value"]] + [[m, f"{100 * result[m]:.2f}"] for m in shown]
+    return "\n".join(_lines(rows, markdown=format == "markdown"))
+
+
+def _lines(rows: Sequence[Sequence[str]], markdown: bool) -> Iterator[str]:
+    """A table in lines, its columns aligned: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for number, row in enumerate(rows):
+        cells = [
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield f"| {' | '.join(cells)} |" if markdown else "  ".join(cells).rstrip()
+        if number == 0 and markdown:
+            rules = ["-" * max(w - (i > 0), 2) + ":" * (i > 0) for i, w in enumerate(widths)]
+            yield f"| {' | '.join(rules)} |"

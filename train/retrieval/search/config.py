@@ -1,0 +1,80 @@
+"""`Searching`: everything that decides what a search finds, and where it is written."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from modernbert_jax import ranges
+from modernbert_jax.errors import UserError
+from modernbert_jax.ranges import Count, Length, Natural
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Encoders:
+    """How models encode queries and documents."""
+
+    query_prompt: str | None = None
+    """Prefix of queries. None is the model's prompt of that name; "" is none."""
+    corpus_prompt: str | None = None
+    """Prefix of documents. None is the model's prompt named document, passage or corpus; "" is
+    none."""
+    query_length: Length | None = None
+    """Longest query in tokens, with its prompt. None is the model's own."""
+    max_length: Length | None = None
+    """Longest document, or pair of the reranker, in tokens. None is the model's own."""
+    pooling: Literal["mean", "cls", "max", "lasttoken", "weightedmean"] | None = None
+    """Pooling in place of all modules after the encoder. None is the model's own."""
+    dims: Natural = 0
+    """How many of the first numbers of a vector to compare; 0 is the model's own."""
+    similarity: Literal["cosine", "dot", "euclidean", "manhattan"] | None = None
+    """Similarity of vectors. None is the model's own."""
+    batch_tokens: Count = 8192
+    """Tokens per batch on each device."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the computation."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Searching(Encoders):
+    """What is searched, by what, and where the results are written."""
+
+    model: str = ""
+    """Embedding model of any format, or the name of one on the hub; or bm25. Empty with --run."""
+    corpus: str
+    """Documents: a folder with corpus.jsonl, as BEIR has it; or a file or pattern with the columns
+    `_id`, `title` and `text`."""
+    queries: str = ""
+    """Queries: a file with the columns `_id` and `text`, or a folder with queries.jsonl. Empty is
+    queries.jsonl in the folder of --corpus."""
+    output: Path
+    """New file to write, in TREC's run format: query Q0 document rank score tag."""
+    top_k: Count = 100
+    """Number of documents for each query."""
+    run_file: str = ""
+    """Run whose documents are reranked, in place of a search by --model."""
+    rerank: str = ""
+    """Reranker of any format, or the name of one on the hub, that orders the first documents of
+    every query; scores are its logits. Empty reranks nothing."""
+    rerank_top: Count = 100
+    """Documents of each query that are reranked; the others are left out of the output."""
+    exclude_self: bool = False
+    """Leave out documents with the id of their query, as for ArguAna and Quora."""
+    index: Path | None = None
+    """File of a FAISS index for approximate search; it is written if it does not exist. None
+    compares every query with every document."""
+    index_type: str = "HNSW32"
+    """Kind of index, as faiss.index_factory reads it: Flat, HNSW32, "IVF4096,Flat"."""
+    cache: Path | None = None
+    """Folder for the vectors of the corpus, which another search with the same model uses again.
+    None is the output with the ending .cache."""
+    tag: str = "modernbert-jax"
+    """Last column of the output."""
+
+    def __post_init__(self):
+        ranges.check(self, "")
+        if bool(self.model) == bool(self.run_file):
+            raise UserError("pass either --model, which searches, or --run-file, to rerank a run")
+        if self.run_file and not self.rerank:
+            raise UserError("--run-file needs --rerank, the model that reranks it")
+        if self.index is not None and self.model in ("", "bm25"):
+            raise UserError("--index is for embedding models; leave it out")

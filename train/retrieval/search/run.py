@@ -1,0 +1,189 @@
+"""Search from files to a run file: resumable, and written whole or not at all."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from modernbert_jax import convert
+from modernbert_jax.errors import UserError
+from modernbert_jax.io import fingerprint, lock, outputs
+
+from ...tasks import Problems
+from ..data import Run, beir, ids, read_run, write_run
+from ..encoding import PairScorer
+from ..mining import bm25
+from ..mining.config import BM25
+from ..mining.parts import Parts
+from . import reranking
+from .config import Searching
+from .dense import run_of, search_blocks
+from .faiss_index import library, search_index
+from .models import encoder_of, scorer_of
+from .stored import StoredCorpus, facts_of
+
+
+def run_search(config: Searching) -> dict[str, Any]:
+    """Search, and write the run.
+
+    Returns:
+        Numbers of "queries", "documents" of the corpus and "results"; and the folder of the
+        "cache", or None where there is none.
+
+    Raises:
+        UserError: wrong input; see `Searching`.
+    """
+    sources = (config.corpus, config.queries, config.run_file)
+    outputs.check_file(config.output, [path for path in sources if path])
+    files = corpus_files(config.corpus)
+    queries = read_queries(config.queries or config.corpus)
+    scorer = scorer_of(config, config.rerank) if config.rerank else None
+    with _cache(config) as cache:
+        if config.run_file:
+            count, run = 0, read_run(config.run_file)
+        else:
+            count = ids.survey(files)
+            run = first_stage(config, files, count, queries, cache)
+        if scorer is not None:
+            run = _reranked(config, scorer, files, queries, run, cache)
+        write_run(config.output, run, config.tag)
+    return {
+        "queries": len(run),
+        "documents": count,
+        "results": sum(map(len, run.values())),
+        "cache": str(cache) if cache else None,
+    }
+
+
+def corpus_files(corpus: str) -> list[str]:
+    """Files of a corpus: that of a folder, or the path itself. Raises `UserError`."""
+    return beir.table(Path(corpus), beir.CORPUS) if Path(corpus).is_dir() else [corpus]
+
+
+def read_queries(queries: str) -> dict[str, str]:
+    """Texts of queries by id, from a file or a folder.
+
+    Raises:
+        UserError: no queries, or all problems of them: damaged rows, an id of several, empty texts.
+    """
+    files: ids.Paths = queries
+    if Path(queries).is_dir():
+        files = beir.table(Path(queries), beir.QUERIES)
+    texts = ids.read_texts(files)
+    if not texts:
+        raise UserError(f"{queries}: holds no queries")
+    problems = Problems()
+    for query, text in texts.items():
+        if not text.strip():
+            problems.add(queries, f"the text of query {query!r} is empty")
+    problems.check()
+    return texts
+
+
+def first_stage(
+    config: Searching, files: list[str], count: int, queries: Mapping[str, str], cache: Path | None
+) -> Run:
+    """The best documents of every query by vectors or BM25.
+
+    Args:
+        config: what searches.
+        files: of the corpus.
+        count: number of documents in them.
+        queries: texts by id.
+        cache: folder that keeps the vectors; None only for BM25.
+    """
+    k = max(config.top_k, config.rerank_top) if config.rerank else config.top_k
+    if count == 0:
+        raise UserError(f"{config.corpus}: has no documents")
+    if config.model == BM25:
+        return search_bm25(files, queries, k, exclude_self=config.exclude_self)
+    assert cache is not None
+    if config.index is not None:
+        library()
+    encoder = encoder_of(config, config.model)
+    facts = facts_of(encoder, config.model, config.dtype, files)
+    corpus = StoredCorpus(cache, facts, files, count)
+    corpus.encode(encoder)
+    if config.index is not None:
+        return search_index(
+            *(config.index, config.index_type, facts, encoder, corpus, queries, k),
+            exclude_self=config.exclude_self,
+        )
+    return search_blocks(
+        encoder, corpus.blocks(), corpus.ids, queries, k, exclude_self=config.exclude_self
+    )
+
+
+def search_bm25(
+    files: ids.Paths, queries: Mapping[str, str], k: int, *, exclude_self: bool = False
+) -> Run:
+    """The k best documents of every query by BM25, of those with a term in common."""
+    names, texts = zip(*ids.texts(files), strict=True)
+    found = bm25.Bm25(texts).search([*queries.values()], k + exclude_self)
+    return run_of(
+        [*queries],
+        found.scores,
+        found.indices,
+        lambda numbers: [names[i] for i in numbers.tolist()],
+        k,
+        exclude_self,
+    )
+
+
+def _reranked(
+    config: Searching,
+    scorer: PairScorer,
+    files: list[str],
+    queries: Mapping[str, str],
+    run: Run,
+    cache: Path | None,
+) -> Run:
+    """The run with the scores of the reranker."""
+    top = config.rerank_top
+    documents = read_documents(files, run, queries, top, config.corpus)
+    facts = {
+        "model": fingerprint.of_paths([convert.locate(config.rerank)])[:16],
+        "corpus": fingerprint.of_paths(files)[:16],
+        "queries": fingerprint.of_json(queries),
+        "candidates": fingerprint.of_json({q: reranking.first(s, top) for q, s in run.items()}),
+        "max_length": config.max_length,
+        "dtype": config.dtype,
+        "part": reranking.QUERIES,
+    }
+    parts = Parts(cache, "scores", facts) if cache else None
+    run = reranking.rerank(scorer, run, queries, documents, top, parts)
+    return {query: dict([*scores.items()][: config.top_k]) for query, scores in run.items()}
+
+
+def read_documents(
+    files: ids.Paths, run: Run, queries: Mapping[str, str], top: int, name: str
+) -> dict[str, str]:
+    """Texts of the first documents of every query.
+
+    Raises:
+        UserError: queries or documents of the run that do not exist, all together.
+    """
+    wanted = {d: q for q, scores in run.items() for d in reranking.first(scores, top)}
+    documents = ids.read_texts(files, wanted)
+    problems = Problems()
+    for query in run:
+        if query not in queries:
+            problems.add(f"query {query!r}", "is in the run, and not among the queries")
+    for document, query in wanted.items():
+        if document not in documents:
+            problems.add(f"query {query!r}", ids.missing_id(document, name))
+    problems.check()
+    return documents
+
+
+@contextlib.contextmanager
+def _cache(config: Searching) -> Iterator[Path | None]:
+    """The folder that keeps vectors and scores, locked; None where nothing is kept."""
+    if config.model == BM25 and not config.rerank:
+        yield None
+        return
+    cache = config.cache or config.output.with_name(f"{config.output.name}.cache")
+    cache = outputs.check_folder(cache)
+    cache.mkdir(parents=True, exist_ok=True)
+    with lock.held(cache / "lock", cache):
+        yield cache
