@@ -70,8 +70,8 @@ class Pairs(CrossEncoder):
         return {"scores": self.table[document, query][:, None]}
 
 
-def loss_of_vectors(case: Case) -> nn.Module:
-    """The peer's loss of a case."""
+def module_of(case: Case) -> nn.Module:
+    """The peer's loss of vectors, as a module."""
     options, model = dict(case.options), Vectors("vector")
     if "similarity" in options:
         table = MATRICES if case.loss == "multiple-negatives-ranking" else PAIRS
@@ -107,7 +107,8 @@ def loss_of_vectors(case: Case) -> nn.Module:
     return loss
 
 
-def of_case_of_vectors(case: Case, given: Inputs, columns: torch.Tensor) -> torch.Tensor:
+def loss_of_columns(case: Case, given: Inputs, columns: torch.Tensor) -> torch.Tensor:
+    """The peer's loss of vectors [C, N, E]."""
     targets = None if given.targets is None else torch.from_numpy(given.targets).double()
     if targets is not None and targets.shape[1] == 1:
         targets = targets[:, 0]
@@ -118,11 +119,12 @@ def of_case_of_vectors(case: Case, given: Inputs, columns: torch.Tensor) -> torc
             one["guide"] = vectors
         if case.loss == "embed-distill":
             targets = guide.transpose(0, 1)
-    result = loss_of_vectors(case)(features, targets)
+    result = module_of(case)(features, targets)
     return sum(result.values()) if isinstance(result, dict) else result  # parts by name
 
 
-def of_case_of_scores(case: Case, given: Inputs, scores: torch.Tensor) -> torch.Tensor:
+def loss_of_scores(case: Case, given: Inputs, scores: torch.Tensor) -> torch.Tensor:
+    """The peer's loss of a reranker's scores [K, N]."""
     options, model = dict(case.options), Pairs(scores)
     documents, examples = scores.shape
     queries = [str(n) for n in range(examples)]
@@ -157,25 +159,28 @@ def of_case_of_scores(case: Case, given: Inputs, scores: torch.Tensor) -> torch.
     return getattr(of_scores, name)(model, **options)([queries, lists], labels)
 
 
+def of_case(name: str, given: Inputs) -> tuple[float, np.ndarray]:
+    """The loss of a case and its gradient with respect to vectors or scores, float32."""
+    case = CASES[name]
+    columns = torch.from_numpy(given.columns)
+    if given.mask is None:
+        columns = columns.double()
+    columns.requires_grad_()
+    compute = loss_of_columns if case.kind == "embedding" else loss_of_scores
+    loss = compute(case, given, columns)
+    loss.backward()
+    return loss.item(), columns.grad.numpy().astype(np.float32)
+
+
 def main() -> None:
-    values, gradients = [], []
-    for name, case in CASES.items():
-        given = loss_cases.inputs(name)
-        columns = torch.from_numpy(given.columns)
-        if given.mask is None:
-            columns = columns.double()
-        columns.requires_grad_()
-        compute = of_case_of_vectors if case.kind == "embedding" else of_case_of_scores
-        loss = compute(case, given, columns)
-        loss.backward()
-        values.append(loss.item())
-        gradients.append(columns.grad.numpy().astype(np.float32).reshape(-1))
-        print(f"{name}: {loss.item():.6f}, gradient {columns.grad.norm():.6f}")
+    results = {name: of_case(name, loss_cases.inputs(name)) for name in CASES}
+    for name, (value, gradient) in results.items():
+        print(f"{name}: {value:.6f}, gradient {np.linalg.norm(gradient):.6f}")
     np.savez_compressed(
         loss_cases.FILE,
-        names=np.array([*CASES]),
-        values=np.array(values),
-        gradients=np.concatenate(gradients),
+        names=np.array([*results]),
+        values=np.array([value for value, _ in results.values()]),
+        gradients=np.concatenate([gradient.reshape(-1) for _, gradient in results.values()]),
     )
 
 

@@ -14,20 +14,9 @@ import pytest
 
 from modernbert_jax import UserError
 from modernbert_jax.train.retrieval import losses
-from modernbert_jax.train.retrieval.losses import LossKind
 
 TABLES = {"embedding": losses.LOSSES, "reranker": losses.RERANKER_LOSSES}
-GOR = losses.global_orthogonal_regularization
 RANKING, GIST = losses.LOSSES["multiple-negatives-ranking"], losses.LOSSES["gist"]
-
-
-def loss_of(name: str):
-    """The loss of a case, a function of columns, targets and what exists of them."""
-    case = loss_cases.CASES[name]
-    kind = TABLES[case.kind].get(case.loss, LossKind(name=case.loss, function=GOR))
-    if case.dims:
-        kind = kind.matryoshka(case.dims, case.weights)
-    return functools.partial(kind, **case.options)
 
 
 def short_batch(name: str):
@@ -38,7 +27,7 @@ def short_batch(name: str):
         options["mask"] = np.pad(mask, ((0, 0), (0, 1)), constant_values=True)
     if guide is not None:
         options["guide"] = padded(guide, 1)
-    return functools.partial(loss_of(name), **options), jnp.asarray(padded(columns, 1))
+    return functools.partial(loss_cases.loss_of(name), **options), jnp.asarray(padded(columns, 1))
 
 
 def padded(x: np.ndarray | None, axis: int) -> np.ndarray | None:
