@@ -73,7 +73,17 @@ ARROWS = {
     "plan": (*LIBRARY, "recipe", "engine", "loss", "pretrain", "configs"),
     "report": ("base", "io", "engine"),
     "runs": (
-        *(*LIBRARY, "pretrained", "engine", "rows", "corpus", "pretrain", "finetune", "configs"),
+        *(
+            *LIBRARY,
+            "pretrained",
+            "engine",
+            "examples",
+            "rows",
+            "corpus",
+            "pretrain",
+            "finetune",
+            "configs",
+        ),
         "report",
     ),
 }

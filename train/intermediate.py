@@ -13,9 +13,10 @@ from modernbert_jax import configs
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.progress import Progress
 
+from .examples.run import read_result
 from .finetune import training
 from .finetune.config import FinetuneConfig, Intermediate
-from .finetune.run import available_inputs, folder_of, read_result
+from .finetune.run import available_inputs, folder_of
 
 
 def finetune(

@@ -46,7 +46,7 @@ class Finetune:
 
         from modernbert_jax.train import intermediate
         from modernbert_jax.train.engine.profile import Profiler
-        from modernbert_jax.train.finetune import report
+        from modernbert_jax.train.examples import report
         from modernbert_jax.train.retrieval import training
 
         profiled = Profiler.parse(self.profile_steps) if self.profile_steps else None

@@ -131,6 +131,7 @@ def choose(
     *,
     pieces: tuple[int, int] = (1, 1),
     grouped: bool = False,
+    coupled: bool = False,
 ) -> Shape:
     """The shape in which batches of `examples` examples have the least padding.
 
@@ -143,10 +144,13 @@ def choose(
         most_tokens: tokens of a microbatch, but at least one row or example.
         pieces: devices among which rows, and tokens of a row, are divided.
         grouped: whether all sequences of an example have to be in one microbatch.
+        coupled: whether a batch of several microbatches takes another forward pass, as where the
+            loss looks at the whole batch.
     """
     width = max(len(of_one) for of_one in lengths) if grouped else 1
-    shape = _cheapest(_trials(lengths, examples), lengths, width, most_tokens, pieces)
-    microbatches = _most_microbatches(lengths, examples, shape, grouped)
+    trials = _trials(lengths, examples)
+    shape = _cheapest(trials, lengths, width, most_tokens, pieces, coupled)
+    microbatches = most_microbatches(lengths, examples, shape, grouped)
     return dataclasses.replace(shape, microbatches=microbatches)
 
 
@@ -166,6 +170,7 @@ def _cheapest(
     width: int,
     most_tokens: int,
     pieces: tuple[int, int],
+    coupled: bool,
 ) -> Shape:
     """The shape of the lowest cost over all trials, with rows and tokens that divide evenly."""
     overhead = _OVERHEAD_ON_CPU if device()[0] == "cpu" else _OVERHEAD
@@ -175,13 +180,20 @@ def _cheapest(
         documents = max(len(row) for rows in layouts for row in rows)
         documents = min(DOCUMENTS, _power_of_two(documents))
         counts = [sum(-(-len(row) // documents) for row in rows) for rows in layouts]
-        for rows in _row_counts(max(counts), width, pieces[0]):
-            used = sum(-(-count // rows) for count in counts)
+        enough = -(-(max(counts) * 33 // 32 + 1) // pieces[0]) * pieces[0]
+        whole = {enough} if coupled else set()
+        for rows in {*_row_counts(max(counts), width, pieces[0]), *whole}:
+            used = sum(_passes(-(-count // rows), coupled) for count in counts)
             shape = Shape(rows=rows, length=length, documents=documents)
             cost = used * (shape.tokens + overhead)
             candidates.append((shape.tokens > most_tokens, cost, shape))
     # If a single row or example exceeds the limit, the smallest shape is best.
     return min(candidates, key=lambda c: (c[0], c[0] * c[2].tokens, c[1]))[2]
+
+
+def _passes(microbatches: int, coupled: bool) -> float:
+    """Cost of microbatches, in those that are differentiated at once."""
+    return microbatches * 4 / 3 if coupled and microbatches > 1 else microbatches
 
 
 def _row_lengths(longest: int, pieces: int) -> list[int]:
@@ -197,8 +209,8 @@ def _row_counts(most: int, width: int, pieces: int) -> list[int]:
     return [n for i, n in enumerate(counts) if not i or counts[i - 1] < most]
 
 
-def _most_microbatches(lengths: Lengths, examples: int, shape: Shape, grouped: bool) -> int:
-    """Upper bound on the microbatches of a batch.
+def most_microbatches(lengths: Lengths, examples: int, shape: Shape, grouped: bool = False) -> int:
+    """Upper bound on the microbatches of a batch of `examples` examples in a shape.
 
     Two rows of a packing hold more than one row's tokens together, or the packer would have joined
     them. The same applies to two consecutive microbatches of whole examples.

@@ -53,12 +53,37 @@ class Partition:
         freeze_layers: int = 0,
         lora: Lora | None = None,
     ) -> "Partition":
-        """Build the partition of a model with a head.
+        """Build the partition of a model with a head; see `of_rows`.
 
         Args:
             model: the architecture.
             head: a key of `convert.names.heads`.
             labels: the number of outputs of the classifier.
+            freeze: see `of_rows`.
+            freeze_layers: see `of_rows`.
+            lora: see `of_rows`.
+        """
+        rows = names.table(model, head, labels)
+        return cls.of_rows(model, rows, freeze=freeze, freeze_layers=freeze_layers, lora=lora)
+
+    @classmethod
+    def of_rows(
+        cls,
+        model: ModernBertConfig,
+        rows: tensors.Rows,
+        *,
+        own: Sequence[tensors.Path] = (),
+        freeze: Sequence[str] = (),
+        freeze_layers: int = 0,
+        lora: Lora | None = None,
+    ) -> "Partition":
+        """Build the partition of a model from its tensors.
+
+        Args:
+            model: the architecture.
+            rows: the tensors, by name.
+            own: paths of parameters that are no tensors of a checkpoint, such as a temperature of
+                the loss; they are trained.
             freeze: regular expressions; tensors whose name (`model.layers.3.attn.Wqkv.weight`)
                 contains a match are not trained.
             freeze_layers: how many first layers, with the embeddings, are fixed; 0 fixes none.
@@ -69,7 +94,6 @@ class Partition:
             UserError: an expression that matches nothing, more layers than there are, nothing
                 left to train, or both frozen tensors and adapters.
         """
-        rows = names.table(model, head, labels)
         if not 0 <= freeze_layers <= model.num_hidden_layers:
             raise UserError(
                 f"freeze_layers is {freeze_layers}; it must be 0 to {model.num_hidden_layers}"
@@ -87,9 +111,12 @@ class Partition:
             frozen |= {name for name in rows if not adapters.lora.is_whole(name)}
         elif len(frozen) == len(rows):
             raise UserError("freeze leaves nothing to train; name fewer tensors")
+        trained = tensors.by_parameter(rows, lambda name: name not in frozen)
+        depths = tensors.by_parameter(rows, lambda name: tensors.depth(model, name))
+        last = np.array(model.num_hidden_layers + 1)
         return cls(
-            tensors.by_parameter(rows, lambda name: name not in frozen),
-            tensors.by_parameter(rows, lambda name: tensors.depth(model, name)),
+            trained | {path: np.array(True) for path in own},
+            depths | dict.fromkeys(own, last),
             adapters,
         )
 

@@ -81,7 +81,7 @@ class RunFolder:
         """Names of inputs whose content is not what the run in the folder began with."""
         recorded = self._recorded()
         return [
-            f"{name} ({place})" if (place := self.config.get(name)) else name
+            f"{name} ({_shown(place)})" if (place := self.config.get(name)) else name
             for name, now in self.inputs.items()
             if name in recorded and not _same_content(recorded[name], now)
         ]
@@ -183,7 +183,17 @@ def _same_place(recorded: bool, before: Any, after: Any) -> bool:
     """Whether a place may be read as another: its content is compared, or both are one."""
     if not before or not after:
         return False
-    return recorded or os.path.realpath(before) == os.path.realpath(after)
+    return recorded or _real(before) == _real(after)
+
+
+def _real(place: Any) -> list[str]:
+    """Real paths of a place, which may be several files."""
+    paths = [place] if isinstance(place, str) else place
+    return [os.path.realpath(path) for path in paths]
+
+
+def _shown(place: Any) -> str:
+    return place if isinstance(place, str) else ", ".join(place)
 
 
 def _same_content(before: Any, now: Any) -> bool:

@@ -20,13 +20,14 @@ from modernbert_jax.io.json_reader import read_json
 from modernbert_jax.sharding import check_mesh, placed
 
 from .. import engine
+from ..examples.run import finite, json_lines
 from ..tasks import TASKS, Example, Task, read
 from . import losses
 from .config import FinetuneConfig, task_from_json
 from .infer import Predictions
 from .initial_model import fitted
 from .objective import TaskObjective
-from .run import TASK, finite, json_lines
+from .run import TASK
 from .session import Predictor, evaluation_shape
 
 

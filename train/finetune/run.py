@@ -1,8 +1,7 @@
 """The folder of a fine-tuning run, and the files in it that other runs do not have."""
 
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,18 @@ import jax
 from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError
-from modernbert_jax.io import fingerprint
 from modernbert_jax.io.files import write_bytes
-from modernbert_jax.io.json_reader import read_json
-from modernbert_jax.tokenizer import FILES
 
 from .. import engine
+from ..examples import card
+from ..examples import run as examples_run
+from ..examples.run import json_lines
 from ..tasks import Task
-from . import card
 from .config import FinetuneConfig, from_json, task_json, to_json
 from .initial_model import labels_json
 
 TASK = "task.json"
 """File of an exported model with the task: columns, labels and thresholds."""
-
-RESULT = "result.json"
-"""File of the run's folder with metrics of the best, the last and the exported model."""
 
 DATA = ("train", "validation", "test")
 """Fields of the configuration that name files of examples."""
@@ -34,13 +29,8 @@ DATA = ("train", "validation", "test")
 
 def inputs_of(config: FinetuneConfig, checkpoint: convert.Checkpoint) -> dict[str, Any]:
     """What the examples, the base model and its tokenizer are, by name."""
-    named = [name for name in DATA if getattr(config, name)]
-    files = {n: x for n, x in checkpoint.files.items() if n in FILES}
-    return {
-        **{name: fingerprint.of_paths([getattr(config, name)]) for name in named},
-        "model": convert.identity(checkpoint),
-        "tokenizer": fingerprint.of_contents(files),
-    }
+    data = {name: [getattr(config, name)] for name in DATA if getattr(config, name)}
+    return examples_run.inputs_of(checkpoint, data)
 
 
 def available_inputs(config: FinetuneConfig) -> dict[str, Any]:
@@ -62,12 +52,6 @@ def folder_of(config: FinetuneConfig, inputs: Mapping[str, Any]) -> engine.RunFo
     return engine.RunFolder(
         path, to_json(config), config.FREE, lambda before: to_json(from_json(before)), inputs
     )
-
-
-def read_result(folder: engine.RunFolder) -> dict[str, Any] | None:
-    """Read the result of a finished run; None where it is not finished."""
-    path = folder.path / RESULT
-    return read_json(path) if path.exists() else None
 
 
 def write_predictions(
@@ -104,17 +88,6 @@ def exported(
         files=files,
         extra={**extra, **labels_json(task)},
     )
-
-
-def json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """Rows as JSON lines."""
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    return "".join(lines).encode(errors="backslashreplace")
-
-
-def finite(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Replace numbers that are not finite by None, JSON's null."""
-    return {k: None if x is None or not math.isfinite(x) else float(x) for k, x in metrics.items()}
 
 
 def _json(value: Any) -> bytes:

@@ -6,19 +6,17 @@ from typing import Any
 
 import jax
 
-from modernbert_jax import convert
 from modernbert_jax.convert import names
 from modernbert_jax.errors import UserError
-from modernbert_jax.io.files import write_json
 
 from .. import engine
 from ..engine import peft
-from ..engine.distributed import together, whole
+from ..engine.distributed import whole
+from ..examples.run import finite, history, once, write_export
 from ..tasks import Task
 from . import card, run
 from .config import FinetuneConfig
 from .initial_model import InitialModel
-from .run import finite
 from .session import Session
 
 
@@ -64,12 +62,7 @@ def train(
     """
     config = dataclasses.replace(config, task=session.data.task)
     folder = run.folder_of(config, session.inputs)
-    folder.check()
-    if (result := run.read_result(folder)) is not None:
-        folder.say_finished()
-        return result
-    with folder.held():
-        return _continue(session, config, folder, profile_steps)
+    return once(folder, lambda: _continue(session, config, folder, profile_steps))
 
 
 def _continue(
@@ -79,8 +72,6 @@ def _continue(
     profile_steps: tuple[int, int] | None,
 ) -> dict[str, Any] | None:
     """Begin or resume a run whose folder is held."""
-    if (result := run.read_result(folder)) is not None:  # another process has finished it since
-        return result
     start = session.start(config.seed)
     folder.claim(start.tokenizer)
     objective = session.run_objective(config)
@@ -113,7 +104,7 @@ class Ending:
         task, trained = data.task, self.outcome.trained
         params = program.join(trained, self.outcome.fixed)
         result: dict[str, Any] = {"task": task.kind, "metric": task.best_metric}
-        result |= self._history()
+        result |= history(self.outcome)
         if data.validation:
             predictions = predict(params, data.validation, keep=True)
             task = task.tuned(data.validation, predictions.outputs)
@@ -154,24 +145,4 @@ class Ending:
         text = card.text(self.config, task, session.data, result)
         params = program.whole(trained, self.outcome.fixed)
         exported = run.exported(model, params, task, self.start.files, self.start.extra, text)
-        if jax.process_index() == 0:
-            if not self.folder.export.exists():
-                convert.save(exported, self.folder.export, "hf")
-            write_json(self.folder.path / run.RESULT, dict(result))
-        together("exported")
-
-    def _history(self) -> dict[str, Any]:
-        """The evaluations after the best and after the last step."""
-        rows = {row["step"]: row for row in self.outcome.rows if "eval_loss" in row}
-        return {
-            name: {
-                "step": step,
-                "metrics": {
-                    key.removeprefix("eval_"): value
-                    for key, value in rows[step].items()
-                    if key.startswith("eval_")
-                },
-            }
-            for name, step in (("best", self.outcome.best_step), ("last", self._step))
-            if step in rows
-        }
+        write_export(self.folder, exported, "hf", result)

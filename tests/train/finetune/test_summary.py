@@ -6,7 +6,8 @@ import labelled
 import numpy as np
 import pytest
 
-from modernbert_jax.train.finetune import losses, report, summary
+from modernbert_jax.train.examples import report
+from modernbert_jax.train.finetune import losses, summary
 from modernbert_jax.train.finetune.baseline import constant_loss
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.finetune.data import Data

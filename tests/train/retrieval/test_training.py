@@ -1,0 +1,128 @@
+"""A run from texts to an exported embedding model, and what is refused before anything starts."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pairs
+import pytest
+
+from modernbert_jax import ModernBert
+from modernbert_jax.errors import UserError
+from modernbert_jax.train.engine.metrics import read_rows
+from modernbert_jax.train.retrieval import training
+from modernbert_jax.train.retrieval.config import LossConfig, RetrievalConfig
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("embedding")
+    pairs.model(folder / "base")
+    examples = pairs.records(60, negatives=2)
+    pairs.write(folder / "first.jsonl", examples)
+    pairs.write(folder / "second.jsonl", pairs.records(40, negatives=0, seed=1))
+    for example in examples:
+        example.pop("negative_1")
+    pairs.write(folder / "dev.jsonl", examples[:40])
+    return folder
+
+
+def config_of(folder, **changes):
+    values = {
+        "kind": "embedding",
+        "model": str(folder / "base"),
+        "train": (str(folder / "first.jsonl"), str(folder / "second.jsonl")),
+        "validation": (str(folder / "dev.jsonl"),),
+        "output": str(folder / "run"),
+        "prompts": {"query": "ba: "},
+        "include_prompt": False,
+        "projection_dims": 16,
+        "normalize": "yes",
+        "max_length": 64,
+        "loss": LossConfig(learn_scale=True),
+        "learning_rate": 1e-2,
+        "epochs": 4,
+        "batch_examples": 20,
+        "eval_every": 10,
+        "log_every": 1,
+        "save_every": 100,
+        "keep_best": False,
+    }
+    return RetrievalConfig(**values | changes)
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    """A run on pairs and triples in turn, with new layers."""
+    config = config_of(folder)
+    return config, training.train(config), training
+
+
+def test_it_learns(run, folder):
+    """The loss falls, over batches of either data set, and positives rise above negatives."""
+    _, result, _ = run
+    rows = read_rows(folder / "run" / "metrics.jsonl")
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert len(losses) == 20 and np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
+    assert result["metric"] == "accuracy" and result["last"]["metrics"]["accuracy"] > 0.75
+    assert [row["step"] for row in rows if "eval_loss" in row] == [10, 20]
+    assert result["scale"] != pytest.approx(20.0, abs=1e-3)
+    assert result["new_parameters"] == ["2_Dense/linear.weight", "2_Dense/linear.bias"]
+
+
+def test_the_export_has_the_trained_vectors(run, folder):
+    """Read by the library: modules, prompts, and vectors that rank as in the validation."""
+    _, result, _ = run
+    model = ModernBert.from_pretrained(folder / "run" / "export")
+    assert model.pipeline.prompts == {"query": "ba: "} and model.pipeline.similarity == "cosine"
+    examples = [json.loads(line) for line in (folder / "dev.jsonl").read_text().splitlines()]
+    query, positive, negative = ([e[k] for e in examples] for k in examples[0])
+    queries = model.encode(query, prompt_name="query")
+    assert queries.shape == (40, 16)
+    np.testing.assert_allclose(np.linalg.norm(queries, axis=-1), 1, atol=1e-5)
+    right, wrong = (np.sum(queries * model.encode(t), -1) for t in (positive, negative))
+    assert np.mean(right > wrong) == pytest.approx(result["last"]["metrics"]["accuracy"])
+    card = (folder / "run" / "export" / "README.md").read_text()
+    assert "first.jsonl" in card and 'prompt_name="query"' in card and "| dimensions | 16 |" in card
+
+
+def test_a_finished_run_is_not_repeated(run, capsys):
+    config, result, _ = run
+    assert training.train(config) == result
+    assert "finished earlier" in capsys.readouterr().err
+
+
+def test_another_configuration_is_refused(run):
+    config, *_ = run
+    with pytest.raises(UserError, match=r"another configuration.*batch_examples"):
+        training.train(dataclasses.replace(config, batch_examples=10))
+
+
+LABELLED = [{"sentence1": "ba ce", "sentence2": "di fo", "label": i % 2} for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"train": ()}, "train is empty"),
+        ({"batch_examples": 1}, "first: loss multiple-negatives-ranking.*a batch of 1"),
+        ({"loss": LossConfig(name="cosent")}, "first: loss cosent takes 2 columns"),
+        ({"loss": LossConfig(name="margin-mse")}, "first: .*targets"),
+        ({"matryoshka_dims": (64,)}, "matryoshka_dims has 64; vectors have 16"),
+        ({"prompts": {"answer": "a"}}, "prompts has 'answer'"),
+        ({"lengths": {"query": 9000}}, "texts of 9,000 tokens"),
+        ({"train": ("none.jsonl",)}, "none.jsonl"),
+        ({"validation": ("labels.jsonl",)}, "labels: has labels, which loss"),
+        ({"freeze": ("no such",)}, "matches no tensor"),
+        ({"train": ("same.jsonl",)}, "no batch has two examples"),
+    ],
+)
+def test_bad_input_is_one_clear_line(changes, words, folder, tmp_path):
+    pairs.write(folder / "labels.jsonl", LABELLED)
+    pairs.write(folder / "same.jsonl", [{"query": "ba", "positive": t} for t in ("ce", "di", "fo")])
+    for name in ("train", "validation"):
+        if changes.get(name):
+            changes = changes | {name: tuple(str(folder / path) for path in changes[name])}
+    with pytest.raises(UserError, match=words):
+        training.train(config_of(folder, output=str(tmp_path / "run"), **changes))
+    assert not (tmp_path / "run").exists()

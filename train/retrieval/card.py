@@ -1,0 +1,102 @@
+"""Model card of an embedding model or a reranker: data, results, use and settings."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from modernbert_jax import convert
+from modernbert_jax.pipeline import Pipeline
+
+from ..examples import card
+from . import summary
+from .session import Session
+
+_KINDS = {
+    "embedding": ("sentence-similarity", "Embedding model", "SentenceTransformer"),
+    "reranker": ("text-ranking", "Reranker", "CrossEncoder"),
+}
+"""The hub's pipeline tag, the title, and the class of sentence-transformers of each kind."""
+
+
+def text(session: Session, model: convert.Checkpoint, result: Mapping[str, Any]) -> str:
+    """Return the model card as Markdown with the hub's header.
+
+    Args:
+        session: the run with its data.
+        model: the exported model.
+        result: the run's result; see `training.train`.
+    """
+    config, pipeline = session.config, model.pipeline or Pipeline(kind=session.config.kind)
+    tag, title, _ = _KINDS[config.kind]
+    sets = [Path(path).name for path in config.train]
+    values = {
+        "library_name": "sentence-transformers",
+        "pipeline_tag": tag,
+        "tags": [
+            "sentence-transformers",
+            "modernbert",
+            "modernbert-jax",
+            f"loss:{config.loss.name}",
+        ],
+    }
+    lines = [*card.header(values, config.model), f"# {title} on ModernBERT", ""]
+    lines += [f"Started from `{card.start(config.model)}`.", ""]
+    lines += ["| | |", "| --- | --- |", *_facts(session, pipeline), ""]
+    lines += ["## Training data", ""]
+    for name, dataset in zip(sets, session.train, strict=True):
+        lines.append(f"- `{name}`: {summary.examples(dataset)}")
+    lines += ["", "## Results", "", *card.table(result), "", "## Use", ""]
+    lines += ["With sentence-transformers:", "", "```python", *_foreign(config.kind, pipeline)]
+    lines += ["```", "", "With modernbert-jax:", "", "```python", *_own(config.kind, pipeline)]
+    lines += ["```", "", "## Training", ""]
+    lines += [*card.settings(config, card.SETTINGS, result)]
+    options = {"loss": config.loss.name, **config.loss.options}
+    if config.matryoshka_dims:
+        options["matryoshka dims"] = ", ".join(map(str, config.matryoshka_dims))
+    lines += [f"| {name.replace('_', ' ')} | {value} |" for name, value in options.items()]
+    return "\n".join([*lines, ""])
+
+
+def _facts(session: Session, pipeline: Pipeline) -> list[str]:
+    model = session.trainee.model
+    facts: dict[str, Any] = {}
+    if session.config.kind == "embedding":
+        facts["dimensions"] = pipeline.width(model.hidden_size)
+        facts["similarity"] = pipeline.similarity
+        facts["pooling"] = ", ".join(pipeline.pooling.modes) if pipeline.pooling else ""
+    facts["longest text"] = f"{pipeline.max_length or model.max_position_embeddings:,} tokens"
+    for name, prompt in pipeline.prompts.items():
+        facts[f"prompt `{name}`"] = f"`{prompt}`"
+    return [f"| {name} | {value} |" for name, value in facts.items()]
+
+
+def _foreign(kind: str, pipeline: Pipeline) -> list[str]:
+    """Lines of Python that use the model with sentence-transformers."""
+    name = _KINDS[kind][2]
+    lines = [f"from sentence_transformers import {name}", "", f'model = {name}(".")']
+    if kind == "reranker":
+        return [*lines, "scores = model.predict([(query, document) for document in documents])"]
+    return [
+        *lines,
+        "queries = model.encode_query(queries)",
+        "documents = model.encode_document(documents)",
+        "scores = model.similarity(queries, documents)",
+    ]
+
+
+def _own(kind: str, pipeline: Pipeline) -> list[str]:
+    """Lines of Python that use the model here."""
+    lines = ["from modernbert_jax import ModernBert", "", 'model = ModernBert.from_pretrained(".")']
+    if kind == "reranker":
+        return [*lines, "scores = model.predict([(query, document) for document in documents])"]
+
+    def encoded(role: str) -> str:
+        name = f', prompt_name="{role}"' if role in pipeline.prompts else ""
+        return f"({'queries' if role == 'query' else 'documents'}{name})"
+
+    return [
+        *lines,
+        f"queries = model.encode{encoded('query')}",
+        f"documents = model.encode{encoded('document')}",
+        "scores = model.similarity(queries, documents)",
+    ]

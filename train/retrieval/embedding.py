@@ -1,0 +1,115 @@
+"""Embedding models as what a run trains: their data, objective, evaluation and files."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from jax.sharding import Mesh
+
+from modernbert_jax import convert
+from modernbert_jax.config import ModernBertConfig
+from modernbert_jax.convert.name_rows import Row
+from modernbert_jax.inference.shapes import Shape
+from modernbert_jax.pipeline import Pipeline
+
+from .. import engine
+from . import initial_model, texts, validation
+from .config import RetrievalConfig
+from .data import ExampleSet
+from .encoding import TextEncoder
+from .evaluation import retrieval
+from .initial_model import InitialModel
+from .losses import LossKind
+from .objective import SCALE, EmbeddingObjective, RetrievalObjective
+from .texts import TextSet
+from .trainee import Evaluator, Trainee
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedding(Trainee):
+    """A model that gives a vector for each text."""
+
+    config: RetrievalConfig
+    """The run, with the prompts and the length of the checkpoint where it names none."""
+    checkpoint: convert.Checkpoint
+    pipeline: Pipeline
+
+    FORMAT = "sentence-transformers"
+
+    @classmethod
+    def open(cls, config: RetrievalConfig) -> "Embedding":
+        checkpoint = initial_model.load(config)
+        pipeline = initial_model.pipeline_of(config, checkpoint)
+        return cls(initial_model.resolved(config, checkpoint), checkpoint, pipeline)
+
+    @property
+    def model(self) -> ModernBertConfig:
+        return self.checkpoint.config
+
+    @property
+    def rows(self) -> Mapping[str, Row]:
+        return initial_model.rows_of(self.model, self.pipeline)
+
+    @property
+    def loss(self) -> LossKind:
+        config = self.config
+        loss = config.loss.loss(config.kind)
+        if not config.matryoshka_dims:
+            return loss
+        return loss.matryoshka(
+            config.matryoshka_dims,
+            config.matryoshka_weights or None,
+            config.matryoshka_dims_per_step or -1,
+        )
+
+    def begin(self) -> InitialModel:
+        return initial_model.begin(self.config, self.checkpoint, self.pipeline)
+
+    def tokenized(self, dataset: ExampleSet) -> TextSet:
+        tokenizer = self.checkpoint.tokenizer
+        assert tokenizer is not None  # `load` checks it
+        lower = self.pipeline.lower_case
+        return texts.tokenize(self.config, dataset, tokenizer, self.model, lower)
+
+    def sequences(self, columns: int) -> int:
+        return columns
+
+    def objective(self, shape: Shape) -> RetrievalObjective:
+        return EmbeddingObjective(
+            config=self.config,
+            model=self.model,
+            loss_kind=self.loss,
+            documents=shape.documents,
+            steps_after=self.pipeline.steps,
+        )
+
+    def partition(self) -> engine.Partition:
+        config = self.config
+        layers = tuple(layer.path for layer in self.pipeline.layers)
+        default = type(config.lora).whole
+        named = () if config.lora.whole == default else config.lora.whole
+        return engine.Partition.of_rows(
+            self.model,
+            self.rows,
+            own=[(SCALE,)] if config.loss.learn_scale else [],
+            freeze=config.freeze,
+            freeze_layers=config.freeze_layers,
+            lora=dataclasses.replace(config.lora, whole=(*named, *layers)),
+        )
+
+    def scores(self) -> validation.Scores:
+        return validation.of_vectors(self.pipeline.similarity or "cosine")
+
+    def evaluator(self, start: InitialModel, mesh: Mesh) -> Evaluator:
+        exported = start.exported(start.params)
+        encoder: TextEncoder | None = None
+
+        def evaluate(params: Any, collection: Any) -> dict[str, float]:
+            nonlocal encoder
+            params = {name: x for name, x in params.items() if name != SCALE}
+            if encoder is None:
+                runtime = self.config.runtime
+                encoder = TextEncoder.of(exported, mesh, runtime=runtime, params=params)
+            return retrieval.evaluate(encoder.using(params), collection)
+
+        return evaluate

@@ -1,0 +1,176 @@
+"""Initial model of a run: an encoder with the modules after it, from any checkpoint."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from modernbert_jax import convert
+from modernbert_jax.config import ModernBertConfig
+from modernbert_jax.convert import names
+from modernbert_jax.convert.name_rows import Row
+from modernbert_jax.errors import UserError
+from modernbert_jax.pipeline import IDENTITY, Dense, Embedder, Normalize, Pipeline, Pooling, Step
+from modernbert_jax.tokenizer import Tokenizer
+
+from ..engine.objective import draw_params
+from .config import DOCUMENT, QUERY, RetrievalConfig
+from .encoding import PROMPT_NAMES
+
+_LABELS = ("id2label", "label2id", "num_labels", "problem_type")
+"""Keys of `config.json` that describe a classifier."""
+
+
+class InitialModel(NamedTuple):
+    """A model before training."""
+
+    config: ModernBertConfig
+    pipeline: Pipeline
+    params: Any
+    """Parameters of `Embedder`, float32 numpy arrays."""
+    tokenizer: Tokenizer
+    files: Mapping[str, bytes]
+    """Files of the tokenizer by name, unchanged."""
+    extra: Mapping[str, Any]
+    """Keys of `config.json` that do not concern the architecture."""
+    new: tuple[str, ...]
+    """Names of the tensors that start from random values."""
+
+    def exported(self, params: Any) -> convert.Checkpoint:
+        """The checkpoint of a model with these parameters of `Embedder`."""
+        checkpoint = convert.Checkpoint(
+            config=self.config,
+            params=params if self.pipeline.layers else params["encoder"],
+            head="none",
+            files=self.files,
+            extra=self.extra,
+        )
+        return convert.with_pipeline(checkpoint, self.pipeline)
+
+
+def load(config: RetrievalConfig) -> convert.Checkpoint:
+    """Load the checkpoint that a run starts from.
+
+    Raises:
+        UserError: a checkpoint that cannot be read, has no tokenizer, or is of another kind.
+    """
+    checkpoint = convert.load(convert.locate(config.model))
+    if checkpoint.tokenizer is None:
+        raise UserError(
+            f"{config.model}: has no tokenizer.json; put the model's into the same folder"
+        )
+    pipeline = checkpoint.pipeline
+    if pipeline is not None and pipeline.kind != "embedding":
+        raise UserError(
+            f"{config.model}: is a {pipeline.kind} model; an embedding model starts from another"
+            " one or from an encoder"
+        )
+    return checkpoint
+
+
+def pipeline_of(config: RetrievalConfig, checkpoint: convert.Checkpoint) -> Pipeline:
+    """The modules of the trained model: those of the checkpoint, with the changes of the run.
+
+    Raises:
+        UserError: modules that do not fit each other, or more Matryoshka dimensions than there are.
+    """
+    model = checkpoint.config
+    pooling = "lasttoken" if model.causal else "mean"
+    plain = Pipeline(kind="embedding", steps=(Pooling(modes=(pooling,)),))
+    before = checkpoint.pipeline or plain
+    steps: list[Step] = list(before.steps)
+    own = before.pooling or plain.pooling
+    assert own is not None and isinstance(steps[0], Pooling)  # an embedding model begins with it
+    steps[0] = Pooling(
+        modes=own.modes if config.pooling == "checkpoint" else (config.pooling,),
+        include_prompt=own.include_prompt and config.include_prompt,
+    )
+    normalized = any(isinstance(step, Normalize) for step in steps)
+    if config.normalize != "checkpoint":
+        normalized = config.normalize == "yes"
+    if config.projection_dims or config.normalize != "checkpoint":
+        steps = [step for step in steps if not isinstance(step, Normalize)]
+        if config.projection_dims:
+            width = dataclasses.replace(before, steps=tuple(steps)).width(model.hidden_size)
+            number = sum(isinstance(step, Dense) for step in steps)
+            steps.append(
+                Dense(
+                    name=f"dense_{number}",
+                    path=f"{len(steps) + 1}_Dense",
+                    in_features=width,
+                    out_features=config.projection_dims,
+                    activation=IDENTITY,
+                )
+            )
+        steps += [Normalize()] if normalized else []
+    prompts = {role: config.prompts[role] for role in (QUERY, DOCUMENT) if role in config.prompts}
+    lengths = (config.max_length or before.max_length or 0, *config.lengths.values())
+    similarity = before.similarity or "cosine"
+    pipeline = dataclasses.replace(
+        before,
+        steps=tuple(steps),
+        prompts={**before.prompts, **prompts},
+        similarity=similarity if config.similarity == "checkpoint" else config.similarity,
+        max_length=max(lengths) if lengths[0] else None,
+    )
+    pipeline.check_widths(model.hidden_size)
+    width = pipeline.width(model.hidden_size)
+    if too_wide := [dims for dims in config.matryoshka_dims if dims > width]:
+        raise UserError(f"matryoshka_dims has {too_wide[0]}; vectors have {width} dimensions")
+    return pipeline
+
+
+def resolved(config: RetrievalConfig, checkpoint: convert.Checkpoint) -> RetrievalConfig:
+    """The configuration with the prompts and the length of the checkpoint where it names none."""
+    before = checkpoint.pipeline or Pipeline(kind="embedding")
+    limit = checkpoint.config.max_position_embeddings
+    prompts = config.prompts
+    if not prompts:
+        named = {
+            side: next((name for name in known if name in before.prompts), None)
+            for side, known in PROMPT_NAMES.items()
+        }
+        prompts = {str(side): before.prompts[name] for side, name in named.items() if name}
+    length = config.max_length or min(before.max_length or limit, limit)
+    return dataclasses.replace(config, prompts=prompts, max_length=length)
+
+
+def begin(
+    config: RetrievalConfig, checkpoint: convert.Checkpoint, pipeline: Pipeline
+) -> InitialModel:
+    """Build the model from a checkpoint; new layers are drawn with the seed."""
+    model = checkpoint.config
+    rows = rows_of(model, pipeline)
+    shapes = names.shapes(rows)
+    usable = {}
+    if config.init == "checkpoint":
+        params = checkpoint.params
+        usable = names.flatten(params if "encoder" in params else {"encoder": params})
+        usable = {
+            path: x for path, x in usable.items() if path in shapes and x.shape == shapes[path]
+        }
+    fresh: dict[tuple[str, ...], Any] = {}
+    if len(usable) < len(shapes):
+        module = Embedder(model, config.runtime, pipeline.steps)
+        fresh = names.flatten(draw_params(module, jax.random.key(config.seed)))
+    params = {}
+    for path in shapes:
+        old = usable.get(path)
+        names.put(params, path, fresh[path] if old is None else np.asarray(old, np.float32))
+    new = tuple(name for name, row in rows.items() if row.path not in usable)
+    extra = {k: v for k, v in checkpoint.extra.items() if k not in _LABELS}
+    files = {k: v for k, v in checkpoint.files.items() if k in convert.huggingface.CARRIED}
+    assert checkpoint.tokenizer is not None  # `load` checks it
+    return InitialModel(model, pipeline, params, checkpoint.tokenizer, files, extra, new)
+
+
+def rows_of(model: ModernBertConfig, pipeline: Pipeline) -> dict[str, Row]:
+    """Tensors of the model by name, with the paths of `Embedder`'s parameters."""
+    rows = names.table(model, "none", layers=pipeline.layers)
+    if pipeline.layers:
+        return rows
+    return {
+        name: dataclasses.replace(row, path=("encoder", *row.path)) for name, row in rows.items()
+    }

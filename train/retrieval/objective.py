@@ -1,0 +1,232 @@
+"""Objectives of retrieval: vectors of packed texts, and a loss over the whole batch."""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from modernbert_jax.config import ModernBertConfig
+from modernbert_jax.packing import Rows
+from modernbert_jax.pipeline import Embedder, Step
+from modernbert_jax.sharding import constrain
+
+from .. import engine
+from ..examples import packing
+from . import batches
+from .batches import TextBatch, TrainingBatches
+from .config import RetrievalConfig
+from .losses import LossKind
+
+SCALE = "log_scale"
+"""Name of the parameter of a loss whose scale is learned: the scale's logarithm."""
+
+
+class TextRows(NamedTuple):
+    """Texts in packed rows [B, T] of a microbatch."""
+
+    rows: Rows
+    documents: jax.Array
+    """Numbers of the documents, int32 [B, S], each its own in the batch."""
+    skip: jax.Array
+    """Tokens at the start of the documents that pooling leaves out, int32 [B, S]."""
+    key: jax.Array | None
+    """For dropout, the same in all microbatches; None is none."""
+
+
+class WholeBatch(NamedTuple):
+    """What the loss reads of a batch of N examples, apart from the outputs."""
+
+    documents: jax.Array
+    """Numbers of the documents, int32 [A, B, S]: i + N * j for sequence j of example i."""
+    valid: jax.Array
+    """Examples that exist, bool [N]."""
+    present: jax.Array
+    """Sequences that exist, bool [J, N]."""
+    targets: jax.Array
+    """Targets, float32 [N, M]."""
+    guide: jax.Array
+    """A guide's vectors of the texts, float32 [C, N, G]."""
+    key: jax.Array
+    """For what the loss draws."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class RetrievalObjective(engine.Objective):
+    """A loss over all texts of a batch, however they are packed and divided into microbatches.
+
+    What is dropped of a text in training follows from its number in the batch.
+    """
+
+    coupled = True
+
+    config: RetrievalConfig
+    model: ModernBertConfig
+    """The architecture as it is exported."""
+    loss_kind: LossKind
+    documents: int
+    """Documents in a row, at most, S."""
+    training: TrainingBatches | None = None
+    """Batches of a run; None compiles or evaluates only."""
+    evaluation: Callable[[Any, int], engine.Evaluation | None] | None = None
+    """Function that evaluates the whole model's parameters after a step."""
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Facts of the model for its checkpoints."""
+
+    @abc.abstractmethod
+    def forward(self, params: Any, microbatch: TextRows) -> jax.Array:
+        """Outputs of documents, [B, S, ...]; drops out if there is a key."""
+
+    @property
+    def name(self) -> str:
+        return self.config.kind
+
+    @property
+    def steps(self) -> int:
+        return self._training.sampler.steps(self.config.epochs)
+
+    @property
+    def eval_every(self) -> int:
+        return self.config.eval_every
+
+    def microbatches(self, batch: TextBatch, key: jax.Array) -> engine.Microbatches:
+        dropout, drawn = jax.random.split(key)
+        return self._divided(batch, jnp.broadcast_to(dropout, (len(batch.documents),)), drawn)
+
+    def loss(self, params: Any, outputs: jax.Array, batch: WholeBatch) -> engine.Sums:
+        mean = self._mean(params, self.gathered(outputs, batch), batch)
+        count = batch.valid.sum(dtype=jnp.float32)
+        metrics = {"scale": count * jnp.exp(params[SCALE])} if SCALE in params else {}
+        return engine.Sums(mean * count, count, metrics)
+
+    def gathered(self, outputs: jax.Array, batch: WholeBatch) -> jax.Array:
+        """Outputs [A, B, S, ...] of the documents in the order of the examples: [J, N, ...]."""
+        columns, examples = batch.present.shape
+        size = columns * examples
+        rest = outputs.shape[3:]
+        flat = jnp.zeros((size, *rest), outputs.dtype)
+        flat = flat.at[batch.documents.reshape(-1)].set(outputs.reshape(-1, *rest), mode="drop")
+        ordered = flat.reshape(columns, examples, *rest)
+        return constrain(ordered, None, "rows", *(None for _ in rest))
+
+    def evaluated(self, params: Any, batch: TextBatch) -> tuple[jax.Array, jax.Array]:
+        """Outputs of a batch without dropout, [J, N, ...], and its mean loss. Traceable."""
+        microbatches = self._divided(batch, None, jax.random.key(0))
+
+        def write(i: jax.Array, outputs: jax.Array) -> jax.Array:
+            one = self.forward(params, microbatches.at(i))
+            return jax.lax.dynamic_update_index_in_dim(outputs, one, i, 0)
+
+        one = jax.eval_shape(lambda: self.forward(params, microbatches.at(0)))
+        outputs = jnp.zeros((microbatches.capacity, *one.shape), one.dtype)
+        outputs = jax.lax.fori_loop(0, microbatches.number, write, outputs)
+        ordered = self.gathered(outputs, microbatches.whole)
+        return ordered, self._mean(params, ordered, microbatches.whole)
+
+    def batch(self, step: int) -> TextBatch:
+        return self._training.at(step)[0]
+
+    def stream(self, step: int) -> Generator[engine.Batch]:
+        mesh = jax.sharding.get_mesh()
+        while True:
+            batch, examples = self._training.at(step)
+            capacity = int(batch.used) * batch.rows.token_ids[0].size
+            counts = {"examples": examples, "capacity": capacity}
+            yield engine.Batch(batches.place(batch, mesh), counts)
+            step += 1
+
+    def describe(self, batch: engine.Batch) -> str:
+        number, rows, length = batch.arrays.rows.token_ids.shape
+        return f"{self.name}, up to {number:,} microbatches of {rows:,} x {length:,} tokens"
+
+    def evaluate(self, params: Any, step: int) -> engine.Evaluation | None:
+        return self.evaluation(params, step) if self.evaluation else None
+
+    def row(self, step: int, counts: Mapping[str, Any]) -> dict[str, Any]:
+        return {"epoch": self._training.sampler.epochs(step)}
+
+    def metadata(self, step: int) -> dict[str, Any]:
+        return dict(self.notes)
+
+    def flops_per_token(self, length: float) -> float | None:
+        partial = self.config.freeze or self.config.freeze_layers or self.config.lora.rank
+        return None if partial else self.model.flops_per_token(length, 0.0)
+
+    def with_scale(self, params: Any) -> Any:
+        """Parameters of the model with those of the loss, at their start."""
+        if not self.config.loss.learn_scale:
+            return params
+        option, options = self._learned, self._options
+        start = options.get(option, self.loss_kind.options[option].default)
+        start = start if option == "scale" else 1 / start
+        return {**params, SCALE: jnp.log(jnp.float32(start))}
+
+    @property
+    def _learned(self) -> str:
+        """The option that is learned."""
+        return "scale" if "scale" in self.loss_kind.options else "temperature"
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return self.config.loss.options
+
+    @property
+    def _training(self) -> TrainingBatches:
+        if self.training is None:
+            raise ValueError("this objective has no examples to train on")
+        return self.training
+
+    def _divided(
+        self, batch: TextBatch, keys: jax.Array | None, drawn: jax.Array
+    ) -> engine.Microbatches:
+        stack = TextRows(batch.rows, batch.documents, batch.skip, keys)
+        whole = WholeBatch(
+            *(batch.documents, batch.valid, batch.present, batch.targets, batch.guide), drawn
+        )
+        return engine.Microbatches(stack, batch.used, jax.tree.map(jnp.asarray, whole))
+
+    def _mean(self, params: Any, outputs: jax.Array, batch: WholeBatch) -> jax.Array:
+        """The mean loss over the examples of a batch, from its outputs [J, N, ...]."""
+        options = self._options
+        if SCALE in params:
+            scale = jnp.exp(params[SCALE])
+            options[self._learned] = scale if self._learned == "scale" else 1 / scale
+        options |= {} if self.loss_kind.guide == "none" else {"guide": batch.guide}
+        options |= {"key": batch.key} if self.config.matryoshka_dims_per_step else {}
+        targets = batch.targets if batch.targets.shape[1] else None
+        mask = batch.present if self.loss_kind.reranker else batch.present[1:]
+        return self.loss_kind(outputs, targets, valid=batch.valid, mask=mask, **options)
+
+    @property
+    def _in_training(self) -> ModernBertConfig:
+        """The architecture with the dropout of the run."""
+        return self.config.in_training(self.model)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class EmbeddingObjective(RetrievalObjective):
+    """A vector for each text."""
+
+    steps_after: tuple[Step, ...]
+    """Steps after the encoder, as in `Pipeline.steps`."""
+
+    def init(self, key: jax.Array) -> Any:
+        module = Embedder(self.model, self.config.runtime, self.steps_after)
+        return self.with_scale(engine.init_params(module, key))
+
+    def forward(self, params: Any, microbatch: TextRows) -> jax.Array:
+        """Vectors of documents, float32 [B, S, E]."""
+        rows, documents, skip, key = microbatch
+        model = self.model if key is None else self._in_training
+        vectors: Any = Embedder(model, self.config.runtime, self.steps_after).apply(
+            {"params": {name: x for name, x in params.items() if name != SCALE}},
+            *rows,
+            segments=self.documents,
+            dropout_ids=packing.dropout_ids(documents, rows),
+            deterministic=key is None,
+            skip=skip,
+            rngs=None if key is None else {"dropout": key},
+        )
+        return constrain(vectors, "rows", None, None)

@@ -1,0 +1,209 @@
+"""Data sets ready for training: token ids of every text, prompts, and which texts are equal."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from modernbert_jax.config import ModernBertConfig
+from modernbert_jax.errors import UserError
+from modernbert_jax.io.progress import Progress
+from modernbert_jax.tokenizer import Tokenizer
+
+from .config import RetrievalConfig, check_keys
+from .data import ExampleSet, Targets, read_examples
+
+_AT_ONCE = 4096
+"""Texts that are tokenized between two updates of the progress."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tokens:
+    """Token ids of many texts in one array."""
+
+    ids: np.ndarray
+    """Ids of all texts, one after another, uint16 or int32 [tokens]."""
+    starts: np.ndarray
+    """Where each text begins, int64 [texts + 1]; the last entry is the end."""
+
+    @classmethod
+    def join(cls, documents: Sequence[Sequence[int]], vocabulary: int) -> "Tokens":
+        """Join lists of ids of a vocabulary of some size. Raises `UserError` for unknown ids."""
+        starts = np.zeros(len(documents) + 1, np.int64)
+        starts[1:] = np.cumsum([len(ids) for ids in documents])
+        dtype = np.uint16 if vocabulary <= 2**16 else np.int32
+        joined = np.empty(starts[-1], dtype)
+        for ids, start, end in zip(documents, starts, starts[1:], strict=False):
+            if max(ids) >= vocabulary:
+                raise UserError(
+                    f"the tokenizer gives token id {max(ids)}; those of the model are 0 to"
+                    f" {vocabulary - 1}"
+                )
+            joined[start:end] = ids
+        return cls(joined, starts)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        return self.ids[self.starts[number] : self.starts[number + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Lengths of the texts, int64 [texts]."""
+        return np.diff(self.starts)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class TextSet:
+    """A data set of N examples of up to C texts, tokenized."""
+
+    name: str
+    kind: Targets
+    """What the targets are."""
+    strings: Sequence[str]
+    """Different texts, without prompts."""
+    texts: np.ndarray
+    """Number of each text among `strings`, int32 [N, C]; -1 for none."""
+    sequences: np.ndarray
+    """Number of each text among `tokens`, int32 [N, C]; -1 for none."""
+    tokens: Tokens
+    """Texts with their prompts and special tokens."""
+    skip: np.ndarray
+    """Tokens of each of `tokens` that pooling leaves out, int32."""
+    targets: np.ndarray
+    """Label of each example or scores of its documents, float32 [N, M]; 0 for none."""
+    cut: int
+    """Number of texts that were cut."""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def columns(self) -> int:
+        """Largest number of texts of an example, C."""
+        return self.texts.shape[1]
+
+    def lengths(self) -> list[list[int]]:
+        """Lengths of the texts of each example, in tokens."""
+        of_one = self.tokens.lengths
+        return [of_one[row[row >= 0]].tolist() for row in self.sequences]
+
+
+def read(config: RetrievalConfig, paths: Sequence[str]) -> list[ExampleSet]:
+    """Read the data sets of a run.
+
+    Raises:
+        UserError: all problems of a file, two data sets of one name, or prompts and lengths for
+            columns that none has.
+    """
+    sets = [
+        read_examples(
+            path,
+            config.columns,
+            config.target or None,
+            queries=config.queries or None,
+            documents=config.documents or None,
+        )
+        for path in paths
+    ]
+    names = [dataset.name for dataset in sets]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        named = [p for p, name in zip(paths, names, strict=True) if name == twice]
+        raise UserError(f"{named[0]} and {named[1]} are both called {twice!r}; rename one of them")
+    return sets
+
+
+def check_columns(config: RetrievalConfig, sets: Sequence[ExampleSet]) -> None:
+    """Raise `UserError` for prompts and lengths of columns that no data set has."""
+    columns = {dataset.name: dataset.columns for dataset in sets}
+    check_keys(config.prompts, "prompts", columns)
+    check_keys(config.lengths, "lengths", columns)
+
+
+def tokenize(
+    config: RetrievalConfig,
+    dataset: ExampleSet,
+    tokenizer: Tokenizer,
+    model: ModernBertConfig,
+    lower_case: bool = False,
+) -> TextSet:
+    """Tokenize a data set, each text once for each prompt and length that it has.
+
+    Args:
+        config: the run, with prompts and a length above 0; see `initial_model.resolved`.
+        dataset: the examples.
+        tokenizer: the model's.
+        model: the architecture, with the longest text and the number of token ids.
+        lower_case: whether texts are converted to lower case.
+
+    Raises:
+        UserError: a length above the model's, a prompt that leaves no room for a text, or ids that
+            the model does not have.
+    """
+    strings, texts = numbered(dataset)
+    columns: dict[tuple[str, int], list[int]] = {}
+    for column in range(texts.shape[1]):
+        place = dataset.name, dataset.column(column), column
+        length = config.length(*place)
+        if length > model.max_position_embeddings:
+            raise UserError(
+                f"{dataset.column(column)} takes texts of {length:,} tokens; the model supports"
+                f" {model.max_position_embeddings:,} at most"
+            )
+        columns.setdefault((config.prompt(*place), length), []).append(column)
+    sequences = np.full_like(texts, -1)
+    ids: list[list[int]] = []
+    skip: list[int] = []
+    cut: list[bool] = []
+
+    def encode(some: Sequence[str], length: int, cut: list[bool] | None = None) -> list[list[int]]:
+        if lower_case:
+            some = [text.lower() for text in some]
+        return tokenizer.encode(some, max_length=length, cut=cut)
+
+    with Progress(texts.size, "text", delay=5.0) as progress:
+        for (prompt, length), members in columns.items():
+            skipped = len(encode([prompt], length)[0]) - 1 if prompt else 0
+            if skipped >= length - 1:
+                raise UserError(f"prompt {prompt!r} leaves no room in texts of {length:,} tokens")
+            own = texts[:, members]
+            used, where = np.unique(own[own >= 0], return_inverse=True)
+            numbers = np.full_like(own, -1)
+            numbers[own >= 0] = where + len(ids)
+            sequences[:, members] = numbers
+            for first in range(0, len(used), _AT_ONCE):
+                some = [prompt + strings[i] for i in used[first : first + _AT_ONCE]]
+                ids += encode(some, length, cut)
+                progress.update(f"tokenizing {dataset.name}", len(ids))
+            skip += [skipped] * len(used)
+    tokens = Tokens.join(ids, model.vocab_size)
+    return TextSet(
+        name=dataset.name,
+        kind=dataset.targets,
+        strings=strings,
+        texts=texts,
+        sequences=sequences,
+        tokens=tokens,
+        skip=np.array(skip, np.int32),
+        targets=targets_of(dataset),
+        cut=sum(cut),
+    )
+
+
+def numbered(dataset: ExampleSet) -> tuple[list[str], np.ndarray]:
+    """The different texts of a data set, and their numbers in its examples; see `TextSet`."""
+    numbers: dict[str, int] = {}
+    texts = np.full((len(dataset), dataset.most_texts), -1, np.int32)
+    for row, example in zip(texts, dataset.examples, strict=True):
+        row[: len(example.texts)] = [numbers.setdefault(t, len(numbers)) for t in example.texts]
+    return list(numbers), texts
+
+
+def targets_of(dataset: ExampleSet) -> np.ndarray:
+    """Targets of the examples, float32 [N, M], filled up with zeros."""
+    width = max((len(example.target) for example in dataset.examples), default=0)
+    targets = np.zeros((len(dataset), width), np.float32)
+    for row, example in zip(targets, dataset.examples, strict=True):
+        row[: len(example.target)] = example.target
+    return targets

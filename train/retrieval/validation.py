@@ -1,0 +1,145 @@
+"""Loss and ranking quality on validation examples during training."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from modernbert_jax.scoring import SIMILARITIES
+
+from ..tasks.scores import spearman
+from . import batches
+from .batches import Batches
+from .data import Targets
+from .objective import RetrievalObjective
+
+DEPTH = 10
+"""Documents of a list that its nDCG looks at."""
+
+Scores = Callable[[np.ndarray], np.ndarray]
+"""Function from outputs of a batch, [J, n, ...], to scores of the documents, [n, n, K] or [n, K]:
+of every query with the documents of all examples, or with its own."""
+
+
+class Quality(NamedTuple):
+    """Result of a validation."""
+
+    loss: float
+    """Mean loss over the examples of all data sets."""
+    metrics: Mapping[str, float]
+    """The metric of each data set by its name, such as `accuracy`; with several data sets also by
+    `METRIC/DATASET`, and their mean without it."""
+
+
+class Validation:
+    """Runs a model over validation examples, with its compiled program."""
+
+    def __init__(
+        self, objective: RetrievalObjective, examples: Batches, scores: Scores, mesh: Mesh
+    ):
+        """Prepare.
+
+        Args:
+            objective: what is trained.
+            examples: the examples.
+            scores: computes scores of documents from outputs.
+            mesh: the devices; may be empty.
+        """
+        whole = None if mesh.empty else NamedSharding(mesh, P())
+        self._examples, self._scores, self._mesh = examples, scores, mesh
+        self._evaluated = jax.jit(objective.evaluated, out_shardings=whole)
+
+    def __call__(self, params: Any) -> Quality:
+        """Loss and metrics of the model with these parameters."""
+        sets = self._examples.sets
+        of_sets: list[list[np.ndarray]] = [[] for _ in sets]
+        loss, count = 0.0, 0
+        for members, batch in batches.in_order(self._examples):
+            dataset, size = sets[members.dataset], len(members.examples)
+            outputs, mean = self._evaluated(params, batches.place(batch, self._mesh))
+            loss, count = loss + float(mean) * size, count + size
+            outputs = np.asarray(outputs)[: dataset.sequences.shape[1], :size]
+            present = dataset.sequences[members.examples] >= 0
+            of_sets[members.dataset].append(
+                values(
+                    dataset.kind, self._scores(outputs), present, dataset.targets[members.examples]
+                )
+            )
+        named = [
+            (metric_of(dataset.kind), dataset.name, combined(dataset.kind, np.concatenate(own)))
+            for dataset, own in zip(sets, of_sets, strict=True)
+        ]
+        metrics: dict[str, float] = {}
+        for metric in dict.fromkeys(name for name, *_ in named):
+            metrics[metric] = float(np.mean([x for name, _, x in named if name == metric]))
+        if len(named) > 1:
+            metrics |= {f"{metric}/{name}": x for metric, name, x in named}
+        return Quality(loss / max(count, 1), metrics)
+
+
+def metric_of(kind: Targets) -> str:
+    """The metric of a data set with these targets."""
+    return {"none": "accuracy", "label": "spearman", "scores": f"ndcg@{DEPTH}"}[kind]
+
+
+def values(
+    kind: Targets, scores: np.ndarray, present: np.ndarray, targets: np.ndarray
+) -> np.ndarray:
+    """What the metric of a data set is computed from, [n, ...]; see `combined`.
+
+    Without targets: whether the positive has the highest score, 1 or 0, among the documents of the
+    query, or of the batch where examples are pairs. Of labels: pairs of score and label. Of lists:
+    the nDCG of each.
+
+    Args:
+        kind: what the targets are.
+        scores: of the documents; see `Scores`.
+        present: texts or documents that exist, bool [n, J].
+        targets: of the examples, [n, M].
+    """
+    count = len(scores)
+    if scores.ndim == 3:
+        every = scores[:, :, 0]
+        scores = scores[np.arange(count), np.arange(count)]
+        if kind == "none" and scores.shape[1] == 1:
+            others = every.copy()
+            np.fill_diagonal(others, -np.inf)
+            return np.diagonal(every) > others.max(1, initial=-np.inf)
+    documents = present[:, present.shape[1] - scores.shape[1] :]
+    if kind == "label":
+        return np.stack([scores[:, 0], targets[:, 0]], 1)
+    scores = np.where(documents, scores, -np.inf)
+    if kind == "none":
+        return scores[:, 0] > scores[:, 1:].max(1, initial=-np.inf)
+    return np.array(
+        [ndcg(s[d], t[: len(d)][d]) for s, d, t in zip(scores, documents, targets, strict=True)]
+    )
+
+
+def combined(kind: Targets, of_examples: np.ndarray) -> float:
+    """The metric of a data set from the values of its examples."""
+    return spearman(*of_examples.T) if kind == "label" else float(np.mean(of_examples))
+
+
+def ndcg(scores: np.ndarray, grades: np.ndarray) -> float:
+    """nDCG of the first `DEPTH` documents by score; gains are grades above the least one."""
+    if len(grades) == 0 or (gains := grades - grades.min()).max() == 0:
+        return 1.0
+    discounts = 1 / np.log2(np.arange(2, 2 + min(len(gains), DEPTH)))
+    best = np.sort(gains)[::-1][:DEPTH] @ discounts
+    order = np.argsort(-scores, kind="stable")[:DEPTH]
+    return float(gains[order] @ discounts / best)
+
+
+def of_vectors(similarity: str) -> Scores:
+    """Scores [n, n, K] of vectors [J, n, E]: those of queries with all documents of the batch."""
+    function = SIMILARITIES[similarity]
+
+    def scores(vectors: np.ndarray) -> np.ndarray:
+        query, *documents = vectors
+        return np.stack([function(query, own) for own in documents], axis=-1)
+
+    return scores
