@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.io import fingerprint
+from modernbert_jax.io import fingerprint, outputs
 from modernbert_jax.io.files import whole_file, write_json
 from modernbert_jax.io.json_reader import read_json
 
@@ -41,7 +41,11 @@ class Parts:
             write_json(self.folder / MANIFEST, facts)
 
     def get(self, number: int, compute: Callable[[], Arrays]) -> Arrays:
-        """The arrays of a part: from its file, or computed and stored."""
+        """The arrays of a part: from its file, or computed and stored.
+
+        Raises:
+            UserError: the file is damaged, or cannot be written.
+        """
         path = self.path(number)
         try:
             with np.load(path, allow_pickle=False) as stored:
@@ -51,8 +55,11 @@ class Parts:
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: is damaged ({error}); remove it") from None
         arrays = compute()
-        with whole_file(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+        try:
+            with whole_file(path) as temporary, temporary.open("wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+        except OSError as error:
+            raise outputs.unwritable(path, error) from None
         return arrays
 
     def path(self, number: int) -> Path:
