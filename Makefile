@@ -88,6 +88,7 @@ goldens: .venv-parity/installed
 	.venv-parity/bin/python tests/goldens/make.py
 	.venv-parity/bin/python tests/goldens/make_models.py
 	.venv-parity/bin/python tests/goldens/make_torch.py
+	.venv-parity/bin/python tests/goldens/make_retrieval.py
 
 # Records what the program computes on this machine, bit for bit: make record OUTPUT=before, and with
 # another tree's PROGRAM=../other/.venv/bin/modernbert-jax OUTPUT=after. Then compare the two:

@@ -59,7 +59,8 @@ def sum_over_queries(
             return piece(pool, first)
 
         def add(sums: Any, leaves: list[jax.Array]) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, sums, jax.checkpoint(piece)(pool, leaves)), None
+            again = jax.checkpoint(piece, prevent_cse=False)  # a scan keeps it apart
+            return jax.tree.map(jnp.add, sums, again(pool, leaves)), None
 
         shapes = jax.eval_shape(piece, pool, first)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
