@@ -133,6 +133,34 @@ class Tokenizer:
             ids.append(self.backend.post_process(first, second).ids)
         return ids
 
+    @cached_property
+    def pair_template(self) -> tuple[list[int], list[int], list[int]]:
+        """Special ids before, between and after the two texts of a pair.
+
+        Raises:
+            UserError: a tokenizer that changes the texts of a pair.
+        """
+        texts = ("a", "b c")
+        first, second = self.encode_raw(texts)
+        (joined,) = self.encode_pairs([texts])
+        for start in range(len(joined)):
+            middle = start + len(first)
+            for end in range(middle, len(joined) + 1 - len(second)):
+                if joined[start:middle] == first and joined[end : end + len(second)] == second:
+                    return joined[:start], joined[middle:end], joined[end + len(second) :]
+        raise UserError("the tokenizer changes texts of a pair; it cannot be used for rerankers")
+
+    def join_pair(self, first: Sequence[int], second: Sequence[int], max_length: int) -> list[int]:
+        """Ids of a pair from those of `encode_raw`, as `encode_pairs` gives them."""
+        before, between, after = self.pair_template
+        special = len(before) + len(between) + len(after)
+        kept = _longest_first(len(first), len(second), max(max_length - special, 0))
+        texts = []
+        for ids, length in zip((first, second), kept, strict=True):
+            left = self.truncation_side == "left"
+            texts.append(ids[len(ids) - length :] if left else ids[:length])
+        return [*before, *texts[0], *between, *texts[1], *after]
+
     def encode_raw(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of texts without special tokens."""
         return [

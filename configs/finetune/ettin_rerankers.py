@@ -40,6 +40,7 @@ def config(size: str) -> RetrievalConfig:
         model=f"jhu-clsp/ettin-encoder-{size}",
         output=f"ettin-reranker-{size}",
         loss=LossConfig(name="mse"),
+        head="modules",
         pooling="cls",
         epochs=1.0,
         learning_rate=SIZES[size].learning_rate,

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from modernbert_jax.inference import shapes
-from modernbert_jax.inference.shapes import Shape
+from modernbert_jax.inference.shapes import Lengths, Shape
 from modernbert_jax.packing import Rows
 
 from ..examples import packing
@@ -79,7 +79,7 @@ class Batches:
         """
         self.sets, self.shape, self.examples = sets, shape, examples
         self._targets, self._columns, self._guides = targets, columns, guides
-        self._fits = max(map(_mean, sets)) * examples <= shape.tokens
+        self._fits = max(_mean(x.lengths()) for x in sets) * examples <= shape.tokens
 
     def of(self, members: Members, at_once: bool = False) -> TextBatch:
         """The batch of some examples.
@@ -93,7 +93,7 @@ class Batches:
         """
         dataset, chosen = self.sets[members.dataset], members.examples
         width, count = self.examples, len(chosen)
-        numbers = dataset.sequences[chosen]
+        numbers = dataset.of_batch(chosen)
         sequences = [[dataset.tokens[i] for i in row[row >= 0]] for row in numbers]
         arranged = shapes.arrange(packing.lengths_of(sequences), self.shape)
         if len(arranged) > self.shape.microbatches:
@@ -107,9 +107,7 @@ class Batches:
         present = np.zeros((self._columns, width), bool)
         present[: numbers.shape[1], :count] = numbers.T >= 0
         of_sequences = skip[:-1].reshape(self._columns, width)
-        of_sequences[: numbers.shape[1], :count] = np.where(
-            numbers.T >= 0, dataset.skip[np.maximum(numbers.T, 0)], 0
-        )
+        of_sequences[: numbers.shape[1], :count] = dataset.skipped(numbers.T)
         targets = np.zeros((width, self._targets), np.float32)
         own = dataset.targets[chosen]
         targets[:count, : own.shape[1]] = own
@@ -155,7 +153,11 @@ def in_order(batches: Batches) -> Iterator[tuple[Members, TextBatch]]:
 
 
 def shape_of(
-    sets: Sequence[TextSet], examples: int, most_tokens: int, pieces: tuple[int, int]
+    sets: Sequence[TextSet],
+    examples: int,
+    most_tokens: int,
+    pieces: tuple[int, int],
+    coupled: bool = True,
 ) -> Shape:
     """The one shape in which batches of any of the data sets leave the least padding.
 
@@ -164,18 +166,22 @@ def shape_of(
         examples: number of examples in a batch.
         most_tokens: tokens of a microbatch, but at least one row.
         pieces: devices among which rows, and tokens of a row, are divided.
+        coupled: whether the loss looks at the whole batch.
     """
     lengths = [dataset.lengths() for dataset in sets]
-    heaviest = lengths[int(np.argmax([_mean(dataset) for dataset in sets]))]
-    longest = max((of_one for of_set in lengths for of_one in of_set), key=max)
-    shape = shapes.choose([*heaviest, longest], examples, most_tokens, pieces=pieces, coupled=True)
-    most = max(shapes.most_microbatches(of_set, examples, shape) for of_set in lengths)
-    return dataclasses.replace(shape, microbatches=most)
+    most = [dataset.longest() for dataset in sets]
+    heaviest = lengths[int(np.argmax([_mean(of_set) for of_set in lengths]))]
+    longest = max((of_one for of_set in most for of_one in of_set), key=max)
+    shape = shapes.choose(
+        [*heaviest, longest], examples, most_tokens, pieces=pieces, coupled=coupled
+    )
+    number = max(shapes.most_microbatches(of_set, examples, shape) for of_set in most)
+    return dataclasses.replace(shape, microbatches=number)
 
 
-def _mean(dataset: TextSet) -> float:
+def _mean(lengths: Lengths) -> float:
     """Mean tokens of an example."""
-    return sum(map(sum, dataset.lengths())) / len(dataset)
+    return sum(map(sum, lengths)) / len(lengths)
 
 
 def place(batch: TextBatch, mesh: Mesh) -> TextBatch:

@@ -64,6 +64,9 @@ def _facts(session: Session, pipeline: Pipeline) -> list[str]:
         facts["dimensions"] = pipeline.width(model.hidden_size)
         facts["similarity"] = pipeline.similarity
         facts["pooling"] = ", ".join(pipeline.pooling.modes) if pipeline.pooling else ""
+    else:
+        facts["scored by"] = "modules after the encoder" if pipeline.steps else "a classifier"
+        facts["activation"] = (pipeline.activation or "").rpartition(".")[2]
     facts["longest text"] = f"{pipeline.max_length or model.max_position_embeddings:,} tokens"
     for name, prompt in pipeline.prompts.items():
         facts[f"prompt `{name}`"] = f"`{prompt}`"

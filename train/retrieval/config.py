@@ -24,6 +24,13 @@ KINDS: dict[Kind, str] = {
 }
 """Kinds of runs with one line about each, for the user."""
 
+_OF_EMBEDDINGS = (
+    *("lengths", "normalize", "projection_dims", "similarity"),
+    *("matryoshka_dims", "matryoshka_weights", "matryoshka_dims_per_step"),
+)
+_OF_RERANKERS = ("head", "drawn_negatives")
+"""Options that only one kind of run has."""
+
 QUERY, DOCUMENT = "query", "document"
 """Roles of columns: the first one is the query, all others are documents."""
 
@@ -91,6 +98,14 @@ class RetrievalConfig(ExamplesConfig):
     """Weights of the losses of `matryoshka_dims`; empty weighs all by 1."""
     matryoshka_dims_per_step: Natural = 0
     """Numbers of `matryoshka_dims` that are drawn for a step; 0 trains all in every step."""
+    head: Literal["checkpoint", "classifier", "modules"] = "checkpoint"
+    """What scores pairs in a reranker. `classifier` is transformers' head for one label, which all
+    libraries read; `modules` are pooling, dense layer, norm and dense layer, as in the
+    ettin-rerankers, for sentence-transformers from 5.4. `checkpoint` keeps a reranker's own, and
+    is a classifier for other checkpoints."""
+    drawn_negatives: Count = 4
+    """Documents of other queries of the batch that a reranker scores for each query with the loss
+    multiple-negatives-ranking."""
     guide: str = ""
     """Embedding model whose vectors of the training texts the losses `gist` and `embed-distill`
     compare with."""
@@ -123,6 +138,7 @@ class RetrievalConfig(ExamplesConfig):
             raise UserError(f"loss {self.loss.name} needs a guide model; name one with --guide")
         if self.guide and not takes_guide:
             raise UserError(f"guide is for gist and embed-distill, not for loss {self.loss.name}")
+        self._check_kind()
         dims, weights = self.matryoshka_dims, self.matryoshka_weights
         if weights and len(weights) != len(dims):
             raise UserError(
@@ -130,6 +146,21 @@ class RetrievalConfig(ExamplesConfig):
             )
         if len({*dims}) < len(dims):
             raise UserError("matryoshka_dims names a width twice")
+
+    def _check_kind(self) -> None:
+        """Raise `UserError` for an option of the other kind that is not at its default."""
+        fields = {f.name: f for f in dataclasses.fields(self)}
+        other = _OF_RERANKERS if self.kind == "embedding" else _OF_EMBEDDINGS
+        for name in other:
+            field = fields[name]
+            factory = field.default_factory
+            default = field.default if factory is dataclasses.MISSING else factory()
+            if getattr(self, name) != default:
+                raise UserError(f"{name} is not for kind {self.kind}; leave it out")
+        if self.kind == "reranker" and {*self.prompts} - {QUERY}:
+            raise UserError(
+                f"prompts of a reranker are for {QUERY} only, the first text of each pair"
+            )
 
     def prompt(self, dataset: str, column: str, number: int) -> str:
         """The prompt of a column, empty without one; see `of_column`."""

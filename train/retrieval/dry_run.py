@@ -24,9 +24,6 @@ SAMPLE = 1000
 TEXT_TOKENS = (16, 128)
 """Tokens of a query and of a document where no data is given."""
 
-DRAWN = 4
-"""Documents of other queries that a reranker scores for a loss that ranks them."""
-
 _HUB_NAMES = {"modernbert-": "", "ettin-encoder-": "ettin-"}
 """Beginnings of the names of models on the hub, and of presets of their architectures."""
 
@@ -79,14 +76,17 @@ def _dataset(
     sequences = size.tokens
     if kind.reranker:  # query and document in one sequence, without the document's first token
         sequences = tuple(size.tokens[0] + tokens - 1 for tokens in size.tokens[1:])
+        drawn = min(config.drawn_negatives, (batch - 1) * documents) if kind.in_batch else 0
+        sequences += (sum(sequences) / documents,) * drawn
     tokens = sum(sequences)
-    two_passes = kind.in_batch and not kind.reranker and tokens * batch > config.microbatch_tokens
+    coupled = kind.in_batch if not kind.reranker else not kind.pointwise
+    two_passes = coupled and tokens * batch > config.microbatch_tokens
     forward = sum(length * model.flops_per_token(length) for length in sequences)
     return {
         "name": size.name,
         "examples": size.examples,
         "documents": documents,
-        "negatives": _negatives(kind, documents, batch),
+        "negatives": len(sequences) - 1 if kind.reranker else _negatives(kind, documents, batch),
         "steps": math.ceil(math.ceil(size.examples / config.batch_examples) * config.epochs),
         "tokens": [round(n, 1) for n in size.tokens],
         "tokens_of_a_batch": round(tokens * batch),
@@ -97,11 +97,7 @@ def _dataset(
 
 def _negatives(kind: LossKind, documents: int, batch: int) -> int:
     """Documents that a query's positive is ranked against; 0 for losses of labels and scores."""
-    if kind.in_batch and not kind.reranker:
-        return batch * documents - 1
-    if kind.in_batch:
-        return min(DRAWN, batch - 1) + documents - 1
-    return documents - 1
+    return batch * documents - 1 if kind.in_batch else documents - 1
 
 
 def architecture(model: str) -> ModernBertConfig:

@@ -13,7 +13,8 @@ from modernbert_jax.inference.shapes import Shape
 from modernbert_jax.pipeline import Pipeline
 
 from .. import engine
-from . import initial_model, texts, validation
+from . import initial_model, texts
+from .batches import Batches
 from .config import RetrievalConfig
 from .data import ExampleSet
 from .encoding import TextEncoder
@@ -23,6 +24,7 @@ from .losses import LossKind
 from .objective import SCALE, EmbeddingObjective, RetrievalObjective
 from .texts import TextSet
 from .trainee import Evaluator, Trainee
+from .validation import EmbeddingValidation, metric_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +99,14 @@ class Embedding(Trainee):
             lora=dataclasses.replace(config.lora, whole=(*named, *layers)),
         )
 
-    def scores(self) -> validation.Scores:
-        return validation.of_vectors(self.pipeline.similarity or "cosine")
+    def validation(
+        self, objective: RetrievalObjective, examples: Batches, mesh: Mesh
+    ) -> EmbeddingValidation:
+        similarity = self.pipeline.similarity or "cosine"
+        return EmbeddingValidation(objective, examples, mesh, similarity)
+
+    def metric(self, dataset: TextSet) -> str:
+        return metric_of(dataset.kind)
 
     def evaluator(self, start: InitialModel, mesh: Mesh) -> Evaluator:
         exported = start.exported(start.params)

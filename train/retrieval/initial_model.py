@@ -12,6 +12,7 @@ from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.convert import names
 from modernbert_jax.convert.name_rows import Row
 from modernbert_jax.errors import UserError
+from modernbert_jax.heads import Classifier
 from modernbert_jax.pipeline import IDENTITY, Dense, Embedder, Normalize, Pipeline, Pooling, Step
 from modernbert_jax.tokenizer import Tokenizer
 
@@ -22,6 +23,9 @@ from .encoding import PROMPT_NAMES
 _LABELS = ("id2label", "label2id", "num_labels", "problem_type")
 """Keys of `config.json` that describe a classifier."""
 
+_ONE_LABEL: dict[str, Any] = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
+"""Those of a reranker, as transformers names its only output."""
+
 
 class InitialModel(NamedTuple):
     """A model before training."""
@@ -29,7 +33,7 @@ class InitialModel(NamedTuple):
     config: ModernBertConfig
     pipeline: Pipeline
     params: Any
-    """Parameters of `Embedder`, float32 numpy arrays."""
+    """Parameters of `Embedder`, or of `Classifier`, float32 numpy arrays."""
     tokenizer: Tokenizer
     files: Mapping[str, bytes]
     """Files of the tokenizer by name, unchanged."""
@@ -37,13 +41,16 @@ class InitialModel(NamedTuple):
     """Keys of `config.json` that do not concern the architecture."""
     new: tuple[str, ...]
     """Names of the tensors that start from random values."""
+    head: str = "none"
+    """A key of `names.heads(config)`."""
 
     def exported(self, params: Any) -> convert.Checkpoint:
-        """The checkpoint of a model with these parameters of `Embedder`."""
+        """The checkpoint of a model with these parameters."""
+        bare = self.head == "none" and not self.pipeline.layers
         checkpoint = convert.Checkpoint(
             config=self.config,
-            params=params if self.pipeline.layers else params["encoder"],
-            head="none",
+            params=params["encoder"] if bare else params,
+            head=self.head,
             files=self.files,
             extra=self.extra,
         )
@@ -62,7 +69,7 @@ def load(config: RetrievalConfig) -> convert.Checkpoint:
             f"{config.model}: has no tokenizer.json; put the model's into the same folder"
         )
     pipeline = checkpoint.pipeline
-    if pipeline is not None and pipeline.kind != "embedding":
+    if config.kind == "embedding" and pipeline is not None and pipeline.kind != "embedding":
         raise UserError(
             f"{config.model}: is a {pipeline.kind} model; an embedding model starts from another"
             " one or from an encoder"
@@ -138,11 +145,14 @@ def resolved(config: RetrievalConfig, checkpoint: convert.Checkpoint) -> Retriev
 
 
 def begin(
-    config: RetrievalConfig, checkpoint: convert.Checkpoint, pipeline: Pipeline
+    config: RetrievalConfig,
+    checkpoint: convert.Checkpoint,
+    pipeline: Pipeline,
+    head: str = "none",
 ) -> InitialModel:
     """Build the model from a checkpoint; new layers are drawn with the seed."""
     model = checkpoint.config
-    rows = rows_of(model, pipeline)
+    rows = rows_of(model, pipeline, head)
     shapes = names.shapes(rows)
     usable = {}
     if config.init == "checkpoint":
@@ -153,7 +163,8 @@ def begin(
         }
     fresh: dict[tuple[str, ...], Any] = {}
     if len(usable) < len(shapes):
-        module = Embedder(model, config.runtime, pipeline.steps)
+        module: Any = Embedder(model, config.runtime, pipeline.steps)
+        module = module if head == "none" else Classifier(model, config.runtime, 1)
         fresh = names.flatten(draw_params(module, jax.random.key(config.seed)))
     params = {}
     for path in shapes:
@@ -161,15 +172,16 @@ def begin(
         names.put(params, path, fresh[path] if old is None else np.asarray(old, np.float32))
     new = tuple(name for name, row in rows.items() if row.path not in usable)
     extra = {k: v for k, v in checkpoint.extra.items() if k not in _LABELS}
+    extra |= {} if head == "none" else _ONE_LABEL
     files = {k: v for k, v in checkpoint.files.items() if k in convert.huggingface.CARRIED}
     assert checkpoint.tokenizer is not None  # `load` checks it
-    return InitialModel(model, pipeline, params, checkpoint.tokenizer, files, extra, new)
+    return InitialModel(model, pipeline, params, checkpoint.tokenizer, files, extra, new, head)
 
 
-def rows_of(model: ModernBertConfig, pipeline: Pipeline) -> dict[str, Row]:
-    """Tensors of the model by name, with the paths of `Embedder`'s parameters."""
-    rows = names.table(model, "none", layers=pipeline.layers)
-    if pipeline.layers:
+def rows_of(model: ModernBertConfig, pipeline: Pipeline, head: str = "none") -> dict[str, Row]:
+    """Tensors of the model by name, with the paths of its parameters; see `InitialModel.params`."""
+    rows = names.table(model, head, 1, layers=pipeline.layers)
+    if pipeline.layers or head != "none":
         return rows
     return {
         name: dataclasses.replace(row, path=("encoder", *row.path)) for name, row in rows.items()

@@ -23,12 +23,12 @@ from .data import Collection, read_collection
 from .embedding import Embedding
 from .losses import LossKind
 from .objective import RetrievalObjective
+from .reranker import Reranker
 from .sampling import Sampler
 from .texts import TextSet
 from .trainee import Start, Trainee
-from .validation import Validation, metric_of
 
-TRAINEES: dict[str, type[Trainee]] = {"embedding": Embedding}
+TRAINEES: dict[str, type[Trainee]] = {"embedding": Embedding, "reranker": Reranker}
 """What each kind of run trains."""
 
 BEST = "ndcg@10"
@@ -56,8 +56,6 @@ class Session:
         """Read model and data. Raises `UserError`."""
         if not config.train:
             raise UserError("train is empty; name a file of examples with --train")
-        if config.kind not in TRAINEES:
-            raise UserError(f"{config.kind} models cannot be trained yet")
         trainee = TRAINEES[config.kind].open(config)
         pieces = check_mesh(mesh, trainee.model.num_attention_heads)
         read = [texts.read(config, paths) for paths in (config.train, config.validation)]
@@ -92,7 +90,8 @@ class Session:
                 " duplicates with --allow-duplicates"
             )
         examples, most = config.batch_examples, config.microbatch_tokens
-        shape = batches.shape_of([*train, *held_out], examples, most, pieces)
+        coupled = not loss.pointwise
+        shape = batches.shape_of([*train, *held_out], examples, most, pieces, coupled)
         partition = trainee.partition()
         data = train, held_out, collections
         return cls(config, mesh, trainee, *data, inputs, shape, sampler, partition)
@@ -107,7 +106,7 @@ class Session:
         """What chooses the best model."""
         if self.collections:
             return f"retrieval_{BEST}"
-        kinds = dict.fromkeys(metric_of(dataset.kind) for dataset in self.validation)
+        kinds = dict.fromkeys(self.trainee.metric(dataset) for dataset in self.validation)
         return " and ".join(kinds) or "none"
 
     def program(self) -> engine.Program:
@@ -145,7 +144,7 @@ class Session:
             self.shape,
             self.config.batch_examples,
             targets=max(dataset.targets.shape[1] for dataset in every),
-            columns=max(dataset.sequences.shape[1] for dataset in every),
+            columns=max(dataset.width for dataset in every),
             guides=guide.guides(self.config.guide, sets, folder) if self.config.guide else (),
         )
 
@@ -153,7 +152,7 @@ class Session:
         validation = None
         if self.validation:
             examples = self._batches(self.validation, folder)
-            validation = Validation(objective, examples, self.trainee.scores(), self.mesh)
+            validation = self.trainee.validation(objective, examples, self.mesh)
         search = self.trainee.evaluator(start, self.mesh)
 
         def evaluate(params: Any, step: int) -> engine.Evaluation:
@@ -164,7 +163,7 @@ class Session:
                 quality = validation(params)
                 row = {"eval_loss": quality.loss}
                 row |= {f"eval_{name}": x for name, x in quality.metrics.items()}
-                score = float(np.mean([x for n, x in quality.metrics.items() if "/" not in n]))
+                score = quality.score
                 parts.append(f"validation loss {quality.loss:.4f}")
                 parts += [f"{name} {x:.4f}" for name, x in quality.metrics.items()]
             found = {name: search(params, each) for name, each in self.collections.items()}

@@ -39,7 +39,7 @@ def lines(
 
 def examples(dataset: TextSet) -> str:
     """Number of examples of a data set, negatives, and the lengths of its sequences in tokens."""
-    lengths = dataset.tokens.lengths
+    lengths = dataset.every_length
     documents = (dataset.texts >= 0).sum(1) - 1
     text = f"{len(dataset):,} examples"
     if dataset.kind == "label":

@@ -84,10 +84,32 @@ class TextSet:
         """Largest number of texts of an example, C."""
         return self.texts.shape[1]
 
+    @property
+    def width(self) -> int:
+        """Largest number of sequences of an example in a batch, J."""
+        return self.sequences.shape[1]
+
+    def of_batch(self, examples: np.ndarray) -> np.ndarray:
+        """Numbers among `tokens` of the sequences of a batch, int [n, J]; -1 for none."""
+        return self.sequences[examples]
+
+    def skipped(self, numbers: np.ndarray) -> np.ndarray:
+        """Tokens of sequences [...] that pooling leaves out, int32; 0 for those below 0."""
+        return np.where(numbers >= 0, self.skip[np.maximum(numbers, 0)], 0)
+
+    @property
+    def every_length(self) -> np.ndarray:
+        """Lengths of all different sequences, in tokens, int64."""
+        return self.tokens.lengths
+
     def lengths(self) -> list[list[int]]:
-        """Lengths of the texts of each example, in tokens."""
+        """Lengths of the sequences of each example, in tokens."""
         of_one = self.tokens.lengths
         return [of_one[row[row >= 0]].tolist() for row in self.sequences]
+
+    def longest(self) -> list[list[int]]:
+        """The same for the batch in which each example has the most tokens."""
+        return self.lengths()
 
 
 def read(config: RetrievalConfig, paths: Sequence[str]) -> list[ExampleSet]:

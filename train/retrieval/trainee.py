@@ -13,12 +13,13 @@ from modernbert_jax.inference.shapes import Shape
 from modernbert_jax.tokenizer import Tokenizer
 
 from .. import engine
+from .batches import Batches
 from .config import RetrievalConfig
 from .data import Collection, ExampleSet
 from .losses import LossKind
 from .objective import RetrievalObjective
 from .texts import TextSet
-from .validation import Scores
+from .validation import Validation
 
 Evaluator = Callable[[Any, Collection], Mapping[str, float]]
 """Function from parameters and a collection to its metrics by name."""
@@ -63,6 +64,11 @@ class Trainee(abc.ABC):
         """The architecture as it is exported."""
 
     @property
+    def head(self) -> str:
+        """Head of the exported model, a key of `names.heads(config)`."""
+        return "none"
+
+    @property
     @abc.abstractmethod
     def rows(self) -> Mapping[str, Row]:
         """Tensors of the model by name, with the paths of its parameters."""
@@ -93,8 +99,14 @@ class Trainee(abc.ABC):
         """The trainable subset of the parameters. Raises `UserError`; see `Partition.of_rows`."""
 
     @abc.abstractmethod
-    def scores(self) -> Scores:
-        """The function from outputs to scores of documents, for validation."""
+    def validation(
+        self, objective: RetrievalObjective, examples: Batches, mesh: Mesh
+    ) -> Validation:
+        """The evaluation of examples during training."""
+
+    @abc.abstractmethod
+    def metric(self, dataset: TextSet) -> str:
+        """The metric of a validation data set that chooses the best model."""
 
     @abc.abstractmethod
     def evaluator(self, start: Any, mesh: Mesh) -> Evaluator:

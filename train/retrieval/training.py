@@ -78,7 +78,7 @@ def _continue(
     if adapters is not None:
         gathered = whole(outcome.trained, session.mesh)
         path, rows = folder.path / "adapter", session.trainee.rows
-        peft.export(path, adapters, gathered, rows, "none", config.model)
+        peft.export(path, adapters, gathered, rows, session.trainee.head, config.model)
     params = program.whole(outcome.trained, outcome.fixed)
     if SCALE in params:
         result["scale"] = float(np.exp(params[SCALE]))

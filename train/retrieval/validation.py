@@ -1,5 +1,6 @@
 """Loss and ranking quality on validation examples during training."""
 
+import abc
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from . import batches
 from .batches import Batches
 from .data import Targets
 from .objective import RetrievalObjective
+from .texts import TextSet
 
 DEPTH = 10
 """Documents of a list that its nDCG looks at."""
@@ -30,27 +32,40 @@ class Quality(NamedTuple):
     loss: float
     """Mean loss over the examples of all data sets."""
     metrics: Mapping[str, float]
-    """The metric of each data set by its name, such as `accuracy`; with several data sets also by
-    `METRIC/DATASET`, and their mean without it."""
+    """The metrics of each data set by their names, such as `accuracy`; with several data sets also
+    by `METRIC/DATASET`, and their mean without it."""
+    score: float
+    """Mean of the first metric of each data set; chooses the best model."""
 
 
-class Validation:
+class Validation(abc.ABC):
     """Runs a model over validation examples, with its compiled program."""
 
-    def __init__(
-        self, objective: RetrievalObjective, examples: Batches, scores: Scores, mesh: Mesh
-    ):
+    def __init__(self, objective: RetrievalObjective, examples: Batches, mesh: Mesh):
         """Prepare.
 
         Args:
             objective: what is trained.
             examples: the examples.
-            scores: computes scores of documents from outputs.
             mesh: the devices; may be empty.
         """
         whole = None if mesh.empty else NamedSharding(mesh, P())
-        self._examples, self._scores, self._mesh = examples, scores, mesh
+        self._examples, self._mesh = examples, mesh
         self._evaluated = jax.jit(objective.evaluated, out_shardings=whole)
+
+    @abc.abstractmethod
+    def values(self, dataset: TextSet, examples: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        """What the metrics of a data set are computed from, [n, ...].
+
+        Args:
+            dataset: the data set.
+            examples: numbers of the examples of a batch, [n].
+            outputs: of their sequences, [J, n, ...].
+        """
+
+    @abc.abstractmethod
+    def metrics(self, dataset: TextSet, values: np.ndarray) -> dict[str, float]:
+        """The metrics of a data set from the values of all its examples, the most telling first."""
 
     def __call__(self, params: Any) -> Quality:
         """Loss and metrics of the model with these parameters."""
@@ -61,23 +76,37 @@ class Validation:
             dataset, size = sets[members.dataset], len(members.examples)
             outputs, mean = self._evaluated(params, batches.place(batch, self._mesh))
             loss, count = loss + float(mean) * size, count + size
-            outputs = np.asarray(outputs)[: dataset.sequences.shape[1], :size]
-            present = dataset.sequences[members.examples] >= 0
-            of_sets[members.dataset].append(
-                values(
-                    dataset.kind, self._scores(outputs), present, dataset.targets[members.examples]
-                )
-            )
-        named = [
-            (metric_of(dataset.kind), dataset.name, combined(dataset.kind, np.concatenate(own)))
+            outputs = np.asarray(outputs)[: dataset.width, :size]
+            of_sets[members.dataset].append(self.values(dataset, members.examples, outputs))
+        found = [
+            (dataset.name, self.metrics(dataset, np.concatenate(own)))
             for dataset, own in zip(sets, of_sets, strict=True)
         ]
         metrics: dict[str, float] = {}
-        for metric in dict.fromkeys(name for name, *_ in named):
-            metrics[metric] = float(np.mean([x for name, _, x in named if name == metric]))
-        if len(named) > 1:
-            metrics |= {f"{metric}/{name}": x for metric, name, x in named}
-        return Quality(loss / max(count, 1), metrics)
+        for metric in dict.fromkeys(metric for _, own in found for metric in own):
+            metrics[metric] = float(np.mean([own[metric] for _, own in found if metric in own]))
+        if len(found) > 1:
+            metrics |= {f"{metric}/{name}": x for name, own in found for metric, x in own.items()}
+        score = float(np.mean([next(iter(own.values())) for _, own in found]))
+        return Quality(loss / max(count, 1), metrics, score)
+
+
+class EmbeddingValidation(Validation):
+    """Runs an embedding model over validation examples."""
+
+    def __init__(
+        self, objective: RetrievalObjective, examples: Batches, mesh: Mesh, similarity: str
+    ):
+        """Prepare; see `Validation`. `similarity` is a key of `SIMILARITIES`."""
+        super().__init__(objective, examples, mesh)
+        self._scores = of_vectors(similarity)
+
+    def values(self, dataset: TextSet, examples: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        present = dataset.of_batch(examples) >= 0
+        return values(dataset.kind, self._scores(outputs), present, dataset.targets[examples])
+
+    def metrics(self, dataset: TextSet, values: np.ndarray) -> dict[str, float]:
+        return {metric_of(dataset.kind): combined(dataset.kind, values)}
 
 
 def metric_of(kind: Targets) -> str:

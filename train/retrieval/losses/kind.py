@@ -41,6 +41,11 @@ class LossKind:
     """What is taken of a guide model's vectors of the texts: nothing, cosines, the vectors."""
     reranker: bool = False
     """Whether it is a loss of scores rather than vectors."""
+    pointwise: bool = False
+    """Whether it is a mean over pairs of losses of single scores, so that microbatches can be
+    differentiated one by one."""
+    graded: bool = False
+    """Whether targets are labels: 1 and 0 stand for positives and negatives without targets."""
 
     def __call__(
         self,

@@ -18,6 +18,10 @@ def _scores(name: str, function: Callable[..., Any], **needs: Any) -> LossKind:
     return LossKind(name=name, function=function, reranker=True, **needs)
 
 
+def _lists(name: str, function: Callable[..., Any]) -> LossKind:
+    return _scores(name, function, least=3, targets="scores", graded=True)
+
+
 LOSSES: dict[str, LossKind] = {
     kind.name: kind
     for kind in (
@@ -39,16 +43,22 @@ LOSSES: dict[str, LossKind] = {
 RERANKER_LOSSES: dict[str, LossKind] = {
     kind.name: kind
     for kind in (
-        _scores("binary-cross-entropy", scores.binary_cross_entropy, targets="scores"),
-        _scores("mse", scores.mse, targets="scores"),
+        _scores(
+            "binary-cross-entropy",
+            scores.binary_cross_entropy,
+            targets="scores",
+            pointwise=True,
+            graded=True,
+        ),
+        _scores("mse", scores.mse, targets="scores", pointwise=True),
         _scores("margin-mse", scores.margin_mse, least=3, targets="scores", margins=True),
         _scores("multiple-negatives-ranking", scores.multiple_negatives_ranking, in_batch=True),
-        _scores("list-net", listwise.list_net, least=3, targets="scores"),
-        _scores("list-mle", listwise.list_mle, least=3, targets="scores"),
-        _scores("p-list-mle", listwise.p_list_mle, least=3, targets="scores"),
-        _scores("rank-net", listwise.rank_net, least=3, targets="scores"),
-        _scores("lambda-loss", listwise.lambda_loss, least=3, targets="scores"),
-        _scores("adr-mse", listwise.adr_mse, least=3, targets="scores"),
+        _lists("list-net", listwise.list_net),
+        _lists("list-mle", listwise.list_mle),
+        _lists("p-list-mle", listwise.p_list_mle),
+        _lists("rank-net", listwise.rank_net),
+        _lists("lambda-loss", listwise.lambda_loss),
+        _lists("adr-mse", listwise.adr_mse),
     )
 }
 """Losses of a reranker's scores by name."""

@@ -1,0 +1,77 @@
+"""Quality of a reranker on validation examples during training: the order of each query's list."""
+
+import numpy as np
+
+from ..tasks.scores import spearman
+from .data import Qrels, Run
+from .evaluation import RERANKING, metrics
+from .texts import TextSet
+from .validation import Validation, ndcg
+
+BEST = "ndcg@10"
+"""Metric of lists that chooses the best model."""
+
+CORRELATION = "spearman"
+"""Metric of labelled pairs whose queries have one document each."""
+
+
+class RerankerValidation(Validation):
+    """Runs a reranker over validation examples.
+
+    Pairs of one query are one list. Lists with labels, or with a positive and negatives, have the
+    metrics of sentence-transformers: `ndcg@10`, `mrr@10`, `map`. Lists with a teacher's scores have
+    `ndcg@10` with gains above the least score. Labelled pairs whose queries have one document each
+    have Spearman's correlation.
+    """
+
+    def values(self, dataset: TextSet, examples: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        present = dataset.of_batch(examples) >= 0
+        return np.where(present, outputs.T, np.nan)
+
+    def metrics(self, dataset: TextSet, values: np.ndarray) -> dict[str, float]:
+        grades = np.zeros(values.shape, np.float32)
+        if dataset.kind == "none":
+            grades[:, 0] = 1
+        grades[:, : dataset.targets.shape[1]] = dataset.targets
+        lists = _lists(dataset.texts[:, 0], values, grades)
+        if metric_of(dataset) != BEST:
+            return {CORRELATION: spearman(values[:, 0], grades[:, 0])}
+        lists = [(scores, own) for scores, own in lists if own.min() < own.max()]
+        if any((own != np.round(own)).any() or own.min() < 0 for _, own in lists):
+            return {BEST: float(np.mean([ndcg(scores, own) for scores, own in lists]))}
+        run: Run = {}
+        qrels: Qrels = {}
+        for i, (scores, own) in enumerate(lists):
+            # Positives come first, so that a model cannot gain by equal scores.
+            run[str(i)] = {f"{j:09d}": float(x) for j, x in enumerate(scores)}
+            qrels[str(i)] = {f"{j:09d}": int(x) for j, x in enumerate(own)}
+        found = metrics.of_run(run, qrels, RERANKING) if lists else dict.fromkeys(RERANKING, 1.0)
+        return {BEST: found[BEST], **found}
+
+
+def metric_of(dataset: TextSet) -> str:
+    """The metric of a data set that chooses the best model."""
+    queries = dataset.texts[:, 0]
+    single = dataset.width == 1 and len(np.unique(queries)) == len(queries)
+    return CORRELATION if single else BEST
+
+
+def _lists(
+    queries: np.ndarray, scores: np.ndarray, grades: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Scores and grades of the documents of each query, the best grades first.
+
+    Args:
+        queries: number of the query of each example [N].
+        scores: of the documents [N, J]; NaN for none.
+        grades: of the documents [N, J].
+    """
+    order = np.argsort(queries, kind="stable")
+    ends = np.flatnonzero(np.diff(queries[order])) + 1
+    lists = []
+    for members in np.split(order, ends):
+        exists = ~np.isnan(scores[members])
+        own, graded = scores[members][exists], grades[members][exists]
+        best = np.argsort(-graded, kind="stable")
+        lists.append((own[best], graded[best]))
+    return lists
