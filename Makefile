@@ -116,7 +116,7 @@ clean:
 	$(PYTHON) -m venv .venv-parity
 	.venv-parity/bin/python $(PIP) torch==2.13.0
 	.venv-parity/bin/python $(PIP) -e '.[test]' transformers==5.23.0 sentence-transformers==6.2.0 \
-		peft==0.21.2
+		peft==0.21.2 mteb==2.26.24
 	.venv-parity/bin/python $(PIP) --target .venv-parity/transformers4 --upgrade transformers==4.56.2
 	touch $@
 

@@ -53,8 +53,13 @@ _NAMES = (
 )
 
 
-def _beir(msmarco: str) -> tuple[Set, ...]:
-    """The 15 collections of BEIR that are public, in the order of the paper's table 7."""
+def _beir(msmarco: str, excluding: Sequence[str]) -> tuple[Set, ...]:
+    """The 15 collections of BEIR that are public, in the order of the paper's table 7.
+
+    Args:
+        msmarco: split of MSMARCO.
+        excluding: names of those whose results leave out documents with the id of the query.
+    """
     others = {
         "FiQA": ("fiqa2018",),
         "DBPedia": ("dbpedia-entity",),
@@ -66,7 +71,7 @@ def _beir(msmarco: str) -> tuple[Set, ...]:
             name,
             (name.lower(), *others.get(name, ())),
             msmarco if name == "MSMARCO" else "test",
-            exclude_self=name in ("ArguAna", "Quora"),
+            exclude_self=name in excluding,
             members=FORUMS if name == "CQADupStack" else (),
         )
         for name in _NAMES
@@ -107,12 +112,17 @@ _MLDR = ("mldr", "mldr-en", "multilongdocretrieval", "en")
 
 PROTOCOLS: dict[str, Protocol] = {
     "beir": Protocol(
-        "BEIR as the paper evaluates single vectors: 15 collections, MSMARCO on its test split,"
-        " whose scale its figure has; CQADupStack is the mean of 12 forums.",
-        _beir("test"),
+        "BEIR as the paper evaluates single vectors, with mteb: 15 collections, MSMARCO on its test"
+        " split, whose scale its figure has; CQADupStack is the mean of 12 forums. Five collections"
+        " leave out documents with the id of their query, as in mteb.",
+        _beir("test", ("ArguAna", "FiQA", "FEVER", "MSMARCO", "Quora")),
         _DPR,
     ),
-    "beir-dev": Protocol("BEIR with MSMARCO on its dev split, as BEIR itself.", _beir("dev")),
+    "beir-dev": Protocol(
+        "BEIR with MSMARCO on its dev split, leaving out documents with the id of their query"
+        " everywhere, as BEIR's own code does.",
+        _beir("dev", _NAMES),
+    ),
     "nanobeir": Protocol(
         "NanoBEIR: 13 small collections of 50 queries.",
         tuple(Set(f"Nano{name}", (f"nano{name.lower()}", name.lower())) for name in _NANO),
