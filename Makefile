@@ -9,7 +9,7 @@ WORKERS ?= 2
 # optimised. XLA's own passes are as usual; `make test-slow` optimises.
 QUICK_COMPILES = XLA_FLAGS="--xla_backend_optimization_level=0 $$XLA_FLAGS"
 
-.PHONY: quickstart test test-slow test-kernels lint types format parity parity5 parity4 aot plans bench bench-kernels \
+.PHONY: quickstart test test-slow test-kernels lint types format parity parity5 parity4 aot plans bench bench-kernels bench-retrieval \
 	device wheels goldens record clean
 
 quickstart: .venv/installed
@@ -68,6 +68,22 @@ plans: .venv-aot/installed
 bench: .venv-parity/bench
 	.venv-parity/bin/modernbert-jax bench data encode train $(ARGS)
 
+# Training for retrieval beside sentence-transformers, on data sets made of text; it resumes:
+# make bench-retrieval TEXT=FOLDER MODEL=run/export, where FOLDER has corpus/science.jsonl.zst,
+# corpus/code.jsonl.zst and retrieval/boolq. ARGS adds options of `bench retrieval`.
+BENCH ?= retrieval-bench
+bench-retrieval: .venv-parity/bench $(BENCH)-data/science $(BENCH)-data/code $(BENCH)-data/boolq
+	.venv-parity/bin/modernbert-jax bench retrieval --data $(wordlist 2,4,$^) --model $(MODEL) \
+		--output $(BENCH) --json $(BENCH).json $(ARGS)
+
+MAKE_DATA = .venv-parity/bin/modernbert-jax bench retrieval-data
+$(BENCH)-data/science: | .venv-parity/bench
+	$(MAKE_DATA) titles --input $(TEXT)/corpus/science.jsonl.zst --output $@
+$(BENCH)-data/code: | .venv-parity/bench
+	$(MAKE_DATA) functions --input $(TEXT)/corpus/code.jsonl.zst --output $@
+$(BENCH)-data/boolq: | .venv-parity/bench
+	$(MAKE_DATA) questions --input $(TEXT)/retrieval/boolq --output $@
+
 # Times attention on the device at hand: make bench-kernels ARGS="--output tuning.json"
 bench-kernels: .venv/installed
 	.venv/bin/modernbert-jax bench kernels $(ARGS)
@@ -121,7 +137,7 @@ clean:
 	touch $@
 
 .venv-parity/bench: .venv-parity/installed
-	.venv-parity/bin/python $(PIP) datasets==5.2.0 numba accelerate
+	.venv-parity/bin/python $(PIP) datasets==5.2.0 numba accelerate bm25s
 	touch $@
 
 # PyLate without its dependencies: its index, which is not used, wants another torch.

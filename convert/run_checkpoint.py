@@ -4,7 +4,10 @@ The metadata of the checkpoint holds the architecture, the head and its labels. 
 in `RUN/tokenizer`.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -44,41 +47,70 @@ def read(directory: Path) -> Checkpoint:
     Raises:
         UserError: the checkpoint is damaged, or holds only the trained subset of a model.
     """
-    from orbax.checkpoint import v1 as ocp  # takes a second, and other formats do without
-
     directory = directory.absolute()
-    if (problem := checksums.damage(directory)) is not None:
-        raise UserError(f"{directory}: damaged ({problem}); take another checkpoint of the run")
-    try:
-        metadata = ocp.checkpointables_metadata(directory)
-        facts = metadata.custom_metadata
-        run = facts.get("config", {})
-        if run.get("freeze") or run.get("freeze_layers") or run.get("lora", {}).get("rank"):
-            raise UserError(
-                f"{directory}: holds only what its run trains, not the frozen parameters; the whole"
-                f" model is in {directory.parent.parent / 'export'} when the run is finished"
-            )
+    with _readable(directory):
+        facts, described = _described(directory)
         config = ModernBertConfig.from_hf(facts["model"])
         head, extra = facts.get("head", "masked_lm"), facts.get("extra", {})
-        described = metadata.metadata[STATE]["params"]
         names.check_params(
             described, names.table(config, head, label_count(head, extra)), directory
         )
-        context = ocp.Context()
-        context.pytree.loading.partial_load = True  # skips the optimizer's moments
-        with context:
-            like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), described)
-            loaded = ocp.load_checkpointables(directory, {STATE: {"params": like}})
+        params = _loaded(directory, described)
+    folder = directory.parent.parent / "tokenizer"
+    return Checkpoint(
+        config=config,
+        params=params,
+        head=head,
+        extra=extra,
+        files={n: (folder / n).read_bytes() for n in FILES if (folder / n).is_file()},
+    )
+
+
+def parameters(directory: Path) -> Any:
+    """Read all parameters in a training checkpoint of any objective, numpy arrays by name.
+
+    Raises:
+        UserError: as `read`.
+    """
+    directory = directory.absolute()
+    with _readable(directory):
+        return _loaded(directory, _described(directory)[1])
+
+
+def _described(directory: Path) -> tuple[dict[str, Any], Any]:
+    """Facts of the run, and the shapes of its parameters. Raises `UserError`."""
+    from orbax.checkpoint import v1 as ocp  # takes a second, and other formats do without
+
+    if (problem := checksums.damage(directory)) is not None:
+        raise UserError(f"{directory}: damaged ({problem}); take another checkpoint of the run")
+    metadata = ocp.checkpointables_metadata(directory)
+    facts = metadata.custom_metadata
+    run = facts.get("config", {})
+    if run.get("freeze") or run.get("freeze_layers") or run.get("lora", {}).get("rank"):
+        raise UserError(
+            f"{directory}: holds only what its run trains, not the frozen parameters; the whole"
+            f" model is in {directory.parent.parent / 'export'} when the run is finished"
+        )
+    return facts, metadata.metadata[STATE]["params"]
+
+
+def _loaded(directory: Path, described: Any) -> Any:
+    from orbax.checkpoint import v1 as ocp
+
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True  # skips the optimizer's moments
+    with context:
+        like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), described)
+        return ocp.load_checkpointables(directory, {STATE: {"params": like}})[STATE]["params"]
+
+
+@contextlib.contextmanager
+def _readable(directory: Path) -> Iterator[None]:
+    """Raise `UserError` for whatever the block raises."""
+    try:
+        yield
     except UserError:
         raise
     except Exception as error:  # Orbax and TensorStore raise many types
         reason = first_line(error)
         raise UserError(f"{directory}: not readable as a run's checkpoint ({reason})") from error
-    folder = directory.parent.parent / "tokenizer"
-    return Checkpoint(
-        config=config,
-        params=loaded[STATE]["params"],
-        head=head,
-        extra=extra,
-        files={n: (folder / n).read_bytes() for n in FILES if (folder / n).is_file()},
-    )

@@ -13,6 +13,8 @@ from modernbert_jax.cli.dry_run import DryRun
 from modernbert_jax.cli.launch import CpuDevices, Launch
 from modernbert_jax.errors import UserError
 from modernbert_jax.sharding import MeshShape
+from modernbert_jax.train.bench.retrieval.settings import Settings as BenchSettings
+from modernbert_jax.train.bench.retrieval.settings import Training
 from modernbert_jax.train.corpus.components import CorpusComponent
 from modernbert_jax.train.corpus.shards import Settings
 from modernbert_jax.train.corpus.sources import Corpus
@@ -27,7 +29,7 @@ from modernbert_jax.train.tasks import TASKS, Task
 COMMANDS = tuple(command.load() for command in registry.COMMANDS.values())
 CONFIGS = (
     *(PretrainConfig, Stage, FinetuneConfig, EngineConfig, Lora, Grid, MeshShape),
-    *(RetrievalConfig, LossConfig),
+    *(RetrievalConfig, LossConfig, BenchSettings, Training),
     *(Settings, CorpusComponent, CpuDevices, DryRun, Launch, *TASKS.values(), *COMMANDS),
 )
 

@@ -6,7 +6,14 @@ from typing import Annotated, Literal
 
 import tyro
 
+from modernbert_jax.io import outputs
+from modernbert_jax.io.files import write_json
 from modernbert_jax.ranges import Count
+from modernbert_jax.train.bench.retrieval.settings import Settings
+
+from . import output as printing
+from .launch import CpuDevices
+from .options import Flat
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,3 +46,35 @@ class RetrievalData:
 
         counts = data.make(self.kind, self.input, self.output, dev=self.dev, test=self.test)
         print(f"{self.output}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Retrieval(Settings):
+    """Train for retrieval beside sentence-transformers, BM25 and the model as it is.
+
+    Both sides train the same checkpoint with the same batches in the same order, loss, AdamW and
+    schedule, in float32, each in a process of its own. One code measures both: nDCG@10, MRR@10 and
+    recall@100 on the test, and during training the loss of kept groups. Interrupt it at any time;
+    the same command in the same folder resumes.
+    """
+
+    devices: Flat[CpuDevices] = dataclasses.field(default_factory=CpuDevices)
+    json: Path | None = None
+    """JSON file for the numbers; an existing one is replaced."""
+
+    def run(self) -> None:
+        """Train all sides, and print their tables."""
+        self.devices.expose()
+        from modernbert_jax.train.bench.device.machine import processor
+        from modernbert_jax.train.bench.retrieval import comparison, tables
+
+        if self.json is not None:
+            outputs.check_file(self.json, self.data, replaces=".json")
+        results = []
+        for result in comparison.compare(self):
+            printing.print_to_stderr(tables.line(result))
+            results.append(result)
+            if self.json is not None:
+                write_json(self.json, [dataclasses.asdict(r) for r in results])
+        print(processor())
+        tables.show(results)

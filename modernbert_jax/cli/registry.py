@@ -62,6 +62,9 @@ COMMANDS: dict[str, Command] = {
     "bench kernels": Command(
         "bench.Kernels", "Time every implementation of attention on this device."
     ),
+    "bench retrieval": Command(
+        "bench_retrieval.Retrieval", "Compare training for retrieval with sentence-transformers."
+    ),
     "bench retrieval-data": Command(
         "bench_retrieval.RetrievalData", "Make a data set for bench retrieval from text."
     ),

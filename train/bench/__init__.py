@@ -12,7 +12,6 @@ from pathlib import Path
 from rich.table import Table
 
 from modernbert_jax.errors import UserError, did_you_mean
-from modernbert_jax.io.progress import wide_console
 
 SUITES = {
     "data": "modernbert_jax.train.bench.data",
@@ -91,6 +90,8 @@ def run(suites: Sequence[str], options: Options) -> dict[str, list[Measurement]]
 
 def show(suite: str, measurements: Sequence[Measurement]) -> None:
     """Print a table."""
+    from modernbert_jax.io.progress import wide_console  # imports jax, which options do not need
+
     table = Table(suite, "unit", box=None, pad_edge=False)
     for heading in ("ours", "peer", "ratio"):
         table.add_column(heading, justify="right")

@@ -1,0 +1,172 @@
+"""The comparison with sentence-transformers, without it; its own side is tested among parity's."""
+
+import dataclasses
+import itertools
+import json
+import sys
+
+import corpus
+import labelled
+import numpy as np
+import pytest
+
+from modernbert_jax import UserError, cli, convert
+from modernbert_jax.convert import names
+from modernbert_jax.train.bench.retrieval import comparison, measuring, process, tables
+from modernbert_jax.train.bench.retrieval.case import Case
+from modernbert_jax.train.bench.retrieval.comparison import Result
+from modernbert_jax.train.bench.retrieval.settings import Settings, Training
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A model, and a data set whose documents hold the words of their queries."""
+    folder = tmp_path_factory.mktemp("bench")
+    labelled.checkpoint(folder / "model", corpus.make_tokenizer(), num_hidden_layers=1)
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(40):
+        words = [corpus.WORDS[j] for j in rng.integers(0, len(corpus.WORDS), 12)]
+        rows.append({"id": f"d{i}", "text": " ".join(words[:6]) + f"\n\n{' '.join(words)}"})
+    (folder / "text.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["bench", "retrieval-data", "titles", "--input", str(folder / "text.jsonl")]
+    command += ["--dev", "8", "--test", "8", "--output", str(folder / "words")]
+    assert cli.main(command) == 0
+    return folder
+
+
+def settings(place, output, **changes):
+    return Settings(
+        data=(str(place / "words"),),
+        model=str(place / "model"),
+        output=str(output),
+        **{"max_length": 32, "groups": 2, "group_size": 3, "negatives": 2} | changes,
+    )
+
+
+def test_what_does_not_train_is_measured_once_and_kept(place, tmp_path, monkeypatch):
+    pytest.importorskip("bm25s")
+    config = settings(
+        place, tmp_path / "out", sides=("bm25", "untuned"), kinds=("embedding",), seeds=(0, 1)
+    )
+    measured = []
+    monkeypatch.setattr(measuring, "quality", lambda case, model: measured.append(model) or {})
+    bm25, untuned = comparison.compare(config)
+    assert (bm25.side, untuned.side) == ("bm25", "untuned")
+    assert bm25.metrics["ndcg@10"] > 0.9 and [path.name for path in measured] == ["start-0"]
+    assert {*bm25.metrics} == {"ndcg@10", "mrr@10", "recall@100"}
+    monkeypatch.setattr(comparison, "_untrained", None)  # nothing is measured again
+    assert [*comparison.compare(config)] == [bm25, untuned]
+    with pytest.raises(UserError, match="max_length"):
+        next(comparison.compare(dataclasses.replace(config, max_length=16)))
+
+
+def test_rerankers_learn_from_negatives_of_bm25(place, tmp_path):
+    pytest.importorskip("bm25s")
+    case = Case(settings(place, tmp_path, examples=5), str(place / "words"), "reranker")
+    columns, texts, labels = case.pairs()
+    assert columns == ("query", "document") and len(texts) == 5 * 3
+    assert labels == [1.0, 0.0, 0.0] * 5
+    documents = {*case.corpus.values()}
+    for i in range(0, 15, 3):
+        (query, positive), *negatives = texts[i : i + 3]
+        assert positive.startswith(query) and {text for _, text in negatives} <= documents
+        assert positive not in {text for _, text in negatives}
+    assert case.pairs() == (columns, texts, labels)
+    rows = [json.loads(line) for line in case.training_file().read_text().splitlines()]
+    assert rows[1] == {"query": texts[1][0], "document": texts[1][1], "label": 0.0}
+
+
+def test_batches_hold_every_pair_and_no_text_twice(place, tmp_path):
+    training = Training(batch_examples=4, epochs=2)
+    case = Case(settings(place, tmp_path, embedding=training), str(place / "words"), "embedding")
+    plan = comparison.batches(case, case.pairs(), 0)
+    assert len(plan) == 12 and sorted(itertools.chain(*plan)) == sorted([*range(24)] * 2)
+    assert plan != comparison.batches(case, case.pairs(), 1)
+
+
+def test_a_reranker_starts_from_the_encoder_with_a_drawn_classifier(place, tmp_path):
+    data, config = str(place / "words"), settings(place, tmp_path)
+    first, second = (convert.load(Case(config, data, "reranker").start(i)) for i in (0, 1))
+    assert first.labels == second.labels == 1 and first.pipeline is None
+    own = convert.load(config.model).params["encoder"]
+    for path, leaf in names.flatten(own).items():
+        np.testing.assert_array_equal(names.flatten(first.params)[("encoder", *path)], leaf)
+    kernels = [x.params["classifier"]["kernel"] for x in (first, second)]
+    assert kernels[0].shape == (32, 1) and (kernels[0] != kernels[1]).any()
+    bare = convert.load(Case(config, data, "embedding").start(0))
+    assert bare.head == "none"
+
+
+class FakeEncoder:
+    """Vectors that are the counts of letters."""
+
+    def encode(self, texts, side):
+        letters = "aeinorst"
+        return np.array([[text.count(x) + (side == "query") for x in letters] for text in texts])
+
+
+def test_the_probe_is_the_loss_of_whole_groups(place, tmp_path, monkeypatch):
+    case = Case(settings(place, tmp_path), str(place / "words"), "embedding")
+    groups = case.probe()
+    assert [len(group) for group in groups] == [3, 3]
+    monkeypatch.setattr(measuring, "encoder", lambda case, path: FakeEncoder())
+    losses = []
+    for group in groups:
+        queries, documents = (
+            FakeEncoder().encode(texts, side)
+            for texts, side in zip(zip(*group, strict=True), ("query", "document"), strict=True)
+        )
+        for i in range(3):
+            norms = np.linalg.norm(queries[i]) * np.linalg.norm(documents, axis=1)
+            logits = 20 * (documents @ queries[i]) / norms
+            losses.append(np.log(np.exp(logits).sum()) - logits[i])
+    assert measuring.probe_loss(case, {7: place}) == {7: pytest.approx(np.mean(losses))}
+
+
+def test_the_probe_of_a_reranker_is_a_loss_of_labels(place, tmp_path, monkeypatch):
+    class Scorer:
+        def blocks(self, pairs):
+            yield np.array(
+                [3.0 if document.startswith(query) else -1.0 for query, document in pairs]
+            )
+
+    monkeypatch.setattr(measuring.PairScorer, "load", lambda *_: Scorer())
+    case = Case(settings(place, tmp_path), str(place / "words"), "reranker")
+    wanted = (np.log1p(np.exp(-3.0)) + np.log1p(np.exp(-1.0))) / 2
+    assert measuring.probe_loss(case, {0: place}) == {0: pytest.approx(wanted)}
+
+
+def test_a_process_that_takes_too_much_memory_is_ended(tmp_path):
+    greedy = [sys.executable, "-c", "x = bytearray(300_000_000); import time; time.sleep(60)"]
+    with pytest.raises(process.OutOfMemory, match=r"0\.1 GB"):
+        process.run(greedy, tmp_path / "log.txt", 0.1)
+    with pytest.raises(RuntimeError, match="exit code 3: no such thing"):
+        process.run([sys.executable, "-c", "print('no such thing'); exit(3)"], tmp_path / "log.txt")
+
+
+def test_tables_compare_speeds_and_show_failures(capsys):
+    def result(side, seed, ndcg, seconds, **more):
+        metrics = {"ndcg@10": ndcg, "mrr@10": ndcg, "recall@100": 1.0}
+        times = {"examples": 100, "step_seconds": seconds, "seconds": 2 * seconds}
+        common = {"data": "words", "kind": "embedding", "side": side, "seed": seed}
+        return Result(**common | {"metrics": metrics} | times | more)
+
+    results = [
+        result("ours", 0, 0.5, 1.0, probe={"0": 3.0, "4": 2.5}, compile_seconds=0.5),
+        result("ours", 1, 0.7, 2.0),
+        result("peer", 0, 0.6, 5.0, probe={"0": 3.0, "4": 2.5001}),
+        result("peer-cached", 0, 0.0, 5.0, metrics={}, failure="more than 1 GB"),
+    ]
+    tables.show(results)
+    output = capsys.readouterr().out
+    assert "0.6000 ± 0.1414" in output and "5.00" in output
+    assert "more than 1 GB" in output and "2.5001" in output
+    assert tables.best(results[:2], tables.step_speed) == 100
+    assert "nd" in tables.line(results[0]) and "seed 0" in tables.line(results[0])
+
+
+def test_a_peer_that_is_not_installed_is_named(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"torch.*--peer-python"):
+        next(comparison.compare(settings(place, tmp_path / "out")))

@@ -1,0 +1,132 @@
+"""Settings of the comparison with sentence-transformers."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from modernbert_jax import ranges
+from modernbert_jax.errors import UserError
+from modernbert_jax.ranges import Count, Length, Natural, NonNegative, Positive, Seed, Share
+
+if TYPE_CHECKING:
+    from ...retrieval.config import RetrievalConfig
+
+Kind = Literal["embedding", "reranker"]
+Side = Literal["bm25", "untuned", "ours", "peer", "peer-cached"]
+
+TITLES: dict[Side, str] = {
+    "bm25": "BM25",
+    "untuned": "untuned",
+    "ours": "here",
+    "peer": "sentence-transformers",
+    "peer-cached": "sentence-transformers, cached",
+}
+"""Sides with their names in tables."""
+
+TRAINED: tuple[Side, ...] = ("ours", "peer", "peer-cached")
+"""Sides that train, once for each seed."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """What is the same on all sides that train."""
+
+    epochs: Positive = 1.0
+    """Passes over the pairs."""
+    batch_examples: Count = 64
+    """Examples of a step: pairs of a query and its document; of a reranker, pairs with a label."""
+    learning_rate: Positive = 2e-4
+    """Peak learning rate of AdamW, which falls linearly to zero."""
+    warmup: Share = 0.1
+    """Share of the steps over which the learning rate rises."""
+    weight_decay: NonNegative = 0.0
+    """Weight decay of AdamW, as in PyTorch."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Data, model, sides and sizes of a comparison."""
+
+    FREE: ClassVar[tuple[str, ...]] = ("output", "peer_python", "memory", "seeds", "sides", "kinds")
+    """Fields that may change when a comparison is resumed: they do not change its results."""
+
+    data: tuple[str, ...]
+    """BEIR folders with train, dev and test, as `bench retrieval-data` makes them."""
+    model: str
+    """Checkpoint that all sides start from."""
+    output: str = "retrieval-bench"
+    """Folder for results and models. The same command in the same folder resumes."""
+    kinds: tuple[Kind, ...] = ("embedding", "reranker")
+    """What is trained: single-vector models with multiple negatives, rerankers with binary
+    cross-entropy on BM25's negatives."""
+    sides: tuple[Side, ...] = ("bm25", "untuned", "ours", "peer")
+    """Sides to compare. `peer-cached` is sentence-transformers' gradient cache, for batches that do
+    not fit; rerankers have none."""
+    seeds: tuple[Seed, ...] = (0, 1, 2)
+    """Seeds of the order of examples, one training of each side for each."""
+    embedding: Training = dataclasses.field(default_factory=Training)
+    reranker: Training = dataclasses.field(default_factory=Training)
+    max_length: Length = 256
+    """Longest text in tokens; of a reranker, longest pair."""
+    microbatch_tokens: Count = 8192
+    """Tokens in memory at once, here and in sentence-transformers' gradient cache."""
+    negatives: Count = 4
+    """BM25's negatives of a pair for rerankers, from its first 100."""
+    examples: Natural = 0
+    """Training pairs; 0 takes all."""
+    queries: Natural = 0
+    """Queries of the test; 0 takes all."""
+    groups: Count = 8
+    """Groups of pairs of dev whose loss is the probe."""
+    group_size: Count = 32
+    """Pairs in a group of the probe."""
+    probes: Count = 5
+    """Steps after which the probe is evaluated, at equal distances; the start comes before."""
+    memory: NonNegative = 0.0
+    """Largest resident memory of a training process in GB (10^9 bytes), above which it is ended and
+    that is the result; 0 sets no limit."""
+    peer_python: Path | None = None
+    """Python with sentence-transformers 6, torch and datasets. None is this one."""
+
+    def __post_init__(self):
+        ranges.check(self, "--")
+        if not self.data:
+            raise UserError("data is empty; name the folders to train on with --data")
+
+    def training(self, kind: Kind) -> Training:
+        """The settings of a kind."""
+        return self.embedding if kind == "embedding" else self.reranker
+
+    def config(self, kind: Kind, seed: int, **paths: Any) -> "RetrievalConfig":
+        """The configuration of our side, without dropout; `paths` are its other fields."""
+        from ...retrieval.config import RetrievalConfig
+        from ...retrieval.losses.config import LossConfig
+
+        training = self.training(kind)
+        name = "multiple-negatives-ranking" if kind == "embedding" else "binary-cross-entropy"
+        return RetrievalConfig(
+            kind=kind,
+            loss=LossConfig(name=name),
+            max_length=self.max_length,
+            microbatch_tokens=self.microbatch_tokens,
+            pooling="mean" if kind == "embedding" else "checkpoint",
+            attention_dropout=0.0,
+            optimizer="adamw",
+            b1=0.9,
+            b2=0.999,
+            eps=1e-8,
+            clip_norm=1.0,
+            schedule="linear",
+            keep_best=False,
+            eval_every=0,
+            seed=seed,
+            **dataclasses.asdict(training),
+            **paths,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as a JSON object."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)}
+        values |= {"peer_python": str(self.peer_python or "")}
+        return json.loads(json.dumps(values, default=dataclasses.asdict))
