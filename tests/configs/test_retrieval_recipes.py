@@ -70,6 +70,7 @@ def test_dpr_takes_the_steps_of_the_corrected_batch():
 def test_ettin_rerankers_have_the_published_figures(row):
     config = configs.load("finetune", f"ettin-reranker-{row[0]}")
     assert (config.kind, config.loss.name, config.pooling) == ("reranker", "mse", "cls")
+    assert config.head == "modules"
     assert config.learning_rate == float(row[1]) and config.batch_examples == int(row[2])
     assert (config.warmup, config.schedule, config.epochs) == (0.03, "linear", 1)
     assert config.model == f"jhu-clsp/ettin-encoder-{row[0]}"
