@@ -158,15 +158,10 @@ class RetrievalObjective(engine.Objective):
         """Parameters of the model with those of the loss, at their start."""
         if not self.config.loss.learn_scale:
             return params
-        option, options = self._learned, self._options
+        option, options = self.loss_kind.learned, self._options
         start = options.get(option, self.loss_kind.options[option].default)
         start = start if option == "scale" else 1 / start
         return {**params, SCALE: jnp.log(jnp.float32(start))}
-
-    @property
-    def _learned(self) -> str:
-        """The option that is learned."""
-        return "scale" if "scale" in self.loss_kind.options else "temperature"
 
     @property
     def _options(self) -> dict[str, Any]:
@@ -192,7 +187,8 @@ class RetrievalObjective(engine.Objective):
         options = self._options
         if SCALE in params:
             scale = jnp.exp(params[SCALE])
-            options[self._learned] = scale if self._learned == "scale" else 1 / scale
+            option = self.loss_kind.learned
+            options[option] = scale if option == "scale" else 1 / scale
         options |= {} if self.loss_kind.guide == "none" else {"guide": batch.guide}
         options |= {"key": batch.key} if self.config.matryoshka_dims_per_step else {}
         targets = batch.targets if batch.targets.shape[1] else None
