@@ -53,7 +53,7 @@ class RetrievalConfig(ExamplesConfig):
     `negative...`, or all columns of texts."""
     target: str = ""
     """Column of the label or of the scores of the documents; empty takes `label` or `scores`, if
-    there is one."""
+    there is one, and `none` takes none."""
     queries: str = ""
     """File of texts by id; the first column then holds ids."""
     documents: str = ""
@@ -143,6 +143,11 @@ class RetrievalConfig(ExamplesConfig):
         if weights and len(weights) != len(dims):
             raise UserError(
                 f"matryoshka_weights has {len(weights)} numbers; matryoshka_dims has {len(dims)}"
+            )
+        if self.matryoshka_dims_per_step > len(dims):
+            raise UserError(
+                f"matryoshka_dims_per_step is {self.matryoshka_dims_per_step}; matryoshka_dims has"
+                f" {len(dims)} numbers"
             )
         if len({*dims}) < len(dims):
             raise UserError("matryoshka_dims names a width twice")

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from jax.sharding import Mesh
 
 from modernbert_jax import convert
@@ -71,7 +72,12 @@ class Embedding(Trainee):
         tokenizer = self.checkpoint.tokenizer
         assert tokenizer is not None  # `load` checks it
         lower = self.pipeline.lower_case
-        return texts.tokenize(self.config, dataset, tokenizer, self.model, lower)
+        tokenized = texts.tokenize(self.config, dataset, tokenizer, self.model, lower)
+        if self.loss.optional and dataset.targets == "none" and dataset.most_texts > 2:
+            # Other data sets of the run may have labels; 1 is that of a positive.
+            labels = np.ones((len(dataset), 1), np.float32)
+            tokenized = dataclasses.replace(tokenized, targets=labels)
+        return tokenized
 
     def sequences(self, columns: int) -> int:
         return columns

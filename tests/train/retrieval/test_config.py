@@ -37,6 +37,7 @@ def test_keys_without_a_column_are_refused():
     [
         ({"train": ("-",)}, "standard input"),
         ({"train": ("a.jsonl", "a.jsonl")}, "train names a file twice"),
+        ({"matryoshka_dims_per_step": 1}, "matryoshka_dims_per_step is 1; matryoshka_dims has 0"),
         ({"matryoshka_dims": (8, 8)}, "matryoshka_dims"),
         ({"matryoshka_dims": (8, 4), "matryoshka_weights": (1.0,)}, "matryoshka_weights"),
         ({"kind": "rerank"}, "did you mean 'reranker'"),

@@ -127,6 +127,15 @@ def test_dimensions_of_a_step_are_drawn_by_its_key():
         RANKING.matryoshka([6, 2], n_dims_per_step=1)(columns)
 
 
+def test_a_column_that_no_example_has_does_not_weigh():
+    columns, guide = np.random.default_rng(5).normal(size=(2, 4, 3, 6)).astype(np.float32)
+    mask = np.ones((3, 3), bool)
+    mask[1:] = False
+    loss = losses.LOSSES["embed-distill"]
+    wide, alone = loss(columns, mask=mask, guide=guide), loss(columns[:2], guide=guide[:2])
+    assert float(wide) == pytest.approx(float(alone), rel=1e-6)
+
+
 @pytest.mark.parametrize("label", [0, 1])
 def test_a_batch_of_one_label_is_compared_with_its_mean(label):
     columns = np.random.default_rng(4).normal(size=(2, 6, 3)).astype(np.float32)

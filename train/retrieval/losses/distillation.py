@@ -134,4 +134,5 @@ def embed_distill(
         distances = jnp.square(vectors - wanted).mean(-1)
     else:
         distances = norm(vectors - wanted)
-    return jax.vmap(inputs.mean)(distances, exists).mean()
+    # A column that no example has is one of other data sets.
+    return inputs.mean(jax.vmap(inputs.mean)(distances, exists), exists.any(1))

@@ -116,6 +116,7 @@ class LossKind:
         options: Mapping[str, Any] = {},
         examples: int = 2,
         dimensions: int = 2,
+        drawn: bool = False,
     ) -> None:
         """Check what is known before training, without computing anything.
 
@@ -125,6 +126,7 @@ class LossKind:
             options: Options of the loss.
             examples: Number of examples in a batch.
             dimensions: Dimensions of the vectors.
+            drawn: Whether the loss draws with a key, as Matryoshka of some dimensions a step.
 
         Raises:
             UserError: the loss does not fit the data, or an option is unknown or wrong.
@@ -145,12 +147,13 @@ class LossKind:
                 f"loss {self.name} takes {sizes} targets ({self.targets}) per example of"
                 f" {columns} columns; the data has {targets}"
             )
-        drawn = int(self.in_batch)  # documents of other queries that a reranker scores
-        documents = (columns - 1 + drawn, examples)
+        # A reranker with negatives of the batch scores documents of other queries, too.
+        documents = (columns - 1 + int(self.in_batch), examples)
         shape = documents if self.reranker else (columns, examples, dimensions)
         guide = {} if self.guide == "none" else {"guide": jnp.zeros(shape)}
         wanted = jnp.zeros((examples, targets)) if targets else None
-        jax.eval_shape(lambda: self(jnp.zeros(shape), wanted, **guide, **options))
+        key = {"key": jax.random.key(0)} if drawn else {}
+        jax.eval_shape(lambda: self(jnp.zeros(shape), wanted, **guide, **key, **options))
 
     def matryoshka(
         self, dims: Sequence[int], weights: Sequence[float] | None = None, n_dims_per_step: int = -1
