@@ -130,16 +130,18 @@ def pipeline_of(config: RetrievalConfig, checkpoint: convert.Checkpoint) -> Pipe
 
 
 def resolved(config: RetrievalConfig, checkpoint: convert.Checkpoint) -> RetrievalConfig:
-    """The configuration with the prompts and the length of the checkpoint where it names none."""
+    """The configuration with the prompts and the length of the checkpoint where it names none.
+
+    A role without a prompt of its own has that of the checkpoint, as in the exported model.
+    """
     before = checkpoint.pipeline or Pipeline(kind="embedding")
     limit = checkpoint.config.max_position_embeddings
-    prompts = config.prompts
-    if not prompts:
-        named = {
-            side: next((name for name in known if name in before.prompts), None)
-            for side, known in PROMPT_NAMES.items()
-        }
-        prompts = {str(side): before.prompts[name] for side, name in named.items() if name}
+    named = {
+        side: next((name for name in known if name in before.prompts), None)
+        for side, known in PROMPT_NAMES.items()
+    }
+    prompts = {str(side): before.prompts[name] for side, name in named.items() if name}
+    prompts |= config.prompts
     length = config.max_length or min(before.max_length or limit, limit)
     return dataclasses.replace(config, prompts=prompts, max_length=length)
 

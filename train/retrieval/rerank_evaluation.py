@@ -38,7 +38,7 @@ class CollectionReranker:
         """
         self._model, self._mesh, self._runtime = model, mesh, runtime
         self._scorer: PairScorer | None = None
-        self._lists: dict[str, Sequence[RerankingList]] = {}
+        self._lists: dict[int, Sequence[RerankingList]] = {}
 
     def __call__(self, params: Any, collection: Collection) -> dict[str, float]:
         """Metrics by name: `map`, `mrr@10` and `ndcg@10`, as means over queries."""
@@ -46,10 +46,10 @@ class CollectionReranker:
         if self._scorer is None:
             runtime = self._runtime
             self._scorer = PairScorer.of(self._model, self._mesh, runtime=runtime, params=own)
-        if collection.name not in self._lists:
-            found = with_candidates(collection)
-            self._lists[collection.name] = reranking.lists_of(found, DEPTH)
-        return reranking.evaluate(self._scorer.using(own), self._lists[collection.name])
+        key = id(collection)  # names are not unique; collections live as long as the run
+        if key not in self._lists:
+            self._lists[key] = reranking.lists_of(with_candidates(collection), DEPTH)
+        return reranking.evaluate(self._scorer.using(own), self._lists[key])
 
 
 def with_candidates(collection: Collection) -> Collection:

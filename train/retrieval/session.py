@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from modernbert_jax import convert
 from modernbert_jax.errors import UserError
 from modernbert_jax.inference.shapes import Shape
+from modernbert_jax.io import fingerprint
 from modernbert_jax.io.progress import Progress
 from modernbert_jax.sharding import check_mesh
 
@@ -61,18 +63,19 @@ class Session:
         read = [texts.read(config, paths) for paths in (config.train, config.validation)]
         texts.check_columns(config, [dataset for sets in read for dataset in sets])
         train, held_out = ([trainee.tokenized(dataset) for dataset in sets] for sets in read)
-        collections = {
-            Path(folder).resolve().name: read_collection(folder, config.evaluation_split)
-            for folder in config.evaluation
-        }
+        collections = _collections(config)
         inputs = inputs_of(
             trainee.checkpoint,
             {
                 "train": config.train,
                 "validation": config.validation,
                 **{n: [p] for n in ("queries", "documents") if (p := getattr(config, n))},
+                **({"guide": [convert.locate(config.guide)]} if config.guide else {}),
             },
         )
+        if collections:
+            own = {name: each.fingerprint() for name, each in collections.items()}
+            inputs["evaluation"] = fingerprint.of_json(own)
         loss = trainee.loss
         for dataset in (*train, *held_out):
             check(config, dataset, loss)
@@ -178,6 +181,18 @@ class Session:
         return evaluate
 
 
+def _collections(config: RetrievalConfig) -> dict[str, Collection]:
+    """The collections of `evaluation` by name, checked. Raises `UserError`."""
+    collections: dict[str, Collection] = {}
+    for folder in config.evaluation:
+        name = Path(folder).resolve().name
+        if name in collections:
+            raise UserError(f"evaluation has two folders called {name!r}; rename one of them")
+        collections[name] = read_collection(folder, config.evaluation_split)
+        collections[name].check()
+    return collections
+
+
 def check(config: RetrievalConfig, dataset: TextSet, loss: LossKind) -> None:
     """Raise `UserError` for a data set that the loss cannot be computed on."""
     try:
@@ -191,7 +206,8 @@ def check(config: RetrievalConfig, dataset: TextSet, loss: LossKind) -> None:
             dataset.targets.shape[1],
             config.loss.options,
             min(config.batch_examples, len(dataset)),
-            max(2, *config.matryoshka_dims, 2),
+            max(config.matryoshka_dims, default=2),
+            drawn=bool(config.matryoshka_dims_per_step),
         )
     except UserError as error:
         raise UserError(f"{dataset.name}: {error}") from None

@@ -34,7 +34,7 @@ class Tokens:
         dtype = np.uint16 if vocabulary <= 2**16 else np.int32
         joined = np.empty(starts[-1], dtype)
         for ids, start, end in zip(documents, starts, starts[1:], strict=False):
-            if max(ids) >= vocabulary:
+            if max(ids, default=0) >= vocabulary:
                 raise UserError(
                     f"the tokenizer gives token id {max(ids)}; those of the model are 0 to"
                     f" {vocabulary - 1}"
@@ -123,7 +123,7 @@ def read(config: RetrievalConfig, paths: Sequence[str]) -> list[ExampleSet]:
         read_examples(
             path,
             config.columns,
-            config.target or None,
+            "" if config.target == "none" else config.target or None,
             queries=config.queries or None,
             documents=config.documents or None,
         )
@@ -187,8 +187,9 @@ def tokenize(
     with Progress(texts.size, "text", delay=5.0) as progress:
         for (prompt, length), members in columns.items():
             skipped = len(encode([prompt], length)[0]) - 1 if prompt else 0
-            if skipped >= length - 1:
-                raise UserError(f"prompt {prompt!r} leaves no room in texts of {length:,} tokens")
+            if max(skipped, 1) >= length - 1:
+                what = f"prompt {prompt!r} leaves" if prompt else "special tokens leave"
+                raise UserError(f"{what} no room in texts of {length:,} tokens")
             own = texts[:, members]
             used, where = np.unique(own[own >= 0], return_inverse=True)
             numbers = np.full_like(own, -1)

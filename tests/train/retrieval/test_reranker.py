@@ -15,12 +15,12 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.inference.shapes import Shape
 from modernbert_jax.pipeline import IDENTITY, LayerNorm, Normalize, Pipeline, Pooling
 from modernbert_jax.train.engine.gradients import gradients as engine_gradients
-from modernbert_jax.train.retrieval import training
+from modernbert_jax.train.retrieval import rerank_evaluation, training
 from modernbert_jax.train.retrieval.batches import Batches
 from modernbert_jax.train.retrieval.config import LossConfig, RetrievalConfig
-from modernbert_jax.train.retrieval.data import read_collection
+from modernbert_jax.train.retrieval.data import Collection, read_collection
 from modernbert_jax.train.retrieval.evaluation.reranking import lists_of
-from modernbert_jax.train.retrieval.rerank_evaluation import with_candidates
+from modernbert_jax.train.retrieval.rerank_evaluation import CollectionReranker, with_candidates
 from modernbert_jax.train.retrieval.rerank_validation import RerankerValidation, metric_of
 from modernbert_jax.train.retrieval.reranker import Reranker, pipeline_of
 
@@ -218,3 +218,22 @@ def test_bm25_is_the_first_stage_of_a_collection(tmp_path):
     assert with_candidates(found) is found
     (one,) = lists_of(found)
     assert one.documents == ("ba ce", "ce fo", "di fo") and one.grades == (0, 0, 1)
+
+
+def test_collections_of_one_name_have_lists_of_their_own(tmp_path, monkeypatch):
+    class Constant:
+        def using(self, params):
+            return self
+
+        def blocks(self, pairs):
+            yield np.zeros(len([*pairs]), np.float32)
+
+    monkeypatch.setattr(rerank_evaluation.PairScorer, "of", lambda *_, **__: Constant())
+    corpus = [{"_id": i, "text": f"ba {i}"} for i in "abcd"]
+    file = str(pairs.write(tmp_path / "corpus.jsonl", corpus))
+    first, second = (
+        Collection("same", [file], {"q": "ba"}, {"q": {"a": 1}}, {"q": list(found)})
+        for found in ("ab", "abcd")
+    )
+    evaluate = CollectionReranker(None, None, None)  # only the lists differ
+    assert [evaluate({}, each)["map"] for each in (first, second)] == [1 / 2, 1 / 4]

@@ -10,7 +10,7 @@ import pytest
 from modernbert_jax.errors import UserError
 from modernbert_jax.train.retrieval.config import RetrievalConfig
 from modernbert_jax.train.retrieval.data import ExampleSet, TextExample
-from modernbert_jax.train.retrieval.texts import tokenize
+from modernbert_jax.train.retrieval.texts import Tokens, tokenize
 
 TEXTS = (("ba ce", "di fo gu", "ka le"), ("mi no", "ba ce"), ("di fo gu", "ba ce", "ka le"))
 MODEL = pairs.architecture()
@@ -67,11 +67,17 @@ def test_targets_are_filled_up(tokenizer):
     [
         ({"lengths": {"positive": 10_000}}, "positive takes texts of 10,000 tokens.*8,192"),
         ({"prompts": {"query": "ba ce di fo gu ka le mi no pu " * 3}}, "leaves no room"),
+        ({"max_length": 2}, "special tokens leave no room in texts of 2 tokens"),
     ],
 )
 def test_what_cannot_be_tokenized_is_refused(changes, words, tokenizer):
     with pytest.raises(UserError, match=words):
         tokenize(config(**changes), data(), tokenizer, MODEL)
+
+
+def test_a_text_may_have_no_tokens():
+    tokens = Tokens.join([[], [3]], 4)
+    assert tokens.lengths.tolist() == [0, 1]
 
 
 def test_unknown_ids_are_refused(tokenizer):

@@ -7,11 +7,13 @@ import numpy as np
 import pairs
 import pytest
 
-from modernbert_jax import ModernBert
+from modernbert_jax import ModernBert, convert
 from modernbert_jax.errors import UserError
 from modernbert_jax.train.engine.metrics import read_rows
-from modernbert_jax.train.retrieval import training
+from modernbert_jax.train.retrieval import initial_model, training
 from modernbert_jax.train.retrieval.config import LossConfig, RetrievalConfig
+from modernbert_jax.train.retrieval.embedding import Embedding
+from modernbert_jax.train.retrieval.session import Session
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +100,64 @@ def test_another_configuration_is_refused(run):
         training.train(dataclasses.replace(config, batch_examples=10))
 
 
+def collection(folder, rows="ab", judged="b"):
+    (folder / "qrels").mkdir(parents=True, exist_ok=True)
+    pairs.write(folder / "corpus.jsonl", [{"_id": row, "text": f"ba {row}"} for row in rows])
+    pairs.write(folder / "queries.jsonl", [{"_id": "q", "text": "ce"}])
+    (folder / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\nq\t{judged}\t1\n")
+    return str(folder)
+
+
+def opened(folder, **changes):
+    """What a run needs, before its first step."""
+    config = config_of(folder, **changes)
+    return Session.open(config, config.mesh.make())
+
+
+def test_a_resumed_run_has_the_same_collections_and_the_same_guide(folder, tmp_path):
+    guide = pairs.model(tmp_path / "guide")
+    changes = {
+        "evaluation": (collection(tmp_path / "search"),),
+        "loss": LossConfig(name="gist"),
+        "guide": str(guide),
+    }
+    before = opened(folder, **changes).inputs
+    assert opened(folder, **changes).inputs == before
+    collection(tmp_path / "search", judged="a")
+    (guide / "config.json").write_text((guide / "config.json").read_text() + "\n")
+    after = opened(folder, **changes).inputs
+    assert {name for name in after if after[name] != before[name]} == {"evaluation", "guide"}
+
+
+def test_positives_without_a_label_count_as_1_beside_data_with_labels(folder):
+    pairs.write(folder / "labels.jsonl", LABELLED)
+    train = (str(folder / "first.jsonl"), str(folder / "labels.jsonl"))
+    session = opened(folder, train=train, loss=LossConfig(name="angle"), validation=())
+    assert [np.unique(dataset.targets).tolist() for dataset in session.train] == [[1], [0, 1]]
+
+
+def test_dimensions_can_be_drawn_each_step_and_labels_be_left_out(folder):
+    pairs.write(folder / "scored.jsonl", [{**r, "label": 1} for r in pairs.records(8)])
+    session = opened(
+        folder,
+        train=(str(folder / "scored.jsonl"),),
+        target="none",
+        matryoshka_dims=(16, 8),
+        matryoshka_dims_per_step=1,
+    )
+    assert session.train[0].kind == "none"
+
+
+def test_a_role_without_a_prompt_has_that_of_the_checkpoint(folder):
+    config = config_of(folder, prompts={"query": "new: "})
+    trainee = Embedding.open(config)
+    prompts = {"query": "old: ", "passage": "text: "}
+    pipeline = dataclasses.replace(trainee.pipeline, prompts=prompts)
+    checkpoint = convert.with_pipeline(trainee.checkpoint, pipeline)
+    resolved = initial_model.resolved(config, checkpoint)
+    assert resolved.prompts == {"query": "new: ", "document": "text: "}
+
+
 LABELLED = [{"sentence1": "ba ce", "sentence2": "di fo", "label": i % 2} for i in range(4)]
 
 
@@ -115,12 +175,23 @@ LABELLED = [{"sentence1": "ba ce", "sentence2": "di fo", "label": i % 2} for i i
         ({"validation": ("labels.jsonl",)}, "labels: has labels, which loss"),
         ({"freeze": ("no such",)}, "matches no tensor"),
         ({"train": ("same.jsonl",)}, "no batch has two examples"),
+        ({"evaluation": ("twice",)}, "corpus.jsonl:3: id 'a' occurs before"),
+        ({"evaluation": ("lacks",)}, "id 'z' is not in"),
+        ({"evaluation": ("good", "other/good")}, "two folders called 'good'"),
+        ({"loss": LossConfig(name="gist"), "guide": "none"}, "none"),
     ],
 )
 def test_bad_input_is_one_clear_line(changes, words, folder, tmp_path):
     pairs.write(folder / "labels.jsonl", LABELLED)
     pairs.write(folder / "same.jsonl", [{"query": "ba", "positive": t} for t in ("ce", "di", "fo")])
-    for name in ("train", "validation"):
+    for name, rows, judged in (
+        ("twice", "aba", "b"),
+        ("lacks", "ab", "z"),
+        ("good", "ab", "b"),
+        ("other/good", "ab", "b"),
+    ):
+        collection(folder / name, rows, judged)
+    for name in ("train", "validation", "evaluation"):
         if changes.get(name):
             changes = changes | {name: tuple(str(folder / path) for path in changes[name])}
     with pytest.raises(UserError, match=words):

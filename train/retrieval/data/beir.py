@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.io import fingerprint
 from modernbert_jax.io.paths import expanded
 
 from ...tasks import Problems, stream
@@ -44,6 +45,11 @@ class Collection:
     def corpus(self) -> Iterator[tuple[str, str]]:
         """Id and text of every document, streamed; the title comes before the text."""
         return ids.texts(self.files)
+
+    def fingerprint(self) -> str:
+        """What corpus, queries, judgements and candidates are."""
+        rest = [self.queries, self.qrels, self.candidates]
+        return fingerprint.of_json([fingerprint.of_paths(self.files), *rest])
 
     def check(self) -> int:
         """Read the corpus once, before long work, and count its documents.
