@@ -36,6 +36,8 @@ def run_search(config: Searching) -> dict[str, Any]:
     sources = (config.corpus, config.queries, config.run_file)
     outputs.check_file(config.output, [path for path in sources if path])
     files = corpus_files(config.corpus)
+    if not config.queries and not Path(config.corpus).is_dir():
+        raise UserError(f"{config.corpus}: is no folder with queries.jsonl; name --queries")
     queries = read_queries(config.queries or config.corpus)
     scorer = scorer_of(config, config.rerank) if config.rerank else None
     with _cache(config) as cache:

@@ -293,3 +293,8 @@ def test_a_killed_search_is_resumed_at_every_file_that_it_writes(folder, tmp_pat
     assert (tmp_path / "again.run").read_bytes() == (tmp_path / "whole.run").read_bytes()
     names = {"again.run", "whole.run", "again.run.cache", "whole.run.cache"}
     assert {*os.listdir(tmp_path)} == names
+
+
+def test_a_corpus_is_not_searched_for_its_own_documents(searching, folder):
+    with pytest.raises(UserError, match="name --queries"):
+        run_search(searching(corpus=str(folder / "beir/corpus.jsonl")))
