@@ -82,7 +82,8 @@ def _table(summary: dict[str, Any]) -> list[str]:
         lines.append(f"{name:8}" + "".join(f"{_number(value):>12}" for value in values))
     total = summary["candidates"]
     for rule, count in summary["dropped"].items():
-        what = "own positives and queries" if rule == "positive" else f"by --{as_option(rule)}"
+        own = rule == "positive"
+        what = "as positives of the query or its text" if own else f"by --{as_option(rule)}"
         lines.append(f"dropped {count:,} of {total:,} candidates {what}")
     if few := summary["queries_with_too_few"]:
         lines.append(

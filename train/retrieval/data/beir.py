@@ -167,7 +167,7 @@ def _judged(queries: dict[str, str], qrels: runs.Qrels, place: str) -> dict[str,
     problems = Problems()
     for query in qrels:
         if query not in queries:
-            problems.add(place, f"query {query!r} is not among the queries")
+            problems.add(place, f"query {ids.quoted(query)} is not among the queries")
         elif not queries[query].strip():
             problems.add(place, f"the text of query {query!r} is empty")
     problems.check()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from modernbert_jax.errors import UserError
+from modernbert_jax.errors import UserError, clipped
 from modernbert_jax.io.paths import file_type, matches
 
 from ...tasks import Problems, Record, lines, stream
@@ -146,7 +146,12 @@ def unique(paths: Paths, problems: Problems) -> Iterator[Row]:
 def missing_id(identifier: str, paths: object) -> str:
     """The problem of an id that a file lacks."""
     shown = ", ".join(map(str, paths)) if isinstance(paths, list) else paths
-    return f"id {identifier!r} is not in {shown}"
+    return f"id {quoted(identifier)} is not in {shown}"
+
+
+def quoted(identifier: object) -> str:
+    """An id in quotation marks for a message; a text in its place is clipped."""
+    return repr(clipped(identifier, 80) if isinstance(identifier, str) else identifier)
 
 
 def text_of(value: object) -> str:
@@ -160,7 +165,7 @@ def text_of(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not value:
-        raise UserError(f"id {value!r} must be text or a whole number")
+        raise UserError(f"id {quoted(value)} must be text or a whole number")
     return value
 
 
@@ -205,4 +210,4 @@ def _text(record: Record, column: str) -> str:
 
 
 def _repeated(identifier: str) -> str:
-    return f"id {identifier!r} occurs before"
+    return f"id {quoted(identifier)} occurs before"

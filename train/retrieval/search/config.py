@@ -39,7 +39,8 @@ class Searching(Encoders):
     """What is searched, by what, and where the results are written."""
 
     model: str = ""
-    """Embedding model of any format, or the name of one on the hub; or bm25. Empty with --run."""
+    """Embedding model of any format, or the name of one on the hub; or bm25. Empty with
+    --run-file."""
     corpus: str
     """Documents: a folder with corpus.jsonl, as BEIR has it; or a file or pattern with the columns
     `_id`, `title` and `text`."""

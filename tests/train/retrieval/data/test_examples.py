@@ -180,3 +180,5 @@ def test_folders(tmp_path):
         {"query": "text", "positive": "d9"},
     )
     assert "train.jsonl:2: id 'd9' is not in " in problem(folder)
+    jsonl(folder / "train.jsonl", {"query": "text", "positive": "a whole abstract " * 100})
+    assert "id 'a whole abstract" in problem(folder) and len(problem(folder)) < 300
