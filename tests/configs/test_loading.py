@@ -29,9 +29,17 @@ def test_every_preset_is_sound(kind):
 def test_a_run_of_retrieval_is_told_from_a_task(tmp_path):
     config = configs.load("finetune", "reranker")
     assert config.kind == "reranker" and config.loss.name == "binary-cross-entropy"
-    config = dataclasses.replace(config, prompts={"query": "q: "}, matryoshka_dims=(64, 32))
+    config = dataclasses.replace(config, prompts={"query": "q: "})
     (tmp_path / "mine.json").write_text(json.dumps(retrieval.to_json(config)))
     assert configs.load("finetune", str(tmp_path / "mine.json")) == config
+
+
+def test_every_recipe_of_retrieval_survives_json(tmp_path):
+    for name in configs.presets("finetune"):
+        config = configs.load("finetune", name)
+        if isinstance(config, retrieval.RetrievalConfig):
+            (tmp_path / "mine.json").write_text(json.dumps(retrieval.to_json(config)))
+            assert configs.load("finetune", str(tmp_path / "mine.json")) == config
 
 
 @pytest.mark.parametrize("kind", KINDS)

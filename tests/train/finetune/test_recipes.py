@@ -9,7 +9,7 @@ import pytest
 from modernbert_jax import cli, configs
 from modernbert_jax.errors import UserError
 from modernbert_jax.train import intermediate
-from modernbert_jax.train.finetune.config import from_json, to_json
+from modernbert_jax.train.finetune.config import FinetuneConfig, from_json, to_json
 from modernbert_jax.train.tasks.records import Record, Records
 
 # Learning rate, weight decay, epochs: the paper's grid search, base and large.
@@ -152,7 +152,8 @@ def test_every_recipe_survives_json():
     assert {*RECORDS} <= {*configs.presets("finetune")}
     for name in configs.presets("finetune"):
         config = configs.load("finetune", name)
-        assert from_json(to_json(config)) == config
+        if isinstance(config, FinetuneConfig):  # the others: tests/configs/test_loading.py
+            assert from_json(to_json(config)) == config
 
 
 def test_a_recipe_starts_from_the_model_of_another(tmp_path, monkeypatch):
