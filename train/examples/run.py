@@ -86,7 +86,7 @@ def history(outcome: engine.Outcome) -> dict[str, Any]:
             "metrics": {
                 key.removeprefix("eval_"): value
                 for key, value in rows[step].items()
-                if key.startswith("eval_") and value is not None
+                if key.startswith("eval_")
             },
         }
         for name, step in steps.items()

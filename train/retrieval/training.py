@@ -93,11 +93,15 @@ def _result(session: Session, outcome: engine.Outcome) -> dict[str, Any]:
     """The metrics of the run, and its speed."""
     config, seconds, steps = session.config, outcome.seconds, int(outcome.state.step)
     examples = sum(len(session.sampler.members(step).examples) for step in range(steps))
+    evaluations = history(outcome)
+    for evaluation in evaluations.values():  # there is no loss without validation examples
+        measured = {k: x for k, x in evaluation["metrics"].items() if x is not None}
+        evaluation["metrics"] = measured
     return {
         "task": config.kind,
         "loss": config.loss.name,
         "metric": session.metric,
-        **history(outcome),
+        **evaluations,
         "exported": "best" if outcome.is_best else "last",
         "examples": sum(map(len, session.train)),
         "seconds": round(seconds, 3),
