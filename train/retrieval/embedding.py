@@ -1,19 +1,15 @@
 """Embedding models as what a run trains: their data, objective, evaluation and files."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
 from modernbert_jax import convert
-from modernbert_jax.config import ModernBertConfig
-from modernbert_jax.convert.name_rows import Row
 from modernbert_jax.inference.shapes import Shape
 from modernbert_jax.pipeline import Pipeline
 
-from .. import engine
 from . import initial_model, texts
 from .batches import Batches
 from .config import RetrievalConfig
@@ -22,7 +18,7 @@ from .encoding import TextEncoder
 from .evaluation import retrieval
 from .initial_model import InitialModel
 from .losses import LossKind
-from .objective import SCALE, EmbeddingObjective, RetrievalObjective
+from .objective import EmbeddingObjective, RetrievalObjective, of_model
 from .texts import TextSet
 from .trainee import Evaluator, Trainee
 from .validation import EmbeddingValidation, metric_of
@@ -46,14 +42,6 @@ class Embedding(Trainee):
         return cls(initial_model.resolved(config, checkpoint), checkpoint, pipeline)
 
     @property
-    def model(self) -> ModernBertConfig:
-        return self.checkpoint.config
-
-    @property
-    def rows(self) -> Mapping[str, Row]:
-        return initial_model.rows_of(self.model, self.pipeline)
-
-    @property
     def loss(self) -> LossKind:
         config = self.config
         loss = config.loss.loss(config.kind)
@@ -64,9 +52,6 @@ class Embedding(Trainee):
             config.matryoshka_weights or None,
             config.matryoshka_dims_per_step or -1,
         )
-
-    def begin(self) -> InitialModel:
-        return initial_model.begin(self.config, self.checkpoint, self.pipeline)
 
     def tokenized(self, dataset: ExampleSet) -> TextSet:
         tokenizer = self.checkpoint.tokenizer
@@ -91,19 +76,11 @@ class Embedding(Trainee):
             steps_after=self.pipeline.steps,
         )
 
-    def partition(self) -> engine.Partition:
-        config = self.config
-        layers = tuple(layer.path for layer in self.pipeline.layers)
-        default = type(config.lora).whole
-        named = () if config.lora.whole == default else config.lora.whole
-        return engine.Partition.of_rows(
-            self.model,
-            self.rows,
-            own=[(SCALE,)] if config.loss.learn_scale else [],
-            freeze=config.freeze,
-            freeze_layers=config.freeze_layers,
-            lora=dataclasses.replace(config.lora, whole=(*named, *layers)),
-        )
+    @property
+    def whole(self) -> tuple[str, ...]:
+        lora = self.config.lora
+        named = () if lora.whole == type(lora).whole else lora.whole
+        return (*named, *(layer.path for layer in self.pipeline.layers))
 
     def validation(
         self, objective: RetrievalObjective, examples: Batches, mesh: Mesh
@@ -120,7 +97,7 @@ class Embedding(Trainee):
 
         def evaluate(params: Any, collection: Any) -> dict[str, float]:
             nonlocal encoder
-            params = {name: x for name, x in params.items() if name != SCALE}
+            params = of_model(params)
             if encoder is None:
                 runtime = self.config.runtime
                 encoder = TextEncoder.of(exported, mesh, runtime=runtime, params=params)

@@ -24,6 +24,11 @@ SCALE = "log_scale"
 """Name of the parameter of a loss whose scale is learned: the scale's logarithm."""
 
 
+def of_model(params: Any) -> Any:
+    """Parameters of the model without those of the loss."""
+    return {name: x for name, x in params.items() if name != SCALE}
+
+
 class TextRows(NamedTuple):
     """Texts in packed rows [B, T] of a microbatch."""
 
@@ -217,7 +222,7 @@ class EmbeddingObjective(RetrievalObjective):
         rows, documents, skip, key = microbatch
         model = self.model if key is None else self._in_training
         vectors: Any = Embedder(model, self.config.runtime, self.steps_after).apply(
-            {"params": {name: x for name, x in params.items() if name != SCALE}},
+            {"params": of_model(params)},
             *rows,
             segments=self.documents,
             dropout_ids=packing.dropout_ids(documents, rows),

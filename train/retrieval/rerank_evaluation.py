@@ -15,7 +15,7 @@ from .encoding import PairScorer
 from .evaluation import reranking
 from .evaluation.reranking import RerankingList
 from .mining.bm25 import Bm25
-from .objective import SCALE
+from .objective import of_model
 
 DEPTH = 100
 """Documents of a first stage that are reranked for each query, as in sentence-transformers."""
@@ -42,7 +42,7 @@ class CollectionReranker:
 
     def __call__(self, params: Any, collection: Collection) -> dict[str, float]:
         """Metrics by name: `map`, `mrr@10` and `ndcg@10`, as means over queries."""
-        own = {name: x for name, x in params.items() if name != SCALE}
+        own = of_model(params)
         if self._scorer is None:
             runtime = self._runtime
             self._scorer = PairScorer.of(self._model, self._mesh, runtime=runtime, params=own)

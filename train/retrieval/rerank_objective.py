@@ -15,7 +15,7 @@ from modernbert_jax.sharding import constrain
 from .. import engine
 from ..examples import packing
 from .batches import TextBatch
-from .objective import SCALE, RetrievalObjective, TextRows
+from .objective import RetrievalObjective, TextRows, of_model
 
 
 class PairRows(NamedTuple):
@@ -48,7 +48,7 @@ class ListObjective(RetrievalObjective):
         """Scores of pairs before any activation, float32 [B, S]."""
         rows, documents, skip, key = microbatch[:4]
         module = self._module(self.model if key is None else self._in_training)
-        own = {name: x for name, x in params.items() if name != SCALE}
+        own = of_model(params)
         rngs = None if key is None else {"dropout": key}
         dropout: dict[str, Any] = {
             "deterministic": key is None,

@@ -1,27 +1,24 @@
 """Rerankers as what a run trains: their data, objective, evaluation and files."""
 
 import dataclasses
-from collections.abc import Mapping
 
 from jax.sharding import Mesh
 
 from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.convert import names
-from modernbert_jax.convert.name_rows import Row
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.heads import encoder_of
 from modernbert_jax.inference.shapes import Shape
 from modernbert_jax.pipeline import IDENTITY, Dense, LayerNorm, Pipeline, Pooling, Step
 
-from .. import engine
 from . import initial_model, rerank_pairs, rerank_validation
 from .batches import Batches
 from .config import QUERY, RetrievalConfig
 from .data import ExampleSet
 from .initial_model import InitialModel
 from .losses import LossKind
-from .objective import SCALE, RetrievalObjective
+from .objective import RetrievalObjective
 from .rerank_evaluation import CollectionReranker
 from .rerank_objective import ListObjective, PointwiseObjective
 from .rerank_pairs import PairSet
@@ -60,23 +57,12 @@ class Reranker(Trainee):
         return cls(config, checkpoint, pipeline)
 
     @property
-    def model(self) -> ModernBertConfig:
-        return self.checkpoint.config
-
-    @property
     def head(self) -> str:
         return "none" if self.pipeline.steps else CLASSIFIER
 
     @property
-    def rows(self) -> Mapping[str, Row]:
-        return initial_model.rows_of(self.model, self.pipeline, self.head)
-
-    @property
     def loss(self) -> LossKind:
         return self.config.loss.loss(self.config.kind)
-
-    def begin(self) -> InitialModel:
-        return initial_model.begin(self.config, self.checkpoint, self.pipeline, self.head)
 
     def tokenized(self, dataset: ExampleSet) -> PairSet:
         tokenizer = self.checkpoint.tokenizer
@@ -104,19 +90,12 @@ class Reranker(Trainee):
             steps_after=self.pipeline.steps,
         )
 
-    def partition(self) -> engine.Partition:
-        config = self.config
-        whole = config.lora.whole
-        if self.pipeline.steps and whole == type(config.lora).whole:
-            whole = tuple(layer.path for layer in self.pipeline.layers)
-        return engine.Partition.of_rows(
-            self.model,
-            self.rows,
-            own=[(SCALE,)] if config.loss.learn_scale else [],
-            freeze=config.freeze,
-            freeze_layers=config.freeze_layers,
-            lora=dataclasses.replace(config.lora, whole=whole),
-        )
+    @property
+    def whole(self) -> tuple[str, ...]:
+        lora = self.config.lora
+        if self.pipeline.steps and lora.whole == type(lora).whole:
+            return tuple(layer.path for layer in self.pipeline.layers)
+        return lora.whole
 
     def validation(
         self, objective: RetrievalObjective, examples: Batches, mesh: Mesh

@@ -23,12 +23,13 @@ from .batches import Batches, TrainingBatches
 from .config import RetrievalConfig, to_json
 from .data import Collection, read_collection
 from .embedding import Embedding
+from .initial_model import InitialModel
 from .losses import LossKind
 from .objective import RetrievalObjective
 from .reranker import Reranker
 from .sampling import Sampler
 from .texts import TextSet
-from .trainee import Start, Trainee
+from .trainee import Trainee
 
 TRAINEES: dict[str, type[Trainee]] = {"embedding": Embedding, "reranker": Reranker}
 """What each kind of run trains."""
@@ -123,7 +124,7 @@ class Session:
         )
         return engine.Program(learner, self.mesh)
 
-    def objective(self, start: Start, folder: Path) -> RetrievalObjective:
+    def objective(self, start: InitialModel, folder: Path) -> RetrievalObjective:
         """The objective of the run, with its batches and evaluations.
 
         Args:
@@ -151,7 +152,7 @@ class Session:
             guides=guide.guides(self.config.guide, sets, folder) if self.config.guide else (),
         )
 
-    def _evaluation(self, objective: RetrievalObjective, start: Start, folder: Path) -> Any:
+    def _evaluation(self, objective: RetrievalObjective, start: InitialModel, folder: Path) -> Any:
         validation = None
         if self.validation:
             examples = self._batches(self.validation, folder)

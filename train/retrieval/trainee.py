@@ -1,8 +1,9 @@
 """What differs between the kinds of retrieval models that a run trains."""
 
 import abc
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from jax.sharding import Mesh
 
@@ -10,38 +11,21 @@ from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.convert.name_rows import Row
 from modernbert_jax.inference.shapes import Shape
-from modernbert_jax.tokenizer import Tokenizer
+from modernbert_jax.pipeline import Pipeline
 
 from .. import engine
+from . import initial_model
 from .batches import Batches
 from .config import RetrievalConfig
 from .data import Collection, ExampleSet
+from .initial_model import InitialModel
 from .losses import LossKind
-from .objective import RetrievalObjective
+from .objective import SCALE, RetrievalObjective
 from .texts import TextSet
 from .validation import Validation
 
 Evaluator = Callable[[Any, Collection], Mapping[str, float]]
 """Function from parameters and a collection to its metrics by name."""
-
-
-class Start(Protocol):
-    """A model before training."""
-
-    @property
-    def params(self) -> Any:
-        """Parameters of the objective without those of the loss, float32 numpy arrays."""
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The checkpoint's tokenizer."""
-
-    @property
-    def new(self) -> tuple[str, ...]:
-        """Names of the tensors that start from random values."""
-
-    def exported(self, params: Any) -> convert.Checkpoint:
-        """The checkpoint of a model with these parameters."""
 
 
 class Trainee(abc.ABC):
@@ -52,6 +36,8 @@ class Trainee(abc.ABC):
     config: RetrievalConfig
     checkpoint: convert.Checkpoint
     """Checkpoint that the run starts from."""
+    pipeline: Pipeline
+    """Modules after the encoder, as they are exported."""
 
     @classmethod
     @abc.abstractmethod
@@ -59,9 +45,9 @@ class Trainee(abc.ABC):
         """Load the checkpoint of a run. Raises `UserError` for one that does not suit it."""
 
     @property
-    @abc.abstractmethod
     def model(self) -> ModernBertConfig:
         """The architecture as it is exported."""
+        return self.checkpoint.config
 
     @property
     def head(self) -> str:
@@ -69,18 +55,23 @@ class Trainee(abc.ABC):
         return "none"
 
     @property
-    @abc.abstractmethod
     def rows(self) -> Mapping[str, Row]:
         """Tensors of the model by name, with the paths of its parameters."""
+        return initial_model.rows_of(self.model, self.pipeline, self.head)
 
     @property
     @abc.abstractmethod
     def loss(self) -> LossKind:
         """The loss of the run."""
 
+    @property
     @abc.abstractmethod
-    def begin(self) -> Start:
+    def whole(self) -> tuple[str, ...]:
+        """Names of the tensors that are trained whole beside adapters; see `Lora.whole`."""
+
+    def begin(self) -> InitialModel:
         """Build the model before the first step."""
+        return initial_model.begin(self.config, self.checkpoint, self.pipeline, self.head)
 
     @abc.abstractmethod
     def tokenized(self, dataset: ExampleSet) -> TextSet:
@@ -94,9 +85,17 @@ class Trainee(abc.ABC):
     def objective(self, shape: Shape) -> RetrievalObjective:
         """The objective for microbatches of a shape, without the batches of a run."""
 
-    @abc.abstractmethod
     def partition(self) -> engine.Partition:
         """The trainable subset of the parameters. Raises `UserError`; see `Partition.of_rows`."""
+        config = self.config
+        return engine.Partition.of_rows(
+            self.model,
+            self.rows,
+            own=[(SCALE,)] if config.loss.learn_scale else [],
+            freeze=config.freeze,
+            freeze_layers=config.freeze_layers,
+            lora=dataclasses.replace(config.lora, whole=self.whole),
+        )
 
     @abc.abstractmethod
     def validation(
@@ -109,5 +108,5 @@ class Trainee(abc.ABC):
         """The metric of a validation data set that chooses the best model."""
 
     @abc.abstractmethod
-    def evaluator(self, start: Any, mesh: Mesh) -> Evaluator:
+    def evaluator(self, start: InitialModel, mesh: Mesh) -> Evaluator:
         """The evaluation of collections during training."""

@@ -14,7 +14,7 @@ from ..examples.card import NAME
 from ..examples.run import history, once, write_export
 from . import card
 from .config import RetrievalConfig, from_json, to_json
-from .objective import SCALE
+from .objective import SCALE, of_model
 from .session import Session
 
 
@@ -82,7 +82,7 @@ def _continue(
     params = program.whole(outcome.trained, outcome.fixed)
     if SCALE in params:
         result["scale"] = float(np.exp(params[SCALE]))
-    exported = start.exported({name: x for name, x in params.items() if name != SCALE})
+    exported = start.exported(of_model(params))
     text = card.text(session, exported, result)
     exported = dataclasses.replace(exported, files={**exported.files, NAME: text.encode()})
     write_export(folder, exported, session.trainee.FORMAT, result)
