@@ -16,6 +16,7 @@ import jax
 from modernbert_jax.io.typed_json import to_json
 
 from .config import EngineConfig, TrainConfig
+from .gradients import outputs_of
 from .hyperparameters import rise_and_fall
 from .loop import Outcome, Phase, RunStopped, run
 from .objective import Batch, Evaluation, Microbatches, Objective, Sums, init_params
@@ -41,6 +42,7 @@ __all__ = [
     "TrainConfig",
     "init_params",
     "only_writer",
+    "outputs_of",
     "run",
     "train",
     "use_compile_cache",

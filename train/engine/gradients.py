@@ -12,6 +12,7 @@ microbatch, the outputs of all, and one tree of gradients. A batch of a single m
 differentiated at once, which saves the second forward pass.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -69,32 +70,37 @@ def _at_once(
 def _coupled(
     objective: Objective, join: Join, trained: Any, microbatches: Microbatches
 ) -> tuple[Sums, Any]:
-    def forward(trained, i):
-        return objective.forward(join(trained), microbatches.at(i))
-
-    def write(i, outputs):
-        return jax.tree.map(
-            lambda all_, one: jax.lax.dynamic_update_index_in_dim(all_, one, i, 0),
-            outputs,
-            forward(trained, i),
-        )
-
-    one = jax.eval_shape(forward, trained, 0)
-    capacity = microbatches.capacity
-    outputs = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), one)
-    outputs = jax.lax.fori_loop(0, microbatches.number, write, outputs)
+    def forward(trained, microbatch):
+        return objective.forward(join(trained), microbatch)
 
     def loss(trained, outputs):
         sums = objective.loss(join(trained), outputs, microbatches.coupled)
         return sums.loss, sums
 
-    (direct, of_outputs), sums = jax.grad(loss, argnums=(0, 1), has_aux=True)(trained, outputs)
+    every = outputs_of(functools.partial(forward, trained), microbatches)
+    (direct, of_outputs), sums = jax.grad(loss, argnums=(0, 1), has_aux=True)(trained, every)
 
     def pull_back(i):
-        _, vjp = jax.vjp(lambda t: forward(t, i), trained)
+        _, vjp = jax.vjp(lambda t: forward(t, microbatches.at(i)), trained)
         return vjp(jax.tree.map(lambda g: g[i], of_outputs))[0]
 
     return sums, _accumulate(pull_back, microbatches, direct)
+
+
+def outputs_of(forward: Callable[[Any], Any], microbatches: Microbatches) -> Any:
+    """Outputs of all microbatches, stacked [A, ...]; zeros of those that are not in use."""
+
+    def write(i, every):
+        return jax.tree.map(
+            lambda all_, one: jax.lax.dynamic_update_index_in_dim(all_, one, i, 0),
+            every,
+            forward(microbatches.at(i)),
+        )
+
+    one = jax.eval_shape(lambda: forward(microbatches.at(0)))
+    capacity = microbatches.capacity
+    every = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), one)
+    return jax.lax.fori_loop(0, microbatches.number, write, every)
 
 
 def _accumulate(function: Callable[[Any], Any], microbatches: Microbatches, start: Any) -> Any:

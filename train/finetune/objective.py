@@ -1,7 +1,7 @@
 """The objective of fine-tuning: a classifier on the encoder learns a task from examples."""
 
 import dataclasses
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ from modernbert_jax.sharding import constrain
 
 from .. import engine
 from ..examples import packing
+from ..examples.objective import ExamplesObjective
 from . import batches
 from .batches import ExampleBatch, TrainingBatches
 from .config import FinetuneConfig
@@ -35,7 +36,7 @@ class ExampleRows(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class TaskObjective(engine.Objective):
+class TaskObjective(ExamplesObjective):
     """Classify packed documents or their tokens.
 
     What is dropped of a document follows from its number in the batch, wherever it is packed.
@@ -55,17 +56,19 @@ class TaskObjective(engine.Objective):
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Facts of the model for its checkpoints."""
 
+    place = staticmethod(batches.place)
+
     @property
     def name(self) -> str:
         return self.config.task.kind
 
     @property
     def steps(self) -> int:
-        return self._batches.steps(self.config.epochs)
+        return self.batches.steps(self.config.epochs)
 
     @property
     def eval_every(self) -> int:
-        return max(1, round(self.config.eval_every * self._batches.per_epoch))
+        return max(1, round(self.config.eval_every * self.batches.per_epoch))
 
     def init(self, key: jax.Array) -> Any:
         return engine.init_params(Classifier(self.model, self.config.runtime, self.outputs), key)
@@ -107,40 +110,11 @@ class TaskObjective(engine.Objective):
         logits = self.forward(params, first)
         return logits, self.loss(params, logits, first)
 
-    def batch(self, step: int) -> ExampleBatch:
-        return self._batches.at(step)[0]
-
-    def stream(self, step: int) -> Generator[engine.Batch]:
-        mesh = jax.sharding.get_mesh()
-        while True:
-            batch, examples = self._batches.at(step)
-            capacity = int(batch.used) * batch.rows.token_ids[0].size
-            counts = {"examples": examples, "capacity": capacity}
-            yield engine.Batch(batches.place(batch, mesh), counts)
-            step += 1
-
-    def describe(self, batch: engine.Batch) -> str:
-        number, rows, length = batch.arrays.rows.token_ids.shape
-        return f"{self.name}, up to {number:,} microbatches of {rows:,} x {length:,} tokens"
-
     def evaluate(self, params: Any, step: int) -> engine.Evaluation | None:
         return self.evaluation(params) if self.evaluation else None
 
     def row(self, step: int, counts: Mapping[str, Any]) -> dict[str, Any]:
-        return {"epoch": step / self._batches.per_epoch}
-
-    def metadata(self, step: int) -> dict[str, Any]:
-        return dict(self.notes)
-
-    def flops_per_token(self, length: float) -> float | None:
-        partial = self.config.freeze or self.config.freeze_layers or self.config.lora.rank
-        return None if partial else self.model.flops_per_token(length, 0.0)
-
-    @property
-    def _batches(self) -> TrainingBatches:
-        if self.training is None:
-            raise ValueError("this objective has no examples to train on")
-        return self.training
+        return {"epoch": step / self.batches.per_epoch}
 
     @property
     def _in_training(self) -> ModernBertConfig:

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ from modernbert_jax.sharding import constrain
 
 from .. import engine
 from ..examples import packing
+from ..examples.objective import ExamplesObjective
 from . import batches
 from .batches import TextBatch, TrainingBatches
 from .config import RetrievalConfig
@@ -59,7 +60,7 @@ class WholeBatch(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class RetrievalObjective(engine.Objective):
+class RetrievalObjective(ExamplesObjective):
     """A loss over all texts of a batch, however they are packed and divided into microbatches.
 
     What is dropped of a text in training follows from its number in the batch.
@@ -80,6 +81,8 @@ class RetrievalObjective(engine.Objective):
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Facts of the model for its checkpoints."""
 
+    place = staticmethod(batches.place)
+
     @abc.abstractmethod
     def forward(self, params: Any, microbatch: TextRows) -> jax.Array:
         """Outputs of documents, [B, S, ...]; drops out if there is a key."""
@@ -90,7 +93,7 @@ class RetrievalObjective(engine.Objective):
 
     @property
     def steps(self) -> int:
-        return self._training.sampler.steps(self.config.epochs)
+        return self.batches.sampler.steps(self.config.epochs)
 
     @property
     def eval_every(self) -> int:
@@ -119,45 +122,15 @@ class RetrievalObjective(engine.Objective):
     def evaluated(self, params: Any, batch: TextBatch) -> tuple[jax.Array, jax.Array]:
         """Outputs of a batch without dropout, [J, N, ...], and its mean loss. Traceable."""
         microbatches = self._divided(batch, None, jax.random.key(0))
-
-        def write(i: jax.Array, outputs: jax.Array) -> jax.Array:
-            one = self.forward(params, microbatches.at(i))
-            return jax.lax.dynamic_update_index_in_dim(outputs, one, i, 0)
-
-        one = jax.eval_shape(lambda: self.forward(params, microbatches.at(0)))
-        outputs = jnp.zeros((microbatches.capacity, *one.shape), one.dtype)
-        outputs = jax.lax.fori_loop(0, microbatches.number, write, outputs)
+        outputs = engine.outputs_of(lambda one: self.forward(params, one), microbatches)
         ordered = self.gathered(outputs, microbatches.whole)
         return ordered, self._mean(params, ordered, microbatches.whole)
-
-    def batch(self, step: int) -> TextBatch:
-        return self._training.at(step)[0]
-
-    def stream(self, step: int) -> Generator[engine.Batch]:
-        mesh = jax.sharding.get_mesh()
-        while True:
-            batch, examples = self._training.at(step)
-            capacity = int(batch.used) * batch.rows.token_ids[0].size
-            counts = {"examples": examples, "capacity": capacity}
-            yield engine.Batch(batches.place(batch, mesh), counts)
-            step += 1
-
-    def describe(self, batch: engine.Batch) -> str:
-        number, rows, length = batch.arrays.rows.token_ids.shape
-        return f"{self.name}, up to {number:,} microbatches of {rows:,} x {length:,} tokens"
 
     def evaluate(self, params: Any, step: int) -> engine.Evaluation | None:
         return self.evaluation(params, step) if self.evaluation else None
 
     def row(self, step: int, counts: Mapping[str, Any]) -> dict[str, Any]:
-        return {"epoch": self._training.sampler.epochs(step)}
-
-    def metadata(self, step: int) -> dict[str, Any]:
-        return dict(self.notes)
-
-    def flops_per_token(self, length: float) -> float | None:
-        partial = self.config.freeze or self.config.freeze_layers or self.config.lora.rank
-        return None if partial else self.model.flops_per_token(length, 0.0)
+        return {"epoch": self.batches.sampler.epochs(step)}
 
     def with_scale(self, params: Any) -> Any:
         """Parameters of the model with those of the loss, at their start."""
@@ -171,12 +144,6 @@ class RetrievalObjective(engine.Objective):
     @property
     def _options(self) -> dict[str, Any]:
         return self.config.loss.options
-
-    @property
-    def _training(self) -> TrainingBatches:
-        if self.training is None:
-            raise ValueError("this objective has no examples to train on")
-        return self.training
 
     def _divided(
         self, batch: TextBatch, keys: jax.Array | None, drawn: jax.Array
