@@ -10,6 +10,7 @@ import tyro
 from modernbert_jax.errors import UserError
 from modernbert_jax.ranges import Count
 from modernbert_jax.train.retrieval.evaluation_config import Evaluating
+from modernbert_jax.train.retrieval.search.config import BM25
 
 from . import devices as device_limits
 from . import output as printing
@@ -65,7 +66,7 @@ class Evaluate(Evaluating):
     def _retrieval(self, task: str) -> None:
         if self.option:
             raise UserError(f"--option is for fine-tuning tasks; --task {task} has own options")
-        model = self.rerank if self.model in ("", "bm25") else self.model
+        model = self.rerank if self.model in ("", BM25) else self.model
         if model:
             self.devices.expose(device_limits.for_inference(model, self.batch_tokens))
         from modernbert_jax.train.retrieval.evaluation import run as evaluation

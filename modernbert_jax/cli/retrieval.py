@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Any
 
-from modernbert_jax.train.retrieval.mining.config import BM25, Mining
-from modernbert_jax.train.retrieval.search.config import Searching
+from modernbert_jax.train.retrieval.mining.config import Mining
+from modernbert_jax.train.retrieval.search.config import BM25, Searching
 
 from . import devices as device_limits
 from . import output as printing

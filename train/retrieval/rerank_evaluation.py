@@ -10,11 +10,11 @@ from modernbert_jax import convert
 from modernbert_jax.config import Runtime
 from modernbert_jax.errors import UserError
 
+from .bm25 import Bm25
 from .data import Collection
 from .encoding import PairScorer
 from .evaluation import reranking
 from .evaluation.reranking import RerankingList
-from .mining.bm25 import Bm25
 from .objective import of_model
 
 DEPTH = 100

@@ -16,8 +16,8 @@ from modernbert_jax.heads import Classifier
 from modernbert_jax.io.files import write_bytes
 
 from ...engine.objective import draw_params
+from ...retrieval.bm25 import Bm25
 from ...retrieval.data import Collection, Run, read_collection, read_examples, read_run, write_run
-from ...retrieval.mining.bm25 import Bm25
 from .settings import Kind, Settings
 
 DEPTH = 100

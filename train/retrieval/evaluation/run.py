@@ -8,13 +8,14 @@ from typing import Any
 
 from modernbert_jax import convert
 from modernbert_jax.errors import UserError
-from modernbert_jax.io import files, lock, outputs
+from modernbert_jax.io import files, outputs
 
 from ..data import Collection, Qrels, Run, read_collections, read_examples, read_qrels, read_run
 from ..data.runs import run_lines
 from ..encoding import PairScorer, TextEncoder
 from ..evaluation_config import Evaluating
-from ..mining.config import BM25
+from ..parts import held
+from ..search.config import BM25
 from ..search.dense import search, search_blocks
 from ..search.models import encoder_of, scorer_of
 from ..search.reranking import rerank
@@ -179,9 +180,8 @@ def _stored(
     assert options.cache is not None
     facts = facts_of(encoder, model, options.dtype, collection.files)
     # Members of several sets may have one name, so the folder has that of the corpus, too.
-    place = outputs.check_folder(options.cache) / f"{collection.name}-{facts['corpus']}"
-    place.mkdir(parents=True, exist_ok=True)
-    with lock.held(place / "lock", place):
+    cache = outputs.check_folder(options.cache)
+    with held(cache / f"{collection.name}-{facts['corpus']}") as place:
         stored = StoredCorpus(place, facts, collection.files, count)
         stored.encode(encoder)
         yield stored

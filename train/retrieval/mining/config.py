@@ -7,11 +7,9 @@ from typing import Literal
 from modernbert_jax.errors import UserError
 from modernbert_jax.ranges import Count, Length
 
+from ..search.config import BM25
 from .rows import Format, check_ending
 from .rules import Rules
-
-BM25 = "bm25"
-"""Name of the model that is BM25."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

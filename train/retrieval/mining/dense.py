@@ -11,10 +11,10 @@ from modernbert_jax.io import fingerprint
 from modernbert_jax.io.progress import LINE_SECONDS, Progress
 from modernbert_jax.scoring import SIMILARITIES, top_k
 
+from ..candidates import NONE, Candidates
 from ..encoding import Side, TextEncoder
-from .parts import Parts
+from ..parts import Parts
 from .pool import Pool
-from .select import NONE, Candidates
 
 TEXTS = 2048
 """Texts of a part, whose vectors are in one file."""

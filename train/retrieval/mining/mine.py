@@ -1,6 +1,5 @@
 """Mine hard negatives from start to end: resumable, in bounded memory, to one new file."""
 
-import contextlib
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,20 +9,22 @@ import numpy as np
 from modernbert_jax import convert
 from modernbert_jax.errors import UserError
 from modernbert_jax.inference.text_model import Encoding
-from modernbert_jax.io import fingerprint, lock, outputs
+from modernbert_jax.io import fingerprint, outputs
 from modernbert_jax.io.progress import Progress
 
 from ...examples.config import check_file
+from ..candidates import NONE
 from ..data import folders, read_examples
 from ..encoding import PairScorer, TextEncoder
+from ..parts import Parts, beside, held
+from ..search.config import BM25
 from . import pool, rows, stages
-from .config import BM25, Mining
+from .config import Mining
 from .dense import Dense
-from .parts import Parts
 from .pool import Pool
 from .report import Report
 from .rows import Scored
-from .select import NONE, select
+from .select import select
 from .stages import Ranking
 
 
@@ -40,20 +41,13 @@ def mine(config: Mining) -> dict[str, Any]:
     for name in ("data", "corpus"):
         check_file(name, getattr(config, name))
     outputs.check_file(config.output, [path for path in (config.data, config.corpus) if path])
-    cache = config.cache or config.output.with_name(f"{config.output.name}.cache")
-    cache = outputs.check_folder(cache)
-    cache.mkdir(parents=True, exist_ok=True)
-    try:
-        with lock.held(cache / "lock", cache):
-            scorer = _scorer(config)
-            texts, key = _pool(config, cache)
-            rankings, ranked_key = _ranked(config, cache, texts, key)
-            if scorer is not None:
-                rankings = _rescored(config, scorer, cache, texts, rankings, ranked_key)
-            summary = _write(config, texts, rankings)
-    finally:
-        with contextlib.suppress(OSError):  # it holds something
-            cache.rmdir()
+    with held(config.cache or beside(config.output)) as cache:
+        scorer = _scorer(config)
+        texts, key = _pool(config, cache)
+        rankings, ranked_key = _ranked(config, cache, texts, key)
+        if scorer is not None:
+            rankings = _rescored(config, scorer, cache, texts, rankings, ranked_key)
+        summary = _write(config, texts, rankings)
     return summary | {"cache": str(cache)}
 
 

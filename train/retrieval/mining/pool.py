@@ -16,8 +16,8 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.io.files import whole_directory
 
 from ...tasks import Problems
+from ..candidates import NONE
 from ..data import TextExample, ids
-from .select import NONE
 from .texts import TextFile, write
 
 _ARRAYS = "pool.npz"

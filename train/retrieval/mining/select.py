@@ -2,23 +2,11 @@
 
 import collections
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
+from ..candidates import NONE, Candidates
 from .rules import Rules
-
-NONE = -1
-"""Index where there is no candidate."""
-
-
-class Candidates(NamedTuple):
-    """Documents that resemble queries [Q, K], best first."""
-
-    scores: np.ndarray
-    """float32 [Q, K]."""
-    indices: np.ndarray
-    """int64 [Q, K], numbers of documents; `NONE` where there are fewer."""
 
 
 def select(

@@ -6,10 +6,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from .bm25 import Bm25
-from .parts import Parts
+from ..bm25 import Bm25
+from ..candidates import NONE, Candidates
+from ..parts import Parts
 from .pool import Pool
-from .select import NONE, Candidates
 
 SEARCHED = 16_384
 """Queries that are searched together."""

@@ -8,6 +8,9 @@ from modernbert_jax import ranges
 from modernbert_jax.errors import UserError
 from modernbert_jax.ranges import Count, Length, Natural
 
+BM25 = "bm25"
+"""Name of the model that is BM25."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Encoders:
@@ -77,5 +80,5 @@ class Searching(Encoders):
             raise UserError("pass either --model, which searches, or --run-file, to rerank a run")
         if self.run_file and not self.rerank:
             raise UserError("--run-file needs --rerank, the model that reranks it")
-        if self.index is not None and self.model in ("", "bm25"):
+        if self.index is not None and self.model in ("", BM25):
             raise UserError("--index is for embedding models; leave it out")

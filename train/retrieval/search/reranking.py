@@ -8,7 +8,7 @@ import numpy as np
 from modernbert_jax.io.progress import Progress
 
 from ..data import Run
-from ..mining.parts import Parts
+from ..parts import Parts
 
 QUERIES = 32
 """Queries of a part, whose scores are stored together."""

@@ -7,16 +7,15 @@ from typing import Any
 
 from modernbert_jax import convert
 from modernbert_jax.errors import UserError
-from modernbert_jax.io import fingerprint, lock, outputs
+from modernbert_jax.io import fingerprint, outputs
 
 from ...tasks import Problems
+from ..bm25 import Bm25
 from ..data import Run, beir, ids, read_run, write_run
 from ..encoding import PairScorer
-from ..mining import bm25
-from ..mining.config import BM25
-from ..mining.parts import Parts
+from ..parts import Parts, beside, held
 from . import reranking
-from .config import Searching
+from .config import BM25, Searching
 from .dense import run_of, search_blocks
 from .faiss_index import library, search_index
 from .models import encoder_of, scorer_of
@@ -121,7 +120,7 @@ def search_bm25(
 ) -> Run:
     """The k best documents of every query by BM25, of those with a term in common."""
     names, texts = zip(*ids.texts(files), strict=True)
-    found = bm25.Bm25(texts).search([*queries.values()], k + exclude_self)
+    found = Bm25(texts).search([*queries.values()], k + exclude_self)
     return run_of(
         [*queries],
         found.scores,
@@ -184,8 +183,5 @@ def _cache(config: Searching) -> Iterator[Path | None]:
     if config.model == BM25 and not config.rerank:
         yield None
         return
-    cache = config.cache or config.output.with_name(f"{config.output.name}.cache")
-    cache = outputs.check_folder(cache)
-    cache.mkdir(parents=True, exist_ok=True)
-    with lock.held(cache / "lock", cache):
+    with held(config.cache or beside(config.output)) as cache:
         yield cache

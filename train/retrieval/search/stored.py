@@ -18,7 +18,7 @@ from modernbert_jax.io.typed_json import differences
 
 from ..data import ids
 from ..encoding import TextEncoder
-from ..mining.parts import Parts
+from ..parts import Parts
 
 MANIFEST = "search.json"
 """File with everything that the vectors of a folder depend on."""

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from modernbert_jax import UserError
+from modernbert_jax.train.retrieval.candidates import NONE, Candidates
 from modernbert_jax.train.retrieval.mining.rules import Rules
-from modernbert_jax.train.retrieval.mining.select import NONE, Candidates, select
+from modernbert_jax.train.retrieval.mining.select import select
 
 WINDOW = 8
 

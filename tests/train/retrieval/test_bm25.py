@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from modernbert_jax import UserError
-from modernbert_jax.train.retrieval.mining.bm25 import Bm25, top
-from modernbert_jax.train.retrieval.mining.select import NONE
+from modernbert_jax.train.retrieval.bm25 import Bm25, top
+from modernbert_jax.train.retrieval.candidates import NONE
 
 DOCUMENTS = [
     "the cat sat on the mat near another cat",

@@ -9,7 +9,7 @@ import numpy as np
 
 from modernbert_jax.errors import UserError
 
-from .select import NONE, Candidates
+from .candidates import NONE, Candidates
 
 
 class Bm25:

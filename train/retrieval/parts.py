@@ -1,21 +1,45 @@
 """Work in numbered parts, each kept as a file, so that an interrupted run does none of it twice."""
 
+import contextlib
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.io import fingerprint, outputs
+from modernbert_jax.io import fingerprint, lock, outputs
 from modernbert_jax.io.files import whole_file, write_json
 from modernbert_jax.io.json_reader import read_json
 
 MANIFEST = "manifest.json"
+LOCK = "lock"
 
 Arrays = dict[str, np.ndarray]
+
+
+def beside(output: Path) -> Path:
+    """The folder of the parts of an output for which no other is named."""
+    return output.with_name(f"{output.name}.cache")
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[Path]:
+    """A folder for parts, made and locked; removed at the end of the block if nothing was kept.
+
+    Raises:
+        UserError: it cannot be written, or another process holds it.
+    """
+    folder = outputs.check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with lock.held(folder / LOCK, folder):
+            yield folder
+    finally:
+        with contextlib.suppress(OSError):  # it holds something
+            folder.rmdir()
 
 
 class Parts:

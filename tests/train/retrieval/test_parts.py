@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from modernbert_jax import UserError
-from modernbert_jax.train.retrieval.mining.parts import MANIFEST, Parts
+from modernbert_jax.train.retrieval.parts import MANIFEST, Parts
 
 NEVER = pytest.fail
 
