@@ -77,6 +77,12 @@ class Checkpoint:
         """Tokenizer in `files`, or None. Raises `UserError` if they are damaged."""
         return Tokenizer(self.files) if "tokenizer.json" in self.files else None
 
+    def need_tokenizer(self, name: str) -> Tokenizer:
+        """The tokenizer. Raises `UserError`, in which the model has a name, if there is none."""
+        if self.tokenizer is None:
+            raise UserError(f"{name}: has no tokenizer.json; put the model's into the same folder")
+        return self.tokenizer
+
     @cached_property
     def pipeline(self) -> Pipeline | None:
         """Modules after the model, from `files`, or None. Raises `UserError` if damaged."""

@@ -78,8 +78,7 @@ def compare(config: FinetuneConfig, seeds: Sequence[int], sides: Sequence[str]) 
     _check(config, sides)
     config = dataclasses.replace(config, **AS_TRAINER, eval_every=config.epochs)
     checkpoint = initial_model.load(config)
-    assert checkpoint.tokenizer is not None  # `load` checks it
-    data = Data.read(config, checkpoint.tokenizer)
+    data = Data.read(config, checkpoint.need_tokenizer(config.model))
     for seed in seeds:
         for side in sides:
             if side == "words" and seed != seeds[0]:

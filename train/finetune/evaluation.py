@@ -103,10 +103,9 @@ def run_model(
     """
     folder = convert.locate(model)
     checkpoint = convert.load(folder)
-    if checkpoint.tokenizer is None:
-        raise UserError(f"{model}: has no tokenizer.json; put the model's into the same folder")
+    tokenizer = checkpoint.need_tokenizer(model)
     task = fitted(task_of(folder, checkpoint, kind, options), checkpoint.config)
-    examples = task.examples(read([data]), checkpoint.tokenizer, labelled)
+    examples = task.examples(read([data]), tokenizer, labelled)
     mesh = devices.local_mesh()
     with jax.set_mesh(mesh):
         engine.use_compile_cache()

@@ -46,10 +46,7 @@ def load(config: FinetuneConfig) -> convert.Checkpoint:
         UserError: a checkpoint that cannot be read, or does not suit the task.
     """
     checkpoint = convert.load(convert.locate(config.model))
-    if checkpoint.tokenizer is None:
-        raise UserError(
-            f"{config.model}: has no tokenizer.json; put the model's into the same folder"
-        )
+    checkpoint.need_tokenizer(config.model)
     known = names.heads(checkpoint.config)
     if config.task.head not in known:
         raise UserError(
@@ -105,8 +102,8 @@ def begin(config: FinetuneConfig, checkpoint: convert.Checkpoint, task: Task) ->
     extra = {k: v for k, v in checkpoint.extra.items() if k not in _OURS}
     # Only files of the tokenizer are carried over: modules of an embedding model would be stale.
     files = {k: v for k, v in checkpoint.files.items() if k in convert.huggingface.CARRIED}
-    assert checkpoint.tokenizer is not None  # `load` checks it
-    return InitialModel(model, params, checkpoint.tokenizer, files, extra, new)
+    tokenizer = checkpoint.need_tokenizer(config.model)
+    return InitialModel(model, params, tokenizer, files, extra, new)
 
 
 def of_task(config: FinetuneConfig, model: ModernBertConfig) -> ModernBertConfig:

@@ -80,10 +80,9 @@ class Session:
     def open(cls, config: FinetuneConfig, mesh: Mesh) -> "Session":
         """Read model and data. Raises `UserError`."""
         checkpoint = initial_model.load(config)
-        assert checkpoint.tokenizer is not None  # `load` checks it
         task = initial_model.fitted(config.task, checkpoint.config)
         config = dataclasses.replace(config, task=task)
-        data = Data.read(config, checkpoint.tokenizer)
+        data = Data.read(config, checkpoint.need_tokenizer(config.model))
         inputs = inputs_of(config, checkpoint)
         task, model = data.task, initial_model.of_task(config, checkpoint.config)
         pieces = check_mesh(mesh, model.num_attention_heads)

@@ -54,8 +54,7 @@ class Embedding(Trainee):
         )
 
     def tokenized(self, dataset: ExampleSet) -> TextSet:
-        tokenizer = self.checkpoint.tokenizer
-        assert tokenizer is not None  # `load` checks it
+        tokenizer = self.checkpoint.need_tokenizer(self.config.model)
         lower = self.pipeline.lower_case
         tokenized = texts.tokenize(self.config, dataset, tokenizer, self.model, lower)
         if self.loss.optional and dataset.targets == "none" and dataset.most_texts > 2:

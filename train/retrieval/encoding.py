@@ -7,9 +7,10 @@
 During training the same encoder computes with the parameters of a step: `encoder.using(params)`.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from jax.sharding import Mesh
@@ -36,20 +37,38 @@ sentence-transformers' `encode_query` and `encode_document`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TextEncoder:
-    """An embedding model on the devices of a mesh."""
+class _OnDevices:
+    """A model on the devices of a mesh."""
 
     model: TextModel
     params: Any
     """Parameters on the mesh, in the layout of `Checkpoint.params`."""
-    similarity: str
-    """The similarity of the model's vectors, a key of `SIMILARITIES`."""
-    sides: Mapping[Side, Encoding]
-    """How queries and documents become vectors."""
     batch_tokens: int = BATCH_TOKENS
     """Tokens of a batch on each device."""
     name: str = "the model"
     """What errors call it."""
+
+    def using(self, params: Any) -> Self:
+        """The same model, and its compiled programs, with other parameters."""
+        return dataclasses.replace(self, params=params)
+
+    def _finite(self, values: np.ndarray) -> np.ndarray:
+        if not np.isfinite(values).all():
+            what = "vectors" if values.ndim > 1 else "scores"
+            raise UserError(
+                f"{self.name}: gives {what} that are NaN or infinite; are its weights damaged?"
+            )
+        return values
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextEncoder(_OnDevices):
+    """An embedding model on the devices of a mesh."""
+
+    similarity: str
+    """The similarity of the model's vectors, a key of `SIMILARITIES`."""
+    sides: Mapping[Side, Encoding]
+    """How queries and documents become vectors."""
 
     @classmethod
     def load(
@@ -75,9 +94,7 @@ class TextEncoder:
         Raises:
             UserError: no such model, or one that gives no vectors of texts.
         """
-        path = convert.locate(path_or_hub_id)
-        with lazy.finite(path):
-            checkpoint = convert.load(path, later=True)
+        with _checkpoint(path_or_hub_id) as checkpoint:
             return cls.of(
                 checkpoint,
                 devices.local_mesh() if mesh is None else mesh,
@@ -132,10 +149,6 @@ class TextEncoder:
             name=name,
         )
 
-    def using(self, params: Any) -> "TextEncoder":
-        """The same encoder, and its compiled programs, with other parameters."""
-        return dataclasses.replace(self, params=params)
-
     def symmetric(self) -> "TextEncoder":
         """The same encoder for texts that are neither queries nor documents: with the model's
         default prompt on both sides, unless a side has a prompt of its own.
@@ -167,23 +180,13 @@ class TextEncoder:
     def _vectors(self, texts: Iterable[str], side: Side, stream: bool) -> Iterator[np.ndarray]:
         return self.model.vectors(self.params, texts, self.sides[side], self.batch_tokens, stream)
 
-    def _finite(self, vectors: np.ndarray) -> np.ndarray:
-        return _finite(vectors, self.name, "vectors")
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PairScorer:
+class PairScorer(_OnDevices):
     """A reranker on the devices of a mesh: scores of (query, document) pairs."""
 
-    model: TextModel
-    params: Any
-    """Parameters on the mesh, in the layout of `Checkpoint.params`."""
     max_length: int | None = None
     """Longest pair in tokens; of a longer one, the longer text is cut first."""
-    batch_tokens: int = BATCH_TOKENS
-    """Tokens of a batch on each device."""
-    name: str = "the model"
-    """What errors call it."""
 
     @classmethod
     def load(
@@ -200,10 +203,9 @@ class PairScorer:
         Raises:
             UserError: no such model, or one that gives no single score.
         """
-        path = convert.locate(path_or_hub_id)
-        with lazy.finite(path):
+        with _checkpoint(path_or_hub_id) as checkpoint:
             return cls.of(
-                convert.load(path, later=True),
+                checkpoint,
                 devices.local_mesh() if mesh is None else mesh,
                 max_length,
                 runtime=Runtime(dtype=dtype),
@@ -237,10 +239,6 @@ class PairScorer:
             name=name,
         )
 
-    def using(self, params: Any) -> "PairScorer":
-        """The same reranker, and its compiled programs, with other parameters."""
-        return dataclasses.replace(self, params=params)
-
     def blocks(self, pairs: Iterable[tuple[str, str]]) -> Iterator[np.ndarray]:
         """Scores of a stream of (query, document) pairs, in order: float32 [n], in bounded memory.
 
@@ -258,16 +256,22 @@ class PairScorer:
             self.batch_tokens,
             stream=True,
         )
-        return (_finite(some, self.name, "scores") for some in scores)
+        return map(self._finite, scores)
+
+
+@contextlib.contextmanager
+def _checkpoint(path_or_hub_id: str) -> Iterator[convert.Checkpoint]:
+    """The checkpoint of a name, whose weights are read, and checked, within the block."""
+    path = convert.locate(path_or_hub_id)
+    with lazy.finite(path):
+        yield convert.load(path, later=True)
 
 
 def _text_model(
     checkpoint: convert.Checkpoint, mesh: Mesh, runtime: Runtime, name: str
 ) -> TextModel:
     """The programs of a checkpoint. Raises `UserError` if it has no tokenizer."""
-    tokenizer, pipeline = checkpoint.tokenizer, checkpoint.pipeline
-    if tokenizer is None:
-        raise UserError(f"{name}: has no tokenizer.json; put the model's into the same folder")
+    tokenizer, pipeline = checkpoint.need_tokenizer(name), checkpoint.pipeline
     runner = BatchRunner(
         checkpoint.config, runtime, checkpoint.head, checkpoint.labels, pipeline, mesh
     )
@@ -282,9 +286,3 @@ def _prompted(encoding: Encoding, pipeline: Pipeline | None, side: Side) -> Enco
     if encoding.prompt_name is not None:
         (pipeline or Pipeline(kind="embedding")).prompt(encoding.prompt_name)
     return encoding
-
-
-def _finite(values: np.ndarray, name: str, what: str) -> np.ndarray:
-    if not np.isfinite(values).all():
-        raise UserError(f"{name}: gives {what} that are NaN or infinite; are its weights damaged?")
-    return values

@@ -64,10 +64,7 @@ def load(config: RetrievalConfig) -> convert.Checkpoint:
         UserError: a checkpoint that cannot be read, has no tokenizer, or is of another kind.
     """
     checkpoint = convert.load(convert.locate(config.model))
-    if checkpoint.tokenizer is None:
-        raise UserError(
-            f"{config.model}: has no tokenizer.json; put the model's into the same folder"
-        )
+    checkpoint.need_tokenizer(config.model)
     pipeline = checkpoint.pipeline
     if config.kind == "embedding" and pipeline is not None and pipeline.kind != "embedding":
         raise UserError(
@@ -176,8 +173,8 @@ def begin(
     extra = {k: v for k, v in checkpoint.extra.items() if k not in _LABELS}
     extra |= {} if head == "none" else _ONE_LABEL
     files = {k: v for k, v in checkpoint.files.items() if k in convert.huggingface.CARRIED}
-    assert checkpoint.tokenizer is not None  # `load` checks it
-    return InitialModel(model, pipeline, params, checkpoint.tokenizer, files, extra, new, head)
+    tokenizer = checkpoint.need_tokenizer(config.model)
+    return InitialModel(model, pipeline, params, tokenizer, files, extra, new, head)
 
 
 def rows_of(model: ModernBertConfig, pipeline: Pipeline, head: str = "none") -> dict[str, Row]:

@@ -65,8 +65,7 @@ class Reranker(Trainee):
         return self.config.loss.loss(self.config.kind)
 
     def tokenized(self, dataset: ExampleSet) -> PairSet:
-        tokenizer = self.checkpoint.tokenizer
-        assert tokenizer is not None  # `load` checks it
+        tokenizer = self.checkpoint.need_tokenizer(self.config.model)
         return rerank_pairs.pairs_of(
             dataset,
             self.loss,
