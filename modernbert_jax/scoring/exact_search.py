@@ -20,6 +20,8 @@ from modernbert_jax import devices
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.sharding import global_array
 
+from .pairwise import product
+
 BLOCK = 16_384
 """Documents on each device at a time, at most."""
 
@@ -199,17 +201,13 @@ def _best(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     return best, groups * _GROUP + places % _GROUP
 
 
-def _product(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
-
-
 def _unit(x: jax.Array) -> jax.Array:
     return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
 _MATRICES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
-    "cosine": lambda a, b: _product(_unit(a), _unit(b)),
-    "dot": _product,
+    "cosine": lambda a, b: product(_unit(a), _unit(b)),
+    "dot": product,
     "euclidean": lambda a, b: -jnp.sqrt(jnp.square(a[:, None] - b).sum(-1)),
     "manhattan": lambda a, b: -jnp.abs(a[:, None] - b).sum(-1),
 }

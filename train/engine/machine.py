@@ -1,6 +1,5 @@
-"""A machine for which a dry run estimates hours, and tables of what it prints."""
+"""A machine for which a dry run estimates hours."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from modernbert_jax.errors import UserError, did_you_mean
@@ -41,16 +40,6 @@ class Machine(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.devices:,} x {self.hardware} at {self.mfu:.0%} MFU"
-
-
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table: the first column to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for first, *others in rows:
-        cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
-        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
-    return lines
 
 
 def short_tokens(tokens: float) -> str:

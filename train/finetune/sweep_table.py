@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from modernbert_jax.io import tables
 from modernbert_jax.io.files import write_bytes, write_json
 from modernbert_jax.io.text import for_plot
 
@@ -91,7 +92,9 @@ def text(table: Mapping[str, Any]) -> str:
     names = first[columns[0]] if columns else ()
     every = [[name, *(cell(first[when].get(name)) for when in columns)] for name in names]
     named = ", ".join(f"{key.replace('_', ' ')} {first[key]:g}" for key in KEYS)
-    return "\n".join([*_aligned([header, *rows]), "", named, *_aligned([["", *columns], *every])])
+    return "\n".join(
+        [*tables.lines([header, *rows]), "", named, *tables.lines([["", *columns], *every])]
+    )
 
 
 def cell(spread: Mapping[str, Any] | None) -> str:
@@ -100,13 +103,6 @@ def cell(spread: Mapping[str, Any] | None) -> str:
         return "-"
     deviation = "" if spread["deviation"] is None else f" ± {spread['deviation']:.4f}"
     return f"{spread['mean']:.4f}{deviation}"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    ]
 
 
 def write(table: Mapping[str, Any], folder: Path) -> None:

@@ -11,11 +11,12 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from modernbert_jax.io import tables
 from modernbert_jax.io.files import write_bytes
 from modernbert_jax.io.text import for_plot
 
 from ..engine.hyperparameters import decay_warning
-from ..engine.machine import Machine, short_tokens, table
+from ..engine.machine import Machine, short_tokens
 from .batch_size import microbatches
 from .config import PretrainConfig, Stage
 
@@ -80,7 +81,7 @@ def text(config: PretrainConfig, machine: Machine, facts: dict[str, Any]) -> str
     rows = [["", *(stage["name"] for stage in stages)]]
     for label, cell in _ROWS.items():
         rows.append([label, *(cell(stage) for stage in stages)])
-    lines = table(rows)
+    lines = tables.lines(rows)
     for stage in stages:
         if len(stage["batches"]) > 1:
             lines += ["", f"batches of {stage['name']}, from step (and token) on"]

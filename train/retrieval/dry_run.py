@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from modernbert_jax import convert
 from modernbert_jax.config import PRESETS, ModernBertConfig
 from modernbert_jax.errors import UserError
+from modernbert_jax.io import tables
 from modernbert_jax.tokenizer import Tokenizer
 
 from ..engine.hyperparameters import Hyperparameters, rise_and_fall
-from ..engine.machine import Machine, short_tokens, table
+from ..engine.machine import Machine, short_tokens
 from .config import RetrievalConfig
 from .data import ExampleSet, read_examples
 from .losses import LossKind
@@ -161,7 +162,7 @@ def text(config: RetrievalConfig, machine: Machine, facts: dict[str, Any]) -> st
         [
             f"{config.kind}: {facts['parameters']:,} parameters, starts from {config.model},"
             f" loss {facts['loss']}",
-            *table(rows),
+            *tables.lines(rows),
             "",
             f"{facts['steps']:,} steps of {facts['batch_examples']:,} examples",
             f"learning rate {first:.3g} to {peak:.3g} in {facts['warmup_steps']:,} steps, then"

@@ -3,8 +3,7 @@
 import numpy as np
 
 from ..tasks.scores import spearman
-from .data import Qrels, Run
-from .evaluation import RERANKING, metrics
+from .evaluation import RERANKING, reranking
 from .texts import TextSet
 from .validation import Validation, ndcg
 
@@ -39,14 +38,8 @@ class RerankerValidation(Validation):
         lists = [(scores, own) for scores, own in lists if own.min() < own.max()]
         if any((own != np.round(own)).any() or own.min() < 0 for _, own in lists):
             return {BEST: float(np.mean([ndcg(scores, own) for scores, own in lists]))}
-        run: Run = {}
-        qrels: Qrels = {}
-        for i, (scores, own) in enumerate(lists):
-            # Positives come first, so that a model cannot gain by equal scores.
-            run[str(i)] = {f"{j:09d}": float(x) for j, x in enumerate(scores)}
-            qrels[str(i)] = {f"{j:09d}": int(x) for j, x in enumerate(own)}
-        found = metrics.of_run(run, qrels, RERANKING) if lists else dict.fromkeys(RERANKING, 1.0)
-        return {BEST: found[BEST], **found}
+        means = reranking.of_lists(lists) if lists else dict.fromkeys(RERANKING, 1.0)
+        return {BEST: means[BEST], **means}
 
 
 def metric_of(dataset: TextSet) -> str:

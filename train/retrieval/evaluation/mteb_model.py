@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from modernbert_jax.scoring import SIMILARITIES
+from modernbert_jax.scoring.pairwise import PAIRWISE
 
 from ..encoding import PairScorer, Side, TextEncoder
-from ..losses.similarity import PAIRWISE
 
 Batches = Iterable[Mapping[str, Sequence[str]]]
 """Batches of mteb: the texts are in "text"."""

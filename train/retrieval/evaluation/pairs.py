@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.scoring.pairwise import PAIRWISE
 
 from ...tasks import scores
 from ..data import ExampleSet
 from ..encoding import PairScorer, TextEncoder
-from ..losses.similarity import PAIRWISE
 
 
 def sts(model: TextEncoder | PairScorer, examples: ExampleSet) -> dict[str, float]:

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.scoring.pairwise import PAIRWISE
 
 from ...tasks import Problems
-from ..data import Collection, Run, read_examples
+from ..data import Collection, Qrels, Run, read_examples
 from ..encoding import TextEncoder
-from ..losses.similarity import PAIRWISE
 from ..search.reranking import Scorer
 from . import metrics as metrics_
 from .metrics import RERANKING
@@ -113,9 +113,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Means of metrics over lists, by their names.
 
-    Documents with equal scores rank in the reverse order of the list, in which positives come
-    first: a model cannot gain by equal scores. Every process of a run has to call it, and gets the
-    same result.
+    Every process of a run has to call it, and gets the same result.
 
     Args:
         scorer: the reranker, or `EmbeddingScorer`.
@@ -127,14 +125,30 @@ def evaluate(
     """
     pairs = ((one.query, document) for one in lists for document in one.documents)
     scores = (score for block in scorer.blocks(pairs) for score in block.tolist())
-    run: Run = {
-        str(i): {f"{j:09d}": next(scores) for j in range(len(one.documents))}
-        for i, one in enumerate(lists)
-    }
-    qrels = {
-        str(i): {f"{j:09d}": grade for j, grade in enumerate(one.grades)}
-        for i, one in enumerate(lists)
-    }
+    scored = [([next(scores) for _ in one.documents], one.grades) for one in lists]
+    return of_lists(scored, metrics)
+
+
+def of_lists(
+    lists: Iterable[tuple[Iterable[float], Iterable[int]]], metrics: Sequence[str] = RERANKING
+) -> dict[str, float]:
+    """Means of metrics over lists of scores and grades, by their names.
+
+    Documents with equal scores rank in the reverse order of the list, in which positives come
+    first: a model cannot gain by equal scores.
+
+    Args:
+        lists: of each query the scores of its documents, and their grades.
+        metrics: names that `Metric.parse` reads.
+
+    Raises:
+        UserError: an unknown metric, or scores that are not finite.
+    """
+    run: Run = {}
+    qrels: Qrels = {}
+    for i, (scores, grades) in enumerate(lists):
+        run[str(i)] = {f"{j:09d}": float(score) for j, score in enumerate(scores)}
+        qrels[str(i)] = {f"{j:09d}": int(grade) for j, grade in enumerate(grades)}
     return metrics_.of_run(run, qrels, metrics)
 
 

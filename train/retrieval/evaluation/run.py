@@ -8,7 +8,7 @@ from typing import Any
 
 from modernbert_jax import convert
 from modernbert_jax.errors import UserError
-from modernbert_jax.io import files, outputs
+from modernbert_jax.io import files, outputs, tables
 
 from ..data import Collection, Qrels, Run, read_collections, read_examples, read_qrels, read_run
 from ..data.runs import run_lines
@@ -248,18 +248,8 @@ def table(result: Mapping[str, Any], format: str, names: Sequence[str] = ()) -> 
         rows.append([name, *own, *("" if x is None else f"{x:.1f}" for x in published)])
     if "sets" not in result:
         rows = [["metric", "value"]] + [[m, f"{100 * result[m]:.2f}"] for m in shown]
-    return "\n".join(_lines(rows, markdown=format == "markdown"))
-
-
-def _lines(rows: Sequence[Sequence[str]], markdown: bool) -> Iterator[str]:
-    """A table in lines, its columns aligned: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for number, row in enumerate(rows):
-        cells = [
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield f"| {' | '.join(cells)} |" if markdown else "  ".join(cells).rstrip()
-        if number == 0 and markdown:
-            rules = ["-" * max(w - (i > 0), 2) + ":" * (i > 0) for i, w in enumerate(widths)]
-            yield f"| {' | '.join(rules)} |"
+    if format == "text":
+        return "\n".join(tables.lines(rows))
+    head, *body = tables.aligned(rows)
+    rules = ["-" * max(len(cell) - (i > 0), 2) + ":" * (i > 0) for i, cell in enumerate(head)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, rules, *body])

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.scoring.pairwise import PAIRWISE, Similarity, cosine, norm
 
 from . import inputs, scores
-from .similarity import PAIRWISE, Similarity, cosine, norm
 
 
 def margin_mse(

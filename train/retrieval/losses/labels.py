@@ -5,8 +5,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from modernbert_jax.scoring.pairwise import (
+    DISTANCES,
+    PAIRWISE,
+    Distance,
+    Similarity,
+    cosine,
+    distance,
+    unit,
+)
+
 from . import inputs
-from .similarity import DISTANCES, PAIRWISE, Distance, Similarity, cosine, distance, unit
 
 _LABEL = "a label of each pair"
 

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.scoring.pairwise import DISTANCES, Distance, distance, dot, product, unit
 
 from . import inputs
 from .blocks import sum_over_queries
-from .similarity import DISTANCES, Distance, distance, dot, product, unit
 
 Direction = Literal["query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"]
 DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")

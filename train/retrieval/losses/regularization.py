@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.scoring.pairwise import unit
 
 from . import inputs
-from .similarity import unit
 
 
 def global_orthogonal_regularization(
