@@ -28,8 +28,9 @@ class TextBatch(NamedTuple):
     documents: Any
     """Numbers of the documents, int32 [A, B, S]; N * J, which no sequence has, where there is
     none."""
-    skip: Any
-    """Tokens at the start of the documents that pooling leaves out, int32 [A, B, S]."""
+    start: Any
+    """Tokens at the start of the documents that the model treats apart, int32 [A, B, S]; see
+    `TextSet.start`."""
     used: Any
     """Number of microbatches in use, int32 scalar; the others are empty."""
     valid: Any
@@ -103,18 +104,18 @@ class Batches:
         parts = [lay_out(sequences, rows) for rows in arranged]
         capacity = 1 if self._fits and len(parts) == 1 and at_once else self.shape.microbatches
         rows, documents = packing.stacked(parts, lay_out([], []), capacity)
-        skip = np.zeros(nothing + 1, np.int32)
+        start = np.zeros(nothing + 1, np.int32)
         present = np.zeros((self._columns, width), bool)
         present[: numbers.shape[1], :count] = numbers.T >= 0
-        of_sequences = skip[:-1].reshape(self._columns, width)
-        of_sequences[: numbers.shape[1], :count] = dataset.skipped(numbers.T)
+        of_sequences = start[:-1].reshape(self._columns, width)
+        of_sequences[: numbers.shape[1], :count] = dataset.starts(numbers.T)
         targets = np.zeros((width, self._targets), np.float32)
         own = dataset.targets[chosen]
         targets[:count, : own.shape[1]] = own
         return TextBatch(
             rows=rows,
             documents=documents,
-            skip=skip[documents],
+            start=start[documents],
             used=np.int32(len(parts)),
             valid=np.arange(width) < count,
             present=present,
@@ -186,10 +187,12 @@ def _mean(lengths: Lengths) -> float:
 
 def place(batch: TextBatch, mesh: Mesh) -> TextBatch:
     """Shard a batch over the devices of all processes; each process holds the whole batch."""
-    documents, skip = (packing.place(x, mesh, None, "rows") for x in (batch.documents, batch.skip))
+    documents, start = (
+        packing.place(x, mesh, None, "rows") for x in (batch.documents, batch.start)
+    )
     return TextBatch(
         packing.place_rows(batch.rows, mesh),
         documents,
-        skip,
+        start,
         *(packing.place(x, mesh) for x in batch[3:]),
     )

@@ -36,8 +36,8 @@ class TextRows(NamedTuple):
     rows: Rows
     documents: jax.Array
     """Numbers of the documents, int32 [B, S], each its own in the batch."""
-    skip: jax.Array
-    """Tokens at the start of the documents that pooling leaves out, int32 [B, S]."""
+    start: jax.Array
+    """Tokens at the start of the documents that the model treats apart, int32 [B, S]."""
     key: jax.Array | None
     """For dropout, the same in all microbatches; None is none."""
 
@@ -148,7 +148,7 @@ class RetrievalObjective(ExamplesObjective):
     def _divided(
         self, batch: TextBatch, keys: jax.Array | None, drawn: jax.Array
     ) -> engine.Microbatches:
-        stack = TextRows(batch.rows, batch.documents, batch.skip, keys)
+        stack = TextRows(batch.rows, batch.documents, batch.start, keys)
         whole = WholeBatch(
             *(batch.documents, batch.valid, batch.present, batch.targets, batch.guide), drawn
         )
@@ -186,7 +186,7 @@ class EmbeddingObjective(RetrievalObjective):
 
     def forward(self, params: Any, microbatch: TextRows) -> jax.Array:
         """Vectors of documents, float32 [B, S, E]."""
-        rows, documents, skip, key = microbatch
+        rows, documents, start, key = microbatch
         model = self.model if key is None else self._in_training
         vectors: Any = Embedder(model, self.config.runtime, self.steps_after).apply(
             {"params": of_model(params)},
@@ -194,7 +194,7 @@ class EmbeddingObjective(RetrievalObjective):
             segments=self.documents,
             dropout_ids=packing.dropout_ids(documents, rows),
             deterministic=key is None,
-            skip=skip,
+            skip=start,
             rngs=None if key is None else {"dropout": key},
         )
         return constrain(vectors, "rows", None, None)

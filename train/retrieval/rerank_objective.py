@@ -24,7 +24,7 @@ class PairRows(NamedTuple):
     rows: Rows
     documents: jax.Array
     """Numbers of the pairs, int32 [B, S], each its own in the batch."""
-    skip: jax.Array
+    start: jax.Array
     """Tokens at the start of the pairs that pooling leaves out, int32 [B, S]."""
     key: jax.Array | None
     """For dropout, the same in all microbatches; None is none."""
@@ -46,7 +46,7 @@ class ListObjective(RetrievalObjective):
 
     def forward(self, params: Any, microbatch: TextRows | PairRows) -> jax.Array:
         """Scores of pairs before any activation, float32 [B, S]."""
-        rows, documents, skip, key = microbatch[:4]
+        rows, documents, start, key = microbatch[:4]
         module = self._module(self.model if key is None else self._in_training)
         own = of_model(params)
         rngs = None if key is None else {"dropout": key}
@@ -57,7 +57,7 @@ class ListObjective(RetrievalObjective):
         scores: Any
         if isinstance(module, Embedder):
             scores = module.apply(
-                {"params": own}, *rows, segments=self.documents, skip=skip, rngs=rngs, **dropout
+                {"params": own}, *rows, segments=self.documents, skip=start, rngs=rngs, **dropout
             )
         else:
             bound = module.bind({"params": own}, rngs=rngs)
@@ -106,6 +106,6 @@ class PointwiseObjective(ListObjective):
 
         stack: TextRows = microbatches.stack
         rows = PairRows(
-            stack.rows, stack.documents, stack.skip, stack.key, placed(targets), placed(present)
+            stack.rows, stack.documents, stack.start, stack.key, placed(targets), placed(present)
         )
         return microbatches._replace(stack=rows)

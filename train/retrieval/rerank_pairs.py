@@ -94,8 +94,8 @@ class PairSet(TextSet):
             row[: len(chosen)] = np.where(np.isin(chosen, documents), -1, chosen)
         return others
 
-    def skipped(self, numbers: np.ndarray) -> np.ndarray:
-        return np.where(numbers >= 0, self.skip[0], 0).astype(np.int32)
+    def starts(self, numbers: np.ndarray) -> np.ndarray:
+        return np.where(numbers >= 0, self.start[0], 0).astype(np.int32)
 
     @property
     def every_length(self) -> np.ndarray:
@@ -187,7 +187,7 @@ def pairs_of(
         texts=texts,
         sequences=sequences,
         tokens=tokens,
-        skip=np.array([skip], np.int32),
+        start=np.array([skip], np.int32),
         targets=targets,
         cut=int((tokens.lengths(sequences[sequences >= 0]) > length).sum()),
         queries=queries,

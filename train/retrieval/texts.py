@@ -1,7 +1,8 @@
 """Data sets ready for training: token ids of every text, prompts, and which texts are equal."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from modernbert_jax.tokenizer import Tokenizer
 
 from .config import RetrievalConfig, check_keys
 from .data import ExampleSet, Targets, read_examples
+
+T = TypeVar("T", bound=Hashable)
+"""How the texts of a column become token ids, such as their prompt and length."""
 
 _AT_ONCE = 4096
 """Texts that are tokenized between two updates of the progress."""
@@ -69,8 +73,9 @@ class TextSet:
     """Number of each text among `tokens`, int32 [N, C]; -1 for none."""
     tokens: Tokens
     """Texts with their prompts and special tokens."""
-    skip: np.ndarray
-    """Tokens of each of `tokens` that pooling leaves out, int32."""
+    start: np.ndarray
+    """Tokens at the start of each of `tokens` that the model treats in a way of their own, int32:
+    the prompt, which pooling leaves out, or in late interaction those that others attend to."""
     targets: np.ndarray
     """Label of each example or scores of its documents, float32 [N, M]; 0 for none."""
     cut: int
@@ -93,9 +98,9 @@ class TextSet:
         """Numbers among `tokens` of the sequences of a batch, int [n, J]; -1 for none."""
         return self.sequences[examples]
 
-    def skipped(self, numbers: np.ndarray) -> np.ndarray:
-        """Tokens of sequences [...] that pooling leaves out, int32; 0 for those below 0."""
-        return np.where(numbers >= 0, self.skip[np.maximum(numbers, 0)], 0)
+    def starts(self, numbers: np.ndarray) -> np.ndarray:
+        """`start` of sequences [...], int32; 0 for those below 0."""
+        return np.where(numbers >= 0, self.start[np.maximum(numbers, 0)], 0)
 
     @property
     def every_length(self) -> np.ndarray:
@@ -143,6 +148,16 @@ def check_columns(config: RetrievalConfig, sets: Sequence[ExampleSet]) -> None:
     check_keys(config.lengths, "lengths", columns)
 
 
+class Encoded(NamedTuple):
+    """Token ids of some texts, with their special tokens."""
+
+    ids: list[list[int]]
+    start: list[int]
+    """Number of tokens at the start of each text that `TextSet.start` holds."""
+    cut: list[bool]
+    """Whether a text was cut."""
+
+
 def tokenize(
     config: RetrievalConfig,
     dataset: ExampleSet,
@@ -163,54 +178,88 @@ def tokenize(
         UserError: a length above the model's, a prompt that leaves no room for a text, or ids that
             the model does not have.
     """
-    strings, texts = numbered(dataset)
-    columns: dict[tuple[str, int], list[int]] = {}
-    for column in range(texts.shape[1]):
+
+    def encoded(some: Sequence[str], manner: tuple[str, int]) -> Encoded:
+        prompt, length = manner
+        some = [prompt + text for text in some]
+        if lower_case:
+            some, prompt = [text.lower() for text in some], prompt.lower()
+        skipped = len(tokenizer.encode([prompt], max_length=length)[0]) - 1 if prompt else 0
+        if max(skipped, 1) >= length - 1:
+            what = f"prompt {prompt!r} leaves" if prompt else "special tokens leave"
+            raise UserError(f"{what} no room in texts of {length:,} tokens")
+        cut: list[bool] = []
+        ids = tokenizer.encode(some, max_length=length, cut=cut)
+        return Encoded(ids, [skipped] * len(ids), cut)
+
+    def manner_of(column: int) -> tuple[str, int]:
         place = dataset.name, dataset.column(column), column
-        length = config.length(*place)
-        if length > model.max_position_embeddings:
-            raise UserError(
-                f"{dataset.column(column)} takes texts of {length:,} tokens; the model supports"
-                f" {model.max_position_embeddings:,} at most"
-            )
-        columns.setdefault((config.prompt(*place), length), []).append(column)
+        return config.prompt(*place), longest(config, dataset, column, model)
+
+    return text_set(dataset, model, manner_of, encoded)
+
+
+def longest(
+    config: RetrievalConfig, dataset: ExampleSet, column: int, model: ModernBertConfig
+) -> int:
+    """The longest text of a column in tokens. Raises `UserError` if it is above the model's."""
+    length = config.length(dataset.name, dataset.column(column), column)
+    if length > model.max_position_embeddings:
+        raise UserError(
+            f"{dataset.column(column)} takes texts of {length:,} tokens; the model supports"
+            f" {model.max_position_embeddings:,} at most"
+        )
+    return length
+
+
+def text_set(
+    dataset: ExampleSet,
+    model: ModernBertConfig,
+    manner_of: Callable[[int], T],
+    encoded: Callable[[Sequence[str], T], Encoded],
+) -> TextSet:
+    """Tokenize a data set, each text once for each manner of its columns.
+
+    Args:
+        dataset: the examples.
+        model: the architecture, with the number of token ids.
+        manner_of: function from the number of a column to the manner of its texts.
+        encoded: function that tokenizes texts in a manner.
+
+    Raises:
+        UserError: ids that the model does not have.
+    """
+    strings, texts = numbered(dataset)
+    columns: dict[T, list[int]] = {}
+    for column in range(texts.shape[1]):
+        columns.setdefault(manner_of(column), []).append(column)
     sequences = np.full_like(texts, -1)
     ids: list[list[int]] = []
-    skip: list[int] = []
-    cut: list[bool] = []
-
-    def encode(some: Sequence[str], length: int, cut: list[bool] | None = None) -> list[list[int]]:
-        if lower_case:
-            some = [text.lower() for text in some]
-        return tokenizer.encode(some, max_length=length, cut=cut)
-
+    start: list[int] = []
+    cut = 0
     with Progress(texts.size, "text", delay=5.0) as progress:
-        for (prompt, length), members in columns.items():
-            skipped = len(encode([prompt], length)[0]) - 1 if prompt else 0
-            if max(skipped, 1) >= length - 1:
-                what = f"prompt {prompt!r} leaves" if prompt else "special tokens leave"
-                raise UserError(f"{what} no room in texts of {length:,} tokens")
+        for manner, members in columns.items():
             own = texts[:, members]
             used, where = np.unique(own[own >= 0], return_inverse=True)
             numbers = np.full_like(own, -1)
             numbers[own >= 0] = where + len(ids)
             sequences[:, members] = numbers
             for first in range(0, len(used), _AT_ONCE):
-                some = [prompt + strings[i] for i in used[first : first + _AT_ONCE]]
-                ids += encode(some, length, cut)
+                some = encoded([strings[i] for i in used[first : first + _AT_ONCE]], manner)
+                ids += some.ids
+                start += some.start
+                cut += sum(some.cut)
                 progress.update(f"tokenizing {dataset.name}", len(ids))
-            skip += [skipped] * len(used)
-    tokens = Tokens.join(ids, model.vocab_size)
     return TextSet(
         name=dataset.name,
         kind=dataset.targets,
         strings=strings,
         texts=texts,
         sequences=sequences,
-        tokens=tokens,
-        skip=np.array(skip, np.int32),
+        tokens=Tokens.join(ids, model.vocab_size),
+        start=np.array(start, np.int32),
         targets=targets_of(dataset),
-        cut=sum(cut),
+        cut=cut,
     )
 
 

@@ -71,7 +71,7 @@ def test_vectors_of_packed_texts_are_those_of_texts_alone():
     embedder = Embedder(objective.model, steps=objective.steps_after)
     rest = {name: x for name, x in params.items() if name != "log_scale"}
     embed = jax.jit(functools.partial(embedder.apply, segments=1))
-    alone = np.asarray(embed({"params": rest}, *rows, skip=texts.skip[:, None]))[:, 0]
+    alone = np.asarray(embed({"params": rest}, *rows, skip=texts.start[:, None]))[:, 0]
     columns = np.zeros(vectors.shape, np.float32)
     columns[:, :7] = np.where(
         (texts.sequences >= 0)[..., None], alone[texts.sequences], 0
@@ -80,7 +80,7 @@ def test_vectors_of_packed_texts_are_those_of_texts_alone():
     mask = (texts.sequences.T >= 0)[1:]
     wanted = losses.multiple_negatives_ranking(columns[0, :7], columns[1:, :7], mask=mask)
     assert float(loss) == pytest.approx(float(wanted), rel=1e-5)
-    assert texts.skip.min() > 0 and len({*texts.skip.tolist()}) == 2
+    assert texts.start.min() > 0 and len({*texts.start.tolist()}) == 2
 
 
 def test_the_loss_has_its_options_targets_and_guide():

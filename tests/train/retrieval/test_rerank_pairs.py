@@ -54,7 +54,7 @@ def test_pairs_have_the_tokens_of_the_tokenizer(side, length):
     cut: list[bool] = []
     tokenizer.encode_pairs(texts, max_length=length, cut=cut)
     assert made.cut == sum(cut) and (made.cut > 0) == (length == 9)
-    assert made.skipped(np.array([3, -1])).tolist() == [len(tokenizer.encode(["si: "])[0]) - 1, 0]
+    assert made.starts(np.array([3, -1])).tolist() == [len(tokenizer.encode(["si: "])[0]) - 1, 0]
 
 
 def test_drawn_negatives_are_documents_of_other_queries():

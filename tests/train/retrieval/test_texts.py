@@ -40,8 +40,8 @@ def test_texts_and_sequences_have_numbers(tokenizer):
     assert texts.tokens[texts.sequences[0, 0]].tolist() == prompted
     assert texts.tokens[texts.sequences[1, 1]].tolist() == plain
     prompt = len(tokenizer.encode(["pu: "])[0]) - 1
-    assert texts.skip[texts.sequences[:, 0]].tolist() == [prompt] * 3
-    assert not texts.skip[texts.sequences[0, 1:]].any()
+    assert texts.start[texts.sequences[:, 0]].tolist() == [prompt] * 3
+    assert not texts.start[texts.sequences[0, 1:]].any()
     assert texts.lengths()[1] == [len(tokenizer.encode(["pu: mi no"])[0]), len(plain)]
 
 
