@@ -53,6 +53,14 @@ class TextModel:
         return program.width if program else 0
 
     @property
+    def vector_width(self) -> int:
+        """Width of the vectors of texts, by the model's own modules."""
+        pipeline = self.pipeline
+        modules = pipeline is not None and pipeline.pooling is not None
+        width = self.runner.programs["vectors" if modules else "pooled"].width
+        return min(width, (pipeline and pipeline.truncate_dim) or width)
+
+    @property
     def _score_program(self) -> str:
         """Program that scores texts: the last module of a reranker, else a classifier."""
         modules = self.pipeline and self.pipeline.kind == "reranker" and self.pipeline.steps

@@ -42,6 +42,13 @@ class Machine(NamedTuple):
         return f"{self.devices:,} x {self.hardware} at {self.mfu:.0%} MFU"
 
 
+def duration(hours: float) -> str:
+    """A number of hours, in the largest unit of which it is 1 or more."""
+    units = {"hours": 1, "minutes": 60, "seconds": 3600}
+    unit = next((unit for unit, count in units.items() if hours * count >= 1), "seconds")
+    return f"{hours * units[unit]:,.1f} {unit}"
+
+
 def short_tokens(tokens: float) -> str:
     """A number of tokens in millions or billions."""
     return f"{tokens / 1e9:,.2f} B" if tokens >= 1e9 else f"{tokens / 1e6:,.2f} M"

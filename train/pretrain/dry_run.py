@@ -16,7 +16,7 @@ from modernbert_jax.io.files import write_bytes
 from modernbert_jax.io.text import for_plot
 
 from ..engine.hyperparameters import decay_warning
-from ..engine.machine import Machine, short_tokens
+from ..engine.machine import Machine, duration, short_tokens
 from .batch_size import microbatches
 from .config import PretrainConfig, Stage
 
@@ -103,7 +103,7 @@ def text(config: PretrainConfig, machine: Machine, facts: dict[str, Any]) -> str
             *lines,
             "",
             f"in all {facts['steps']:,} steps, {short_tokens(facts['tokens'])} tokens,"
-            f" {facts['flops']:.3g} FLOPs: {facts['hours']:,.1f} hours on {machine}",
+            f" {facts['flops']:.3g} FLOPs: {duration(facts['hours'])} on {machine}",
         ]
     )
 

@@ -14,7 +14,7 @@ from modernbert_jax.io import tables
 from modernbert_jax.tokenizer import Tokenizer
 
 from ..engine.hyperparameters import Hyperparameters, rise_and_fall
-from ..engine.machine import Machine, short_tokens
+from ..engine.machine import Machine, duration, short_tokens
 from .config import RetrievalConfig
 from .data import ExampleSet, read_examples
 from .losses import LossKind
@@ -167,7 +167,7 @@ def text(config: RetrievalConfig, machine: Machine, facts: dict[str, Any]) -> st
             f"{facts['steps']:,} steps of {facts['batch_examples']:,} examples",
             f"learning rate {first:.3g} to {peak:.3g} in {facts['warmup_steps']:,} steps, then"
             f" {facts['schedule']} to {last:.3g}; weight decay {facts['weight_decay']:g}",
-            f"{facts['flops']:.3g} FLOPs: {facts['hours']:,.2f} hours on {machine}",
+            f"{facts['flops']:.3g} FLOPs: {duration(facts['hours'])} on {machine}",
         ]
     )
 

@@ -5,17 +5,44 @@ from pathlib import Path
 
 import numpy as np
 
-from modernbert_jax import devices
+from modernbert_jax import convert, devices
+from modernbert_jax.errors import UserError
 from modernbert_jax.io.files import whole_file
 from modernbert_jax.io.progress import Progress
 
 from ..engine.distributed import in_first
 from .batches import Guide
 from .encoding import Side, TextEncoder
+from .losses import LossKind
 from .texts import TextSet
 
 FOLDER = "guide"
 """Folder of the run with a file of vectors for each data set."""
+
+
+def check(model: str, loss: LossKind, dimensions: int, matryoshka: Sequence[int] = ()) -> None:
+    """Check a guide before any work.
+
+    Args:
+        model: the guide, a path or a name on the hub.
+        loss: what reads it. Cosines can be those of vectors of any width; vectors must be as wide
+            as those of the trained model.
+        dimensions: width of the trained model's vectors.
+        matryoshka: numbers of leading dimensions that both are truncated to; empty compares whole
+            vectors.
+
+    Raises:
+        UserError: no such model, one that gives no vectors of texts, or those of another width.
+    """
+    checkpoint = convert.load(convert.locate(model), later=True)
+    encoder = TextEncoder.of(checkpoint, devices.local_mesh(), params={}, name=model)
+    width = encoder.model.vector_width
+    wanted = max(matryoshka, default=dimensions)
+    if loss.guide == "vectors" and (width < wanted if matryoshka else width != wanted):
+        raise UserError(
+            f"guide {model}: gives vectors of {width:,} dimensions, and loss {loss.name} compares"
+            f" {wanted:,}; name another guide, or add --projection-dims {width}"
+        )
 
 
 def guides(model: str, sets: Sequence[TextSet], folder: Path) -> list[Guide]:

@@ -12,7 +12,7 @@ from modernbert_jax.heads import encoder_of
 from modernbert_jax.inference.shapes import Shape
 from modernbert_jax.pipeline import IDENTITY, Dense, LayerNorm, Pipeline, Pooling, Step
 
-from . import initial_model, rerank_pairs, rerank_validation
+from . import initial_model, rerank_pairs, rerank_validation, texts
 from .batches import Batches
 from .config import QUERY, RetrievalConfig
 from .data import ExampleSet
@@ -115,9 +115,11 @@ def pipeline_of(config: RetrievalConfig, checkpoint: convert.Checkpoint) -> Pipe
     scores of any size, which a sigmoid would saturate.
 
     Raises:
-        UserError: a decoder without the head, or a pooling that the head does not have.
+        UserError: a decoder without the head, a pooling that the head does not have, or pairs that
+            are longer than the model supports.
     """
     model = checkpoint.config
+    texts.check_length("max_length is", config.max_length, model)
     before = checkpoint.pipeline or Pipeline(kind="embedding")
     own = before if before.kind == "reranker" else Pipeline(kind="reranker")
     steps = own.steps

@@ -61,6 +61,9 @@ class Session:
             raise UserError("train is empty; name a file of examples with --train")
         trainee = TRAINEES[config.kind].open(config)
         pieces = check_mesh(mesh, trainee.model.num_attention_heads)
+        if config.guide:
+            width = trainee.pipeline.width(trainee.model.hidden_size)
+            guide.check(config.guide, trainee.loss, width, config.matryoshka_dims)
         read = [texts.read(config, paths) for paths in (config.train, config.validation)]
         texts.check_columns(config, [dataset for sets in read for dataset in sets])
         train, held_out = ([trainee.tokenized(dataset) for dataset in sets] for sets in read)

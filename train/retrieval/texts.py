@@ -148,6 +148,13 @@ def check_columns(config: RetrievalConfig, sets: Sequence[ExampleSet]) -> None:
     check_keys(config.lengths, "lengths", columns)
 
 
+def check_length(what: str, length: int, model: ModernBertConfig) -> None:
+    """Raise `UserError` for a length above the model's; `what` is the message up to the number."""
+    most = model.max_position_embeddings
+    if length > most:
+        raise UserError(f"{what} {length:,} tokens; the model supports {most:,} at most")
+
+
 class Encoded(NamedTuple):
     """Token ids of some texts, with their special tokens."""
 
@@ -204,11 +211,7 @@ def longest(
 ) -> int:
     """The longest text of a column in tokens. Raises `UserError` if it is above the model's."""
     length = config.length(dataset.name, dataset.column(column), column)
-    if length > model.max_position_embeddings:
-        raise UserError(
-            f"{dataset.column(column)} takes texts of {length:,} tokens; the model supports"
-            f" {model.max_position_embeddings:,} at most"
-        )
+    check_length(f"{dataset.column(column)} takes texts of", length, model)
     return length
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from modernbert_jax import UserError, cli, configs
 from modernbert_jax.config import ModernBertConfig
-from modernbert_jax.train.engine.machine import Machine
+from modernbert_jax.train.engine.machine import Machine, duration
 from modernbert_jax.train.retrieval import dry_run
 from modernbert_jax.train.retrieval.config import LossConfig
 
@@ -29,7 +29,14 @@ def test_dpr_as_its_authors_corrected_it():
     assert facts["flops"] == pytest.approx(4 * forward * 1_250_000)
     assert facts["hours"] == pytest.approx(facts["flops"] / (8 * 989e12 * 0.5) / 3600)
     text = dry_run.text(config, MACHINE, facts)
+    assert "FLOPs: 48.5 seconds on 8 x" in text
     assert "8,191" in text and "306 steps of 4,096 examples" in text
+
+
+def test_durations_have_a_unit_in_which_they_are_seen():
+    assert list(map(duration, (0, 1 / 3600, 0.5, 1, 1234.5))) == [
+        *("0.0 seconds", "1.0 seconds", "30.0 minutes", "1.0 hours", "1,234.5 hours")
+    ]
 
 
 def test_a_reranker_reads_pairs_once_and_has_no_negatives_in_its_batch():

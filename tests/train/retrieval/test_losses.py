@@ -70,6 +70,14 @@ def test_every_loss_has_a_golden():
     assert {(kind, name) for kind in TABLES for name in TABLES[kind]} < cases
 
 
+def test_a_loss_of_labels_without_labels_names_the_remedies():
+    entropy, ranked = (TABLES["reranker"][n] for n in ("binary-cross-entropy", "mse"))
+    with pytest.raises(UserError, match=r"label of each document.*--target.*negatives.*multiple-"):
+        entropy.check(2, 0)
+    with pytest.raises(UserError, match=r"score of each document.*--target, or name a loss"):
+        ranked.check(2, 0)
+
+
 def test_blocks_and_meshes_compute_the_same():
     """Thirteen queries in blocks of three, and one at a time on eight devices."""
     script = Path(__file__).with_name("losses_on_mesh.py")

@@ -134,6 +134,7 @@ def test_heads(tmp_path, folder):
         ({"include_prompt": False}, "use --head modules"),
         ({"matryoshka_dims": (8,)}, "matryoshka_dims is not for kind reranker"),
         ({"prompts": {"document": "d"}}, "for query only"),
+        ({"max_length": 9000}, "max_length is 9,000 tokens; the model supports 8,192 at most"),
         ({"kind": "embedding", "head": "modules", "loss": "triplet"}, "head is not for kind"),
     ],
 )

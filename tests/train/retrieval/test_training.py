@@ -167,7 +167,7 @@ LABELLED = [{"sentence1": "ba ce", "sentence2": "di fo", "label": i % 2} for i i
         ({"train": ()}, "train is empty"),
         ({"batch_examples": 1}, "first: loss multiple-negatives-ranking.*a batch of 1"),
         ({"loss": LossConfig(name="cosent")}, "first: loss cosent takes 2 columns"),
-        ({"loss": LossConfig(name="margin-mse")}, "first: .*targets"),
+        ({"loss": LossConfig(name="margin-mse")}, "first: .*a score of each document.*--target"),
         ({"matryoshka_dims": (64,)}, "matryoshka_dims has 64; vectors have 16"),
         ({"prompts": {"answer": "a"}}, "prompts has 'answer'"),
         ({"lengths": {"query": 9000}}, "texts of 9,000 tokens"),
@@ -178,9 +178,11 @@ LABELLED = [{"sentence1": "ba ce", "sentence2": "di fo", "label": i % 2} for i i
         ({"evaluation": ("twice",)}, "corpus.jsonl:3: id 'a' occurs before"),
         ({"evaluation": ("lacks",)}, "id 'z' is not in"),
         ({"evaluation": ("good", "other/good")}, "two folders called 'good'"),
-        ({"loss": LossConfig(name="gist"), "guide": "none"}, "none"),
+        ({"loss": LossConfig(name="gist"), "guide": "absent", "train": ("none.jsonl",)}, "absent"),
+        ({"loss": LossConfig(name="embed-distill"), "guide": "base", "train": ("none.jsonl",)},
+         "base: gives vectors of 32 dimensions, .* compares 16; .*--projection-dims 32"),
     ],
-)
+)  # fmt: skip
 def test_bad_input_is_one_clear_line(changes, words, folder, tmp_path):
     pairs.write(folder / "labels.jsonl", LABELLED)
     pairs.write(folder / "same.jsonl", [{"query": "ba", "positive": t} for t in ("ce", "di", "fo")])
@@ -191,6 +193,8 @@ def test_bad_input_is_one_clear_line(changes, words, folder, tmp_path):
         ("other/good", "ab", "b"),
     ):
         collection(folder / name, rows, judged)
+    if "guide" in changes:
+        changes = changes | {"guide": str(folder / changes["guide"])}
     for name in ("train", "validation", "evaluation"):
         if changes.get(name):
             changes = changes | {name: tuple(str(folder / path) for path in changes[name])}

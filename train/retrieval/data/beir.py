@@ -169,7 +169,7 @@ def _judged(queries: dict[str, str], qrels: runs.Qrels, place: str) -> dict[str,
         if query not in queries:
             problems.add(place, f"query {ids.quoted(query)} is not among the queries")
         elif not queries[query].strip():
-            problems.add(place, f"the text of query {query!r} is empty")
+            problems.add(place, f"the text of query {ids.quoted(query)} is empty")
     problems.check()
     return {query: text for query, text in queries.items() if query in qrels}
 

@@ -176,7 +176,7 @@ def _table(
         if identifier not in table:
             raise UserError(ids.missing_id(identifier, paths))
         if not table[identifier].strip():
-            raise UserError(f"the text of id {identifier!r} is empty")
+            raise UserError(f"the text of id {ids.quoted(identifier)} is empty")
         return table[identifier]
 
     return text

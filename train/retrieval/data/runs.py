@@ -8,6 +8,7 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.io.files import whole_file
 
 from ...tasks import Problems, lines
+from .ids import quoted
 
 Run = dict[str, dict[str, float]]
 """Scores of documents by the ids of query and document."""
@@ -41,7 +42,9 @@ def read_run(path: str | Path) -> Run:
             query, _, document, _, score, _ = fields
             scores = run.setdefault(query, {})
             if document in scores:
-                raise UserError(f"document {document!r} occurs before for query {query!r}")
+                raise UserError(
+                    f"document {quoted(document)} occurs before for query {quoted(query)}"
+                )
             scores[document] = _number(score)
     problems.check()
     return run
@@ -70,7 +73,9 @@ def run_lines(query: str, ranked: Iterable[tuple[str, float]], name: str = TAG) 
     """
     for rank, (document, score) in enumerate(ranked, start=1):
         if not math.isfinite(score):
-            raise UserError(f"query {query!r}: the score of document {document!r} is {score}")
+            raise UserError(
+                f"query {quoted(query)}: the score of document {quoted(document)} is {score}"
+            )
         words = _word(query), "Q0", _word(document), str(rank), repr(float(score)), _word(name)
         yield " ".join(words) + "\n"
 
@@ -120,7 +125,8 @@ def write_qrels(path: str | Path, qrels: Mapping[str, Mapping[str, int]]) -> Non
         for query, grades in qrels.items():
             for document, grade in grades.items():
                 if any(set("\t\r\n") & set(name) for name in (query, document)):
-                    raise UserError(f"{query!r}, {document!r}: ids must have no tabs or line ends")
+                    names = f"{quoted(query)}, {quoted(document)}"
+                    raise UserError(f"{names}: ids must have no tabs or line ends")
                 file.write(f"{query}\t{document}\t{int(grade)}\n")
 
 
@@ -129,14 +135,16 @@ def add_judgement(qrels: Qrels, query: str, document: str, grade: object) -> Non
     value = grade_of(grade)
     grades = qrels.setdefault(query, {})
     if grades.setdefault(document, value) != value:
-        raise UserError(f"document {document!r} has another grade before for query {query!r}")
+        raise UserError(
+            f"document {quoted(document)} has another grade before for query {quoted(query)}"
+        )
 
 
 def grade_of(value: object) -> int:
     """A grade of relevance. Raises `UserError` for anything but a whole number."""
     number = _number(value)
     if not number.is_integer():
-        raise UserError(f"grade {value!r} must be a whole number")
+        raise UserError(f"grade {quoted(value)} must be a whole number")
     return int(number)
 
 
@@ -162,13 +170,15 @@ def _number(value: object) -> float:
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise UserError(f"{value!r} must be a number") from None
+        raise UserError(f"{quoted(value)} must be a number") from None
     if not math.isfinite(number):
-        raise UserError(f"{value!r} must be a finite number")
+        raise UserError(f"{quoted(value)} must be a finite number")
     return number
 
 
 def _word(text: str) -> str:
     if len(text.split()) != 1 or text != text.strip():
-        raise UserError(f"{text!r}: the format has no place for a name that is empty or has blanks")
+        raise UserError(
+            f"{quoted(text)}: the format has no place for a name that is empty or has blanks"
+        )
     return text

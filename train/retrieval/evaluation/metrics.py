@@ -16,6 +16,7 @@ import numpy as np
 from modernbert_jax.errors import UserError, did_you_mean
 
 from ..data import Qrels, Run
+from ..data.ids import quoted
 
 METRICS = (
     *("ndcg@10", "mrr@10", "map@100", "recall@100"),
@@ -96,7 +97,7 @@ def by_query(
             continue
         scores = run.get(query, {})
         if not all(map(math.isfinite, scores.values())):
-            raise UserError(f"query {query!r}: has scores that are NaN or infinite")
+            raise UserError(f"query {quoted(query)}: has scores that are NaN or infinite")
         order = np.array([grades.get(document, 0) for document in ranked(scores)], np.int64)
         judged = np.sort(np.array([*grades.values()], np.int64))[::-1]
         results[query] = {str(metric): metric(order, judged) for metric in parsed}

@@ -17,6 +17,7 @@ from modernbert_jax.scoring.pairwise import PAIRWISE
 
 from ...tasks import Problems
 from ..data import Collection, Qrels, Run, read_examples
+from ..data.ids import quoted
 from ..encoding import TextEncoder
 from ..search.reranking import Scorer
 from . import metrics as metrics_
@@ -183,6 +184,6 @@ def _texts(collection: Collection, wanted: set[str]) -> dict[str, str]:
     texts = {document: text for document, text in collection.corpus() if document in wanted}
     problems = Problems()
     for document in sorted(wanted - texts.keys()):
-        problems.add(collection.name, f"document {document!r} is not in the corpus")
+        problems.add(collection.name, f"document {quoted(document)} is not in the corpus")
     problems.check()
     return texts

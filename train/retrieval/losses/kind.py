@@ -141,6 +141,8 @@ class LossKind:
             raise UserError(
                 f"loss {self.name} takes {self._columns()}, query included; the data has {columns}"
             )
+        if self.targets != "none" and not targets and 0 not in self.target_sizes(columns):
+            raise UserError(f"loss {self.name} takes {self._targets()}")
         if self.targets != "none" and targets not in self.target_sizes(columns):
             sizes = " or ".join(str(size) for size in self.target_sizes(columns))
             raise UserError(
@@ -164,6 +166,16 @@ class LossKind:
         truncate = self.guide == "vectors"
         function = matryoshka(self.function, dims, weights, n_dims_per_step, truncate)
         return dataclasses.replace(self, function=function)
+
+    def _targets(self) -> str:
+        """The targets of an example, and what to do without them."""
+        what = "label" if self.graded or self.targets == "label" else "score"
+        of = "example" if self.targets == "label" else "document"
+        negatives = "add columns of negatives, " if self.graded or self.optional else ""
+        return (
+            f"a {what} of each {of}, and the data has none; name their column with --target,"
+            f" {negatives}or name a loss of pairs, such as --loss.name multiple-negatives-ranking"
+        )
 
     def _columns(self) -> str:
         if self.most is None:

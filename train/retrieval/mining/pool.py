@@ -164,7 +164,7 @@ def _positive(
     if positive not in known:
         raise UserError(ids.missing_id(positive, corpus))
     if not known[positive]:
-        raise UserError(f"the text of id {positive!r} is empty")
+        raise UserError(f"the text of id {ids.quoted(positive)} is empty")
     if known[positive] == _digest(query):
         raise UserError("'positive' is equal to its query; it must be another text")
     return int(numbers.of([known[positive]])[0])

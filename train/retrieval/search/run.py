@@ -76,7 +76,7 @@ def read_queries(queries: str) -> dict[str, str]:
     problems = Problems()
     for query, text in texts.items():
         if not text.strip():
-            problems.add(queries, f"the text of query {query!r} is empty")
+            problems.add(queries, f"the text of query {ids.quoted(query)} is empty")
     problems.check()
     return texts
 
@@ -169,10 +169,10 @@ def read_documents(
     problems = Problems()
     for query in run:
         if query not in queries:
-            problems.add(f"query {query!r}", "is in the run, and not among the queries")
+            problems.add(f"query {ids.quoted(query)}", "is in the run, and not among the queries")
     for document, query in wanted.items():
         if document not in documents:
-            problems.add(f"query {query!r}", ids.missing_id(document, name))
+            problems.add(f"query {ids.quoted(query)}", ids.missing_id(document, name))
     problems.check()
     return documents
 

@@ -159,6 +159,9 @@ def test_runs(tmp_path):
     assert "bad.txt:2: document 'd' occurs before for query 'q'" in message
     assert "bad.txt:3: has 3 fields" in message and "bad.txt:4: 'nan' must be" in message
     assert "bad.txt:6: 'high' must be a number" in message
+    text = "a_whole_abstract_" * 100
+    bad.write_text(f"q Q0 {text} 1 2 x\n" * 2)
+    assert "document 'a_whole" in raised(read_run, bad) and len(raised(read_run, bad)) < 400
     for wrong in ({"q 1": {"d": 1.0}}, {"q": {"": 1.0}}, {"q": {"d": float("nan")}}):
         raised(write_run, tmp_path / "new.txt", wrong)
     assert not (tmp_path / "new.txt").exists()
