@@ -1,6 +1,7 @@
 """A run's model, data and programs, made ready before the first step."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from modernbert_jax import convert
-from modernbert_jax.errors import UserError
+from modernbert_jax.errors import UserError, together
 from modernbert_jax.inference.shapes import Shape
 from modernbert_jax.io import fingerprint
 from modernbert_jax.io.progress import Progress
@@ -186,15 +187,21 @@ class Session:
 
 
 def _collections(config: RetrievalConfig) -> dict[str, Collection]:
-    """The collections of `evaluation` by name, checked. Raises `UserError`."""
-    collections: dict[str, Collection] = {}
+    """The collections of `evaluation` by name, checked. Raises `UserError` with all problems."""
+    folders: dict[str, str] = {}
     for folder in config.evaluation:
         name = Path(folder).resolve().name
-        if name in collections:
+        if name in folders:
             raise UserError(f"evaluation has two folders called {name!r}; rename one of them")
-        collections[name] = read_collection(folder, config.evaluation_split)
-        collections[name].check()
-    return collections
+        folders[name] = folder
+
+    def read(folder: str) -> Collection:
+        collection = read_collection(folder, config.evaluation_split)
+        collection.check()
+        return collection
+
+    found = together(*(functools.partial(read, folder) for folder in folders.values()))
+    return dict(zip(folders, found, strict=True))
 
 
 def check(config: RetrievalConfig, dataset: TextSet, loss: LossKind) -> None:

@@ -9,11 +9,12 @@ Files may be .jsonl, .parquet and others that `tasks.read` reads, also compresse
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.errors import UserError, did_you_mean, together
 from modernbert_jax.io import fingerprint
 from modernbert_jax.io.paths import expanded
 
@@ -93,15 +94,18 @@ def read_collections(folder: str | Path, split: str = "test") -> dict[str, Colle
     collections, sorted.
 
     Raises:
-        UserError: as `read_collection`.
+        UserError: as `read_collection`, of all collections together.
     """
     folder = Path(expanded(folder))
     if len(_names(folder / CORPUS)) > 1:
-        return {name: _nano(folder, name) for name in sets(folder)}
+        names = sets(folder)
+        found = together(*(functools.partial(_nano, folder, name) for name in names))
+        return dict(zip(names, found, strict=True))
     inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     inside = [path for path in inside if find(path, CORPUS) or sets(path)]
     if inside and not find(folder, CORPUS):
-        return {path.name: read_collection(path, split) for path in inside}
+        found = together(*(functools.partial(read_collection, path, split) for path in inside))
+        return dict(zip((path.name for path in inside), found, strict=True))
     return {folder.name: read_collection(folder, split)}
 
 

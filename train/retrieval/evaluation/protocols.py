@@ -5,10 +5,11 @@ Sources: the paper of ModernBERT (arXiv 2412.13663v2), section 3.1.2 and tables 
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.errors import UserError, did_you_mean, together
 
 from ..data import Collection, beir, read_collection
 
@@ -154,8 +155,8 @@ def find(name: str, root: str | Path) -> tuple[dict[Set, list[Collection]], list
         root: a folder with a folder for each collection, or with those of NanoBEIR's layout.
 
     Raises:
-        UserError: an unknown protocol, no such folder, none of the collections in it, or damaged
-            judgements or queries.
+        UserError: an unknown protocol, no such folder, none of the collections in it, or all
+            problems of judgements and queries together.
     """
     if name not in PROTOCOLS:
         raise UserError(f"protocol {name!r}: {did_you_mean(name, PROTOCOLS)}")
@@ -164,7 +165,7 @@ def find(name: str, root: str | Path) -> tuple[dict[Set, list[Collection]], list
         raise UserError(f"{root}: no such folder")
     folders = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
     inside = {name.lower(): root / name for name in beir.sets(root)}
-    found: dict[Set, list[Collection]] = {}
+    paths: dict[Set, list[Path]] = {}
     missing: list[str] = []
     for one in PROTOCOLS[name].sets:
         path = next((p[f] for p in (inside, folders) for f in one.folders if f in p), None)
@@ -173,22 +174,20 @@ def find(name: str, root: str | Path) -> tuple[dict[Set, list[Collection]], list
             continue
         members = {p.name.lower(): p for p in path.iterdir() if p.is_dir()} if path.is_dir() else {}
         if not one.members or beir.CORPUS in {name.partition(".")[0] for name in _names(path)}:
-            found[one] = [_read(path, one)]
+            paths[one] = [path]
             continue
         lacking = [member for member in one.members if _member(member, members) is None]
         if lacking:
             missing += [f"{one.name}/{member}" for member in lacking]
             continue
-        paths = (_member(member, members) for member in one.members)
-        found[one] = [_read(path, one) for path in paths if path is not None]
-    if not found:
+        inner = (_member(member, members) for member in one.members)
+        paths[one] = [path for path in inner if path is not None]
+    if not paths:
         wanted = ", ".join(one.folders[0] for one in PROTOCOLS[name].sets)
         raise UserError(f"{root}: holds none of the folders of protocol {name}: {wanted}")
-    return found, missing
-
-
-def _read(path: Path, one: Set) -> Collection:
-    return read_collection(path, one.split)
+    every = [(path, one.split) for one, inner in paths.items() for path in inner]
+    read = iter(together(*(functools.partial(read_collection, *each) for each in every)))
+    return {one: [next(read) for _ in inner] for one, inner in paths.items()}, missing
 
 
 def _member(member: str, folders: Mapping[str, Path]) -> Path | None:

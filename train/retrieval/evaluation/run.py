@@ -1,13 +1,14 @@
 """Evaluate a model or a run on files: one collection, several with their mean, or a protocol."""
 
 import contextlib
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from modernbert_jax import convert
-from modernbert_jax.errors import UserError
+from modernbert_jax.errors import UserError, together
 from modernbert_jax.io import files, outputs, tables
 
 from ..data import Collection, Qrels, Run, read_collections, read_examples, read_qrels, read_run
@@ -24,6 +25,8 @@ from ..search.stored import StoredCorpus, facts_of
 from . import metrics, pairs, protocols, reranking
 from .metrics import METRICS, RERANKING, means, of_run
 from .retrieval import depth
+
+T = TypeVar("T")
 
 TASKS = ("retrieval", "reranking", "sts", "triplets")
 """Tasks of `evaluate`."""
@@ -63,61 +66,81 @@ def evaluate(
         "triplets": _pairs,
     }[task]
     if output is None:
-        return {"task": task, **function(task, model, data, options, [])}
+        return {"task": task, **function(task, model, data, options, None)}
     with files.output(output, [x for x in (model, data, options.run_file) if x]) as write:
         runs: list[Run] = []
         result = function(task, model, data, options, runs)
-        if len(runs) != 1:
-            raise UserError(f"--output: {data} has {len(runs)} collections; name one of them")
         for query, found in runs[0].items():
             write("".join(run_lines(query, found.items())).encode())
     return {"task": task, **result}
 
 
 def _retrieval(
-    task: str, model: str, data: str, options: Evaluating, runs: list[Run]
+    task: str, model: str, data: str, options: Evaluating, runs: list[Run] | None
 ) -> dict[str, Any]:
+    """Metrics of a search; `runs` receives the run of the only collection."""
     names = options.metrics or METRICS
     if options.run_file:
         return _of_run_file(data, options, names)
     ranker = _Ranker(model, options, depth(names))
 
-    def evaluated(collection: Collection, exclude_self: bool) -> dict[str, Any]:
-        run, documents = ranker.run(collection, exclude_self)
-        runs.append(run)
+    def evaluated(collection: Collection, documents: int, exclude_self: bool) -> dict[str, Any]:
+        run = ranker.run(collection, documents, exclude_self)
+        if runs is not None:
+            runs.append(run)
         count = len(collection.queries)
         return {**of_run(run, collection.qrels, names), "queries": count, "documents": documents}
 
-    return _of_sets(data, options, evaluated)
+    return _of_sets(data, options, Collection.check, evaluated, single=runs is not None)
 
 
 def _of_sets(
-    data: str, options: Evaluating, evaluated: Callable[[Collection, bool], dict[str, Any]]
+    data: str,
+    options: Evaluating,
+    prepare: Callable[[Collection], T],
+    evaluated: Callable[[Collection, T, bool], dict[str, Any]],
+    single: bool = False,
 ) -> dict[str, Any]:
-    """Results of one collection, of several with their means, or of a protocol."""
-    results: dict[str, dict[str, Any]] = {}
+    """Results of one collection, of several with their means, or of a protocol.
+
+    Args:
+        data: the folder.
+        options: which collections of it.
+        prepare: reads and checks a collection; all are prepared before one is evaluated.
+        evaluated: metrics and counts of a collection that is prepared; the last argument says
+            whether documents with the id of their query are left out.
+        single: whether several collections are refused.
+
+    Raises:
+        UserError: the problems of all collections together.
+    """
+    missing: list[str] = []
     if options.protocol is None:
-        collections = read_collections(data, options.split)
-        for name, collection in collections.items():
-            results[name] = evaluated(collection, options.exclude_self)
-        if len(results) == 1:
-            return next(iter(results.values()))
-        return {**means([*results.values()]), **_counts(results), "sets": results}
-    found, missing = protocols.find(options.protocol, data)
-    for one, members in found.items():
-        parts = [evaluated(part, one.exclude_self or options.exclude_self) for part in members]
-        results[one.name] = {**means(parts), **_counts(dict(enumerate(parts)))}
-    summary = {**means([*results.values()]), **_counts(results), "protocol": options.protocol}
-    return {**summary, "sets": results, "missing": missing}
+        found = read_collections(data, options.split)
+        sets = {name: [(one, options.exclude_self)] for name, one in found.items()}
+    else:
+        members, missing = protocols.find(options.protocol, data)
+        sets = {
+            one.name: [(part, one.exclude_self or options.exclude_self) for part in parts]
+            for one, parts in members.items()
+        }
+    collections = [collection for parts in sets.values() for collection, _ in parts]
+    if single and len(collections) != 1:
+        raise UserError(f"--output: {data} has {len(collections)} collections; name one of them")
+    prepared = iter(together(*(functools.partial(prepare, one) for one in collections)))
+    results: dict[str, dict[str, Any]] = {}
+    for name, parts in sets.items():
+        own = [evaluated(collection, next(prepared), exclude) for collection, exclude in parts]
+        results[name] = {**means(own), **_counts(own)}
+    if options.protocol is None and len(results) == 1:
+        return next(iter(results.values()))
+    summary = {**means([*results.values()]), **_counts([*results.values()]), "sets": results}
+    return summary | ({"protocol": options.protocol, "missing": missing} if options.protocol else {})
 
 
-def _counts(results: Mapping[Any, Mapping[str, Any]]) -> dict[str, int]:
+def _counts(results: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Numbers of queries and documents of several collections together."""
-    return {
-        name: sum(result[name] for result in results.values())
-        for name in ("queries", "documents")
-        if all(name in result for result in results.values())
-    }
+    return {name: sum(result[name] for result in results) for name in ("queries", "documents")}
 
 
 def _of_run_file(data: str, options: Evaluating, names: Sequence[str]) -> dict[str, Any]:
@@ -151,10 +174,9 @@ class _Ranker:
         self._scorer = scorer_of(options, options.rerank) if options.rerank else None
         self._encoder = encoder_of(options, model) if model != BM25 else None
 
-    def run(self, collection: Collection, exclude_self: bool) -> tuple[Run, int]:
-        """The run of a collection, and the number of its documents."""
+    def run(self, collection: Collection, count: int, exclude_self: bool) -> Run:
+        """The run of a collection of so many documents."""
         queries, k, top = collection.queries, self._k, self._options.rerank_top
-        count = collection.check()
         if self._encoder is None:
             run = search_bm25(collection.files, queries, k, exclude_self=exclude_self)
         elif self._options.cache is None:
@@ -169,7 +191,7 @@ class _Ranker:
         if self._scorer is not None:
             documents = read_documents(collection.files, run, queries, top, collection.name)
             run = rerank(self._scorer, run, queries, documents, top)
-        return run, count
+        return run
 
 
 @contextlib.contextmanager
@@ -188,7 +210,7 @@ def _stored(
 
 
 def _reranking(
-    task: str, model: str, data: str, options: Evaluating, runs: list[Run]
+    task: str, model: str, data: str, options: Evaluating, runs: list[Run] | None
 ) -> dict[str, Any]:
     loaded = _model_of(model, options)
     scorer = reranking.EmbeddingScorer(loaded) if isinstance(loaded, TextEncoder) else loaded
@@ -203,12 +225,13 @@ def _reranking(
     return _of_sets(
         data,
         options,
-        lambda one, _: evaluated(reranking.lists_of(one, options.rerank_top, options.positives)),
+        lambda one: reranking.lists_of(one, options.rerank_top, options.positives),
+        lambda _, lists, __: evaluated(lists),
     )
 
 
 def _pairs(
-    task: str, model: str, data: str, options: Evaluating, runs: list[Run]
+    task: str, model: str, data: str, options: Evaluating, runs: list[Run] | None
 ) -> dict[str, Any]:
     examples = read_examples(data, options.columns, "" if task == "triplets" else options.target)
     function = pairs.triplets if task == "triplets" else pairs.sts

@@ -239,3 +239,25 @@ def test_wrong_options_are_one_line(tmp_path, capsys):
 def test_the_settings_have_their_defaults():
     options = Evaluating()
     assert options.split == "test" and options.format == "json" and options.positives
+
+
+def test_all_collections_are_checked_before_the_first_is_searched(tmp_path, capsys, monkeypatch):
+    for name in ("a", "b", "c"):
+        collection(tmp_path / f"all/{name}")
+    with (tmp_path / "all/b/qrels/test.tsv").open("a") as file:
+        file.write("q1\tnowhere\t1\n")
+    with (tmp_path / "all/c/corpus.jsonl").open("a") as file:
+        file.write('{"_id": "d0", "text": "again"}\n')
+    searched = []
+    monkeypatch.setattr(run, "search_bm25", lambda *a, **_: searched.append(a))
+    words = ("--task", "retrieval", "--model", "bm25", "--data", tmp_path / "all")
+    err = program.refused(capsys, "evaluate", *words)
+    assert "'nowhere'" in err and "'d0' occurs before" in err and not searched
+    for name in ("a", "b"):
+        (tmp_path / f"all/{name}/qrels/test.tsv").write_text("q1\td1\thigh\n")
+    err = program.refused(capsys, "evaluate", *words)
+    assert "all/a/" in err and "all/b/" in err
+    words = (*words[:-1], collection(tmp_path / "more/x").parent, "--output", tmp_path / "out.run")
+    collection(tmp_path / "more/y")
+    assert "2 collections" in program.refused(capsys, "evaluate", *words) and not searched
+    assert not (tmp_path / "out.run").exists()
