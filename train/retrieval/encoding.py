@@ -18,10 +18,12 @@ from jax.sharding import Mesh
 from modernbert_jax import convert, devices
 from modernbert_jax.config import Dtype, Runtime
 from modernbert_jax.convert import lazy
+from modernbert_jax.convert.names import LANGUAGE_MODELS
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.inference.inputs import Inputs
 from modernbert_jax.inference.runner import BATCH_TOKENS, BatchRunner
 from modernbert_jax.inference.text_model import Encoding, TextModel
+from modernbert_jax.io.progress import Progress
 from modernbert_jax.pipeline import IDENTITY, Pipeline
 from modernbert_jax.scoring import SIMILARITIES
 from modernbert_jax.sharding import placed
@@ -81,7 +83,9 @@ class TextEncoder(_OnDevices):
         batch_tokens: int = BATCH_TOKENS,
         mesh: Mesh | None = None,
     ) -> "TextEncoder":
-        """Load an embedding model, or a bare encoder, whose vectors are the mean of its tokens.
+        """Load an embedding model, or a bare encoder, whose vectors are the means of their tokens.
+
+        A line says so if the model has no pooling of its own.
 
         Args:
             path_or_hub_id: as `ModernBert.from_pretrained`.
@@ -95,7 +99,7 @@ class TextEncoder(_OnDevices):
             UserError: no such model, or one that gives no vectors of texts.
         """
         with _checkpoint(path_or_hub_id) as checkpoint:
-            return cls.of(
+            encoder = cls.of(
                 checkpoint,
                 devices.local_mesh() if mesh is None else mesh,
                 query,
@@ -104,6 +108,10 @@ class TextEncoder(_OnDevices):
                 batch_tokens=batch_tokens,
                 name=path_or_hub_id,
             )
+        if checkpoint.pipeline is None and not _names_pooling((query, document)):
+            line = "has no pooling of its own; its vectors are the means of their tokens"
+            Progress(0).say(f"{path_or_hub_id}: {line}")
+        return encoder
 
     @classmethod
     def of(
@@ -126,9 +134,8 @@ class TextEncoder(_OnDevices):
         Raises:
             UserError: a checkpoint without tokenizer, of another kind, or without such a prompt.
         """
+        _check_gives_vectors(checkpoint, (query, document), name)
         pipeline = checkpoint.pipeline
-        if pipeline is not None and pipeline.kind != "embedding":
-            raise UserError(f"{name}: is a {pipeline.kind} model; name an embedding model")
         similarity = (pipeline and pipeline.similarity) or "cosine"
         if similarity not in SIMILARITIES:
             known = did_you_mean(similarity, SIMILARITIES)
@@ -276,6 +283,31 @@ def _text_model(
         checkpoint.config, runtime, checkpoint.head, checkpoint.labels, pipeline, mesh
     )
     return TextModel(runner, Inputs(checkpoint.config, pipeline, lambda: tokenizer), pipeline)
+
+
+def _check_gives_vectors(
+    checkpoint: convert.Checkpoint, sides: Iterable[Encoding | None], name: str
+) -> None:
+    """Raise `UserError` for a model of another kind than an embedding model or a bare encoder.
+
+    A classifier is taken as a bare encoder where a pooling is named for all sides.
+    """
+    pipeline, head = checkpoint.pipeline, checkpoint.head
+    if pipeline is None and (head in ("none", *LANGUAGE_MODELS) or _names_pooling(sides)):
+        return
+    kind = pipeline.kind if pipeline else head.replace("_", " ")
+    if kind in ("reranker", "sequence classification"):
+        raise UserError(
+            f"{name}: is a {kind} model, which scores pairs and gives no vectors; pass it as the"
+            " reranker (--rerank, or --cross-encoder of mine), and name an embedding model"
+        )
+    if kind != "embedding":
+        raise UserError(f"{name}: is a {kind} model; name an embedding model")
+
+
+def _names_pooling(sides: Iterable[Encoding | None]) -> bool:
+    """Whether all sides name a pooling, which replaces all modules after the encoder."""
+    return all(encoding is not None and encoding.pooling is not None for encoding in sides)
 
 
 def _prompted(encoding: Encoding, pipeline: Pipeline | None, side: Side) -> Encoding:

@@ -40,8 +40,9 @@ def test_an_encoding_replaces_what_the_model_says(folder):
     assert encoder.encode([], "query").shape[0] == 0
 
 
-def test_a_bare_encoder_takes_the_mean_and_other_parameters(folder):
+def test_a_bare_encoder_takes_the_mean_and_other_parameters(folder, capsys):
     encoder = TextEncoder.load(str(folder("base")))
+    assert "means of their tokens" in capsys.readouterr().err
     bert = ModernBert.from_pretrained(folder("base"))
     assert np.allclose(encoder.encode(models.TEXTS, "document"), bert.encode(models.TEXTS), 1e-5)
     import jax
@@ -57,11 +58,17 @@ def test_scores_of_pairs_are_logits(folder):
     assert np.allclose(1 / (1 + np.exp(-logits)), scores, atol=1e-6)
 
 
-def test_models_of_other_kinds_are_refused(folder):
+def test_models_of_other_kinds_are_refused(folder, capsys):
     with pytest.raises(UserError, match="late-interaction"):
         TextEncoder.load(str(folder("colbert")))
-    with pytest.raises(UserError, match="reranker"):
-        TextEncoder.load(str(folder("reranker")))
+    for name in ("reranker", "sequence"):
+        with pytest.raises(UserError, match="pass it as the reranker"):
+            TextEncoder.load(str(folder(name)))
+    with pytest.raises(UserError, match="is a token classification model"):
+        TextEncoder.load(str(folder("token")))
+    pooling = Encoding(pooling="mean")
+    assert TextEncoder.load(str(folder("sequence")), pooling, pooling).similarity == "cosine"
+    assert not capsys.readouterr().err
     with pytest.raises(UserError, match="no single score"):
         PairScorer.load(str(folder("mean")))
     with pytest.raises(UserError, match="prompt_name is 'nothing'"):
