@@ -154,11 +154,14 @@ def _nano(folder: Path, name: str) -> Collection:
                 grade = record.get("score")
                 query, grade = ids.text_of(record.need("query-id")), 1 if grade is None else grade
                 runs.add_judgement(qrels, query, ids.text_of(document), grade)
-    candidates = {}
+    candidates: dict[str, list[str]] = {}
     for record in stream(parts[BM25], problems):
         with problems.at(record.place):
+            query = ids.text_of(record.need("query-id"))
             documents = [ids.text_of(value) for value in record.list("corpus-ids")]
-            candidates[ids.text_of(record.need("query-id"))] = documents
+            if query in candidates:
+                raise UserError(f"query {ids.quoted(query)} occurs before")
+            candidates[query] = ids.distinct(documents)
     problems.check()
     judged = _judged(queries, qrels, str(folder / QRELS))
     if len(_names(folder / CORPUS)) == 1:

@@ -42,8 +42,8 @@ def read_examples(
     Raises:
         UserError: a path that matches nothing; or all problems of the files together, with file and
             line: damaged records, columns that are missing, empty texts, a query without positives
-            or equal to its positive, ids without a text, targets that are not finite or not one for
-            each document.
+            or equal to its positive, ids without a text or twice in a list, targets that are not
+            finite or not one for each document.
     """
     paths = [paths] if isinstance(paths, str | Path) else list(paths)
     problems = Problems()
@@ -159,6 +159,7 @@ def _with_texts(
     for example in examples:
         with problems.at(example.place):
             query, *rest = example.texts
+            rest = rest if documents is None else ids.distinct(rest)
             texts = (first(query), *map(others, rest))
             result.append(example._replace(texts=texts))
     return result

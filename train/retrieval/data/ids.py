@@ -1,7 +1,8 @@
 """Texts by id: corpora and queries, streamed or in a dictionary."""
 
+import collections
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -141,6 +142,14 @@ def unique(paths: Paths, problems: Problems) -> Iterator[Row]:
             if row.id in seen:
                 problems.add(row.place, _repeated(row.id))
             seen.add(row.id)
+
+
+def distinct(identifiers: Sequence[str]) -> list[str]:
+    """The ids of a list. Raises `UserError` if one occurs twice."""
+    if repeated := [name for name, n in collections.Counter(identifiers).items() if n > 1]:
+        shown = ", ".join(map(quoted, repeated[:5]))
+        raise UserError(f"a list has {shown} more than once; each document counts once")
+    return [*identifiers]
 
 
 def missing_id(identifier: str, paths: object) -> str:

@@ -108,6 +108,12 @@ def test_nano_beir(tmp_path):
     assert read_collection(tmp_path / "NanoB") == sets["NanoB"]
     assert "did you mean 'NanoB'" in raised(read_collection, tmp_path / "NanoC")
     assert "holds 2 collections" in raised(read_collection, tmp_path)
+    rows = [{"query-id": "q1", "corpus-ids": ["d2", "d1", "d2"]}]
+    rows += [{"query-id": "q2", "corpus-ids": ["d1"]}, {"query-id": "q2", "corpus-ids": ["d2"]}]
+    parquet(tmp_path / "bm25" / end, rows)
+    message = raised(read_collection, tmp_path / "NanoB")
+    assert ":1: a list has 'd2' more than once" in message
+    assert ":3: query 'q2' occurs before" in message
 
 
 def test_a_single_set_in_parquet(tmp_path):

@@ -111,9 +111,11 @@ def test_ids_are_replaced_by_their_texts(tmp_path):
     path = jsonl(tmp_path / "a.jsonl", {"query": "which?", "positive": "11"})
     assert texts(path, documents=tmp_path / "collection.tsv") == [("which?", "eleven")]
     rows = [row | {"query_id": 2}, row, row | {"document_ids": [10, 99]}]
+    rows.append(row | {"document_ids": [11, 11]})
     message = problem(jsonl(tmp_path / "bad.jsonl", *rows), **tables)
     assert "bad.jsonl:1: the text of id '2' is empty" in message
     assert "bad.jsonl:3: id '99' is not in collection.tsv" in message
+    assert "bad.jsonl:4: a list has '11' more than once" in message
 
 
 def test_all_problems_of_files_are_reported_together(tmp_path):
