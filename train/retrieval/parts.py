@@ -33,36 +33,35 @@ def held(folder: Path) -> Iterator[Path]:
         UserError: it cannot be written, or another process holds it.
     """
     folder = outputs.check_folder(folder)
+    above = [path for path in folder.parents if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with lock.held(folder / LOCK, folder):
             yield folder
     finally:
         with contextlib.suppress(OSError):  # it holds something
-            folder.rmdir()
+            for path in (folder, *above):
+                path.rmdir()
 
 
 class Parts:
     """Arrays of parts 0, 1, ..., below a folder that is named by what they depend on."""
 
     def __init__(self, cache: Path, name: str, facts: dict[str, Any]):
-        """Open or create the folder.
+        """Open the folder, which is made for the first part.
 
         Args:
             cache: folder above it.
             name: what the parts are.
             facts: everything that the arrays depend on, as JSON.
         """
-        self.key = fingerprint.of_json(facts)
+        self.key, self._facts = fingerprint.of_json(facts), facts
         self.folder = cache / f"{name}-{self.key[:16]}"
         try:
             if read_json(self.folder / MANIFEST) != facts:
                 shutil.rmtree(self.folder)
         except UserError:
             shutil.rmtree(self.folder, ignore_errors=True)
-        if not self.folder.exists():
-            self.folder.mkdir(parents=True)
-            write_json(self.folder / MANIFEST, facts)
 
     def get(self, number: int, compute: Callable[[], Arrays]) -> Arrays:
         """The arrays of a part: from its file, or computed and stored.
@@ -80,6 +79,8 @@ class Parts:
             raise UserError(f"{path}: is damaged ({error}); remove it") from None
         arrays = compute()
         try:
+            if not (self.folder / MANIFEST).exists():
+                write_json(self.folder / MANIFEST, self._facts)
             with whole_file(path) as temporary, temporary.open("wb") as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
         except OSError as error:

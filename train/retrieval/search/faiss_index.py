@@ -48,12 +48,9 @@ def search_index(
         corpus: whose vectors are indexed.
 
     Raises:
-        UserError: FAISS is not installed or refuses `kind`, a similarity that it lacks, or an index
-            of other settings.
+        UserError: as `library`; FAISS refuses `kind`, or the index is one of other settings.
     """
-    faiss = library()
-    if encoder.similarity not in _METRICS:
-        raise UserError(f"FAISS has no {encoder.similarity} similarity; leave out --index")
+    faiss = library(encoder.similarity)
     own = {**facts, "index": kind, "similarity": encoder.similarity}
     beside = path.with_name(f"{path.name}.json")
     if path.exists():
@@ -75,8 +72,10 @@ def search_index(
     return run_of([*queries], scores, numbers.astype(np.int64), corpus.ids, k, exclude_self)
 
 
-def library() -> Any:
-    """The module faiss. Raises `UserError` if it is not installed."""
+def library(similarity: str) -> Any:
+    """The module faiss. Raises `UserError` if it is not installed or lacks a similarity."""
+    if similarity not in _METRICS:
+        raise UserError(f"FAISS has no {similarity} similarity; leave out --index")
     try:
         return importlib.import_module("faiss")
     except ImportError:

@@ -99,9 +99,9 @@ def first_stage(
     if config.model == BM25:
         return search_bm25(files, queries, k, exclude_self=config.exclude_self)
     assert cache is not None
-    if config.index is not None:
-        library()
     encoder = encoder_of(config, config.model)
+    if config.index is not None:
+        library(encoder.similarity)
     facts = facts_of(encoder, config.model, config.dtype, files)
     corpus = StoredCorpus(cache, facts, files, count)
     corpus.encode(encoder)

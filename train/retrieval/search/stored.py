@@ -27,22 +27,6 @@ PART = 2048
 """Documents of a part, whose vectors are in one file."""
 
 
-def claim(cache: Path, facts: Mapping[str, Any]) -> None:
-    """Take a folder for vectors that depend on these facts, or resume what it holds.
-
-    Raises:
-        UserError: the folder holds vectors that depend on others; it names the keys.
-    """
-    if not (cache / MANIFEST).is_file():
-        write_json(cache / MANIFEST, dict(facts))
-        return
-    if changed := differences(read_json(cache / MANIFEST), dict(facts)):
-        raise UserError(
-            f"{cache}: holds the vectors of other settings ({'; '.join(changed)});"
-            " name another --cache, or remove it"
-        )
-
-
 def facts_of(encoder: TextEncoder, model: str, dtype: str, files: Sequence[str]) -> dict[str, Any]:
     """Everything that the vectors of a corpus depend on, as JSON."""
     encoding = encoder.sides["document"]
@@ -74,7 +58,14 @@ class StoredCorpus:
         Raises:
             UserError: the folder holds the vectors of other settings.
         """
-        claim(cache, facts)
+        self._manifest, self._facts = cache / MANIFEST, dict(facts)
+        if self._manifest.is_file() and (
+            changed := differences(read_json(self._manifest), self._facts)
+        ):
+            raise UserError(
+                f"{cache}: holds the vectors of other settings ({'; '.join(changed)});"
+                " name another --cache, or remove it"
+            )
         self._files, self.count = files, count
         self._vectors = Parts(cache, "vectors", dict(facts))
         self._ids = Parts(cache, "ids", {"corpus": facts["corpus"], "part": PART})
@@ -109,8 +100,10 @@ class StoredCorpus:
 
     def _add(self, number: int, part: list[tuple[str, str]], encoder: TextEncoder) -> None:
         names = json.dumps([name for name, _ in part]).encode()
-        self._ids.get(number, lambda: {"ids": np.frombuffer(names, np.uint8)})
         vectors = encoder.encode((text for _, text in part), "document")
+        if not self._manifest.exists():
+            write_json(self._manifest, self._facts)
+        self._ids.get(number, lambda: {"ids": np.frombuffer(names, np.uint8)})
         self._vectors.get(number, lambda: {"vectors": vectors})
 
     def _get(self, parts: Parts, number: int) -> np.ndarray:

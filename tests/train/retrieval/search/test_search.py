@@ -189,6 +189,19 @@ def test_bm25_and_reranking_of_a_run(folder, searching, tmp_path, monkeypatch):
     assert whole.output.read_text() == config.output.read_text()
 
 
+def test_a_search_that_fails_leaves_nothing(searching, tmp_path, monkeypatch):
+    config = searching(
+        cache=tmp_path / "deep/er/cache", index=tmp_path / "i", similarity="manhattan"
+    )
+    with pytest.raises(UserError, match="no manhattan"):
+        run_search(config)
+    config = searching(cache=tmp_path / "deep/er/cache")
+    monkeypatch.setattr(TextEncoder, "_vectors", lambda *_, **__: [np.full((3, 2), np.nan)])
+    with pytest.raises(UserError, match="NaN"):
+        run_search(config)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_an_index_finds_the_same_and_is_used_again(searching, tmp_path, monkeypatch):
     pytest.importorskip("faiss")
     exact = searching()
