@@ -28,6 +28,9 @@ from .retrieval import depth
 
 T = TypeVar("T")
 
+UNIT = "(as fractions)"
+"""Unit of the metrics of a table, in its heading."""
+
 TASKS = ("retrieval", "reranking", "sts", "triplets")
 """Tasks of `evaluate`."""
 
@@ -135,7 +138,9 @@ def _of_sets(
     if options.protocol is None and len(results) == 1:
         return next(iter(results.values()))
     summary = {**means([*results.values()]), **_counts([*results.values()]), "sets": results}
-    return summary | ({"protocol": options.protocol, "missing": missing} if options.protocol else {})
+    return summary | (
+        {"protocol": options.protocol, "missing": missing} if options.protocol else {}
+    )
 
 
 def _counts(results: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -252,7 +257,8 @@ def _model_of(model: str, options: Evaluating) -> TextEncoder | PairScorer:
 def table(result: Mapping[str, Any], format: str, names: Sequence[str] = ()) -> str:
     """A result as JSON, or as a table in text or Markdown.
 
-    With a protocol, the published figures of its models stand beside. Metrics are in percent.
+    With a protocol, the published figures of its models stand beside. All are fractions, as in
+    JSON and during training, which the heading says.
 
     Args:
         result: as `evaluate` returns it.
@@ -264,13 +270,13 @@ def table(result: Mapping[str, Any], format: str, names: Sequence[str] = ()) -> 
     sets: dict[str, Mapping[str, Any]] = {**result.get("sets", {}), "mean": result}
     shown = [*names] or [name for name, value in result.items() if isinstance(value, float)]
     figures = protocols.PROTOCOLS[result["protocol"]].figures if "protocol" in result else {}
-    rows = [["", *shown, *figures]]
+    rows = [[UNIT, *shown, *figures]]
     for name, values in sets.items():
         published = [figures[model].get(name) for model in figures]
-        own = [f"{100 * values[metric]:.2f}" for metric in shown]
-        rows.append([name, *own, *("" if x is None else f"{x:.1f}" for x in published)])
+        own = [f"{values[metric]:.4f}" for metric in shown]
+        rows.append([name, *own, *("" if x is None else f"{x / 100:.3f}" for x in published)])
     if "sets" not in result:
-        rows = [["metric", "value"]] + [[m, f"{100 * result[m]:.2f}"] for m in shown]
+        rows = [["metric", UNIT]] + [[m, f"{result[m]:.4f}"] for m in shown]
     if format == "text":
         return "\n".join(tables.lines(rows))
     head, *body = tables.aligned(rows)

@@ -108,7 +108,8 @@ def test_several_collections_have_their_mean_in_tables(tmp_path, capsys):
     _, out, _ = program.run(capsys, "evaluate", *words, "--format", "markdown")
     lines = out.splitlines()
     assert lines[0].split("|")[2].strip() == "ndcg@10" and set(lines[1]) <= set("|-: ")
-    assert len(lines) == 5 and f"{100 * a['ndcg@10']:.2f}" in lines[2]
+    assert len(lines) == 5 and f"{a['ndcg@10']:.4f}" in lines[2]
+    assert "fractions" in lines[0]
     _, out, _ = program.run(capsys, "evaluate", *words, "--format", "text")
     assert out.splitlines()[-1].startswith("mean")
 
@@ -128,7 +129,8 @@ def test_protocols_name_missing_folders_and_show_figures(tmp_path, capsys):
     words = (*words[:5], "beir", "--data", tmp_path, "--format", "text", "--metrics", "ndcg@10")
     _, out, _ = program.run(capsys, "evaluate", *words)
     scifact = next(line for line in out.splitlines() if line.startswith("SciFact"))
-    assert scifact.split()[2:] == ["57.0", "60.4"] and out.splitlines()[-1].split()[2] == "41.6"
+    assert scifact.split()[2:] == ["0.570", "0.604"]
+    assert out.splitlines()[-1].split()[2] == "0.416"
 
 
 def test_protocols_are_those_of_the_papers():
