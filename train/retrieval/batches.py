@@ -146,10 +146,12 @@ class TrainingBatches(NamedTuple):
 
 
 def in_order(batches: Batches) -> Iterator[tuple[Members, TextBatch]]:
-    """All examples of all data sets in their order, batch by batch."""
+    """All examples of all data sets in their order, in the fewest batches, of about one size.
+
+    So no example is alone in the last batch, where it has no others to compare it with.
+    """
     for number, dataset in enumerate(batches.sets):
-        for first in range(0, len(dataset), batches.examples):
-            chosen = np.arange(first, min(first + batches.examples, len(dataset)))
+        for chosen in np.array_split(np.arange(len(dataset)), -(-len(dataset) // batches.examples)):
             yield (members := Members(number, chosen)), batches.of(members)
 
 

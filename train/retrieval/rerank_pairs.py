@@ -81,17 +81,27 @@ class PairSet(TextSet):
         return self.tokens.numbers(self.queries[examples][:, None], own)
 
     def _others(self, examples: np.ndarray, own: np.ndarray) -> np.ndarray:
-        """Documents of other examples of a batch, int64 [n, drawn]; -1 for none."""
+        """Documents of other examples that are no known positives, int64 [n, drawn]; -1 for none.
+
+        Args:
+            examples: of the batch, [n].
+            own: their documents, [n, K].
+        """
         exists = own >= 0
         pool, counts = own[exists], exists.sum(1)
+        queries, texts = self.texts[examples, 0], self.texts[examples, 1:][exists]
         starts = np.cumsum(counts) - counts
         rng = np.random.default_rng([self.seed, *examples.tolist()])
         others = np.full((len(own), self.drawn), -1, np.int64)
-        for row, documents, start, count in zip(others, own, starts, counts, strict=True):
+        for row, query, documents, start, count in zip(
+            others, queries, own, starts, counts, strict=True
+        ):
             left = len(pool) - count
             places = rng.choice(left, min(self.drawn, left), replace=False)
-            chosen = pool[places + np.where(places >= start, count, 0)]
-            row[: len(chosen)] = np.where(np.isin(chosen, documents), -1, chosen)
+            places += np.where(places >= start, count, 0)
+            chosen = pool[places]
+            right = np.isin(chosen, documents) | self.is_positive(query, texts[places])
+            row[: len(chosen)] = np.where(right, -1, chosen)
         return others
 
     def starts(self, numbers: np.ndarray) -> np.ndarray:

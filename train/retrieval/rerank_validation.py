@@ -24,17 +24,19 @@ class RerankerValidation(Validation):
     """
 
     def values(self, dataset: TextSet, examples: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        present = dataset.of_batch(examples) >= 0
-        return np.where(present, outputs.T, np.nan)
+        """Scores of the documents, and numbers of the pairs, float64 [n, J, 2]; NaN for none."""
+        pairs = dataset.of_batch(examples)
+        return np.where((pairs >= 0)[..., None], np.stack([outputs.T, pairs], -1), np.nan)
 
     def metrics(self, dataset: TextSet, values: np.ndarray) -> dict[str, float]:
-        grades = np.zeros(values.shape, np.float32)
+        scores, pairs = np.moveaxis(values, -1, 0)
+        grades = np.zeros(scores.shape, np.float32)
         if dataset.kind == "none":
             grades[:, 0] = 1
         grades[:, : dataset.targets.shape[1]] = dataset.targets
-        lists = _lists(dataset.texts[:, 0], values, grades)
         if metric_of(dataset) != BEST:
-            return {CORRELATION: spearman(values[:, 0], grades[:, 0])}
+            return {CORRELATION: spearman(scores[:, 0], grades[:, 0])}
+        lists = _lists(dataset.texts[:, 0], scores, grades, pairs)
         lists = [(scores, own) for scores, own in lists if own.min() < own.max()]
         if any((own != np.round(own)).any() or own.min() < 0 for _, own in lists):
             return {BEST: float(np.mean([ndcg(scores, own) for scores, own in lists]))}
@@ -50,14 +52,17 @@ def metric_of(dataset: TextSet) -> str:
 
 
 def _lists(
-    queries: np.ndarray, scores: np.ndarray, grades: np.ndarray
+    queries: np.ndarray, scores: np.ndarray, grades: np.ndarray, pairs: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Scores and grades of the documents of each query, the best grades first.
+
+    A document of several examples counts once, with its best grade.
 
     Args:
         queries: number of the query of each example [N].
         scores: of the documents [N, J]; NaN for none.
         grades: of the documents [N, J].
+        pairs: numbers of the pairs of query and document [N, J].
     """
     order = np.argsort(queries, kind="stable")
     ends = np.flatnonzero(np.diff(queries[order])) + 1
@@ -66,5 +71,7 @@ def _lists(
         exists = ~np.isnan(scores[members])
         own, graded = scores[members][exists], grades[members][exists]
         best = np.argsort(-graded, kind="stable")
+        _, first = np.unique(pairs[members][exists][best], return_index=True)
+        best = best[np.sort(first)]
         lists.append((own[best], graded[best]))
     return lists

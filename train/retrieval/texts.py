@@ -1,6 +1,7 @@
 """Data sets ready for training: token ids of every text, prompts, and which texts are equal."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -97,6 +98,23 @@ class TextSet:
     def of_batch(self, examples: np.ndarray) -> np.ndarray:
         """Numbers among `tokens` of the sequences of a batch, int [n, J]; -1 for none."""
         return self.sequences[examples]
+
+    def is_positive(self, queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+        """Whether documents are positives of queries, the first documents of any example, bool.
+
+        Args:
+            queries: numbers of texts among `strings`.
+            documents: numbers of texts, or below 0 for none, of a shape that both broadcast to.
+        """
+        pairs = queries.astype(np.int64) * len(self.strings) + documents
+        at = np.minimum(np.searchsorted(self._positives, pairs), len(self._positives) - 1)
+        return (documents >= 0) & (self._positives[at] == pairs)
+
+    @functools.cached_property
+    def _positives(self) -> np.ndarray:
+        """Queries with their positives, as one number each, sorted, int64."""
+        queries, positives = self.texts[:, 0].astype(np.int64), self.texts[:, 1]
+        return np.unique(queries * len(self.strings) + positives)
 
     def starts(self, numbers: np.ndarray) -> np.ndarray:
         """`start` of sequences [...], int32; 0 for those below 0."""

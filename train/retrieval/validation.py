@@ -35,7 +35,7 @@ class Quality(NamedTuple):
     """The metrics of each data set by their names, such as `accuracy`; with several data sets also
     by `METRIC/DATASET`, and their mean without it."""
     score: float
-    """Mean of the first metric of each data set; chooses the best model."""
+    """Mean of the first metric of each data set, NaN without any; chooses the best model."""
 
 
 class Validation(abc.ABC):
@@ -55,7 +55,7 @@ class Validation(abc.ABC):
 
     @abc.abstractmethod
     def values(self, dataset: TextSet, examples: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        """What the metrics of a data set are computed from, [n, ...].
+        """What the metrics of a data set are computed from, [n, ...]; n may be smaller.
 
         Args:
             dataset: the data set.
@@ -79,15 +79,16 @@ class Validation(abc.ABC):
             outputs = np.asarray(outputs)[: dataset.width, :size]
             of_sets[members.dataset].append(self.values(dataset, members.examples, outputs))
         found = [
-            (dataset.name, self.metrics(dataset, np.concatenate(own)))
+            (dataset.name, self.metrics(dataset, values))
             for dataset, own in zip(sets, of_sets, strict=True)
+            if len(values := np.concatenate(own))
         ]
         metrics: dict[str, float] = {}
         for metric in dict.fromkeys(metric for _, own in found for metric in own):
             metrics[metric] = float(np.mean([own[metric] for _, own in found if metric in own]))
         if len(found) > 1:
             metrics |= {f"{metric}/{name}": x for name, own in found for metric, x in own.items()}
-        score = float(np.mean([next(iter(own.values())) for _, own in found]))
+        score = float(np.mean([next(iter(own.values())) for _, own in found])) if found else np.nan
         return Quality(loss / max(count, 1), metrics, score)
 
 
@@ -103,7 +104,10 @@ class EmbeddingValidation(Validation):
 
     def values(self, dataset: TextSet, examples: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         present = dataset.of_batch(examples) >= 0
-        return values(dataset.kind, self._scores(outputs), present, dataset.targets[examples])
+        queries, positives = dataset.texts[examples, :2].T
+        right = dataset.is_positive(queries[:, None], positives)
+        targets = dataset.targets[examples]
+        return values(dataset.kind, self._scores(outputs), present, targets, right)
 
     def metrics(self, dataset: TextSet, values: np.ndarray) -> dict[str, float]:
         return {metric_of(dataset.kind): combined(dataset.kind, values)}
@@ -115,37 +119,47 @@ def metric_of(kind: Targets) -> str:
 
 
 def values(
-    kind: Targets, scores: np.ndarray, present: np.ndarray, targets: np.ndarray
+    kind: Targets,
+    scores: np.ndarray,
+    present: np.ndarray,
+    targets: np.ndarray,
+    right: np.ndarray,
 ) -> np.ndarray:
     """What the metric of a data set is computed from, [n, ...]; see `combined`.
 
     Without targets: whether the positive has the highest score, 1 or 0, among the documents of the
-    query, or of the batch where examples are pairs. Of labels: pairs of score and label. Of lists:
-    the nDCG of each.
+    query, or of the batch where examples are pairs; examples without a negative are left out. Of
+    labels: pairs of score and label. Of lists: the nDCG of each.
 
     Args:
         kind: what the targets are.
         scores: of the documents; see `Scores`.
         present: texts or documents that exist, bool [n, J].
         targets: of the examples, [n, M].
+        right: whether the positive of an example is one of a query, too, bool [n, n].
     """
     count = len(scores)
     if scores.ndim == 3:
         every = scores[:, :, 0]
         scores = scores[np.arange(count), np.arange(count)]
         if kind == "none" and scores.shape[1] == 1:
-            others = every.copy()
-            np.fill_diagonal(others, -np.inf)
-            return np.diagonal(every) > others.max(1, initial=-np.inf)
+            return _first(np.diagonal(every), np.where(right, -np.inf, every))
     documents = present[:, present.shape[1] - scores.shape[1] :]
     if kind == "label":
         return np.stack([scores[:, 0], targets[:, 0]], 1)
     scores = np.where(documents, scores, -np.inf)
     if kind == "none":
-        return scores[:, 0] > scores[:, 1:].max(1, initial=-np.inf)
+        return _first(scores[:, 0], scores[:, 1:])
     return np.array(
         [ndcg(s[d], t[: len(d)][d]) for s, d, t in zip(scores, documents, targets, strict=True)]
     )
+
+
+def _first(positives: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Whether scores [n] are above all others [n, K], for those that have others; -inf is none."""
+    best = others.max(1, initial=-np.inf)
+    exists = best > -np.inf
+    return positives[exists] > best[exists]
 
 
 def combined(kind: Targets, of_examples: np.ndarray) -> float:

@@ -83,6 +83,18 @@ def test_drawn_negatives_are_documents_of_other_queries():
         assert sum(lengths) <= sum(longest[example])
 
 
+def test_no_known_positive_is_drawn():
+    """The positive of another example of the same query is one, also if another query has it."""
+    examples = dataset(*(((query, positive), ()) for query, positive in ("ab", "ac", "dc", "de")))
+    ranking = RERANKER_LOSSES["multiple-negatives-ranking"]
+    made = tokenized(examples, ranking, drawn=2)
+    drawn = made.of_batch(np.array([0, 2, 3]))[:, 1:]
+    b, e = made.documents[[0, 3], 0]
+    a, d = made.queries[[0, 2]]
+    wanted = made.tokens.numbers(np.array([a, d, d]), np.array([e, b, b]))
+    assert np.sort(drawn).tolist() == [[-1, number] for number in wanted]
+
+
 def test_positives_and_negatives_are_labels_where_the_loss_has_labels():
     made = tokenized(TEXTS)
     assert made.kind == "scores" and made.targets.tolist() == [[1, 0], [1, 0]]

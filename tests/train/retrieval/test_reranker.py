@@ -150,17 +150,34 @@ class Order(RerankerValidation):
         pass
 
 
+def numbered(lists, scores):
+    """The values of a validation for these scores."""
+    return np.stack([scores, np.where(np.isnan(scores), np.nan, lists.sequences)], -1)
+
+
 def test_metrics_of_lists(folder):
     """Of graded lists those of trec_eval, of a teacher's scores nDCG."""
     reranker = Reranker.open(config(folder, "list-net"))
     lists = reranker.tokenized(pairs.dataset(EXAMPLES))
     scores = np.array([[3, 2, 1], [2, 3, 1], [1, 1, 1], [0, 5, np.nan], [9, 8, 7]], np.float32)
     assert metric_of(lists) == "ndcg@10"
-    found = Order().metrics(lists, scores)
+    found = Order().metrics(lists, numbered(lists, scores))
     assert found["mrr@10"] == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 2 + 1) / 5)
     assert next(iter(found)) == "ndcg@10" and found["map"] == found["mrr@10"]
     teacher = dataclasses.replace(lists, targets=np.float32([[0.5, -1, 2]] * 5))
-    assert Order().metrics(teacher, np.float32([[2, 1, 3]] * 5)) == {"ndcg@10": 1.0}
+    scores = np.float32([[2, 1, 3]] * 5)
+    assert Order().metrics(teacher, numbered(teacher, scores)) == {"ndcg@10": 1.0}
+
+
+def test_a_document_of_several_rows_of_a_query_counts_once(folder):
+    """With its best grade: here third of three, and not behind itself."""
+    rows = [("q", "a", "b"), ("q", "c", "b")]
+    rows = [dict(zip(("query", "positive", "negative"), row, strict=True)) for row in rows]
+    lists = Reranker.open(config(folder, "list-net")).tokenized(pairs.dataset(rows))
+    scores = np.float32([[1, 2], [0, 2]])
+    assert Order().metrics(lists, numbered(lists, scores))["map"] == pytest.approx(
+        (1 / 2 + 2 / 3) / 2
+    )
 
 
 def test_a_run_learns_and_its_export_gives_its_scores(folder, tmp_path):
