@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from modernbert_jax.attention.platform import device
+from modernbert_jax.platform import device
 from modernbert_jax.sharding import on_each_device
 
 

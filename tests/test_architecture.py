@@ -14,7 +14,17 @@ FOLDERS = ("modernbert_jax", "convert", "train", "configs")
 
 ROOMS = {
     "base": (
-        *("errors", "architecture", "config", "hf_config", "sharding", "devices", "rope", "ranges"),
+        *(
+            "errors",
+            "architecture",
+            "config",
+            "hf_config",
+            "sharding",
+            "devices",
+            "platform",
+            "rope",
+            "ranges",
+        ),
         *("packing", "masking", "initializers"),
     ),
     "io": ("io",),

@@ -8,7 +8,8 @@ import logging
 from types import ModuleType
 from typing import Any, Self
 
-from modernbert_jax.attention import platform, tuning
+from modernbert_jax import platform
+from modernbert_jax.attention import tuning
 from modernbert_jax.errors import UserError, did_you_mean
 
 IMPLEMENTATIONS: dict[str, str] = {

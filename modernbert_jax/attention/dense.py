@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from modernbert_jax.attention.choice import Call
-from modernbert_jax.attention.platform import precision
 from modernbert_jax.attention.ranges import KeyRanges
+from modernbert_jax.platform import precision
 
 
 def refuses(call: Call) -> None:

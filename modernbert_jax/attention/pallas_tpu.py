@@ -11,12 +11,12 @@ import jax.numpy as jnp
 
 from modernbert_jax.attention import tpu_rope
 from modernbert_jax.attention.choice import Call
-from modernbert_jax.attention.platform import device, interpreted
 from modernbert_jax.attention.ranges import KeyRanges
 from modernbert_jax.attention.tpu_global import global_attention
 from modernbert_jax.attention.tpu_local import WIDEST, halo_of, local_attention
 from modernbert_jax.attention.tpu_resident import Sizes, Visits, vmem_bytes
 from modernbert_jax.attention.tpu_tiles import LANES, divisor, padded
+from modernbert_jax.platform import device, interpreted
 from modernbert_jax.rope import RopeTable
 
 BLOCK = 512

@@ -21,10 +21,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from modernbert_jax.attention.choice import Call
-from modernbert_jax.attention.platform import interpreted
 from modernbert_jax.attention.ranges import UNIT, KeyRanges
 from modernbert_jax.attention.triton_kernels import attention_dkv, attention_dq, attention_fwd
 from modernbert_jax.attention.triton_tiles import OPTIONS, SWEEP, Tiles, tiles_for, widths
+from modernbert_jax.platform import interpreted
 
 __all__ = ["OPTIONS", "SWEEP", "attention", "refuses"]
 

@@ -17,9 +17,9 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask_info as info
 
 from modernbert_jax.attention.choice import Call
-from modernbert_jax.attention.platform import interpreted
 from modernbert_jax.attention.ranges import KeyRanges
 from modernbert_jax.attention.tpu_tiles import LANES, divisor
+from modernbert_jax.platform import interpreted
 
 BLOCK_Q = 512
 """Queries of a block unless tuned; fewer where that does not divide the length."""

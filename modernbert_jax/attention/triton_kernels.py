@@ -26,7 +26,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from modernbert_jax.attention.platform import interpreted
+from modernbert_jax.platform import interpreted
 
 _MASKED = -1e30
 """Score of masked keys; finite, so that a tile without keys gives no NaN."""

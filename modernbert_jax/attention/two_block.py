@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from modernbert_jax.attention.choice import Call
-from modernbert_jax.attention.platform import precision
 from modernbert_jax.attention.ranges import KeyRanges
+from modernbert_jax.platform import precision
 
 SHORTEST_BLOCK = 128
 """Tokens of a block unless the window is wider or the row shorter: the edge of a TPU's MXU."""

@@ -24,8 +24,8 @@ from jax import lax
 
 from modernbert_jax import rope
 from modernbert_jax.attention.choice import Call
-from modernbert_jax.attention.platform import device, precision
 from modernbert_jax.attention.ranges import UNIT, KeyRanges
+from modernbert_jax.platform import device, precision
 from modernbert_jax.rope import RopeTable
 
 BLOCK = 128

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from modernbert_jax.attention.platform import device
 from modernbert_jax.errors import UserError
 from modernbert_jax.packing import pack
+from modernbert_jax.platform import device
 
 DOCUMENTS = 64
 """Largest number of documents in a row, so that pooling has one shape."""

@@ -1,6 +1,15 @@
-"""Scores of queries and documents: similarities of vectors, and the best documents of a query."""
+"""Scores of queries and documents: similarities, MaxSim, and the best documents of a query."""
 
 from .exact_search import TopK, top_k
+from .interaction import Texts, maxsim, paired_maxsim, reading_order
 from .similarity import SIMILARITIES
 
-__all__ = ["SIMILARITIES", "TopK", "top_k"]
+__all__ = [
+    "SIMILARITIES",
+    "Texts",
+    "TopK",
+    "maxsim",
+    "paired_maxsim",
+    "reading_order",
+    "top_k",
+]

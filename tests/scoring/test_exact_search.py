@@ -99,11 +99,13 @@ def on_a_mesh():
 
 def test_devices_share_the_documents():
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import sys; sys.path[:0] = sys.argv[1:]\n"
         "import jax; jax.config.update('jax_num_cpu_devices', 4)\n"
-        "import test_exact_search; test_exact_search.on_a_mesh()"
+        "import test_exact_search; test_exact_search.on_a_mesh()\n"
+        "import test_maxsim; test_maxsim.on_a_mesh()"
     )
+    here = Path(__file__).parent
     done = subprocess.run(
-        [sys.executable, "-c", code, str(Path(__file__).parent)], capture_output=True, text=True
+        [sys.executable, "-c", code, here, here.parent / "support"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modernbert_jax.attention import Call, KeyRanges, choice, dense, key_ranges, platform, tuning
+from modernbert_jax import platform
+from modernbert_jax.attention import Call, KeyRanges, choice, dense, key_ranges, tuning
 from modernbert_jax.errors import UserError
 from modernbert_jax.packing import pack
 

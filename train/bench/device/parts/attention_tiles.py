@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import jax
 
-from modernbert_jax.attention import choice, key_ranges, platform, tuning
+from modernbert_jax import platform
+from modernbert_jax.attention import choice, key_ranges, tuning
 
 from .. import cases, timing
 from ..cases import Layer, Options

@@ -27,7 +27,7 @@ def capability() -> tuple[int, int] | None:
 
 
 def precision(dtype: jax.typing.DTypeLike) -> jax.lax.Precision | None:
-    """Precision of products in attention: full float32 for float32 operands.
+    """Precision of products in kernels: full float32 for float32 operands.
 
     By default TPUs would round such operands to bfloat16, and GPUs to ten bits.
     """

@@ -1,0 +1,264 @@
+"""MaxSim of packed rows against loops over texts, and its implementations against the oracle."""
+
+import functools
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modernbert_jax import late_interaction
+from modernbert_jax.errors import UserError
+from modernbert_jax.scoring import Texts, interaction, maxsim, paired_maxsim, reading_order
+from modernbert_jax.scoring.interaction import choice, xla
+from modernbert_jax.sharding import MeshShape, rows_sharding
+
+QUERIES = (2, 24)
+DOCUMENTS = (3, 40)
+PLACES = 4
+"""Texts of a row, at most, in tests with packings by hypothesis."""
+
+WIDTH = 16
+
+
+@functools.cache
+def tensors(dtype="float32"):
+    rng = np.random.default_rng(0)
+    return tuple(
+        jnp.asarray(rng.standard_normal((*shape, WIDTH)), dtype) for shape in (QUERIES, DOCUMENTS)
+    )
+
+
+def texts_of(vectors, ids):
+    """The texts of packed rows as arrays of their own, in reading order."""
+    return [
+        np.asarray(row, np.float32)[own == n]
+        for row, own in zip(vectors, ids, strict=True)
+        for n in range(1, own.max(initial=0) + 1)
+    ]
+
+
+@functools.partial(jax.jit, static_argnames=("implementation", "mean", "blocks"))
+def run(q, d, ids, cotangent, query_of, implementation, mean, blocks=()):
+    """Scores in place order, with gradients; of pairs where there are queries of documents."""
+    sides = [
+        Texts(jnp.arange(x.shape[0] * PLACES, dtype=jnp.int32).reshape(-1, PLACES), len(x) * PLACES)
+        for x in ids
+    ]
+    names = dict(zip(("queries", "documents"), sides, strict=True))
+
+    def scores(q, d):
+        arguments = (q, ids[0], d, ids[1])
+        if query_of is None:
+            return maxsim(*arguments, implementation, mean=mean, **names)
+        return paired_maxsim(*arguments, query_of, implementation, mean=mean, **names)
+
+    value, pull = jax.vjp(scores, q, d)
+    return value, *pull(cotangent)
+
+
+def compare(ids, implementation, *, dtype="float32", paired=False, mean=False, atol=2e-5):
+    rng = np.random.default_rng(1)
+    shape = (QUERIES[0] * PLACES, DOCUMENTS[0] * PLACES)
+    query_of = None
+    if paired:
+        query_of = jnp.asarray(rng.integers(-1, shape[0], shape[1]), jnp.int32)
+        shape = shape[1:]
+    cotangent = jnp.asarray(rng.standard_normal(shape), jnp.float32)
+    got, want = (
+        run(*tensors(dtype), ids, cotangent, query_of, name, mean)
+        for name in (implementation, "dense")
+    )
+    for name, a, b in zip(("scores", "dq", "dd"), got, want, strict=True):
+        assert a.dtype == b.dtype
+        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+        np.testing.assert_allclose(a, b, atol=atol, rtol=1e-2 if dtype == "bfloat16" else 1e-5)
+        if name != "scores":
+            uncounted = np.asarray(ids[name == "dd"]) == 0
+            assert not a[uncounted].any(), name
+
+
+@st.composite
+def packed(draw, shape):
+    """Rows of at most four texts, many of one token, with tokens that do not count."""
+    ids = np.zeros(shape, np.int32)
+    for row in ids:
+        at = 0
+        for text in range(1, PLACES + 1):
+            left = shape[1] - at
+            n = draw(st.sampled_from([0, 1, 1, 2, 7, 8, 9, 16, 17, left]))
+            row[at : at + n] = text
+            at += min(n, left)
+        row[draw(st.lists(st.integers(0, shape[1] - 1), max_size=6))] = 0
+    return ids
+
+
+both_sides = st.tuples(packed(QUERIES), packed(DOCUMENTS))
+examples = settings(max_examples=10, deadline=None, derandomize=True)
+KERNELS = [name for name in interaction.IMPLEMENTATIONS if name != "dense"]
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """More than one block of query tokens, and visits that do not divide a row."""
+    monkeypatch.setattr(xla, "BLOCK", 20)
+    monkeypatch.setattr(xla, "VISIT", 12)
+
+
+@pytest.mark.parametrize("implementation", KERNELS)
+@examples
+@given(ids=both_sides)
+def test_any_packing(implementation, ids):
+    compare(ids, implementation)
+
+
+@pytest.mark.parametrize("implementation", KERNELS)
+@examples
+@given(ids=both_sides)
+def test_pairs_of_any_packing(implementation, ids):
+    compare(ids, implementation, paired=True)
+
+
+WORST = (
+    (tiny.segments([[1] * PLACES, []], QUERIES[1]), tiny.segments([[40], [], [1, 1, 37, 1]], 40)),
+    (tiny.segments([[24], [23, 1]], QUERIES[1]), tiny.segments([[], [], []], 40)),
+)
+
+
+@pytest.mark.parametrize("implementation", KERNELS)
+@pytest.mark.parametrize("ids", WORST)
+def test_the_worst_packings(implementation, ids):
+    compare(ids, implementation, mean=True)
+
+
+@pytest.mark.parametrize("implementation", KERNELS)
+def test_half_precision(implementation):
+    ids = (tiny.segments([[11, 13], [5, 6, 7]], 24), tiny.segments([[19, 21], [8, 8], [40]], 40))
+    compare(ids, implementation, dtype="bfloat16", atol=2e-2)
+
+
+@pytest.mark.parametrize("implementation", interaction.IMPLEMENTATIONS)
+def test_the_first_of_equal_tokens_has_the_gradient(implementation):
+    ids = (tiny.segments([[3], [2]], 24), tiny.segments([[40], [9, 9], [12]], 40))
+    q, d = tensors()
+    d = jnp.broadcast_to(d[:, :1], d.shape)
+    cotangent = jnp.ones((QUERIES[0] * PLACES, DOCUMENTS[0] * PLACES))
+    dd = np.asarray(run(q, d, ids, cotangent, None, implementation, False)[2])
+    used = np.argwhere(dd.any(-1)).tolist()
+    assert used == [[0, 0], [1, 0], [1, 9], [2, 0]]
+
+
+def test_scores_are_those_of_the_definition():
+    ids = (tiny.segments([[3, 1], [20]], 24), tiny.segments([[30, 9], [1], [7, 7]], 40))
+    ids[1][0, 5:9] = 0
+    q, d = tensors()
+    want = late_interaction.maxsim(texts_of(q, ids[0]), texts_of(d, ids[1]))
+    got = maxsim(q, ids[0], d, ids[1])
+    assert got.shape == (3, 5)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    lengths = np.array([3, 1, 20])[:, None]
+    np.testing.assert_allclose(maxsim(q, ids[0], d, ids[1], mean=True), want / lengths, rtol=1e-5)
+    query_of = np.array([2, 0, -1, 1, 2])
+    pairs = paired_maxsim(q, ids[0], d, ids[1], query_of)
+    np.testing.assert_allclose(pairs, want[query_of, range(5)] * (query_of >= 0), rtol=1e-5)
+
+
+def test_numbers_say_where_texts_are_in_the_result():
+    ids = (tiny.segments([[3, 1], [20]], 24), tiny.segments([[30, 9], [1], [7, 7]], 40))
+    q, d = tensors()
+    plain = np.asarray(maxsim(q, ids[0], d, ids[1]))
+    queries = Texts(np.array([[2, 0], [1, 4]]), 4)  # number 3 is no text, and 4 is none of them
+    documents = Texts(np.array([[0, 9], [3, 9], [1, -1]]), 4)
+    got = maxsim(q, ids[0], d, ids[1], queries=queries, documents=documents)
+    want = np.zeros((4, 4))
+    want[np.ix_([2, 0, 1], [0, 3, 1])] = plain[:, [0, 2, 3]]
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_reading_order_counts_texts_that_are_there():
+    texts = reading_order(np.array([[1, 1, 2, 0], [0, 0, 0, 0], [2, 3, 3, 0]]))
+    assert texts.total == 5
+    np.testing.assert_array_equal(texts.numbers, [[0, 1, 5], [5, 5, 5], [2, 3, 4]])
+
+
+def on_a_mesh():
+    """Scores and gradients on four devices; test_exact_search.py runs this in a process."""
+    ids = (tiny.segments([[3, 1], [20]], 24), tiny.segments([[30, 9], [1], [], [7, 7]], 40))
+    q, d = tensors()
+    d = jnp.concatenate([d, d[:1]])
+    texts = [reading_order(x) for x in ids]
+
+    def both(q, d):
+        out, pull = jax.vjp(lambda q, d: maxsim(q, ids[0], d, ids[1], "xla", **names), q, d)
+        pairs = paired_maxsim(q, ids[0], d, ids[1], np.array([2, 0, -1, 1, 2]), **names)
+        return pairs, out, *pull(jnp.sin(out))
+
+    names = dict(zip(("queries", "documents"), texts, strict=True))
+    want = jax.jit(both)(q, d)
+    mesh = MeshShape(data=2, fsdp=2).make()
+    with jax.set_mesh(mesh):
+        got = jax.jit(both)(q, jax.device_put(d, rows_sharding(mesh)))
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
+    with jax.set_mesh(mesh), pytest.raises(UserError, match="3 rows of documents"):
+        maxsim(q, ids[0], d[:3], ids[1][:3], queries=texts[0])
+
+
+def test_temporary_memory_does_not_grow_with_pairs():
+    """Four times the texts on both sides: twice the scores' array would be 16 times."""
+
+    def temporary(rows):
+        q = jax.ShapeDtypeStruct((rows, 64, 16), jnp.float32)
+        d = jax.ShapeDtypeStruct((rows, 256, 16), jnp.float32)
+        ids = [jax.ShapeDtypeStruct(x.shape[:2], jnp.int32) for x in (q, d)]
+        texts = Texts(np.arange(rows)[:, None], rows)
+
+        def loss(q, d, ids):
+            return maxsim(q, ids[0], d, ids[1], "xla", queries=texts, documents=texts).sum()
+
+        program = jax.jit(jax.grad(loss, (0, 1))).lower(q, d, ids).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    small, large = temporary(16), temporary(64)
+    assert large < 4.5 * small
+    assert large < 64 * 64 * 64 * 256 * 4 / 20
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"implementation": "xlaa"}, "did you mean 'xla'"),
+        ({"q": jnp.zeros((2, 24, 8))}, "queries have 8 dimensions"),
+        ({"d": jnp.zeros((3, 40, WIDTH), jnp.bfloat16)}, "bfloat16"),
+        ({"d_segments": np.zeros((3, 39), np.int32)}, r"segment ids \(3, 39\)"),
+        ({"queries": Texts(np.zeros((3, 1)), 1)}, "there are 2 rows"),
+    ],
+)
+def test_bad_arguments_are_refused(change, message):
+    q, d = tensors()
+    ids = {"q_segments": np.ones(QUERIES, np.int32), "d_segments": np.ones(DOCUMENTS, np.int32)}
+    with pytest.raises(UserError, match=message):
+        maxsim(**{"q": q, "d": d} | ids | change)
+
+
+def test_bad_pairs_are_refused():
+    q, d = tensors()
+    with pytest.raises(UserError, match="there are 3 documents"):
+        paired_maxsim(q, np.ones(QUERIES, np.int32), d, np.ones(DOCUMENTS, np.int32), np.zeros(4))
+
+
+def test_a_traced_program_needs_the_number_of_texts():
+    q, d = tensors()
+    with pytest.raises(UserError, match=r"Texts\(numbers, total\)"):
+        jax.jit(lambda ids: maxsim(q, ids, d, np.ones(DOCUMENTS)))(np.ones(QUERIES, np.int32))
+
+
+def test_the_choice_is_logged(caplog):
+    choice.choose.cache_clear()
+    with caplog.at_level(logging.INFO):
+        maxsim(tensors()[0], np.ones(QUERIES), tensors()[1], np.ones(DOCUMENTS))
+    assert "xla (default on cpu)" in caplog.text
