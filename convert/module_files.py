@@ -81,3 +81,26 @@ def listing(files: Mapping[str, bytes]) -> list[tuple[str, str]]:
 def json_of(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
     """The JSON object in a file; empty if there is no such file."""
     return parse_object(files[name], name) if name in files else {}
+
+
+class Fields:
+    """The keys of a JSON object, checked for their types; `file` names it in errors."""
+
+    def __init__(self, file: str, values: Mapping[str, Any]):
+        self.file, self.values = file, values
+
+    def get(self, key: str, kind: type, default: Any = None) -> Any:
+        """The value of a key, or the default if it is missing or null."""
+        value = self.values.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise UserError(f"{self.file}: {key} is {value!r}; it must be {kind.__name__}")
+        return value
+
+    def size(self, key: str) -> int:
+        """A value that must be 1 or more."""
+        value = self.get(key, int, 0)
+        if value < 1:
+            raise UserError(f"{self.file}: {key} is {self.values.get(key)!r}; it must be 1 or more")
+        return value

@@ -9,7 +9,6 @@ from modernbert_jax.pipeline import (
     ACTIVATIONS,
     Dense,
     Kind,
-    LateInteraction,
     LayerNorm,
     Normalize,
     Pipeline,
@@ -17,8 +16,8 @@ from modernbert_jax.pipeline import (
     Step,
 )
 
-from . import module_files, module_keys
-from .module_files import CONFIG, MODULES, POOLING_KEYS, SETTINGS, TRANSFORMER, json_of
+from . import module_files, module_keys, module_late
+from .module_files import CONFIG, MODULES, POOLING_KEYS, SETTINGS, TRANSFORMER, Fields, json_of
 
 KINDS: dict[str, Kind] = {
     "SentenceTransformer": "embedding",
@@ -27,9 +26,6 @@ KINDS: dict[str, Kind] = {
     "MultiVectorEncoder": "late-interaction",
 }
 """Kinds of model by `model_type`."""
-
-_NEW_LATE = "MultiVectorEncoder"
-"""The `model_type` of late-interaction models in the later layout."""
 
 _SIMILARITY = {"embedding": "cosine", "late-interaction": "MaxSim", "reranker": None}
 
@@ -53,7 +49,7 @@ def read(files: Mapping[str, bytes], extra: Mapping[str, Any]) -> Pipeline | Non
     kind = _kind(settings, [name for name, _ in listed])
     steps: list[Step] = []
     for name, path in listed[1:]:
-        module = _Fields(path + CONFIG, json_of(files, path + CONFIG))
+        module = Fields(path + CONFIG, json_of(files, path + CONFIG))
         module_keys.check(module.file, name, module.values)
         if name == "Pooling":
             steps.append(_pooling(module))
@@ -74,21 +70,26 @@ def read(files: Mapping[str, bytes], extra: Mapping[str, Any]) -> Pipeline | Non
         raise UserError(f"{MODULES}: the module after the Transformer must be Pooling")
     if kind == "reranker" and steps and not isinstance(steps[-1], Dense):
         raise UserError(f"{MODULES}: the last module of a reranker must be Dense")
-    fields = _Fields(SETTINGS, settings)
+    fields = Fields(SETTINGS, settings)
     prompts, late = fields.get("prompts", dict, {}), None
+    default = fields.get("default_prompt_name", str)
+    similarity = fields.get("similarity_fn_name", str, _SIMILARITY[kind])
     if kind == "late-interaction":
-        old = settings.get("model_type") != _NEW_LATE
-        if old:
+        # Prompts that every query or document gets are parts of the prefixes.
+        if module_late.is_later(settings):
+            late, prompts = module_late.later(files, listed, fields, transformer), {}
+        else:
             steps.append(Normalize())  # PyLate normalises without listing a module
-        # The later layout keeps the prefixes in the prompts; the older one has empty prompts.
-        prompts = {name: text for name, text in prompts.items() if text and old}
-        late = _old_late(fields) if old else _new_late(files, listed, fields, transformer)
+            late = module_late.of_pylate(fields)
+            prompts = {k: v for k, v in prompts.items() if v and k not in ("query", "document")}
+        similarity = module_late.similarity(similarity)
+        default = default if default in prompts else None
     return Pipeline(
         kind=kind,
         steps=tuple(steps),
         prompts={str(k): v for k, v in prompts.items() if isinstance(v, str)},
-        default_prompt=fields.get("default_prompt_name", str),
-        similarity=fields.get("similarity_fn_name", str, _SIMILARITY[kind]),
+        default_prompt=default,
+        similarity=similarity,
         truncate_dim=fields.size("truncate_dim") if settings.get("truncate_dim") else None,
         max_length=_max_length(files, transformer),
         lower_case=bool(transformer.get("do_lower_case", False)),
@@ -120,28 +121,7 @@ def _kind(settings: Mapping[str, Any], modules: list[str]) -> Kind:
     return "embedding" if "Pooling" in modules or len(modules) == 1 else "late-interaction"
 
 
-class _Fields:
-    """The keys of a JSON file, checked for their types."""
-
-    def __init__(self, file: str, values: Mapping[str, Any]):
-        self.file, self.values = file, values
-
-    def get(self, key: str, kind: type, default: Any = None) -> Any:
-        value = self.values.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise UserError(f"{self.file}: {key} is {value!r}; it must be {kind.__name__}")
-        return value
-
-    def size(self, key: str) -> int:
-        value = self.get(key, int, 0)
-        if value < 1:
-            raise UserError(f"{self.file}: {key} is {self.values.get(key)!r}; it must be 1 or more")
-        return value
-
-
-def _pooling(module: _Fields) -> Pooling:
+def _pooling(module: Fields) -> Pooling:
     mode = module.values.get("pooling_mode")
     if mode is None:
         modes = [mode for key, mode in POOLING_KEYS.items() if module.get(key, bool)] or ["mean"]
@@ -154,7 +134,7 @@ def _pooling(module: _Fields) -> Pooling:
     return Pooling(modes=tuple(modes), include_prompt=module.get("include_prompt", bool, True))
 
 
-def _dense(module: _Fields, name: str, path: str) -> Dense:
+def _dense(module: Fields, name: str, path: str) -> Dense:
     activation = module.get("activation_function", str, Dense.activation)
     if activation not in ACTIVATIONS:
         remedy = did_you_mean(activation, ACTIVATIONS)
@@ -179,51 +159,3 @@ def _max_length(files: Mapping[str, bytes], transformer: Mapping[str, Any]) -> i
         if isinstance(length, int) and not isinstance(length, bool) and length > 1:
             return length
     return None
-
-
-def _new_late(
-    files: Mapping[str, bytes],
-    listed: list[tuple[str, str]],
-    settings: _Fields,
-    transformer: Mapping[str, Any],
-) -> LateInteraction:
-    masks = [path + CONFIG for name, path in listed if name == "MultiVectorMask"]
-    mask = json_of(files, masks[0]) if masks else {}
-    if mask.get("keep_only_token_ids") or mask.get("skiplist_tasks", ["document"]) != ["document"]:
-        raise UserError(f"{masks[0]}: only a skiplist of documents is supported")
-    own = _Fields(TRANSFORMER, transformer)
-    expansion = own.get("query_expansion", dict, {})
-    if expansion.get("strategy", "fixed") != "fixed" or expansion.get("token") is not None:
-        raise UserError(f"{TRANSFORMER}: query_expansion {expansion} is not supported")
-    prompts = _Fields(SETTINGS, settings.get("prompts", dict, {}))
-    length = _Fields(TRANSFORMER, expansion).get("length", int)
-    return LateInteraction(
-        query_prefix=prompts.get("query", str, ""),
-        document_prefix=prompts.get("document", str, ""),
-        query_length=length or own.get("query_length", int),
-        document_length=own.get("document_length", int),
-        expand=bool(expansion),
-        attend=bool(expansion.get("attend", False)),
-        skiplist=_words(_Fields(masks[0] if masks else CONFIG, mask)) or (),
-    )
-
-
-def _old_late(settings: _Fields) -> LateInteraction:
-    """PyLate's settings, with its defaults for missing keys."""
-    expand = settings.get("do_query_expansion", bool, True)
-    return LateInteraction(
-        query_prefix=settings.get("query_prefix", str) or "[Q] ",
-        document_prefix=settings.get("document_prefix", str) or "[D] ",
-        query_length=settings.get("query_length", int) or 32,
-        document_length=settings.get("document_length", int) or 180,
-        expand=expand,
-        attend=expand and settings.get("attend_to_expansion_tokens", bool, False),
-        skiplist=_words(settings) or tuple("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"),
-    )
-
-
-def _words(settings: _Fields) -> tuple[str, ...]:
-    words = settings.get("skiplist_words", list, [])
-    if not all(isinstance(word, str) for word in words):
-        raise UserError(f"{settings.file}: skiplist_words is {words!r}; it must be a list of words")
-    return tuple(words)

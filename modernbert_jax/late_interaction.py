@@ -1,10 +1,10 @@
 """Late interaction (Khattab and Zaharia 2020): texts as token vectors, and their comparison.
 
-Queries and documents have different prefixes, and queries may be filled up with mask tokens that
-attend to the text but not the reverse. As in PyLate.
+Queries and documents have different prefixes, and queries may be filled up with tokens that attend
+to the text but not the reverse. As in PyLate and sentence-transformers 6.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,8 +45,10 @@ def tokenize(
         longest: longest text in tokens, where `late` has no length.
 
     Raises:
-        UserError: queries are filled up, and the tokenizer has no token for that.
+        UserError: queries are filled up, and the tokenizer has no token for that; or lengths that
+            contradict each other.
     """
+    late.check()
     prefix = late.query_prefix if is_query else late.document_prefix
     length = (late.query_length if is_query else late.document_length) or longest
     inserted = tokenizer.backend.token_to_id(prefix) if prefix else None
@@ -60,14 +62,25 @@ def tokenize(
         known = (tokenizer.backend.token_to_id(word) for word in late.skiplist)
         skipped = [i for i in known if i is not None]
         return [Tokens(ids, len(ids), ~np.isin(ids, skipped)) for ids in ids_of]
-    if not late.expand:
-        return [Tokens(ids, len(ids), np.ones(len(ids), bool)) for ids in ids_of]
-    filler = tokenizer.filler_id
-    filled = [ids + [filler] * (length - len(ids)) for ids in ids_of]
+    shortest = {"none": 0, "fixed": length, "min": late.expansion_length or 0}[late.expansion]
+    filler = _filler_id(tokenizer, late.filler) if shortest else 0
+    filled = [ids + [filler] * (shortest - len(ids)) for ids in ids_of]
     return [
         Tokens(whole, len(whole if late.attend else ids), np.ones(len(whole), bool))
         for ids, whole in zip(ids_of, filled, strict=True)
     ]
+
+
+def _filler_id(tokenizer: Tokenizer, filler: str | None) -> int:
+    """Id of the token that queries are filled up with."""
+    if filler is None:
+        return tokenizer.filler_id
+    token_id = tokenizer.backend.token_to_id(filler)
+    if token_id is None:
+        raise UserError(
+            f"queries are filled up with the token {filler!r}, which the tokenizer does not have"
+        )
+    return token_id
 
 
 def maxsim(queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:
@@ -91,3 +104,16 @@ def maxsim(queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np
             if len(document):
                 scores[q, d] = (query @ document.T).max(-1).sum()
     return scores
+
+
+def mean_maxsim(queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:
+    """MaxSim divided by the query's number of vectors; arguments and result as of `maxsim`."""
+    counts = np.array([max(len(query), 1) for query in queries], np.float32)
+    return maxsim(queries, documents) / counts[:, None]
+
+
+SIMILARITIES: dict[str, Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], np.ndarray]] = {
+    "MaxSim": maxsim,
+    "MeanMaxSim": mean_maxsim,
+}
+"""Similarities of lists of token vectors by their names in `Pipeline.similarity`."""

@@ -7,7 +7,7 @@ and lengths. `Pipeline` describes them as `convert.module_pipeline` reads them f
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,9 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 """Activation functions by their names in the files."""
 
 Kind = Literal["embedding", "reranker", "late-interaction"]
+
+Expansion = Literal["none", "fixed", "min"]
+"""Ways to fill up short queries of late interaction."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,12 +102,32 @@ class LateInteraction:
     """Longest query in tokens, with the prefix; None is the longest input of the model."""
     document_length: int | None = None
     """Longest document in tokens, with the prefix; None is the longest input of the model."""
-    expand: bool = False
-    """Whether queries are filled up to `query_length` with mask tokens, whose vectors count."""
+    expansion: Expansion = "none"
+    """Whether short queries are filled up with tokens whose vectors count: `fixed` fills them up to
+    `query_length`, `min` to `expansion_length`; longer ones may have up to `query_length`."""
+    expansion_length: int | None = None
+    """Fewest tokens of a query with expansion `min`, with the prefix; unused otherwise."""
+    filler: str | None = None
+    """Token that queries are filled up with; None is the mask, or else the end of a sequence."""
     attend: bool = False
-    """Whether the other tokens attend to those mask tokens."""
+    """Whether the other tokens attend to those tokens."""
     skiplist: tuple[str, ...] = ()
     """Tokens of documents whose vectors are left out."""
+
+    def check(self) -> None:
+        """Raise `UserError` for an unknown expansion, or lengths that contradict each other."""
+        if self.expansion not in (known := get_args(Expansion)):
+            hint = did_you_mean(self.expansion, known)
+            raise UserError(f"expansion is {self.expansion!r}; {hint}")
+        if self.expansion != "min":
+            return
+        if not self.expansion_length or self.expansion_length < 1:
+            raise UserError("expansion 'min' needs expansion_length, the fewest tokens of a query")
+        if self.query_length and self.query_length < self.expansion_length:
+            raise UserError(
+                f"queries are filled up to {self.expansion_length} tokens, but they may have"
+                f" {self.query_length}; raise query_length or lower expansion_length"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,8 +141,8 @@ class Pipeline:
     default_prompt: str | None = None
     """Name of the prompt for texts without an explicit one; None is no prompt."""
     similarity: str | None = None
-    """Name of the similarity of two texts in the files: a key of `SIMILARITIES`, "MaxSim", or
-    None where there is none."""
+    """Name of the similarity of two texts in the files: a key of `SIMILARITIES`, or of
+    `late_interaction.SIMILARITIES`; None where there is none."""
     truncate_dim: int | None = None
     """Number of the first numbers of a vector that are kept; None keeps all."""
     max_length: int | None = None

@@ -261,7 +261,7 @@ class ModernBert(Classifying):
     ) -> list[np.ndarray] | Iterator[np.ndarray]:
         """A late-interaction model's vectors of each text, float32 [tokens_i, E].
 
-        Vectors of queries include the mask tokens that fill them up; those of documents leave out
+        Vectors of queries include the tokens that fill them up; those of documents leave out
         the model's skiplist. `similarity` compares them.
 
         Args:
@@ -297,11 +297,13 @@ class ModernBert(Classifying):
         Raises:
             UserError: an unknown similarity in the model's files.
         """
-        if self.pipeline is not None and self.pipeline.late is not None:
-            return late_interaction.maxsim(list(a), list(b))
-        name = (self.pipeline and self.pipeline.similarity) or "cosine"
-        if name not in SIMILARITIES:
-            raise UserError(f"similarity is {name!r}; {did_you_mean(name, SIMILARITIES)}")
+        late = self.pipeline is not None and self.pipeline.late is not None
+        known = [*late_interaction.SIMILARITIES] if late else [*SIMILARITIES]
+        name = (self.pipeline and self.pipeline.similarity) or known[0]
+        if name not in known:
+            raise UserError(f"similarity is {name!r}; {did_you_mean(name, known)}")
+        if late:
+            return late_interaction.SIMILARITIES[name](list(a), list(b))
         return SIMILARITIES[name](np.asarray(a, np.float32), np.asarray(b, np.float32))
 
     def fill_mask(self, text: str, top_k: int = 5) -> list[list[tuple[str, float]]]:

@@ -1,11 +1,13 @@
 """Tokens of queries and documents, and their scores."""
 
+import dataclasses
+
 import models
 import numpy as np
 import pytest
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.late_interaction import maxsim, tokenize
+from modernbert_jax.late_interaction import maxsim, mean_maxsim, tokenize
 from modernbert_jax.pipeline import LateInteraction
 from modernbert_jax.tokenizer import Tokenizer
 
@@ -16,7 +18,7 @@ LATE = LateInteraction(
     document_prefix="[D] ",
     query_length=12,
     document_length=9,
-    expand=True,
+    expansion="fixed",
     skiplist=("!", ",", "no such token"),
 )
 
@@ -32,9 +34,30 @@ def test_queries_are_filled_up():
     assert tokens.ids[: len(plain) + 1] == [plain[0], Q, *plain[1:]]
     assert tokens.ids[len(plain) + 1 :] == [TOKENIZER.mask_id] * (11 - len(plain))
     assert tokens.visible == len(plain) + 1 and tokens.counted.all()
-    attending = LateInteraction(query_prefix="[Q] ", query_length=12, expand=True, attend=True)
-    assert run("a b", attending).visible == 12
+    assert run("a b", dataclasses.replace(LATE, attend=True)).visible == 12
     assert len(run("a b", LateInteraction(query_prefix="[Q] ")).ids) == len(plain) + 1
+
+
+def test_short_queries_are_filled_up_to_a_least_length():
+    late = dataclasses.replace(LATE, expansion="min", expansion_length=6, filler="[SEP]")
+    tokens = run("a", late)
+    assert tokens.ids == [*TOKENIZER.encode(["[Q] a"])[0], *[TOKENIZER.sep_id] * 2]
+    assert tokens.visible == 4 and tokens.counted.all() and len(tokens.counted) == 6
+    (plain,) = TOKENIZER.encode(["[Q] a b c d"])
+    assert 6 < len(plain) < 12 and run("a b c d", late).ids == plain
+    assert len(run("a b c d " * 9, late).ids) == 12
+    assert len(run("a b c d " * 90, dataclasses.replace(late, query_length=None)).ids) == 64
+
+
+def test_contradictions_are_refused():
+    for message, fields in {
+        "expansion is 'max'": {"expansion": "max"},
+        "needs expansion_length": {"expansion": "min"},
+        "up to 13 tokens, but they may have 12": {"expansion": "min", "expansion_length": 13},
+        "the token 'no such', which": {"filler": "no such"},
+    }.items():
+        with pytest.raises(UserError, match=message):
+            run("a", dataclasses.replace(LATE, **fields))
 
 
 def test_lengths_include_the_prefix():
@@ -66,5 +89,8 @@ def test_maxsim_equals_loops():
         for d, document in enumerate(documents[:2]):
             want = sum(max(float(a @ b) for b in document) for a in query)
             assert scores[q, d] == pytest.approx(want, rel=1e-5)
+    empty = [*queries, queries[0][:0]]
+    np.testing.assert_allclose(mean_maxsim(empty, documents)[:2] * [[1], [7]], scores, rtol=1e-6)
+    assert not mean_maxsim(empty, documents)[2].any()
     with pytest.raises(UserError, match="lists of"):
         maxsim(queries[0], documents)

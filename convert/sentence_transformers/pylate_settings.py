@@ -36,5 +36,5 @@ def of(late: LateInteraction, tokenizer: Tokenizer | None, length: int) -> dict[
         "attend_to_expansion_tokens": late.attend,
         # PyLate treats an empty list like a missing one and then skips punctuation.
         "skiplist_words": list(late.skiplist) or [tokenizer.token(tokenizer.pad_id)],
-        "do_query_expansion": late.expand,
+        "do_query_expansion": late.expansion == "fixed",
     }

@@ -12,7 +12,11 @@ from modernbert_jax import convert
 from modernbert_jax.convert import module_pipeline
 from modernbert_jax.convert.module_files import MODULES, SETTINGS, TRANSFORMER
 from modernbert_jax.errors import UserError
-from modernbert_jax.pipeline import Normalize, Pooling
+from modernbert_jax.pipeline import LateInteraction, Normalize, Pooling
+
+MASK = "2_MultiVectorMask/config.json"
+
+MASK = "2_MultiVectorMask/config.json"
 
 
 def files_of(name, tmp_path):
@@ -44,7 +48,74 @@ def test_defaults_of_pylate(tmp_path):
     files[SETTINGS] = b"{}"
     late = module_pipeline.read(files, {}).late
     assert (late.query_prefix, late.query_length, late.document_length) == ("[Q] ", 32, 180)
-    assert late.expand and not late.attend and "!" in late.skiplist and len(late.skiplist) == 32
+    assert late.expansion == "fixed" and not late.attend
+    assert "!" in late.skiplist and len(late.skiplist) == 32
+
+
+def later(tmp_path, **expansion):
+    files = files_of("multi_vector", tmp_path)
+    own = {"strategy": "fixed", "attend": False, "token": None, "length": 16, **expansion}
+    change(files, TRANSFORMER, query_expansion=own)
+    return files
+
+
+def test_late_interaction_of_the_later_layout(tmp_path):
+    files = later(tmp_path, strategy="min", token="[SEP]", attend=True)
+    change(files, TRANSFORMER, query_length=20)
+    change(files, SETTINGS, similarity_fn_name="meanmaxsim", default_prompt_name="query")
+    change(files, SETTINGS, prompts={"query": "ask: ", "passage": "doc: "})
+    pipeline = module_pipeline.read(files, {})
+    assert pipeline.similarity == "MeanMaxSim" and pipeline.prompt(None) == ""
+    assert pipeline.late == LateInteraction(
+        query_prefix="ask: ",
+        document_prefix="doc: ",
+        query_length=20,
+        document_length=30,
+        expansion="min",
+        expansion_length=16,
+        filler="[SEP]",
+        attend=True,
+        skiplist=("!", ",", "."),
+    )
+    change(files, TRANSFORMER, query_expansion=None)
+    change(files, SETTINGS, similarity_fn_name="cosine")
+    pipeline = module_pipeline.read(files, {})
+    assert (pipeline.late.expansion, pipeline.late.query_length) == ("none", 20)
+    assert pipeline.similarity == "MaxSim"
+
+
+def test_prompts_of_pylate_follow_the_prefixes(tmp_path):
+    files = files_of("colbert", tmp_path)
+    change(files, SETTINGS, prompts={"query": "ask: ", "document": "[D] doc: ", "web": "find: "})
+    pipeline = module_pipeline.read(files, {})
+    assert pipeline.late.query_prefix == "[Q] ask: "
+    assert pipeline.late.document_prefix == "[D] doc: " and pipeline.prompts == {"web": "find: "}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: change(f, MASK, keep_only_token_ids=[3]), "keep_only_token_ids is not supp"),
+        (lambda f: change(f, MASK, skiplist_tasks=["query"]), "skiplist_tasks is .'query'"),
+        (lambda f: change(f, MASK, skiplist_words=[3]), "skiplist_words is .3.; it must"),
+        (lambda f: change(f, TRANSFORMER, query_expansion={"length": 3}), "strategy is None"),
+        (
+            lambda f: change(f, TRANSFORMER, query_expansion={"strategy": "fixed"}),
+            "query_expansion: length is None",
+        ),
+        (
+            lambda f: change(
+                f, TRANSFORMER, query_length=3, query_expansion={"strategy": "min", "length": 8}
+            ),
+            "filled up to 8 tokens, but they may have 3",
+        ),
+    ],
+)
+def test_refusals_of_late_interaction(tmp_path, spoil, message):
+    files = files_of("multi_vector", tmp_path)
+    spoil(files)
+    with pytest.raises(UserError, match=message):
+        module_pipeline.read(files, {})
 
 
 @pytest.mark.parametrize(
