@@ -6,7 +6,7 @@ import functools
 import inspect
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -26,6 +26,13 @@ from modernbert_jax.io.paths import expanded
 from . import other_names
 from .options import as_option
 from .registry import Command
+
+Hidden = Mapping[type, Collection[str]]
+"""Fields by their dataclass that a configuration does not need, so that they are no options."""
+
+NOTHING: Hidden = {}
+
+Suppress: Any = tyro.conf.Suppress
 
 
 def parse(name: str, command: Command, words: Sequence[str]) -> Callable[[], int | None]:
@@ -47,7 +54,8 @@ def parse(name: str, command: Command, words: Sequence[str]) -> Callable[[], int
         ("config", kind, dataclasses.field(default=config)),
     ]
     both = dataclasses.make_dataclass("Arguments", fields)
-    parsed = _parse(both, f"{name} {words[0]}", words[1:], description)
+    hidden: Hidden = getattr(config, "hidden", {})
+    parsed = _parse(both, f"{name} {words[0]}", words[1:], description, hidden)
     return functools.partial(_checked(parsed.options).run, parsed.config)
 
 
@@ -80,7 +88,9 @@ def _explain_config(
     raise SystemExit(0)
 
 
-def _parse(target: type, name: str, words: Sequence[str], description: str) -> Any:
+def _parse(
+    target: type, name: str, words: Sequence[str], description: str, hidden: Hidden = NOTHING
+) -> Any:
     """An instance of a dataclass. Raises `UserError` with what tyro complains of, in one line."""
     complaint = io.StringIO()
     try:
@@ -90,11 +100,15 @@ def _parse(target: type, name: str, words: Sequence[str], description: str) -> A
                 prog=f"modernbert-jax {name}",
                 args=list(words),
                 description=description,
-                registry=_registry(),
+                registry=_registry(hidden),
             )
     except SystemExit as end:
         if not end.code:
             raise
+        for option in (word.partition("=")[0] for word in words if word.startswith("--")):
+            field = option.lstrip("-").rpartition(".")[2].replace("-", "_")
+            if any(field in fields for fields in hidden.values()):
+                raise UserError(f"{option} is not for {name}; leave it out") from None
         raise UserError(_one_line(complaint.getvalue(), name.split()[0], words)) from None
 
 
@@ -113,8 +127,10 @@ def _one_line(box: str, command: str, words: Sequence[str]) -> str:
     return text
 
 
-def _registry() -> ConstructorRegistry:
-    """tyro's rules, but the help of fields is unwrapped, and `~` in paths is the home folder."""
+def _registry(hidden: Hidden) -> ConstructorRegistry:
+    """tyro's rules, but the help of fields is unwrapped, `~` in paths is the home folder, and some
+    fields are no options.
+    """
     registry = ConstructorRegistry()
 
     @registry.primitive_rule
@@ -135,6 +151,7 @@ def _registry() -> ConstructorRegistry:
     def rule(info: StructTypeInfo) -> StructConstructorSpec | None:
         if info.type in outer or not dataclasses.is_dataclass(info.type):
             return None
+        left_out = hidden.get(info.type, ())
         outer.append(info.type)
         try:
             spec = registry.get_struct_spec(info)
@@ -143,7 +160,11 @@ def _registry() -> ConstructorRegistry:
         if not isinstance(spec, StructConstructorSpec):
             return None
         fields = (
-            dataclasses.replace(field, helptext=functools.partial(_help, field.helptext))
+            dataclasses.replace(
+                field,
+                type=Suppress[field.type] if field.name in left_out else field.type,
+                helptext=functools.partial(_help, field.helptext),
+            )
             for field in spec.fields
         )
         return dataclasses.replace(spec, fields=tuple(fields))

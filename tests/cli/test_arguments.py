@@ -111,6 +111,19 @@ def test_every_option_that_is_suggested_exists(capsys, words):
             assert not re.search(rf"--{re.escape(name)}[ ,]", help_), f"{name} is ours"
 
 
+def test_every_kind_of_run_has_its_own_options(capsys):
+    own = {
+        "embedding": ["projection-dims", "lengths", "guide", "loss.margin", "loss.orthogonality"],
+        "reranker": ["head", "drawn-negatives", "loss.pos-weight", "loss.sigma"],
+    }
+    for kind, other in zip(own, reversed(own), strict=True):
+        _, help_, _ = run(capsys, "finetune", kind, "--help")
+        assert all(f"--{name} " in help_ for name in (*own[kind], "prompts", "loss.scale"))
+        assert not any(f"--{name} " in help_ for name in own[other])
+        words = (f"--{own[other][-1]}", "2")
+        assert f"{words[0]} is not for finetune {kind}" in refused(capsys, "finetune", kind, *words)
+
+
 def test_help_of_a_preset_shows_what_it_is(capsys):
     for words, key in {
         ("pretrain", "base"): "two trillion tokens in three stages",

@@ -1,4 +1,4 @@
-"""Text table of a run's result, with every metric of the task."""
+"""Text table of a run's result, with its metrics."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,11 +7,12 @@ _COLUMNS = {"best": "best", "last": "last", "tuned": "tuned", "test": "test"}
 
 
 def text(result: Mapping[str, Any]) -> str:
-    """Format a table with a line for each metric."""
+    """Format a table with a line for each metric, but those of single data sets: METRIC/DATASET."""
     columns = {name: result[name]["metrics"] for name in _COLUMNS if name in result}
     if not columns:
         return "no metrics: there are no validation examples"
-    names = list(dict.fromkeys(name for metrics in columns.values() for name in metrics))
+    every = dict.fromkeys(name for metrics in columns.values() for name in metrics)
+    names = [name for name in every if "/" not in name]
     width = max(map(len, names))
     lines = [" " * width + "".join(f"{_COLUMNS[name]:>10}" for name in columns)]
     for name in names:

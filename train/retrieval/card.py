@@ -51,6 +51,8 @@ def text(session: Session, model: convert.Checkpoint, result: Mapping[str, Any])
     lines += ["```", "", "## Training", ""]
     lines += [*card.settings(config, card.SETTINGS, result)]
     options = {"loss": config.loss.name, **config.loss.options}
+    if config.loss.orthogonality:
+        options["orthogonality"] = config.loss.orthogonality
     if config.matryoshka_dims:
         options["matryoshka dims"] = ", ".join(map(str, config.matryoshka_dims))
     lines += [f"| {name.replace('_', ' ')} | {value} |" for name, value in options.items()]

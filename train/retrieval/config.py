@@ -1,7 +1,7 @@
 """The configuration of a run that trains an embedding model or a reranker."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from modernbert_jax import ranges
@@ -26,7 +26,7 @@ KINDS: dict[Kind, str] = {
 
 _OF_EMBEDDINGS = (
     *("lengths", "normalize", "projection_dims", "similarity"),
-    *("matryoshka_dims", "matryoshka_weights", "matryoshka_dims_per_step"),
+    *("matryoshka_dims", "matryoshka_weights", "matryoshka_dims_per_step", "guide"),
 )
 _OF_RERANKERS = ("head", "drawn_negatives")
 """Options that only one kind of run has."""
@@ -152,11 +152,16 @@ class RetrievalConfig(ExamplesConfig):
         if len({*dims}) < len(dims):
             raise UserError("matryoshka_dims names a width twice")
 
+    @property
+    def hidden(self) -> dict[type, Collection[str]]:
+        """Fields of the configuration and its loss that only other kinds of runs have."""
+        other = _OF_RERANKERS if self.kind == "embedding" else _OF_EMBEDDINGS
+        return {RetrievalConfig: other, LossConfig: LossConfig.foreign(self.kind)}
+
     def _check_kind(self) -> None:
         """Raise `UserError` for an option of the other kind that is not at its default."""
         fields = {f.name: f for f in dataclasses.fields(self)}
-        other = _OF_RERANKERS if self.kind == "embedding" else _OF_EMBEDDINGS
-        for name in other:
+        for name in self.hidden[RetrievalConfig]:
             field = fields[name]
             factory = field.default_factory
             default = field.default if factory is dataclasses.MISSING else factory()

@@ -173,7 +173,9 @@ class Session:
                 row |= {f"eval_{name}": x for name, x in quality.metrics.items()}
                 score = quality.score
                 parts.append(f"validation loss {quality.loss:.4f}")
-                parts += [f"{name} {x:.4f}" for name, x in quality.metrics.items()]
+                parts += [
+                    f"{name} {x:.4f}" for name, x in quality.metrics.items() if "/" not in name
+                ]
             found = {name: search(params, each) for name, each in self.collections.items()}
             for name, metrics in found.items():
                 row |= {f"eval_{metric}/{name}": x for metric, x in metrics.items()}

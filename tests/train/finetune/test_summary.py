@@ -113,7 +113,7 @@ def test_no_constant_prediction_has_a_lower_loss(loss, targets, outputs):
 
 
 def test_the_result_says_which_model_is_exported_and_why():
-    best = {"step": 10, "metrics": {"loss": 0.5, "f1": 0.25}}
+    best = {"step": 10, "metrics": {"loss": 0.5, "f1": 0.25, "f1/one": 0.5, "recall@100/two": 0}}
     text = report.text({"metric": "f1", "best": best, "exported": "best"})
     assert text.splitlines()[1:] == [
         "loss    0.5000",

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from modernbert_jax.errors import UserError
@@ -47,6 +48,7 @@ def test_keys_without_a_column_are_refused():
         ({"loss": LossConfig(name="triplet", learn_scale=True)}, "no scale or temperature"),
         ({"loss": LossConfig(name="distill-kl", learn_scale=True)}, "no scale or temperature"),
         ({"loss": LossConfig(name="gist")}, "needs a guide"),
+        ({"kind": "reranker", "loss": LossConfig(orthogonality=1.0)}, "for losses of vectors"),
         ({"guide": "model"}, "guide is for"),
     ],
 )
@@ -61,9 +63,19 @@ def test_a_loss_has_the_options_that_are_given():
     assert LossConfig().of("embedding").name == "multiple-negatives-ranking"
 
 
+def test_orthogonality_is_added_to_a_loss():
+    columns = np.random.default_rng(0).normal(size=(3, 4, 6)).astype(np.float32)
+    plain, both = (LossConfig(orthogonality=x).loss("embedding") for x in (0.0, 0.5))
+    mask = np.array([[1, 1, 1, 1], [1, 0, 1, 1]], bool)
+    penalty = losses.global_orthogonal_regularization(columns[0], columns[1:], mask=mask)
+    wanted = plain(columns, mask=mask) + 0.5 * penalty
+    np.testing.assert_allclose(both(columns, mask=mask), wanted, rtol=1e-6)
+    assert penalty > 1e-3 and both.options == plain.options
+
+
 def test_every_option_of_a_loss_can_be_configured():
     kinds = [*losses.LOSSES.values(), *losses.RERANKER_LOSSES.values()]
     options = {name for kind in kinds for name in kind.options}
     fields = {field.name: field.default for field in dataclasses.fields(LossConfig)}
-    assert options == fields.keys() - {"name", "learn_scale"}
+    assert options == fields.keys() - {"name", "learn_scale", "orthogonality"}
     assert {value for name, value in fields.items() if name in options} == {None, ()}

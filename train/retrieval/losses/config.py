@@ -17,6 +17,10 @@ DEFAULTS = {"embedding": "multiple-negatives-ranking", "reranker": "binary-cross
 """The loss of each kind of run whose configuration names none."""
 
 
+_OWN = ("name", "learn_scale", "orthogonality")
+"""Fields that are no options of a loss."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """A loss and its options. An empty option has the loss's own default.
@@ -29,6 +33,10 @@ class LossConfig:
     for rerankers."""
     learn_scale: bool = False
     """Whether the scale, or the inverse of the temperature, is a parameter that is trained."""
+
+    orthogonality: NonNegative = 0.0
+    """Weight of global orthogonal regularization beside a loss of vectors, which spreads different
+    texts over all directions; 0 adds none. sentence-transformers has 1."""
 
     scale: Positive | None = None
     """Factor of similarities or scores, 1 / temperature; None is 20, for rerankers 10."""
@@ -103,8 +111,21 @@ class LossConfig:
     def options(self) -> dict[str, Any]:
         """The options that are not empty, as keyword arguments of the loss."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        del values["name"], values["learn_scale"]
-        return {name: value for name, value in values.items() if value not in (None, ())}
+        return {
+            name: value
+            for name, value in values.items()
+            if name not in _OWN and value not in (None, ())
+        }
+
+    @classmethod
+    def foreign(cls, kind: str) -> frozenset[str]:
+        """Options that no loss of a kind of run has."""
+        known = {option for loss in TABLES[kind].values() for option in loss.options}
+        every = {
+            option for table in TABLES.values() for x in table.values() for option in x.options
+        }
+        own = {"orthogonality"} if kind == "reranker" else set[str]()
+        return frozenset(every - known | own)
 
     def loss(self, kind: str) -> LossKind:
         """The loss of a kind of run.
@@ -120,4 +141,4 @@ class LossConfig:
         table[name].check_options(self.options)
         if self.learn_scale and not table[name].learned:
             raise UserError(f"loss {name} has no scale or temperature that learn_scale could train")
-        return table[name]
+        return table[name].regularized(self.orthogonality) if self.orthogonality else table[name]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from modernbert_jax.errors import UserError, did_you_mean
 
 from .matryoshka import matryoshka
+from .regularization import regularized
 
 Arrays = jax.Array | None
 _DATA = ("valid", "mask", "guide")
@@ -166,6 +167,12 @@ class LossKind:
         truncate = self.guide == "vectors"
         function = matryoshka(self.function, dims, weights, n_dims_per_step, truncate)
         return dataclasses.replace(self, function=function)
+
+    def regularized(self, weight: float) -> "LossKind":
+        """Return this loss with a regularization; see `regularization.regularized`."""
+        if self.reranker:
+            raise UserError("loss.orthogonality is for losses of vectors; leave it out")
+        return dataclasses.replace(self, function=regularized(self.function, weight))
 
     def _targets(self) -> str:
         """The targets of an example, and what to do without them."""

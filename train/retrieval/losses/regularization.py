@@ -1,6 +1,8 @@
 """A regularizer that is added to a loss: vectors of different texts spread over all directions."""
 
-from typing import Literal
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -61,3 +63,15 @@ def global_orthogonal_regularization(
 
     columns = jax.vmap(column)(vectors, exists.sum(-1, dtype=jnp.float32))
     return columns.sum() if aggregation == "sum" else columns.mean()
+
+
+def regularized(loss: Callable[..., jax.Array], weight: float) -> Callable[..., jax.Array]:
+    """Add `global_orthogonal_regularization` times a weight to a loss of queries and documents."""
+
+    @functools.wraps(loss)
+    def both(query: jax.Array, documents: jax.Array, *args: Any, **options: Any) -> jax.Array:
+        valid, mask = options.get("valid"), options.get("mask")
+        penalty = global_orthogonal_regularization(query, documents, valid=valid, mask=mask)
+        return loss(query, documents, *args, **options) + weight * penalty
+
+    return both
