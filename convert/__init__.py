@@ -11,6 +11,7 @@ from .formats import FORMATS, check_target, detect, load, save
 from .identity import identity
 from .inspection import inspect, render, show
 from .locating import locate, tokenizer_of
+from .new_tokens import with_tokens
 from .sentence_transformers import with_pipeline
 from .verification import Verification, verify
 
@@ -36,4 +37,5 @@ __all__ = [
     "tokenizer_of",
     "verify",
     "with_pipeline",
+    "with_tokens",
 ]

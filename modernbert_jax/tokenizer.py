@@ -40,6 +40,9 @@ ROLES = {
 }
 """Roles of special tokens, with the spellings that are tried where no configuration names them."""
 
+UNUSED = r"\[unused\d+\]"
+"""Regular expression of tokens that only fill up a vocabulary."""
+
 
 class Tokenizer:
     """Conversion of text to ids and back; immutable and thread-safe."""
@@ -191,7 +194,7 @@ class Tokenizer:
     def unused_ids(self) -> tuple[int, ...]:
         """Ids that only fill up the vocabulary: those without a token, and all `[unusedN]`."""
         vocab = self.backend.get_vocab(with_added_tokens=True)
-        used = {i for token, i in vocab.items() if not re.fullmatch(r"\[unused\d+\]", token)}
+        used = {i for token, i in vocab.items() if not re.fullmatch(UNUSED, token)}
         return tuple(i for i in range(self.vocab_size) if i not in used)
 
     @property
