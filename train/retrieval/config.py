@@ -67,7 +67,9 @@ class RetrievalConfig(ExamplesConfig):
     prompts: dict[str, str] = dataclasses.field(default_factory=dict)
     """Texts before the texts of a column: `query "search_query: " document "search_document: "`.
     Keys are roles (`query` is the first column, `document` all others), columns, or
-    DATASET.COLUMN, where DATASET is the name of a file without its ending."""
+    DATASET.COLUMN, where DATASET is the name of a file without its ending. The exported model has
+    them under these names. Its prompts `query` and `document`, which evaluations use, are those of
+    the first column of a role where the role has none of its own."""
     include_prompt: bool = True
     """Whether the tokens of the prompt are pooled, too."""
     max_length: Natural = 0

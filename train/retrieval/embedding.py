@@ -1,6 +1,7 @@
 """Embedding models as what a run trains: their data, objective, evaluation and files."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,12 @@ class Embedding(Trainee):
             config.matryoshka_weights or None,
             config.matryoshka_dims_per_step or -1,
         )
+
+    def prompted(self, named: Mapping[str, str], train: Sequence[ExampleSet]) -> "Embedding":
+        roles = initial_model.role_prompts(self.config, named, train)
+        config = dataclasses.replace(self.config, prompts={**self.config.prompts, **roles})
+        pipeline = initial_model.with_prompts(self.pipeline, roles)
+        return dataclasses.replace(self, config=config, pipeline=pipeline)
 
     def tokenized(self, dataset: ExampleSet) -> TextSet:
         tokenizer = self.checkpoint.need_tokenizer(self.config.model)

@@ -1,7 +1,7 @@
 """Initial model of a run: an encoder with the modules after it, from any checkpoint."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ from modernbert_jax.tokenizer import Tokenizer
 
 from ..engine.objective import draw_params
 from .config import DOCUMENT, QUERY, RetrievalConfig
+from .data import ExampleSet
 from .encoding import PROMPT_NAMES
 
 _LABELS = ("id2label", "label2id", "num_labels", "problem_type")
@@ -109,13 +110,12 @@ def pipeline_of(config: RetrievalConfig, checkpoint: convert.Checkpoint) -> Pipe
                 )
             )
         steps += [Normalize()] if normalized else []
-    prompts = {role: config.prompts[role] for role in (QUERY, DOCUMENT) if role in config.prompts}
     lengths = (config.max_length or before.max_length or 0, *config.lengths.values())
     similarity = before.similarity or "cosine"
     pipeline = dataclasses.replace(
         before,
         steps=tuple(steps),
-        prompts={**before.prompts, **prompts},
+        prompts={**before.prompts, **config.prompts},
         similarity=similarity if config.similarity == "checkpoint" else config.similarity,
         max_length=max(lengths) if lengths[0] else None,
     )
@@ -133,14 +133,44 @@ def resolved(config: RetrievalConfig, checkpoint: convert.Checkpoint) -> Retriev
     """
     before = checkpoint.pipeline or Pipeline(kind="embedding")
     limit = checkpoint.config.max_position_embeddings
-    named = {
-        side: next((name for name in known if name in before.prompts), None)
-        for side, known in PROMPT_NAMES.items()
-    }
-    prompts = {str(side): before.prompts[name] for side, name in named.items() if name}
-    prompts |= config.prompts
+    prompts = {**_by_role(before.prompts), **config.prompts}
     length = config.max_length or min(before.max_length or limit, limit)
     return dataclasses.replace(config, prompts=prompts, max_length=length)
+
+
+def role_prompts(
+    config: RetrievalConfig, named: Mapping[str, str], train: Sequence[ExampleSet]
+) -> dict[str, str]:
+    """Prompts of queries and documents, as evaluations and the exported model have them.
+
+    A role without a prompt of its own has that of its first column, in the first data set with one.
+
+    Args:
+        config: the run; see `resolved`.
+        named: prompts that the user named, by role or column.
+        train: data sets of training.
+    """
+    prompts = {role: named[role] for role in (QUERY, DOCUMENT) if role in named}
+    for number, role in enumerate((QUERY, DOCUMENT)):
+        own = (config.prompt(data.name, data.column(number), number) for data in train)
+        if prompt := next(filter(None, own), ""):
+            prompts.setdefault(role, prompt)
+    return prompts
+
+
+def with_prompts(pipeline: Pipeline, roles: Mapping[str, str]) -> Pipeline:
+    """The modules with prompts by role, unless they have the same under other names of a role."""
+    before = _by_role(pipeline.prompts)
+    new = {role: prompt for role, prompt in roles.items() if before.get(role) != prompt}
+    return dataclasses.replace(pipeline, prompts={**pipeline.prompts, **new})
+
+
+def _by_role(prompts: Mapping[str, str]) -> dict[str, str]:
+    """Prompts by role, from those by name."""
+    names_ = {
+        role: next((x for x in own if x in prompts), "") for role, own in PROMPT_NAMES.items()
+    }
+    return {role: prompts[name] for role, name in names_.items() if name}
 
 
 def begin(

@@ -67,7 +67,9 @@ class Session:
             guide.check(config.guide, trainee.loss, width, config.matryoshka_dims)
         read = [texts.read(config, paths) for paths in (config.train, config.validation)]
         texts.check_columns(config, [dataset for sets in read for dataset in sets])
-        train, held_out = ([trainee.tokenized(dataset) for dataset in sets] for sets in read)
+        train = [trainee.tokenized(dataset) for dataset in read[0]]
+        trainee = trainee.prompted(config.prompts, read[0])
+        held_out = [trainee.tokenized(dataset) for dataset in read[1]]
         collections = _collections(config)
         inputs = inputs_of(
             trainee.checkpoint,

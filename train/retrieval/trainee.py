@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from jax.sharding import Mesh
@@ -72,6 +72,15 @@ class Trainee(abc.ABC):
     def begin(self) -> InitialModel:
         """Build the model before the first step."""
         return initial_model.begin(self.config, self.checkpoint, self.pipeline, self.head)
+
+    def prompted(self, named: Mapping[str, str], train: Sequence[ExampleSet]) -> "Trainee":
+        """The same with what follows from its data: the prompts of roles, from those of columns.
+
+        Args:
+            named: prompts that the user named, by role or column.
+            train: data sets of training.
+        """
+        return self
 
     @abc.abstractmethod
     def tokenized(self, dataset: ExampleSet) -> TextSet:

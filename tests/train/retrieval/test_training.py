@@ -158,6 +158,26 @@ def test_a_role_without_a_prompt_has_that_of_the_checkpoint(folder):
     assert resolved.prompts == {"query": "new: ", "document": "text: "}
 
 
+def test_prompts_of_columns_are_those_of_queries_and_documents_in_evaluations(folder):
+    """And in the export, with their own names; other data sets of training keep theirs."""
+    prompts = {"first.query": "ba ce: ", "positive": "di: "}
+    session = opened(folder, prompts=prompts)
+    exported = session.trainee.begin().exported({})
+    roles = {"query": "ba ce: ", "document": "di: "}
+    assert exported.pipeline.prompts == {**prompts, **roles}
+    first, second = session.train
+    assert first.start[first.sequences[:, 0]].all() and not second.start[second.sequences[0, 0]]
+    (dev,) = session.validation
+    np.testing.assert_array_equal(
+        dev.start[dev.sequences[:, 0]], first.start[first.sequences[0, 0]]
+    )
+    # A prompt that is named for a role counts before those of columns.
+    named = opened(folder, prompts={**prompts, "query": "ba: "}).trainee
+    assert (
+        named.pipeline.prompts["query"] == "ba: " and named.pipeline.prompts["document"] == "di: "
+    )
+
+
 LABELLED = [{"sentence1": "ba ce", "sentence2": "di fo", "label": i % 2} for i in range(4)]
 
 
