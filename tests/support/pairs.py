@@ -15,7 +15,7 @@ from modernbert_jax.model import Encoder
 from modernbert_jax.pipeline import Pooling
 from modernbert_jax.train.retrieval.batches import Batches
 from modernbert_jax.train.retrieval.config import LossConfig, RetrievalConfig
-from modernbert_jax.train.retrieval.data import ExampleSet, TextExample
+from modernbert_jax.train.retrieval.data import ExampleSet, TextExample, write_qrels
 from modernbert_jax.train.retrieval.objective import EmbeddingObjective
 from modernbert_jax.train.retrieval.sampling import Members
 from modernbert_jax.train.retrieval.texts import tokenize
@@ -44,6 +44,25 @@ def write(path: Path, examples: list[dict]) -> Path:
     """Write examples as JSON lines."""
     path.write_text("".join(json.dumps(example) + "\n" for example in examples))
     return path
+
+
+def collection(folder: Path, examples: list[dict[str, str]]) -> Path:
+    """Write a BEIR folder: the queries of examples, their positives, and all their documents."""
+    return write_collection(
+        folder,
+        corpus={f"{name}-{i}": e[name] for i, e in enumerate(examples) for name in [*e][1:]},
+        queries={f"q{i}": e["query"] for i, e in enumerate(examples)},
+        qrels={f"q{i}": {f"positive-{i}": 1} for i in range(len(examples))},
+    )
+
+
+def write_collection(folder: Path, corpus: dict, queries: dict, qrels: dict) -> Path:
+    """Write a BEIR folder of texts by id, and of grades by ids of query and document."""
+    (folder / "qrels").mkdir(parents=True, exist_ok=True)
+    for name, texts in (("corpus", corpus), ("queries", queries)):
+        write(folder / f"{name}.jsonl", [{"_id": i, "text": text} for i, text in texts.items()])
+    write_qrels(folder / "qrels" / "test.tsv", qrels)
+    return folder
 
 
 def architecture(**changes) -> ModernBertConfig:

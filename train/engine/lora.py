@@ -169,7 +169,8 @@ def _is_target(lora: Lora, module: str) -> bool:
 
 
 def _starts(name: str, module: str) -> bool:
-    return f"{name}.".startswith(f"{module}.")
+    """Whether a name begins with all of a module's; layers after the encoder have a slash."""
+    return name == module or name.startswith((f"{module}.", f"{module}/"))
 
 
 def _ends(module: str, target: str) -> bool:

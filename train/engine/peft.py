@@ -25,6 +25,7 @@ LAYER_MATRICES = ("attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo")
 DECODER_MATRICES = ("attn.q_proj", "attn.k_proj", "attn.v_proj", *LAYER_MATRICES[1:])
 
 TASKS = {
+    "none": "FEATURE_EXTRACTION",
     "sequence_classification": "SEQ_CLS",
     "token_classification": "TOKEN_CLS",
     "question_answering": "QUESTION_ANS",
@@ -34,6 +35,9 @@ TASKS = {
 
 def save(folder: str | Path, adapters: Adapters, trained: Any, rows: Rows, head: str, base: str):
     """Write a folder that `PeftModel.from_pretrained` loads onto the base model.
+
+    Without a head that is the bare encoder. Layers after it, such as a projection, are left out,
+    because no class of transformers has them.
 
     Args:
         folder: the folder to write, empty or absent.
@@ -51,6 +55,11 @@ def save(folder: str | Path, adapters: Adapters, trained: Any, rows: Rows, head:
         # PEFT would also put adapters into modules that are trained in full.
         adapted = [name for name, row in rows.items() if _entry(adapters.places, row) is not None]
         targets = [name.removesuffix(".weight") for name in adapted if name.endswith(".weight")]
+    whole: Sequence[str] = lora.whole
+    if head == "none":
+        rows = {_in_encoder(n): row for n, row in rows.items() if n.startswith(names.PREFIX)}
+        targets = [_in_encoder(name) for name in targets]
+        whole = [_in_encoder(name) for name in whole if name.startswith(names.PREFIX)]
     config = {
         "peft_type": "LORA",
         "task_type": TASKS.get(head),
@@ -59,7 +68,7 @@ def save(folder: str | Path, adapters: Adapters, trained: Any, rows: Rows, head:
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
         "target_modules": list(targets),
-        "modules_to_save": list(lora.whole),
+        "modules_to_save": list(whole),
         "init_lora_weights": True if lora.init == "kaiming" else "gaussian",
         "bias": "none",
         "fan_in_fan_out": False,
@@ -104,7 +113,8 @@ def load(folder: str | Path, rows: Rows) -> tuple[Adapters, Any]:
 
     Args:
         folder: the folder to read.
-        rows: the tensors of the model.
+        rows: the tensors of the model; those of a bare encoder have no prefix, `names.table(config,
+            "none", prefix="")`.
 
     Returns:
         The locations of the adapters, and the tree to train.
@@ -148,6 +158,11 @@ def load(folder: str | Path, rows: Rows) -> tuple[Adapters, Any]:
         array = np.array(in_order(joined))
         names.put(trained, path, np.ascontiguousarray(array))
     return adapters, trained
+
+
+def _in_encoder(name: str) -> str:
+    """The name of a tensor or module in a bare encoder."""
+    return name.removeprefix(names.PREFIX)
 
 
 def _entry(places: Mapping[tuple[str, ...], np.ndarray | None], row: names.Row) -> Any:

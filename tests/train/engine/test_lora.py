@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from modernbert_jax import configs, convert
 from modernbert_jax.convert import names
 from modernbert_jax.errors import UserError
+from modernbert_jax.pipeline import IDENTITY, Dense
 from modernbert_jax.train.engine import peft
 from modernbert_jax.train.engine.lora import Adapters, Lora
 from modernbert_jax.train.engine.partition import Partition
@@ -141,6 +142,27 @@ def test_a_layer_may_be_trained_in_full(params, tmp_path):
     again, loaded = peft.load(tmp_path / "adapter", ROWS)
     jax.tree.map(np.testing.assert_array_equal, loaded, trained)
     assert {*again.places} == {*partition.adapters.places}
+
+
+def test_adapters_of_a_bare_encoder_have_its_names(tmp_path):
+    """The layers after it are trained whole; PEFT's files, which know none of them, have none."""
+    widths = {"in_features": CONFIG.hidden_size, "out_features": 8, "activation": IDENTITY}
+    rows = names.table(CONFIG, "none", 1, layers=[Dense(name="dense_0", path="2_Dense", **widths)])
+    lora = Lora(rank=2, targets=("attn.Wo",), whole=("2_Dense", "model.layers.4"))
+    partition = Partition.of_rows(CONFIG, rows, lora=lora)
+    tree: dict = {}
+    for path, shape in names.shapes(rows).items():
+        names.put(tree, path, np.zeros(shape, np.float32))
+    trained, _ = jax.eval_shape(partition.split, tree, jax.random.key(0))
+    trained = jax.tree.map(lambda x: np.full(x.shape, 0.5, np.float32), trained)
+    assert {*trained.pop("dense_0")["linear"]} == {"kernel", "bias"}
+    peft.save(tmp_path / "adapter", partition.adapters, trained, rows, "none", "base")
+    settings = json.loads((tmp_path / "adapter" / peft.CONFIG).read_text())
+    assert settings["task_type"] == "FEATURE_EXTRACTION"
+    assert settings["modules_to_save"] == ["layers.4"]
+    assert "layers.3.attn.Wo" in settings["target_modules"]
+    _, loaded = peft.load(tmp_path / "adapter", names.table(CONFIG, "none", prefix=""))
+    jax.tree.map(np.testing.assert_array_equal, loaded, trained["encoder"])
 
 
 def test_dropout_affects_only_adapters(params):

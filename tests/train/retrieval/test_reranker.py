@@ -226,11 +226,8 @@ def test_a_model_with_several_scores_is_refused(tmp_path, folder):
 
 def test_bm25_is_the_first_stage_of_a_collection(tmp_path):
     pytest.importorskip("bm25s")
-    (tmp_path / "qrels").mkdir()
-    corpus = [{"_id": f"d{i}", "text": text} for i, text in enumerate(["ba ce", "di fo", "ce fo"])]
-    pairs.write(tmp_path / "corpus.jsonl", corpus)
-    pairs.write(tmp_path / "queries.jsonl", [{"_id": "q", "text": "ba ce"}])
-    (tmp_path / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td1\t1\n")
+    corpus = {"d0": "ba ce", "d1": "di fo", "d2": "ce fo"}
+    pairs.write_collection(tmp_path, corpus, {"q": "ba ce"}, {"q": {"d1": 1}})
     found = with_candidates(read_collection(tmp_path))
     assert found.candidates == {"q": ["d0", "d2"]}
     assert with_candidates(found) is found

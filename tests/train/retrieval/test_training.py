@@ -101,10 +101,8 @@ def test_another_configuration_is_refused(run):
 
 
 def collection(folder, rows="ab", judged="b"):
-    (folder / "qrels").mkdir(parents=True, exist_ok=True)
+    pairs.write_collection(folder, {}, {"q": "ce"}, {"q": {judged: 1}})
     pairs.write(folder / "corpus.jsonl", [{"_id": row, "text": f"ba {row}"} for row in rows])
-    pairs.write(folder / "queries.jsonl", [{"_id": "q", "text": "ce"}])
-    (folder / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\nq\t{judged}\t1\n")
     return str(folder)
 
 
