@@ -1,11 +1,11 @@
 """Read the model in a training checkpoint, `RUN/checkpoints/STEP`; nothing writes this format.
 
-The metadata of the checkpoint holds the architecture, the head and its labels. The tokenizer is
-in `RUN/tokenizer`.
+The metadata of the checkpoint holds the architecture, the head and its labels, and the files about
+modules after the model, where it has some. The tokenizer is in `RUN/tokenizer`.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.errors import UserError, first_line
 from modernbert_jax.io import checksums
 from modernbert_jax.tokenizer import FILES
+from modernbert_jax.tokenizer_settings import CONFIG
 
-from . import names
+from . import module_files, module_pipeline, names
 from .checkpoint import Checkpoint, label_count
 
 STATE, CHECKPOINTS, EXPORT = "state", "checkpoints", "export"
@@ -41,6 +42,24 @@ def steps(path: Path) -> list[int]:
     return sorted(int(p.name) for p in folders if is_checkpoint(p))
 
 
+def facts(checkpoint: Checkpoint, own: Sequence[str] = ()) -> dict[str, Any]:
+    """What `read` needs of the metadata, as JSON.
+
+    Args:
+        checkpoint: the model that the run exports; its parameters are not looked at.
+        own: names of parameters of the objective, which are no part of the model.
+    """
+    # The longest input of some models is a setting of their tokenizer.
+    described = {*module_files.files_of(checkpoint.files), CONFIG}
+    return {
+        "model": checkpoint.config.to_hf(),
+        "head": checkpoint.head,
+        "extra": dict(checkpoint.extra),
+        "files": {n: x.decode() for n, x in checkpoint.files.items() if n in described},
+        "own": list(own),
+    }
+
+
 def read(directory: Path) -> Checkpoint:
     """Read the model in a training checkpoint; the optimizer's state is not loaded.
 
@@ -49,20 +68,26 @@ def read(directory: Path) -> Checkpoint:
     """
     directory = directory.absolute()
     with _readable(directory):
-        facts, described = _described(directory)
-        config = ModernBertConfig.from_hf(facts["model"])
-        head, extra = facts.get("head", "masked_lm"), facts.get("extra", {})
-        names.check_params(
-            described, names.table(config, head, label_count(head, extra)), directory
-        )
+        noted, described = _described(directory)
+        config = ModernBertConfig.from_hf(noted["model"])
+        head, extra = noted.get("head", "masked_lm"), noted.get("extra", {})
+        folder = directory.parent.parent / "tokenizer"
+        files = {n: (folder / n).read_bytes() for n in FILES if (folder / n).is_file()}
+        files |= {name: text.encode() for name, text in noted.get("files", {}).items()}
+        pipeline = module_pipeline.read(files, extra)
+        layers = pipeline.layers if pipeline else ()
+        described = {k: x for k, x in described.items() if k not in noted.get("own", ())}
+        # Objectives of modules name the encoder, also where nothing after it has parameters.
+        bare = head == "none" and not layers
+        rows = names.table(config, head, label_count(head, extra), layers=layers)
+        names.check_params(described["encoder"] if bare else described, rows, directory)
         params = _loaded(directory, described)
-    folder = directory.parent.parent / "tokenizer"
     return Checkpoint(
         config=config,
-        params=params,
+        params=params["encoder"] if bare else params,
         head=head,
         extra=extra,
-        files={n: (folder / n).read_bytes() for n in FILES if (folder / n).is_file()},
+        files=files,
     )
 
 
@@ -84,14 +109,14 @@ def _described(directory: Path) -> tuple[dict[str, Any], Any]:
     if (problem := checksums.damage(directory)) is not None:
         raise UserError(f"{directory}: damaged ({problem}); take another checkpoint of the run")
     metadata = ocp.checkpointables_metadata(directory)
-    facts = metadata.custom_metadata
-    run = facts.get("config", {})
+    noted = metadata.custom_metadata
+    run = noted.get("config", {})
     if run.get("freeze") or run.get("freeze_layers") or run.get("lora", {}).get("rank"):
         raise UserError(
             f"{directory}: holds only what its run trains, not the frozen parameters; the whole"
             f" model is in {directory.parent.parent / 'export'} when the run is finished"
         )
-    return facts, metadata.metadata[STATE]["params"]
+    return noted, metadata.metadata[STATE]["params"]
 
 
 def _loaded(directory: Path, described: Any) -> Any:

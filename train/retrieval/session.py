@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from modernbert_jax import convert
+from modernbert_jax.convert import run_checkpoint
 from modernbert_jax.errors import UserError, together
 from modernbert_jax.inference.shapes import Shape
 from modernbert_jax.io import fingerprint
@@ -26,7 +27,7 @@ from .data import Collection, read_collection
 from .embedding import Embedding
 from .initial_model import InitialModel
 from .losses import LossKind
-from .objective import RetrievalObjective
+from .objective import SCALE, RetrievalObjective
 from .reranker import Reranker
 from .sampling import Sampler
 from .texts import TextSet
@@ -143,7 +144,9 @@ class Session:
         evaluation = None
         if self.validation or self.collections:
             evaluation = self._evaluation(objective, start, held_out)
-        notes = {"config": to_json(self.config), "model": self.trainee.model.to_hf()}
+        own = [SCALE] if self.config.loss.learn_scale else []
+        model = run_checkpoint.facts(start.exported(start.params), own)
+        notes = {"config": to_json(self.config), **model}
         return dataclasses.replace(objective, training=training, evaluation=evaluation, notes=notes)
 
     def _batches(self, sets: Sequence[TextSet], folder: Path) -> Batches:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 
 import jax
 import models
@@ -10,7 +11,7 @@ import pairs
 import pytest
 
 from modernbert_jax import ModernBert, convert
-from modernbert_jax.convert import names
+from modernbert_jax.convert import names, run_checkpoint
 from modernbert_jax.errors import UserError
 from modernbert_jax.inference.shapes import Shape
 from modernbert_jax.pipeline import IDENTITY, LayerNorm, Normalize, Pipeline, Pooling
@@ -23,6 +24,7 @@ from modernbert_jax.train.retrieval.evaluation.reranking import lists_of
 from modernbert_jax.train.retrieval.rerank_evaluation import CollectionReranker, with_candidates
 from modernbert_jax.train.retrieval.rerank_validation import RerankerValidation, metric_of
 from modernbert_jax.train.retrieval.reranker import Reranker, pipeline_of
+from modernbert_jax.train.retrieval.session import TRAINEES
 
 EXAMPLES = pairs.records(5, negatives=2)
 EXAMPLES[3].pop("negative_1")  # a shorter list
@@ -210,6 +212,21 @@ def test_a_run_learns_and_its_export_gives_its_scores(folder, tmp_path):
     scores = ModernBert(checkpoint, attention="dense").predict([("ba ce", "di ba ce")])
     assert 0 < scores[0] < 1
     assert training.train(made) == result  # it is finished
+
+
+@pytest.mark.parametrize(("kind", "loss"), [("embedding", "cosent"), ("reranker", "mse")])
+def test_models_without_layers_are_read_from_checkpoints_of_runs(kind, loss, folder, monkeypatch):
+    trainee = TRAINEES[kind].open(config(folder, loss, kind=kind, prompts={"query": "ask: "}))
+    start = trainee.begin()
+    model = start.exported(start.params)
+    noted = json.loads(json.dumps(run_checkpoint.facts(model, ["log_scale"])))
+    described = noted, {**start.params, "log_scale": np.zeros(())}
+    monkeypatch.setattr(run_checkpoint, "_described", lambda directory: described)
+    monkeypatch.setattr(run_checkpoint, "_loaded", lambda directory, tree: tree)
+    read = run_checkpoint.read(folder / "run" / "checkpoints" / "1")
+    assert read.pipeline == model.pipeline == trainee.pipeline
+    assert (read.head, read.labels) == (model.head, model.labels)
+    jax.tree.map(np.testing.assert_array_equal, read.params, model.params)
 
 
 def test_a_model_with_several_scores_is_refused(tmp_path, folder):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pairs
 import pytest
@@ -86,6 +87,16 @@ def test_the_export_has_the_trained_vectors(run, folder):
     assert np.mean(right > wrong) == pytest.approx(result["last"]["metrics"]["accuracy"])
     card = (folder / "run" / "export" / "README.md").read_text()
     assert "first.jsonl" in card and 'prompt_name="query"' in card and "| dimensions | 16 |" in card
+
+
+def test_a_checkpoint_of_the_run_is_a_model(run, folder):
+    """That of its last step is the export, with modules and prompts, without the loss's scale."""
+    checkpoint, export = (
+        convert.load(folder / "run" / name) for name in ("checkpoints/20", "export")
+    )
+    assert checkpoint.pipeline == export.pipeline and checkpoint.head == export.head
+    jax.tree.map(np.testing.assert_array_equal, checkpoint.params, export.params)
+    assert checkpoint.tokenizer.encode(["ba ce"]) == export.tokenizer.encode(["ba ce"])
 
 
 def test_a_finished_run_is_not_repeated(run, capsys):
