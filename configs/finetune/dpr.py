@@ -2,8 +2,9 @@
 
 Data: `msmarco-co-condenser-margin-mse-sym-mnrl-mean-v1` of sentence-transformers, subset
 `triplet-hard`, with the columns query, positive and negative. The authors set apart 1,000 rows
-(seed 12) and trained on the first 1,250,000 of the others, once. The model is the bare checkpoint
-with mean pooling and cosine, without prompts; texts are not cut below the model's 8,192 tokens.
+(seed 12) and trained on the first 1,250,000 of the others, once, as `train_examples` says. The
+model is the bare checkpoint with mean pooling and cosine, without prompts; texts are not cut below
+the model's 8,192 tokens.
 
 Learning rates are the result of the paper's sweep (Table 9 of arXiv 2412.13663v2). The paper's
 batch of 16 is a mistake that its authors corrected (AnswerDotAI/ModernBERT#176): a step has 4,096
@@ -53,6 +54,7 @@ def dpr(size: str, learning_rate: float) -> RetrievalConfig:
         f"dpr-{size}",
         size,
         columns=("query", "positive", "negative"),
+        train_examples=1_250_000,
         learning_rate=learning_rate,
         batch_examples=4096,
         eval_every=500,

@@ -28,7 +28,7 @@ class Finetune:
 
     dry: Flat[DryRun] = dataclasses.field(default_factory=DryRun)
     examples: Count | None = None
-    """Training examples of a dry run without data."""
+    """Training examples of a dry run without data; None is the number that CONFIG reads."""
     text_tokens: tuple[Length, Length] = (16, 128)
     """Mean tokens of a query and of a document in a dry run without data."""
     profile_steps: str = ""
@@ -70,8 +70,8 @@ class Finetune:
             raise UserError("--dry-run is for pretraining, embedding models and rerankers")
         if config.train:
             sizes = dry_run.measure(config)
-        elif self.examples is not None:
-            sizes = dry_run.assumed(config, self.examples, self.text_tokens)
+        elif examples := self.examples or config.train_examples:
+            sizes = dry_run.assumed(config, examples, self.text_tokens)
         else:
             raise UserError("--dry-run needs the data, --train FILE..., or its size, --examples N")
         machine = self.dry.machine()

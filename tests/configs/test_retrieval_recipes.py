@@ -44,6 +44,7 @@ def test_embedding_models_have_the_published_figures(row):
     assert config.loss.scale == (50 if nomic else 20)
     assert config.weight_decay == (0.01 if nomic else 0)
     assert bool(config.prompts) == nomic and not config.allow_duplicates
+    assert config.train_examples == (1_250_000 if "dpr" in row[0] else 0)
 
 
 def test_stages_of_modernbert_embed_differ_as_their_authors_say():

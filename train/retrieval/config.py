@@ -46,6 +46,8 @@ class RetrievalConfig(ExamplesConfig):
     train: tuple[str, ...] = ()
     """Training examples: .jsonl, .csv, .tsv (also .gz, .zst, .bz2, .xz), .parquet, .arrow, folders
     of `datasets` or of BEIR. Every path is a data set of its own."""
+    train_examples: Natural = 0
+    """Number of the first examples of every training data set that are read; 0 reads all."""
     validation: tuple[str, ...] = ()
     """Examples that are evaluated during training and choose the best model."""
     columns: tuple[str, ...] = ()

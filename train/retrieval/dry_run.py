@@ -15,8 +15,9 @@ from modernbert_jax.tokenizer import Tokenizer
 
 from ..engine.hyperparameters import Hyperparameters, rise_and_fall
 from ..engine.machine import Machine, duration, short_tokens
+from . import texts
 from .config import RetrievalConfig
-from .data import ExampleSet, read_examples
+from .data import ExampleSet
 from .losses import LossKind
 
 SAMPLE = 1000
@@ -120,12 +121,8 @@ def measure(config: RetrievalConfig) -> list[DataSize]:
     """Read the data sets of a run and count the tokens of some examples of each."""
     tokenizer = convert.tokenizer_of(config.model)
     limit = config.max_length or architecture(config.model).max_position_embeddings
-    return [
-        _measured(
-            config, read_examples(path, config.columns, config.target or None), tokenizer, limit
-        )
-        for path in config.train
-    ]
+    sets = texts.read(config, config.train, config.train_examples)
+    return [_measured(config, data, tokenizer, limit) for data in sets]
 
 
 def _measured(
@@ -137,9 +134,9 @@ def _measured(
     for i in range(data.most_texts):
         column = data.column(i)
         prompt = config.prompt(data.name, column, i)
-        texts = [prompt + example.texts[i] for example in chosen if i < len(example.texts)]
+        own = [prompt + example.texts[i] for example in chosen if i < len(example.texts)]
         longest = config.length(data.name, column, i) or limit
-        counts = [len(ids) for ids in tokenizer.encode(texts, max_length=longest)]
+        counts = [len(ids) for ids in tokenizer.encode(own, max_length=longest)]
         means.append(sum(counts) / len(chosen))
     return DataSize(data.name, len(data), tuple(means))
 

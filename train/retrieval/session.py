@@ -66,7 +66,10 @@ class Session:
         if config.guide:
             width = trainee.pipeline.width(trainee.model.hidden_size)
             guide.check(config.guide, trainee.loss, width, config.matryoshka_dims)
-        read = [texts.read(config, paths) for paths in (config.train, config.validation)]
+        read = [
+            texts.read(config, config.train, config.train_examples),
+            texts.read(config, config.validation),
+        ]
         texts.check_columns(config, [dataset for sets in read for dataset in sets])
         train = [trainee.tokenized(dataset) for dataset in read[0]]
         trainee = trainee.prompted(config.prompts, read[0])

@@ -135,8 +135,13 @@ class TextSet:
         return self.lengths()
 
 
-def read(config: RetrievalConfig, paths: Sequence[str]) -> list[ExampleSet]:
+def read(config: RetrievalConfig, paths: Sequence[str], most: int = 0) -> list[ExampleSet]:
     """Read the data sets of a run.
+
+    Args:
+        config: the run.
+        paths: of the data sets.
+        most: number of the first examples of each that are read; 0 reads all.
 
     Raises:
         UserError: all problems of a file, two data sets of one name, or prompts and lengths for
@@ -149,6 +154,7 @@ def read(config: RetrievalConfig, paths: Sequence[str]) -> list[ExampleSet]:
             "" if config.target == "none" else config.target or None,
             queries=config.queries or None,
             documents=config.documents or None,
+            most=most,
         )
         for path in paths
     ]

@@ -63,12 +63,16 @@ def test_the_command_measures_data_and_trains_nothing(tmp_path, capsys, monkeypa
     assert (data["name"], data["examples"], data["steps"]) == ("pairs", 20, 6)
     assert data["tokens"] == [3, 3] and data["negatives"] == 7
     assert {path.name for path in tmp_path.iterdir()} == {"model", "pairs.jsonl"}
+    assert cli.main([*command, "--train-examples", "8"]) == 0
+    assert json.loads(capsys.readouterr().out)["datasets"][0]["examples"] == 8
+    assert cli.main(["finetune", "dpr-base", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["datasets"][0]["examples"] == 1_250_000
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["dpr-base"], "--examples N"),
+        (["gooaq"], "--examples N"),
         (["boolq"], "embedding models and rerankers"),
         (["embedding", "--examples", "5", "--model", "nobody/knows"], "nobody/knows"),
         (["embedding", "--examples", "5", "--loss.name", "mnr"], "loss 'mnr'"),

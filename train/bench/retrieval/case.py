@@ -82,9 +82,8 @@ class Case:
 
     def pairs(self) -> Pairs:
         """The examples that all sides train on."""
-        data = read_examples(self.data)
+        data = read_examples(self.data, most=self.settings.examples)
         texts: list[tuple[str, ...]] = [example.texts[:2] for example in data.examples]
-        texts = texts[: self.settings.examples or None]
         if self.kind == "embedding":
             return Pairs(("query", "positive"), texts, [])
         rows: list[tuple[str, ...]] = []

@@ -21,6 +21,7 @@ def read_examples(
     queries: ids.Paths | None = None,
     documents: ids.Paths | None = None,
     name: str = "",
+    most: int = 0,
 ) -> ExampleSet:
     """Read the examples of a data set.
 
@@ -38,6 +39,7 @@ def read_examples(
         queries: file of texts by id, as `ids.texts` reads it. The first column then holds ids.
         documents: the same for the other columns.
         name: of the data set; by default that of the first file.
+        most: number of the first examples that are read; 0 reads all.
 
     Raises:
         UserError: a path that matches nothing; or all problems of the files together, with file and
@@ -65,6 +67,9 @@ def read_examples(
     for record in itertools.chain(first, records):
         with problems.at(record.place):
             examples.extend(reader.examples(record))
+        if most and len(examples) >= most:
+            del examples[most:]
+            break
     if queries is not None or documents is not None:
         examples = _with_texts(examples, queries, documents, problems)
     checked = []

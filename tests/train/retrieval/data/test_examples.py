@@ -46,6 +46,13 @@ def test_pairs_and_tuples_by_the_usual_names(tmp_path):
     assert several[0].texts == ("q", "p", "a", "b", "c")
 
 
+def test_the_first_examples_alone(tmp_path):
+    """Later rows are not looked at; a row with several positives is several examples."""
+    rows = [{"query": "q", "positive": ["a", "b", "c"]}, {"query": ""}]
+    path = jsonl(tmp_path / "a.jsonl", *rows)
+    assert texts(path, most=2) == [("q", "a"), ("q", "b")] and len(texts(path, most=3)) == 3
+
+
 def test_lists_of_negatives_and_of_positives(tmp_path):
     rows = [PAIR | {"negatives": ["a", "b"]}, PAIR | {"negatives": []}]
     examples = read_examples(jsonl(tmp_path / "a.jsonl", *rows))
