@@ -36,6 +36,11 @@ class Rows(NamedTuple):
     """Place of a token in its document, from 0."""
 
 
+def power_of_two(n: int) -> int:
+    """The smallest power of two that is at least n: a length that keeps compiled programs few."""
+    return 1 << (n - 1).bit_length()
+
+
 def pack(lengths: TokenIds, capacity: int, seed: int | Sequence[int] = 0) -> list[list[int]]:
     """Rows of document indices: every index once, with lengths of at most `capacity` in sum.
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.packing import pack
+from modernbert_jax.packing import pack, power_of_two
 from modernbert_jax.platform import device
 
 DOCUMENTS = 64
@@ -90,7 +90,7 @@ def plan(
         raise UserError(f"batch_tokens is {batch_tokens}; it must be 1 or more")
     left = [i for i, n in enumerate(lengths) if n]
     shortest = _shortest_row([lengths[i] for i in left])
-    need = [_power_of_two(max(n, shortest)) for n in lengths]
+    need = [power_of_two(max(n, shortest)) for n in lengths]
     for length in sorted({need[i] for i in left}, reverse=True):
         packed = pack([lengths[i] for i in left], length)
         rows = [[left[j] for j in row] for row in packed]
@@ -109,19 +109,14 @@ def plan(
 def _shortest_row(lengths: Sequence[int]) -> int:
     """Length of a row that these documents can fill, with at most `DOCUMENTS` in it."""
     tokens = sum(lengths) * min(len(lengths), DOCUMENTS) // max(1, len(lengths))
-    return min(max(SHORTEST_ROW, _power_of_two(tokens + 1) // 2), FULL_ROW)
+    return min(max(SHORTEST_ROW, power_of_two(tokens + 1) // 2), FULL_ROW)
 
 
 def _row_count(rows: int, most: int) -> int:
     """Rows of the next batch: a power of two, of which at most an eighth is empty."""
-    above = _power_of_two(rows)
+    above = power_of_two(rows)
     count = above if rows >= above * 7 / 8 else above // 2
-    return min(count, _power_of_two(most + 1) // 2)
-
-
-def _power_of_two(n: int) -> int:
-    """The smallest power of two that is at least n."""
-    return 1 << (n - 1).bit_length()
+    return min(count, power_of_two(most + 1) // 2)
 
 
 def choose(
@@ -178,7 +173,7 @@ def _cheapest(
     for length in _row_lengths(max(max(of_one) for of_one in lengths), pieces[1]):
         layouts = [pack(trial, length) for trial in trials]
         documents = max(len(row) for rows in layouts for row in rows)
-        documents = min(DOCUMENTS, _power_of_two(documents))
+        documents = min(DOCUMENTS, power_of_two(documents))
         counts = [sum(-(-len(row) // documents) for row in rows) for rows in layouts]
         enough = -(-(max(counts) * 33 // 32 + 1) // pieces[0]) * pieces[0]
         whole = {enough} if coupled else set()

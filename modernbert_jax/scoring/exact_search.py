@@ -18,9 +18,10 @@ from jax.sharding import PartitionSpec as P
 
 from modernbert_jax import devices
 from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.packing import power_of_two
 from modernbert_jax.sharding import global_array
 
-from .pairwise import product
+from .pairwise import product, unit
 
 BLOCK = 16_384
 """Documents on each device at a time, at most."""
@@ -88,12 +89,9 @@ class TopK:
         self._count, self._width = len(queries), queries.shape[1]
         whole = NamedSharding(self._mesh, P())
         # The length of a part is a power of two, so that searches share their programs.
-        length = min(QUERIES, _power_of_two(max(self._count, 8)))
-        self._queries, self._best = [], []
-        for part in _parts(queries, length):
-            self._queries.append(global_array(part, whole))
-            none = np.full((length, k), -np.inf, np.float32), np.full((length, k), -1, np.int32)
-            self._best.append(tuple(global_array(x, whole) for x in none))
+        self._length = min(QUERIES, power_of_two(max(self._count, 8)))
+        self._queries = [global_array(part, whole) for part in _parts(queries, self._length)]
+        self._best: list[tuple[jax.Array, jax.Array]] = []
         self._started: collections.deque[Any] = collections.deque()
         self._waiting: list[np.ndarray] = []
         self._waiting_count = self._searched = 0
@@ -130,17 +128,25 @@ class TopK:
             self._waiting, self._waiting_count = [], 0
         k = min(self._k, self._searched)
         if not self._best:
-            return np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)
+            shape = self._count, k
+            return np.zeros(shape, np.float32), np.zeros(shape, np.int64)
         scores, numbers = (np.concatenate(parts) for parts in zip(*self._best, strict=True))
         return scores[: self._count, :k], numbers[: self._count, :k].astype(np.int64)
 
     def _search(self, documents: np.ndarray) -> None:
         """Merge a block of at most `BLOCK` documents for each device into the results."""
         pieces = self._mesh.size
-        own = min(BLOCK, _power_of_two(max(-(-len(documents) // pieces), _SHORTEST)))
+        own = min(BLOCK, power_of_two(max(-(-len(documents) // pieces), _SHORTEST)))
         (block,) = _parts(documents, own * pieces)
         sharded = global_array(block, NamedSharding(self._mesh, P(self._mesh.axis_names)))
-        step = _program(self._mesh, self._similarity)
+        # No wider than the documents, whatever k is; a power of two, as the lengths of parts.
+        k = min(self._k, power_of_two(self._searched + len(documents)))
+        if not self._searched:
+            none = (-np.inf, np.float32), (-1, np.int32)
+            shape, whole = (self._length, k), NamedSharding(self._mesh, P())
+            begin = tuple(global_array(np.full(shape, *each), whole) for each in none)
+            self._best = [begin for _ in self._queries]
+        step = _program(self._mesh, self._similarity, k)
         first, count = np.int32(self._searched), np.int32(len(documents))
         self._best = [
             step(*best, queries, sharded, first, count)
@@ -152,12 +158,12 @@ class TopK:
             jax.block_until_ready(self._started.popleft())
 
 
-@functools.lru_cache(maxsize=8)
-def _program(mesh: Mesh, similarity: str) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """The compiled merge of a block into the results of some queries."""
+@functools.lru_cache(maxsize=16)
+def _program(mesh: Mesh, similarity: str, k: int) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """The compiled merge of a block into the k results of some queries."""
     axes = mesh.axis_names
 
-    def own(queries: jax.Array, documents: jax.Array, count: jax.Array, k: int):
+    def own(queries: jax.Array, documents: jax.Array, count: jax.Array):
         """The best of this device's documents: similarities and numbers in the block [Q, K]."""
         n = documents.shape[0]
         start = jax.lax.axis_index(axes) * n
@@ -167,9 +173,8 @@ def _program(mesh: Mesh, similarity: str) -> Callable[..., tuple[jax.Array, jax.
         return scores, start + places
 
     def step(scores, numbers, queries, documents, first, count):
-        k = scores.shape[1]
         new, places = jax.shard_map(
-            functools.partial(own, k=k),
+            own,
             mesh=mesh,
             in_specs=(P(), P(axes), P()),
             out_specs=P(None, axes),
@@ -178,7 +183,7 @@ def _program(mesh: Mesh, similarity: str) -> Callable[..., tuple[jax.Array, jax.
         # Earlier documents stand first, and `top_k` prefers the first of equals.
         scores = jnp.concatenate([scores, new], 1)
         numbers = jnp.concatenate([numbers, first + places], 1)
-        scores, places = jax.lax.top_k(scores, k)
+        scores, places = jax.lax.top_k(scores, min(k, scores.shape[1]))
         return scores, jnp.take_along_axis(numbers, places, 1)
 
     return jax.jit(step, out_shardings=NamedSharding(mesh, P()))
@@ -201,12 +206,8 @@ def _best(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     return best, groups * _GROUP + places % _GROUP
 
 
-def _unit(x: jax.Array) -> jax.Array:
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
-
-
 _MATRICES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
-    "cosine": lambda a, b: product(_unit(a), _unit(b)),
+    "cosine": lambda a, b: product(unit(a), unit(b)),
     "dot": product,
     "euclidean": lambda a, b: -jnp.sqrt(jnp.square(a[:, None] - b).sum(-1)),
     "manhattan": lambda a, b: -jnp.abs(a[:, None] - b).sum(-1),
@@ -219,8 +220,3 @@ def _parts(vectors: np.ndarray, length: int) -> Iterator[np.ndarray]:
     for start in range(0, len(vectors), length):
         part = vectors[start : start + length]
         yield np.pad(part, ((0, length - len(part)), (0, 0)))
-
-
-def _power_of_two(n: int) -> int:
-    """The smallest power of two that is at least n."""
-    return 1 << (n - 1).bit_length()

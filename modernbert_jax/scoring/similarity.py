@@ -5,9 +5,14 @@ from collections.abc import Callable
 import numpy as np
 
 
+def unit(x: np.ndarray) -> np.ndarray:
+    """Vectors [..., E] divided by their norms; zeros stay zeros."""
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+
+
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Cosines of a [n, E] and b [m, E]: [n, m]."""
-    return dot(_unit(a), _unit(b))
+    return dot(unit(a), unit(b))
 
 
 def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -32,7 +37,3 @@ SIMILARITIES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "manhattan": manhattan,
 }
 """Similarity functions by name; larger is more similar."""
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
