@@ -46,10 +46,12 @@ class Bm25:
         return np.asarray(self._index.get_scores(ids), np.float32)
 
     def search(self, queries: Sequence[str], k: int) -> Candidates:
-        """The best documents of each query [Q, k], those with a common term, best first.
+        """The best documents of each query [Q, K], those with a common term, best first.
 
-        Equal scores are in the order of the documents.
+        K is k, or the number of documents if that is smaller. Equal scores are in the order of the
+        documents.
         """
+        k = min(k, self._count)
         best = Candidates(
             np.full((len(queries), k), -np.inf, np.float32),
             np.full((len(queries), k), NONE, np.int64),

@@ -11,18 +11,21 @@ Files may be .jsonl, .parquet and others that `tasks.read` reads, also compresse
 import dataclasses
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from modernbert_jax.errors import UserError, did_you_mean, together
 from modernbert_jax.io import fingerprint
-from modernbert_jax.io.paths import expanded
+from modernbert_jax.io.paths import expanded, file_type
 
 from ...tasks import Problems, stream
 from . import ids, runs
 
 CORPUS, QUERIES, QRELS, BM25 = "corpus", "queries", "qrels", "bm25"
 """Names of the parts of a folder."""
+
+_TABLES = ("jsonl", "json", "csv", "tsv", "parquet", "arrow")
+"""Formats of tables."""
 
 _SHARD = re.compile(r"(?P<name>.+?)(-\d+-of-\d+)?\.parquet")
 
@@ -52,14 +55,21 @@ class Collection:
         rest = [self.queries, self.qrels, self.candidates]
         return fingerprint.of_json([fingerprint.of_paths(self.files), *rest])
 
-    def check(self) -> int:
+    def check(self, of_ids: Callable[[str], None] = lambda identifier: None) -> int:
         """Read the corpus once, before long work, and count its documents.
 
+        Args:
+            of_ids: raises `UserError` for ids of documents and queries that what follows cannot
+                use, such as `runs.check_word`.
+
         Raises:
-            UserError: damaged rows, an id of several rows, or judged documents that are missing.
+            UserError: damaged rows, an id of several rows, judged documents that are missing, or
+                ids that `of_ids` refuses; all of the corpus together.
         """
+        for query in self.queries:
+            of_ids(query)
         judged = {d: f"{self.name}, query {q}" for q, grades in self.qrels.items() for d in grades}
-        return ids.survey(self.files, judged.items())
+        return ids.survey(self.files, judged.items(), of_ids)
 
 
 def read_collection(folder: str | Path, split: str = "test") -> Collection:
@@ -76,7 +86,8 @@ def read_collection(folder: str | Path, split: str = "test") -> Collection:
     if not folder.is_dir() and (folder.parent / QRELS).is_dir():
         return _nano(folder.parent, folder.name)
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder")
+        kind = "a file; name its folder" if folder.is_file() else "no such folder"
+        raise UserError(f"{folder}: {kind}")
     if names := sets(folder):
         if len(names) > 1 and split not in names:
             raise UserError(
@@ -201,9 +212,13 @@ def _shards(folder: Path, name: str) -> list[str]:
 
 
 def find(folder: Path, stem: str) -> list[str]:
-    """Files of a table in a folder: STEM.jsonl or the like, or STEM/*.parquet."""
+    """Files of a table in a folder: STEM.jsonl or the like, or STEM/*.parquet.
+
+    Others with the same stem, such as a run that was written there, do not count beside them.
+    """
     inside = sorted(path for path in folder.iterdir() if path.name.partition(".")[0] == stem)
     files = [str(path) for path in inside if path.is_file()]
+    files = [path for path in files if file_type(path).format in _TABLES] or files
     return files or [str(path) for path in sorted((folder / stem).glob("*.parquet"))]
 
 

@@ -2,7 +2,7 @@
 
 import collections
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,22 +102,29 @@ def read_texts(
     return table
 
 
-def survey(paths: Paths, needed: Iterable[tuple[str, str]] = ()) -> int:
+def survey(
+    paths: Paths,
+    needed: Iterable[tuple[str, str]] = (),
+    check: Callable[[str], None] = lambda identifier: None,
+) -> int:
     """Read all rows of a corpus once, before long work, and count them.
 
     Args:
         paths: as those of `texts`.
         needed: ids that the corpus must have, each with the place that names it.
+        check: raises `UserError` for ids that what follows cannot use.
 
     Raises:
         UserError: a path that matches nothing; or all problems together: damaged rows, an id of
-            several rows, ids that are missing.
+            several rows, ids that are missing or that `check` refuses.
     """
     problems = Problems()
     missing, count = dict(needed), 0
     for row in unique(paths, problems):
         missing.pop(row.id, None)
         count += 1
+        with problems.at(row.place):
+            check(row.id)
     for identifier, place in missing.items():
         problems.add(place, missing_id(identifier, paths))
     problems.check()

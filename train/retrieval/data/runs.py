@@ -1,11 +1,13 @@
 """Runs and judgements of relevance (qrels) as TREC and BEIR write them."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.files import whole_file
+from modernbert_jax.io.paths import expanded
 
 from ...tasks import Problems, lines
 from .ids import quoted
@@ -18,6 +20,9 @@ Qrels = dict[str, dict[str, int]]
 
 TAG = "modernbert-jax"
 """Name of a run in its lines."""
+
+_BLANKS = re.compile(r"[ \t\n\v\f\r]+")
+"""What separates the fields of a run: blanks of ASCII, as in trec_eval."""
 
 _HEADER = {"query-id", "query_id", "corpus-id", "corpus_id", "qid", "score"}
 
@@ -47,6 +52,8 @@ def read_run(path: str | Path) -> Run:
                 )
             scores[document] = _number(score)
     problems.check()
+    if not run:
+        raise UserError(f"{path}: holds no results")
     return run
 
 
@@ -56,8 +63,8 @@ def write_run(path: str | Path, run: Mapping[str, Mapping[str, float]], name: st
     Documents are written by falling scores, equal ones in the order of the mapping.
 
     Raises:
-        UserError: `path` cannot be written; a blank in an id or name, or a score that is not
-            finite.
+        UserError: `path` cannot be written; an id or name that is empty or has blanks; or a score
+            that is not finite.
     """
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for query, scores in run.items():
@@ -76,8 +83,15 @@ def run_lines(query: str, ranked: Iterable[tuple[str, float]], name: str = TAG) 
             raise UserError(
                 f"query {quoted(query)}: the score of document {quoted(document)} is {score}"
             )
-        words = _word(query), "Q0", _word(document), str(rank), repr(float(score)), _word(name)
-        yield " ".join(words) + "\n"
+        for word in (query, document, name):
+            check_word(word)
+        yield f"{query} Q0 {document} {rank} {float(score)!r} {name}\n"
+
+
+def check_word(text: str) -> None:
+    """Raise `UserError` for an id, or the name of a run, that a run has no place for."""
+    if not text or _BLANKS.search(text):
+        raise UserError(f"{quoted(text)} is empty or has blanks, for which a run has no place")
 
 
 def read_qrels(path: str | Path) -> Qrels:
@@ -104,8 +118,10 @@ def judgements(path: str | Path, problems: Problems) -> Iterator[tuple[str, str,
     for number, (place, fields) in enumerate(_fields(path, problems, tabs=True)):
         if number == 0 and _HEADER & {field.lower() for field in fields}:
             continue
-        if len(fields) in (3, 4):
+        if len(fields) in (3, 4) and fields[0] and fields[-2]:
             yield place, fields[0], fields[-2], fields[-1]
+        elif len(fields) in (3, 4):
+            problems.add(place, "has an empty id")
         else:
             problems.add(
                 place,
@@ -154,16 +170,19 @@ def _fields(
     """Place and fields of every line that is not blank; `tabs` says that blanks may be in fields
     of lines with tabs.
     """
-    with problems.at(str(path)):
+    path = expanded(path)
+    with problems.at(path):
         if not Path(path).is_file():
             raise UserError("no such file")
-        for number, line in lines(str(path)):
+        for number, line in lines(path):
             if isinstance(line, UserError):
                 problems.add(f"{path}:{number}", str(line))
             elif line.strip():
-                by_tabs = tabs and "\t" in line
-                fields = line.strip().split("\t") if by_tabs else line.split()
-                yield f"{path}:{number}", [field.strip() for field in fields]
+                if tabs and "\t" in line:
+                    fields = [field.strip() for field in line.rstrip().split("\t")]
+                else:
+                    fields = [*filter(None, _BLANKS.split(line))]
+                yield f"{path}:{number}", fields
 
 
 def _number(value: object) -> float:
@@ -174,11 +193,3 @@ def _number(value: object) -> float:
     if not math.isfinite(number):
         raise UserError(f"{quoted(value)} must be a finite number")
     return number
-
-
-def _word(text: str) -> str:
-    if len(text.split()) != 1 or text != text.strip():
-        raise UserError(
-            f"{quoted(text)}: the format has no place for a name that is empty or has blanks"
-        )
-    return text

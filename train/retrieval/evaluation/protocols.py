@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from modernbert_jax.errors import UserError, did_you_mean, together
+from modernbert_jax.io.paths import expanded
 
 from ..data import Collection, beir, read_collection
 
@@ -160,7 +161,7 @@ def find(name: str, root: str | Path) -> tuple[dict[Set, list[Collection]], list
     """
     if name not in PROTOCOLS:
         raise UserError(f"protocol {name!r}: {did_you_mean(name, PROTOCOLS)}")
-    root = Path(root)
+    root = Path(expanded(root))
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
     folders = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}

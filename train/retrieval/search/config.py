@@ -1,8 +1,9 @@
 """`Searching`: everything that decides what a search finds, and where it is written."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from modernbert_jax import ranges
 from modernbert_jax.errors import UserError
@@ -35,6 +36,17 @@ class Encoders:
     """Tokens per batch on each device."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the computation."""
+
+
+VECTORS = ("query_prompt", "corpus_prompt", "query_length", "pooling", "dims", "similarity")
+"""Options of `Encoders` that only models with vectors have."""
+
+
+def check_unused(options: Any, names: Iterable[str], why: str) -> None:
+    """Raise `UserError` if one of these options has another value than its default."""
+    for field in dataclasses.fields(options):
+        if field.name in names and getattr(options, field.name) != field.default:
+            raise UserError(f"--{field.name.replace('_', '-')} {why}; leave it out")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,5 +92,12 @@ class Searching(Encoders):
             raise UserError("pass either --model, which searches, or --run-file, to rerank a run")
         if self.run_file and not self.rerank:
             raise UserError("--run-file needs --rerank, the model that reranks it")
-        if self.index is not None and self.model in ("", BM25):
-            raise UserError("--index is for embedding models; leave it out")
+        if self.model in ("", BM25):
+            unused = (*VECTORS, "index", "index_type")
+            check_unused(self, unused, f"is not for {self.model or '--run-file'}")
+        if self.run_file:
+            check_unused(self, ("exclude_self",), "is not for --run-file")
+        if not self.rerank:
+            check_unused(self, ("rerank_top",), "is for --rerank")
+        if self.index is None:
+            check_unused(self, ("index_type",), "is for --index")

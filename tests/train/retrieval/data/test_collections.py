@@ -172,6 +172,14 @@ def test_runs(tmp_path):
         raised(write_run, tmp_path / "new.txt", wrong)
     assert not (tmp_path / "new.txt").exists()
     assert "no such file" in raised(read_run, tmp_path / "none")
+    odd = {"q\u00a0\u2003": {"d\u3000\x1c\u2028": 1.0, "\u202eé🙂": 0.5}}
+    write_run(tmp_path / "odd.run", odd)
+    assert read_run(tmp_path / "odd.run") == odd
+    windows = b"\xef\xbb\xbf" + (tmp_path / "odd.run").read_bytes().replace(b"\n", b"\r\n")
+    (tmp_path / "odd.run").write_bytes(windows)
+    assert read_run(tmp_path / "odd.run") == odd
+    (tmp_path / "void.run").write_text("\n")
+    assert "holds no results" in raised(read_run, tmp_path / "void.run")
 
 
 def test_judgements(tmp_path):
@@ -180,11 +188,11 @@ def test_judgements(tmp_path):
     assert read_qrels(tmp_path / "test.tsv") == qrels
     (tmp_path / "trec.txt").write_text("q1 0 d1 2\nq1 0 d2 0\n")
     assert read_qrels(tmp_path / "trec.txt") == {"q1": {"d1": 2, "d2": 0}}
-    (tmp_path / "bad.tsv").write_text("q\td\t1\nq\td\t2\nq\te\t0.5\nq\te\n")
+    (tmp_path / "bad.tsv").write_text("q\td\t1\nq\td\t2\nq\te\t0.5\nq\te\n\tf\t1\n")
     message = raised(read_qrels, tmp_path / "bad.tsv")
     assert "bad.tsv:2: document 'd' has another grade" in message
     assert "bad.tsv:3: grade '0.5' must be a whole number" in message
-    assert "bad.tsv:4: has 2 fields" in message
+    assert "bad.tsv:4: has 2 fields" in message and "bad.tsv:5: has an empty id" in message
     (tmp_path / "empty.tsv").write_text("query-id\tcorpus-id\tscore\n")
     assert "holds no judgements" in raised(read_qrels, tmp_path / "empty.tsv")
     raised(write_qrels, tmp_path / "x.tsv", {"q\t": {"d": 1}})
