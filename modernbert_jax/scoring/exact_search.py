@@ -142,10 +142,10 @@ class TopK:
         # No wider than the documents, whatever k is; a power of two, as the lengths of parts.
         k = min(self._k, power_of_two(self._searched + len(documents)))
         if not self._searched:
-            none = (-np.inf, np.float32), (-1, np.int32)
             shape, whole = (self._length, k), NamedSharding(self._mesh, P())
-            begin = tuple(global_array(np.full(shape, *each), whole) for each in none)
-            self._best = [begin for _ in self._queries]
+            scores = global_array(np.full(shape, -np.inf, np.float32), whole)
+            numbers = global_array(np.full(shape, -1, np.int32), whole)
+            self._best = [(scores, numbers) for _ in self._queries]
         step = _program(self._mesh, self._similarity, k)
         first, count = np.int32(self._searched), np.int32(len(documents))
         self._best = [

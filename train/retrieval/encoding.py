@@ -7,64 +7,32 @@
 During training the same encoder computes with the parameters of a step: `encoder.using(params)`.
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, Self
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from modernbert_jax import convert, devices
 from modernbert_jax.config import Dtype, Runtime
-from modernbert_jax.convert import lazy
 from modernbert_jax.convert.names import LANGUAGE_MODELS
 from modernbert_jax.errors import UserError, did_you_mean
-from modernbert_jax.inference.inputs import Inputs
-from modernbert_jax.inference.runner import BATCH_TOKENS, BatchRunner
-from modernbert_jax.inference.text_model import Encoding, TextModel
+from modernbert_jax.inference.runner import BATCH_TOKENS
+from modernbert_jax.inference.text_model import Encoding
 from modernbert_jax.io.progress import Progress
-from modernbert_jax.pipeline import IDENTITY, Pipeline
-from modernbert_jax.scoring import SIMILARITIES
+from modernbert_jax.pipeline import IDENTITY
+from modernbert_jax.scoring import SIMILARITIES, TopK
+from modernbert_jax.scoring.pairwise import PAIRWISE
 from modernbert_jax.sharding import placed
 
-Side = Literal["query", "document"]
-
-PROMPT_NAMES: dict[Side, tuple[str, ...]] = {
-    "query": ("query",),
-    "document": ("document", "passage", "corpus"),
-}
-"""Names of the prompts of queries and documents, the first that a model has; as in
-sentence-transformers' `encode_query` and `encode_document`."""
+from .on_devices import OnDevices, opened, prompted, text_model
+from .retriever import Side
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _OnDevices:
-    """A model on the devices of a mesh."""
-
-    model: TextModel
-    params: Any
-    """Parameters on the mesh, in the layout of `Checkpoint.params`."""
-    batch_tokens: int = BATCH_TOKENS
-    """Tokens of a batch on each device."""
-    name: str = "the model"
-    """What errors call it."""
-
-    def using(self, params: Any) -> Self:
-        """The same model, and its compiled programs, with other parameters."""
-        return dataclasses.replace(self, params=params)
-
-    def _finite(self, values: np.ndarray) -> np.ndarray:
-        if not np.isfinite(values).all():
-            what = "vectors" if values.ndim > 1 else "scores"
-            raise UserError(
-                f"{self.name}: gives {what} that are NaN or infinite; are its weights damaged?"
-            )
-        return values
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TextEncoder(_OnDevices):
+class TextEncoder(OnDevices):
     """An embedding model on the devices of a mesh."""
 
     similarity: str
@@ -98,7 +66,7 @@ class TextEncoder(_OnDevices):
         Raises:
             UserError: no such model, or one that gives no vectors of texts.
         """
-        with _checkpoint(path_or_hub_id) as checkpoint:
+        with opened(path_or_hub_id) as checkpoint:
             encoder = cls.of(
                 checkpoint,
                 devices.local_mesh() if mesh is None else mesh,
@@ -141,12 +109,12 @@ class TextEncoder(_OnDevices):
             known = did_you_mean(similarity, SIMILARITIES)
             raise UserError(f"{name}: similarity is {similarity!r}; {known}")
         sides: dict[Side, Encoding] = {
-            "query": _prompted(query or Encoding(), pipeline, "query"),
-            "document": _prompted(document or Encoding(), pipeline, "document"),
+            "query": prompted(query or Encoding(), pipeline, "query"),
+            "document": prompted(document or Encoding(), pipeline, "document"),
         }
         if params is None:
             params = placed(checkpoint.params, mesh)
-        model = _text_model(checkpoint, mesh, runtime or Runtime(), name)
+        model = text_model(checkpoint, mesh, runtime or Runtime(), name)
         return cls(
             model=model,
             params=params,
@@ -177,19 +145,39 @@ class TextEncoder(_OnDevices):
         Raises:
             UserError: the model gives vectors that are not finite.
         """
-        return map(self._finite, self._vectors(texts, side, stream=True))
+        return map(self.finite, self._vectors(texts, side, stream=True))
 
     def encode(self, texts: Iterable[str], side: Side) -> np.ndarray:
         """Vectors of all texts: float32 [N, E]; they are packed together. Errors as `blocks`."""
         (vectors,) = self._vectors(texts, side, stream=False)
-        return self._finite(vectors)
+        return self.finite(vectors)
+
+    def facts(self, side: Side) -> dict[str, Any]:
+        """Everything that vectors depend on beside weights, texts and dtype, as JSON."""
+        encoding = self.sides[side]
+        return {
+            "prompt": self.prompt(side),
+            "max_length": encoding.max_length,
+            "pooling": encoding.pooling,
+            "normalize": encoding.normalize,
+            "dims": encoding.width,
+        }
+
+    def best(self, queries: np.ndarray, k: int) -> TopK:
+        """Begin a search for the k most similar documents of every query [Q, E]."""
+        return TopK(queries, k, self.similarity, self.model.runner.mesh)
+
+    def pairs(self, queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+        """Similarities of each query [P, E] with the document of the same number: float32 [P]."""
+        similarity = PAIRWISE[self.similarity]
+        return np.asarray(similarity(jnp.asarray(queries), jnp.asarray(documents)))
 
     def _vectors(self, texts: Iterable[str], side: Side, stream: bool) -> Iterator[np.ndarray]:
         return self.model.vectors(self.params, texts, self.sides[side], self.batch_tokens, stream)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PairScorer(_OnDevices):
+class PairScorer(OnDevices):
     """A reranker on the devices of a mesh: scores of (query, document) pairs."""
 
     max_length: int | None = None
@@ -210,7 +198,7 @@ class PairScorer(_OnDevices):
         Raises:
             UserError: no such model, or one that gives no single score.
         """
-        with _checkpoint(path_or_hub_id) as checkpoint:
+        with opened(path_or_hub_id) as checkpoint:
             return cls.of(
                 checkpoint,
                 devices.local_mesh() if mesh is None else mesh,
@@ -233,7 +221,7 @@ class PairScorer(_OnDevices):
         name: str = "the model",
     ) -> "PairScorer":
         """Use a checkpoint on a mesh; see `load` and `TextEncoder.of`."""
-        model = _text_model(checkpoint, mesh, runtime or Runtime(), name)
+        model = text_model(checkpoint, mesh, runtime or Runtime(), name)
         if model.score_width != 1:
             raise UserError(f"{name}: gives no single score for a pair of texts; name a reranker")
         if params is None:
@@ -263,26 +251,7 @@ class PairScorer(_OnDevices):
             self.batch_tokens,
             stream=True,
         )
-        return map(self._finite, scores)
-
-
-@contextlib.contextmanager
-def _checkpoint(path_or_hub_id: str) -> Iterator[convert.Checkpoint]:
-    """The checkpoint of a name, whose weights are read, and checked, within the block."""
-    path = convert.locate(path_or_hub_id)
-    with lazy.finite(path):
-        yield convert.load(path, later=True)
-
-
-def _text_model(
-    checkpoint: convert.Checkpoint, mesh: Mesh, runtime: Runtime, name: str
-) -> TextModel:
-    """The programs of a checkpoint. Raises `UserError` if it has no tokenizer."""
-    tokenizer, pipeline = checkpoint.need_tokenizer(name), checkpoint.pipeline
-    runner = BatchRunner(
-        checkpoint.config, runtime, checkpoint.head, checkpoint.labels, pipeline, mesh
-    )
-    return TextModel(runner, Inputs(checkpoint.config, pipeline, lambda: tokenizer), pipeline)
+        return map(self.finite, scores)
 
 
 def _check_gives_vectors(
@@ -308,13 +277,3 @@ def _check_gives_vectors(
 def _names_pooling(sides: Iterable[Encoding | None]) -> bool:
     """Whether all sides name a pooling, which replaces all modules after the encoder."""
     return all(encoding is not None and encoding.pooling is not None for encoding in sides)
-
-
-def _prompted(encoding: Encoding, pipeline: Pipeline | None, side: Side) -> Encoding:
-    """The encoding of a side, with the prompt of the model if it names none itself."""
-    if encoding.prompt is None and encoding.prompt_name is None and pipeline is not None:
-        names = (name for name in PROMPT_NAMES[side] if name in pipeline.prompts)
-        encoding = dataclasses.replace(encoding, prompt_name=next(names, None))
-    if encoding.prompt_name is not None:
-        (pipeline or Pipeline(kind="embedding")).prompt(encoding.prompt_name)
-    return encoding

@@ -19,7 +19,7 @@ from modernbert_jax.tokenizer import Tokenizer
 from ..engine.objective import draw_params
 from .config import DOCUMENT, QUERY, RetrievalConfig
 from .data import ExampleSet
-from .encoding import PROMPT_NAMES
+from .on_devices import PROMPT_NAMES
 
 _LABELS = ("id2label", "label2id", "num_labels", "problem_type")
 """Keys of `config.json` that describe a classifier."""

@@ -83,11 +83,12 @@ def read_collection(folder: str | Path, split: str = "test") -> Collection:
         UserError: a file is missing, or all problems of queries and judgements together.
     """
     folder = Path(expanded(folder))
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file; name its folder")
     if not folder.is_dir() and (folder.parent / QRELS).is_dir():
         return _nano(folder.parent, folder.name)
     if not folder.is_dir():
-        kind = "a file; name its folder" if folder.is_file() else "no such folder"
-        raise UserError(f"{folder}: {kind}")
+        raise UserError(f"{folder}: no such folder")
     if names := sets(folder):
         if len(names) > 1 and split not in names:
             raise UserError(

@@ -1,6 +1,6 @@
 """Similarity of pairs against labels (STS), and triplets, by vectors or by a reranker."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,11 +9,14 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.scoring.pairwise import PAIRWISE
 
 from ...tasks import scores
+from ..blocks import take
 from ..data import ExampleSet
-from ..encoding import PairScorer, TextEncoder
+from ..encoding import PairScorer
+from ..retriever import Retriever
+from ..search.reranking import distinct
 
 
-def sts(model: TextEncoder | PairScorer, examples: ExampleSet) -> dict[str, float]:
+def sts(model: Retriever | PairScorer, examples: ExampleSet) -> dict[str, float]:
     """Correlations of the similarity of two texts with a label.
 
     Args:
@@ -21,7 +24,7 @@ def sts(model: TextEncoder | PairScorer, examples: ExampleSet) -> dict[str, floa
         examples: two texts each, with a label.
 
     Returns:
-        "pearson" and "spearman" of the model's own similarity or score; of an embedding model also
+        "pearson" and "spearman" of the model's own similarity or score; of vectors also
         "pearson_cosine" and so on for every similarity, named as in sentence-transformers.
 
     Raises:
@@ -32,7 +35,7 @@ def sts(model: TextEncoder | PairScorer, examples: ExampleSet) -> dict[str, floa
     labels = np.array([example.target[0] for example in examples.examples])
     if np.ptp(labels) == 0:
         raise UserError(f"{examples.name}: all labels are {labels[0]:g}; correlations need others")
-    if isinstance(model, TextEncoder):
+    if not isinstance(model, PairScorer):
         model = model.symmetric()
     by_name = _similarities(model, [(e.texts[0], e.texts[1]) for e in examples.examples])
     return {
@@ -42,7 +45,7 @@ def sts(model: TextEncoder | PairScorer, examples: ExampleSet) -> dict[str, floa
     }
 
 
-def triplets(model: TextEncoder | PairScorer, examples: ExampleSet) -> dict[str, float]:
+def triplets(model: Retriever | PairScorer, examples: ExampleSet) -> dict[str, float]:
     """Share of (query, positive, negative) whose positive is more similar than the negative.
 
     Args:
@@ -50,7 +53,7 @@ def triplets(model: TextEncoder | PairScorer, examples: ExampleSet) -> dict[str,
         examples: a query, a positive and at least one negative each; each negative counts.
 
     Returns:
-        "accuracy" by the model's own similarity or score; of an embedding model also
+        "accuracy" by the model's own similarity or score; of vectors also
         "accuracy_cosine" and so on for every similarity.
 
     Raises:
@@ -69,22 +72,17 @@ def triplets(model: TextEncoder | PairScorer, examples: ExampleSet) -> dict[str,
 
 
 def _similarities(
-    model: TextEncoder | PairScorer, pairs: Sequence[tuple[str, str]]
+    model: Retriever | PairScorer, pairs: Sequence[tuple[str, str]]
 ) -> dict[str, np.ndarray]:
     """Similarities of pairs [n] by the ending of a metric's name; "" is the model's own."""
     if isinstance(model, PairScorer):
         return {"": np.concatenate([*model.blocks(pairs)])}
-    firsts, seconds = ({*side} for side in zip(*pairs, strict=True))
-    a, b = _lookup(model, firsts, "query"), _lookup(model, seconds, "document")
-    first = jnp.asarray(np.stack([a(x) for x, _ in pairs]))
-    second = jnp.asarray(np.stack([b(y) for _, y in pairs]))
-    values = {f"_{name}": np.asarray(of(first, second)) for name, of in PAIRWISE.items()}
-    return {"": values[f"_{model.similarity}"], **values}
-
-
-def _lookup(model: TextEncoder, texts: set[str], side: str) -> Callable[[str], np.ndarray]:
-    """The function from a text to its vector; each text is encoded once."""
-    ordered = sorted(texts)
-    vectors = model.encode(ordered, side)  # type: ignore[arg-type]
-    number = {text: i for i, text in enumerate(ordered)}
-    return lambda text: vectors[number[text]]
+    firsts, first_of = distinct(first for first, _ in pairs)
+    seconds, second_of = distinct(second for _, second in pairs)
+    a = take(model.encode(firsts, "query"), first_of)
+    b = take(model.encode(seconds, "document"), second_of)
+    own = {"": model.pairs(a, b)}
+    if not isinstance(a, np.ndarray):
+        return own
+    first, second = jnp.asarray(a), jnp.asarray(b)
+    return own | {f"_{name}": np.asarray(of(first, second)) for name, of in PAIRWISE.items()}

@@ -7,24 +7,17 @@ During training: `evaluate(scorer.using(params), lists)`.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from modernbert_jax.errors import UserError
-from modernbert_jax.scoring.pairwise import PAIRWISE
 
 from ...tasks import Problems
 from ..data import Collection, Qrels, Run, read_examples
 from ..data.ids import quoted
-from ..encoding import TextEncoder
 from ..search.reranking import Scorer
 from . import metrics as metrics_
 from .metrics import RERANKING
-
-PAIRS = 4096
-"""Pairs whose vectors are compared at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +110,7 @@ def evaluate(
     Every process of a run has to call it, and gets the same result.
 
     Args:
-        scorer: the reranker, or `EmbeddingScorer`.
+        scorer: the reranker, or `SimilarityScorer`.
         lists: what is ordered.
         metrics: names that `Metric.parse` reads.
 
@@ -151,32 +144,6 @@ def of_lists(
         run[str(i)] = {f"{j:09d}": float(score) for j, score in enumerate(scores)}
         qrels[str(i)] = {f"{j:09d}": int(grade) for j, grade in enumerate(grades)}
     return metrics_.of_run(run, qrels, metrics)
-
-
-@dataclasses.dataclass(frozen=True)
-class EmbeddingScorer:
-    """An embedding model as a reranker: the similarity of query and document."""
-
-    encoder: TextEncoder
-
-    def blocks(self, pairs: Iterable[tuple[str, str]]) -> Iterator[np.ndarray]:
-        """Scores of (query, document) pairs in order: float32 [n]; each text is encoded once."""
-        pairs = [*pairs]
-        queries, query_of = _distinct(query for query, _ in pairs)
-        documents, document_of = _distinct(document for _, document in pairs)
-        a = self.encoder.encode(queries, "query")
-        b = self.encoder.encode(documents, "document")
-        similarity = PAIRWISE[self.encoder.similarity]
-        for start in range(0, len(pairs), PAIRS):
-            at = slice(start, start + PAIRS)
-            yield np.asarray(similarity(a[query_of[at]], b[document_of[at]]), np.float32)
-
-
-def _distinct(texts: Iterable[str]) -> tuple[list[str], np.ndarray]:
-    """Distinct texts in their order, and the number of each text among them."""
-    numbers: dict[str, int] = {}
-    of = np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int64)
-    return [*numbers], of
 
 
 def _texts(collection: Collection, wanted: set[str]) -> dict[str, str]:

@@ -9,8 +9,8 @@ During training: `evaluate(encoder.using(params), collection)`.
 from collections.abc import Iterable, Sequence
 
 from ..data import Collection
-from ..encoding import TextEncoder
-from ..search.dense import search
+from ..retriever import Retriever
+from ..search.exact import search
 from . import metrics as metrics_
 from .metrics import METRICS, Metric
 
@@ -19,7 +19,7 @@ DEPTH = 1000
 
 
 def evaluate(
-    encoder: TextEncoder,
+    model: Retriever,
     collection: Collection,
     metrics: Sequence[str] = METRICS,
     *,
@@ -30,16 +30,16 @@ def evaluate(
     Every process of a run has to call it, and gets the same result.
 
     Args:
-        encoder: the model.
+        model: represents and compares the texts.
         collection: what is searched.
         metrics: names that `Metric.parse` reads.
         exclude_self: see `search`.
 
     Raises:
-        UserError: an unknown metric, a damaged corpus, or vectors that are not finite.
+        UserError: an unknown metric, a damaged corpus, or representations that are not finite.
     """
     k = depth(metrics)
-    run = search(encoder, collection.corpus(), collection.queries, k, exclude_self=exclude_self)
+    run = search(model, collection.corpus(), collection.queries, k, exclude_self=exclude_self)
     return metrics_.of_run(run, collection.qrels, metrics)
 
 

@@ -7,19 +7,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from modernbert_jax import convert
 from modernbert_jax.errors import UserError, together
 from modernbert_jax.io import files, outputs, tables
+from modernbert_jax.io.paths import expanded
 
 from ..data import Collection, Qrels, Run, read_collections, read_examples, read_qrels, read_run
-from ..data.runs import run_lines
-from ..encoding import PairScorer, TextEncoder
+from ..data.runs import check_word, run_lines
+from ..encoding import PairScorer
 from ..evaluation_config import Evaluating
 from ..parts import held
-from ..search.config import BM25
-from ..search.dense import search, search_blocks
-from ..search.models import encoder_of, scorer_of
-from ..search.reranking import rerank
+from ..retriever import Retriever
+from ..search.config import BM25, VECTORS, check_unused
+from ..search.exact import search, search_blocks
+from ..search.models import encoder_of, model_of, scorer_of
+from ..search.reranking import SimilarityScorer, rerank
 from ..search.run import read_documents, search_bm25
 from ..search.stored import StoredCorpus, facts_of
 from . import metrics, pairs, protocols, reranking
@@ -30,6 +31,15 @@ T = TypeVar("T")
 
 UNIT = "(as fractions)"
 """Unit of the metrics of a table, in its heading."""
+
+_TASKS_OF = {
+    **dict.fromkeys(("run_file", "exclude_self", "rerank", "cache"), "retrieval"),
+    **dict.fromkeys(("split", "metrics", "rerank_top", "protocol"), "retrieval reranking"),
+    **dict.fromkeys(("columns",), "reranking sts triplets"),
+    **dict.fromkeys(("target",), "reranking sts"),
+    **dict.fromkeys(("positives",), "reranking"),
+}
+"""Tasks of the options that not all tasks have."""
 
 TASKS = ("retrieval", "reranking", "sts", "triplets")
 """Tasks of `evaluate`."""
@@ -58,8 +68,7 @@ def evaluate(
         raise UserError(f"--output is for retrieval; {task} writes no run")
     if bool(model) == bool(options.run_file):
         raise UserError("pass either --model, or --run-file for a run of retrieval")
-    if options.run_file and (task != "retrieval" or options.rerank):
-        raise UserError("--run-file is evaluated as it is, for --task retrieval")
+    _check_options(task, model, options)
     for name in options.metrics:
         metrics.Metric.parse(name)
     function = {
@@ -78,6 +87,22 @@ def evaluate(
     return {"task": task, **result}
 
 
+def _check_options(task: str, model: str, options: Evaluating) -> None:
+    """Raise `UserError` for options that would change nothing."""
+    for name, tasks in _TASKS_OF.items():
+        if task not in tasks.split():
+            check_unused(options, (name,), f"is not for --task {task}")
+    if options.run_file:
+        unused = (*VECTORS, "rerank", "rerank_top", "protocol", "cache", "max_length")
+        check_unused(options, unused, "is not for --run-file, which is evaluated as it is")
+    else:
+        check_unused(options, ("complete",), "is for --run-file")
+    if model == BM25:
+        check_unused(options, (*VECTORS, "cache"), "is not for bm25")
+    if task == "retrieval" and not options.rerank:
+        check_unused(options, ("rerank_top",), "is for --rerank")
+
+
 def _retrieval(
     task: str, model: str, data: str, options: Evaluating, runs: list[Run] | None
 ) -> dict[str, Any]:
@@ -94,7 +119,10 @@ def _retrieval(
         count = len(collection.queries)
         return {**of_run(run, collection.qrels, names), "queries": count, "documents": documents}
 
-    return _of_sets(data, options, Collection.check, evaluated, single=runs is not None)
+    def checked(collection: Collection) -> int:
+        return collection.check() if runs is None else collection.check(check_word)
+
+    return _of_sets(data, options, checked, evaluated, single=runs is not None)
 
 
 def _of_sets(
@@ -161,8 +189,8 @@ def _of_run_file(data: str, options: Evaluating, names: Sequence[str]) -> dict[s
 
 def _read_qrels(data: str, split: str) -> Qrels:
     """Judgements from their file, or from a collection."""
-    if Path(data).is_file():
-        return read_qrels(data)
+    if Path(expanded(data)).is_file():
+        return read_qrels(expanded(data))
     collections = read_collections(data, split)
     first = next(iter(collections))
     if len(collections) > 1:
@@ -201,7 +229,7 @@ class _Ranker:
 
 @contextlib.contextmanager
 def _stored(
-    options: Evaluating, model: str, encoder: TextEncoder, collection: Collection, count: int
+    options: Evaluating, model: str, encoder: Retriever, collection: Collection, count: int
 ) -> Iterator[StoredCorpus]:
     """The vectors of a collection in the cache, complete."""
     assert options.cache is not None
@@ -218,14 +246,14 @@ def _reranking(
     task: str, model: str, data: str, options: Evaluating, runs: list[Run] | None
 ) -> dict[str, Any]:
     loaded = _model_of(model, options)
-    scorer = reranking.EmbeddingScorer(loaded) if isinstance(loaded, TextEncoder) else loaded
+    scorer = loaded if isinstance(loaded, PairScorer) else SimilarityScorer(loaded)
     names = options.metrics or RERANKING
 
     def evaluated(lists: Sequence[reranking.RerankingList]) -> dict[str, Any]:
         counts = {"queries": len(lists), "documents": sum(len(one.documents) for one in lists)}
         return {**reranking.evaluate(scorer, lists, names), **counts}
 
-    if not Path(data).is_dir():
+    if not Path(expanded(data)).is_dir():
         return evaluated(reranking.read_lists(data, options.columns, options.target))
     return _of_sets(
         data,
@@ -243,15 +271,10 @@ def _pairs(
     return {**function(_model_of(model, options), examples), "examples": len(examples)}
 
 
-def _model_of(model: str, options: Evaluating) -> TextEncoder | PairScorer:
-    """A reranker or an embedding model, whichever the files hold."""
+def _model_of(model: str, options: Evaluating) -> Retriever | PairScorer:
     if model == BM25:
         raise UserError("bm25 is for --task retrieval; name a model")
-    checkpoint = convert.load(convert.locate(model), later=True)
-    kind = checkpoint.pipeline.kind if checkpoint.pipeline else None
-    if kind == "reranker" or (kind is None and checkpoint.head == "sequence_classification"):
-        return scorer_of(options, model)
-    return encoder_of(options, model)
+    return model_of(options, model)
 
 
 def table(result: Mapping[str, Any], format: str, names: Sequence[str] = ()) -> str:

@@ -2,12 +2,11 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.ranges import Count, Length
+from modernbert_jax.ranges import Length
 
-from ..search.config import BM25
+from ..search.config import BM25, VECTORS, Encoders, check_unused
 from .rows import Format, check_ending
 from .rules import Rules
 
@@ -32,7 +31,7 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Mining(Rules, Source):
+class Mining(Rules, Source, Encoders):
     """What is mined, by which rules, and how it is written."""
 
     format: Format = "triplet"
@@ -44,10 +43,6 @@ class Mining(Rules, Source):
     include_positives: bool = False
     """Let the positives be ranked among the candidates, as in data for evaluating rerankers. Only
     for labeled-pair and labeled-list; positives beyond the candidates follow at the end."""
-    query_prompt: str | None = None
-    """Prefix of queries. None is the model's prompt of that name; "" is none."""
-    corpus_prompt: str | None = None
-    """Prefix of documents. None is the model's prompt for documents; "" is none."""
     max_length: Length | None = None
     """Longest text of the model in tokens, with its prompt. None is the model's own."""
     cross_encoder: str = ""
@@ -56,10 +51,6 @@ class Mining(Rules, Source):
     cache: Path | None = None
     """Folder for vectors and candidates, which another run with other rules uses again. None is the
     output with the ending .cache."""
-    batch_tokens: Count = 8192
-    """Tokens per batch on each device."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the computation."""
 
     def check(self) -> None:
         """Raise `UserError` for values that are out of range, or exclude each other."""
@@ -70,5 +61,5 @@ class Mining(Rules, Source):
                 f"include_positives: format {self.format} would make positives their own"
                 " negatives; use labeled-pair or labeled-list"
             )
-        if self.model == BM25 and (self.query_prompt or self.corpus_prompt or self.max_length):
-            raise UserError("bm25 has no prompts and no max_length; leave them out")
+        if self.model == BM25:
+            check_unused(self, (*VECTORS, "max_length"), "is not for bm25")

@@ -8,19 +8,19 @@ import numpy as np
 
 from modernbert_jax import convert
 from modernbert_jax.errors import UserError
-from modernbert_jax.inference.text_model import Encoding
 from modernbert_jax.io import fingerprint, outputs
 from modernbert_jax.io.progress import Progress
 
 from ...examples.config import check_file
 from ..candidates import NONE
 from ..data import folders, read_examples
-from ..encoding import PairScorer, TextEncoder
+from ..encoding import PairScorer
 from ..parts import Parts, beside, held
 from ..search.config import BM25
+from ..search.models import encoder_of
 from . import pool, rows, stages
 from .config import Mining
-from .dense import Dense
+from .encoded import EncodedSearcher
 from .pool import Pool
 from .report import Report
 from .rows import Scored
@@ -79,24 +79,15 @@ def _ranked(config: Mining, cache: Path, texts: Pool, key: str) -> tuple[Iterato
     most = texts.most_positives
     # The positives of a query, and perhaps its own text, may be among the best.
     others = most + int((texts.same != NONE).any())
-    depth = config.window(most, bool(config.cross_encoder)) + others
+    depth = min(config.window(most, bool(config.cross_encoder)) + others, len(texts.documents))
     facts: dict[str, Any] = {"depth": depth, "searched": stages.SEARCHED}
-
-    def dense() -> Dense:
-        encoder = TextEncoder.load(
-            config.model,
-            Encoding(prompt=config.query_prompt, max_length=config.max_length),
-            Encoding(prompt=config.corpus_prompt, max_length=config.max_length),
-            dtype=config.dtype,
-            batch_tokens=config.batch_tokens,
-        )
-        own = {"texts": key, "model": _model_key(config.model), "dtype": config.dtype}
-        return Dense.of(encoder, texts, cache, own)
 
     if config.model == BM25:
         parts = Parts(cache, "candidates", facts | {"texts": key, "model": BM25})
         return stages.ranked(lambda: stages.Bm25Searcher.of(texts), texts, depth, parts), parts.key
-    searcher = dense()
+    encoder = encoder_of(config, config.model)
+    own = {"texts": key, "model": _model_key(config.model), "dtype": config.dtype}
+    searcher = EncodedSearcher.of(encoder, texts, cache, own)
     searcher.encode()
     parts = Parts(cache, "candidates", facts | {"vectors": searcher.key})
     return stages.ranked(lambda: searcher, texts, depth, parts), parts.key

@@ -1,21 +1,23 @@
 """Approximate search by an index of FAISS in a file, which is written once and used again."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from modernbert_jax.errors import UserError, first_line
+from modernbert_jax.io import outputs
 from modernbert_jax.io.files import whole_file, write_json
 from modernbert_jax.io.json_reader import read_json
 from modernbert_jax.io.progress import Progress
 from modernbert_jax.io.typed_json import differences
+from modernbert_jax.scoring.similarity import unit
 
 from ..data import Run
 from ..encoding import TextEncoder
-from .dense import run_of
+from .exact import run_of
 from .stored import StoredCorpus
 
 TRAINED_ON = 131_072
@@ -52,7 +54,7 @@ def search_index(
     """
     faiss = library(encoder.similarity)
     own = {**facts, "index": kind, "similarity": encoder.similarity}
-    beside = path.with_name(f"{path.name}.json")
+    beside = _beside(path)
     if path.exists():
         if changed := differences(read_json(beside), own):
             raise UserError(
@@ -70,6 +72,19 @@ def search_index(
     if encoder.similarity == "euclidean":
         scores = -np.sqrt(np.maximum(scores, 0))
     return run_of([*queries], scores, numbers.astype(np.int64), corpus.ids, k, exclude_self)
+
+
+def check(path: Path, inputs: Iterable[str]) -> None:
+    """Raise `UserError`, before the work, if an index can be neither written nor read there."""
+    if path.exists() and not _beside(path).exists():
+        raise UserError(
+            f"{path}: has no {_beside(path).name}, which says what it holds; name another --index"
+        )
+    outputs.check_file(path, inputs, replaces="")
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
 
 
 def library(similarity: str) -> Any:
@@ -107,9 +122,7 @@ def _built(faiss: Any, kind: str, similarity: str, corpus: StoredCorpus) -> Any:
 
 def _prepared(vectors: np.ndarray, similarity: str) -> np.ndarray:
     """Contiguous vectors, of length 1 for cosine."""
-    if similarity == "cosine":
-        lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-        vectors = vectors / np.maximum(lengths, 1e-12)
+    vectors = unit(vectors) if similarity == "cosine" else vectors
     return np.ascontiguousarray(vectors, np.float32)
 
 

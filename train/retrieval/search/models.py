@@ -2,9 +2,11 @@
 
 import dataclasses
 
+from modernbert_jax import convert
 from modernbert_jax.inference.text_model import Encoding
 
 from ..encoding import PairScorer, TextEncoder
+from ..retriever import Retriever
 from .config import Encoders
 
 
@@ -22,7 +24,18 @@ def encoder_of(options: Encoders, model: str) -> TextEncoder:
         dtype=options.dtype,
         batch_tokens=options.batch_tokens,
     )
-    return dataclasses.replace(encoder, similarity=options.similarity or encoder.similarity)
+    if options.similarity is None:
+        return encoder
+    return dataclasses.replace(encoder, similarity=options.similarity)
+
+
+def model_of(options: Encoders, model: str) -> Retriever | PairScorer:
+    """A reranker or an embedding model, whichever the files hold. Raises `UserError`."""
+    checkpoint = convert.load(convert.locate(model), later=True)
+    kind = checkpoint.pipeline.kind if checkpoint.pipeline else checkpoint.head
+    if kind in ("reranker", "sequence_classification"):
+        return scorer_of(options, model)
+    return encoder_of(options, model)
 
 
 def scorer_of(options: Encoders, model: str) -> PairScorer:

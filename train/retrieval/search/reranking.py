@@ -1,14 +1,20 @@
-"""Rerank the first documents of every query by a reranker, resumably."""
+"""Rerank the first documents of every query, resumably: by a reranker, or by similarities."""
 
-from collections.abc import Callable, Iterable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
 
 from modernbert_jax.io.progress import Progress
 
+from ..blocks import take
 from ..data import Run
 from ..parts import Parts
+from ..retriever import Retriever
+
+PAIRS = 4096
+"""Pairs of representations that are compared at a time."""
 
 QUERIES = 32
 """Queries of a part, whose scores are stored together."""
@@ -19,6 +25,24 @@ class Scorer(Protocol):
 
     def blocks(self, pairs: Iterable[tuple[str, str]]) -> Iterable[np.ndarray]:
         """Scores of (query, document) pairs in order: float32 [n] each."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SimilarityScorer:
+    """A model that represents texts as a reranker: scores are similarities."""
+
+    retriever: Retriever
+
+    def blocks(self, pairs: Iterable[tuple[str, str]]) -> Iterator[np.ndarray]:
+        """As `Scorer`; each text is represented once."""
+        pairs = [*pairs]
+        queries, query_of = distinct(query for query, _ in pairs)
+        documents, document_of = distinct(document for _, document in pairs)
+        a = self.retriever.encode(queries, "query")
+        b = self.retriever.encode(documents, "document")
+        for start in range(0, len(pairs), PAIRS):
+            at = slice(start, start + PAIRS)
+            yield self.retriever.pairs(take(a, query_of[at]), take(b, document_of[at]))
 
 
 def rerank(
@@ -59,6 +83,13 @@ def rerank(
                 reranked[query] = dict(sorted(scored, key=lambda pair: -pair[1]))
             progress.update("rerank", start + len(block))
     return reranked
+
+
+def distinct(texts: Iterable[str]) -> tuple[list[str], np.ndarray]:
+    """Distinct texts in their order, and the number of each text among them."""
+    numbers: dict[str, int] = {}
+    of = np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int64)
+    return [*numbers], of
 
 
 def first(scores: Mapping[str, float], top: int) -> list[str]:

@@ -1,23 +1,25 @@
 """Search from files to a run file: resumable, and written whole or not at all."""
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from modernbert_jax import convert
-from modernbert_jax.errors import UserError
+from modernbert_jax.errors import UserError, together
 from modernbert_jax.io import fingerprint, outputs
+from modernbert_jax.io.paths import expanded
 
 from ...tasks import Problems
 from ..bm25 import Bm25
 from ..data import Run, beir, ids, read_run, write_run
+from ..data.runs import check_word
 from ..encoding import PairScorer
 from ..parts import Parts, beside, held
-from . import reranking
+from . import faiss_index, reranking
 from .config import BM25, Searching
-from .dense import run_of, search_blocks
-from .faiss_index import library, search_index
+from .exact import run_of, search_blocks
 from .models import encoder_of, scorer_of
 from .stored import StoredCorpus, facts_of
 
@@ -34,16 +36,19 @@ def run_search(config: Searching) -> dict[str, Any]:
     """
     sources = (config.corpus, config.queries, config.run_file)
     outputs.check_file(config.output, [path for path in sources if path])
+    if config.index is not None:
+        faiss_index.check(config.index, [path for path in sources if path])
     files = corpus_files(config.corpus)
-    if not config.queries and not Path(config.corpus).is_dir():
+    if not config.queries and not Path(expanded(config.corpus)).is_dir():
         raise UserError(f"{config.corpus}: is no folder with queries.jsonl; name --queries")
     queries = read_queries(config.queries or config.corpus)
+    together(*(functools.partial(check_word, word) for word in (config.tag, *queries)))
     scorer = scorer_of(config, config.rerank) if config.rerank else None
     with _cache(config) as cache:
         if config.run_file:
             count, run = 0, read_run(config.run_file)
         else:
-            count = ids.survey(files)
+            count = ids.survey(files, check=check_word)
             run = first_stage(config, files, count, queries, cache)
         if scorer is not None:
             run = _reranked(config, scorer, files, queries, run, cache)
@@ -58,7 +63,8 @@ def run_search(config: Searching) -> dict[str, Any]:
 
 def corpus_files(corpus: str) -> list[str]:
     """Files of a corpus: that of a folder, or the path itself. Raises `UserError`."""
-    return beir.table(Path(corpus), beir.CORPUS) if Path(corpus).is_dir() else [corpus]
+    folder = Path(expanded(corpus))
+    return beir.table(folder, beir.CORPUS) if folder.is_dir() else [corpus]
 
 
 def read_queries(queries: str) -> dict[str, str]:
@@ -68,8 +74,8 @@ def read_queries(queries: str) -> dict[str, str]:
         UserError: no queries, or all problems of them: damaged rows, an id of several, empty texts.
     """
     files: ids.Paths = queries
-    if Path(queries).is_dir():
-        files = beir.table(Path(queries), beir.QUERIES)
+    if (folder := Path(expanded(queries))).is_dir():
+        files = beir.table(folder, beir.QUERIES)
     texts = ids.read_texts(files)
     if not texts:
         raise UserError(f"{queries}: holds no queries")
@@ -101,12 +107,12 @@ def first_stage(
     assert cache is not None
     encoder = encoder_of(config, config.model)
     if config.index is not None:
-        library(encoder.similarity)
+        faiss_index.library(encoder.similarity)
     facts = facts_of(encoder, config.model, config.dtype, files)
     corpus = StoredCorpus(cache, facts, files, count)
     corpus.encode(encoder)
     if config.index is not None:
-        return search_index(
+        return faiss_index.search_index(
             *(config.index, config.index_type, facts, encoder, corpus, queries, k),
             exclude_self=config.exclude_self,
         )

@@ -11,7 +11,7 @@ from modernbert_jax import ModernBert, UserError
 from modernbert_jax.train.retrieval.data import read_collection
 from modernbert_jax.train.retrieval.encoding import TextEncoder
 from modernbert_jax.train.retrieval.evaluation.retrieval import evaluate
-from modernbert_jax.train.retrieval.search.dense import search
+from modernbert_jax.train.retrieval.search.exact import search
 
 WORDS = " ".join(models.TEXTS[2:]).split()
 

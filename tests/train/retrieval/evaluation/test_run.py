@@ -14,6 +14,7 @@ from modernbert_jax.train.retrieval.data import read_examples, write_run
 from modernbert_jax.train.retrieval.encoding import PairScorer, TextEncoder
 from modernbert_jax.train.retrieval.evaluation import pairs, protocols, reranking, run
 from modernbert_jax.train.retrieval.evaluation_config import Evaluating, Protocol
+from modernbert_jax.train.retrieval.search.reranking import SimilarityScorer
 
 
 class FakeEncoder(TextEncoder):
@@ -169,7 +170,7 @@ def test_lists_are_reranked(tmp_path):
     labelled = [{"query": "a", "documents": ["x 1", "y 2"], "labels": [2, 0]}]
     (one,) = reranking.read_lists(write(tmp_path / "l.jsonl", labelled))
     assert one.grades == (2, 0)
-    assert reranking.evaluate(reranking.EmbeddingScorer(FakeEncoder()), lists)["map"] > 0
+    assert reranking.evaluate(SimilarityScorer(FakeEncoder()), lists)["map"] > 0
 
 
 def test_wrong_lists_are_named_together(tmp_path):
@@ -234,6 +235,12 @@ def test_wrong_options_are_one_line(tmp_path, capsys):
         (("--task", "reranking", "--data", folder, "--run-file", "x"), "--run-file"),
         (("--data", "x", "--model", "m", "--split", "dev"), "--split is for --task retrieval"),
         (("--data", "x"), "--model"),
+        (("--data", folder / "corpus.jsonl", *search[:2], "--model", "bm25"), "name its folder"),
+        (("--task", "sts", "--data", "x", "--model", "m", "--rerank", "r"), "not for --task sts"),
+        ((*search, "--model", "bm25", "--pooling", "cls"), "--pooling is not for bm25"),
+        ((*search, "--run-file", "x", "--protocol", "beir"), "--protocol is not for --run-file"),
+        ((*search, "--model", "bm25", "--rerank-top", "5"), "--rerank-top is for --rerank"),
+        ((*search, "--model", "bm25", "--complete"), "--complete is for --run-file"),
     ):
         assert part in program.refused(capsys, "evaluate", *words), words
 

@@ -13,13 +13,14 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 from modernbert_jax.io import files
+from modernbert_jax.scoring import TopK
 from modernbert_jax.train.retrieval.encoding import TextEncoder
-from modernbert_jax.train.retrieval.mining import dense, stages
+from modernbert_jax.train.retrieval.mining import encoded, stages
 from modernbert_jax.train.retrieval.mining.config import Mining
 from modernbert_jax.train.retrieval.mining.mine import mine
 
 folder, output, steps = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-dense.TEXTS, stages.SEARCHED, stages.RANKED = 16, 8, 4
+encoded.TEXTS, stages.SEARCHED, stages.RANKED = 16, 8, 4
 encoded = 0
 
 
@@ -39,9 +40,12 @@ def publish(*arguments, whole=files.os.replace):
 Path.replace = lambda self, target: publish(self, target)
 Path.rename = lambda self, target: publish(self, target, whole=os.rename)
 os.link = lambda *arguments, link=os.link: publish(*arguments, whole=link)
-sides = {side: SimpleNamespace(max_length=None) for side in ("query", "document")}
 fake = SimpleNamespace(
-    similarity="dot", sides=sides, prompt=lambda side: "", encode=encode
+    similarity="dot",
+    facts=lambda side: {},
+    encode=encode,
+    best=lambda queries, k: TopK(queries, k, "dot"),
+    pairs=lambda queries, documents: (queries * documents).sum(-1),
 )
 TextEncoder.load = lambda *_, **__: fake
 mine(Mining(

@@ -11,10 +11,11 @@ import pytest
 
 from modernbert_jax import UserError
 from modernbert_jax.cli import main
+from modernbert_jax.scoring import SIMILARITIES, TopK
 from modernbert_jax.scoring.similarity import cosine as cosine_similarity
 from modernbert_jax.train.retrieval.data import read_examples
 from modernbert_jax.train.retrieval.encoding import PairScorer, TextEncoder
-from modernbert_jax.train.retrieval.mining import dense, stages
+from modernbert_jax.train.retrieval.mining import encoded, stages
 from modernbert_jax.train.retrieval.mining.config import Mining
 from modernbert_jax.train.retrieval.mining.mine import mine
 
@@ -36,14 +37,24 @@ class FakeEncoder:
     """Vectors without a model; counts the texts that it encodes."""
 
     similarity = "cosine"
-    sides = {side: SimpleNamespace(max_length=None) for side in ("query", "document")}  # noqa: RUF012
 
     def __init__(self, prompts=("", ""), stop_after=None):
         self._prompts = dict(zip(("query", "document"), prompts, strict=True))
         self.encoded, self._stop_after = 0, stop_after
 
-    def prompt(self, side):
-        return self._prompts[side]
+    def facts(self, side):
+        return {"prompt": self._prompts[side]}
+
+    def best(self, queries, k):
+        return TopK(queries, k)
+
+    def pairs(self, queries, documents):
+        return np.array(
+            [
+                SIMILARITIES["cosine"](q[None], d[None])[0, 0]
+                for q, d in zip(queries, documents, strict=True)
+            ]
+        )
 
     def encode(self, texts, side):
         if self._stop_after is not None and self.encoded >= self._stop_after:
@@ -55,7 +66,7 @@ class FakeEncoder:
 @pytest.fixture
 def encoder(monkeypatch):
     """Replaces the model of `mine`; parts are small, so that there are several."""
-    monkeypatch.setattr(dense, "TEXTS", 16)
+    monkeypatch.setattr(encoded, "TEXTS", 16)
     monkeypatch.setattr(stages, "SEARCHED", 8)
     monkeypatch.setattr(stages, "RANKED", 4)
     loaded = []
@@ -316,7 +327,7 @@ def test_wrong_input_is_named_before_the_work(config, encoder, tmp_path):
     assert "ending must be one of .jsonl" in message(output=tmp_path / "x.csv")
     assert "labeled-pair or labeled-list" in message(include_positives=True)
     assert "data is '-'" in message(data="-")
-    assert "bm25 has no prompts" in message(model="bm25", query_prompt="q")
+    assert "--query-prompt is not for bm25" in message(model="bm25", query_prompt="q")
     assert "no such file" in message(data=str(tmp_path / "none"))
     assert not (tmp_path / "mined.jsonl.cache").exists()
     rows = [{"query": "q", "positive": "d1"}, {"query": "q", "positive": "d77"}]

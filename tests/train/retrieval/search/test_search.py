@@ -13,7 +13,7 @@ import program
 import pytest
 
 from modernbert_jax import ModernBert, UserError
-from modernbert_jax.train.retrieval import encoding
+from modernbert_jax.train.retrieval import on_devices
 from modernbert_jax.train.retrieval.data import read_run, write_run
 from modernbert_jax.train.retrieval.encoding import PairScorer, TextEncoder
 from modernbert_jax.train.retrieval.search import stored
@@ -55,7 +55,7 @@ def loaded(folder):
     def load_encoder(path, query, document, **_):
         pipeline = encoder.model.pipeline
         sides = {"query": query, "document": document}
-        own = {side: encoding._prompted(x, pipeline, side) for side, x in sides.items()}
+        own = {side: on_devices.prompted(x, pipeline, side) for side, x in sides.items()}
         return dataclasses.replace(encoder, sides=own)
 
     return load_encoder, lambda *_, **__: scorer
@@ -238,6 +238,7 @@ def test_wrong_input_is_one_line(folder, tmp_path, capsys):
     def search(*words):
         return refused("--model", model, *words)
 
+    (tmp_path / "index").write_text("something")
     empty = write(tmp_path / "empty.jsonl", [{"_id": "q", "text": " "}, {"_id": "r", "text": ""}])
     twice = write(tmp_path / "twice.jsonl", [{"_id": "d", "text": "a"}] * 2)
     line = search("--corpus", beir, "--queries", empty)
@@ -247,7 +248,22 @@ def test_wrong_input_is_one_line(folder, tmp_path, capsys):
     assert "no such" in refused("--model", tmp_path / "no", "--corpus", beir)
     assert "either --model" in refused("--corpus", beir)
     assert "--run-file needs --rerank" in refused("--run-file", "a", "--corpus", beir)
+    spaced = [{"_id": "d 1", "text": "a"}, {"_id": "d2", "text": "b"}]
+    blank = write(tmp_path / "blank.jsonl", spaced)
+    for corpus, queries in ((blank, beir), (beir, blank)):
+        assert "'d 1' is empty or has blanks" in search("--corpus", corpus, "--queries", queries)
+    assert "index: has no index.json" in search("--corpus", beir, "--index", tmp_path / "index")
+    line = search("--corpus", beir, "--index", beir / "corpus.jsonl")
+    assert "corpus.jsonl.json" in line or "input" in line
     assert "top_k" in search("--corpus", beir, "--top-k", "0").replace("-", "_")
+    for words, part in (
+        (("--model", "bm25", "--index", "i"), "--index is not for bm25"),
+        (("--model", "bm25", "--dims", "5"), "--dims is not for bm25"),
+        (("--model", model, "--index-type", "Flat"), "--index-type is for --index"),
+        (("--model", model, "--rerank-top", "5"), "--rerank-top is for --rerank"),
+    ):
+        assert part in refused(*words, "--corpus", beir)
+    (beir / "queries.run").write_text("")  # is no file of queries
     write_run(tmp_path / "in.run", {"q1": {"nothing": 1.0}, "other": {"d1": 2.0}})
     line = refused(
         *("--run-file", tmp_path / "in.run", "--rerank", folder / "reranker", "--corpus", beir)

@@ -1,28 +1,28 @@
-"""Search by vectors, exactly: documents from a stream of texts, or vectors that are stored."""
+"""Exact search by a model: documents from a stream of texts, or representations that are stored."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.scoring import TopK
 
+from ..blocks import Block
 from ..data import Run
-from ..encoding import TextEncoder
+from ..retriever import Retriever
 
 
 def search(
-    encoder: TextEncoder,
+    model: Retriever,
     corpus: Iterable[tuple[str, str]],
     queries: Mapping[str, str],
     k: int,
     *,
     exclude_self: bool = False,
 ) -> Run:
-    """The k most similar documents of every query, best first.
+    """The k best documents of every query, best first.
 
     Args:
-        encoder: the model.
+        model: represents and compares the texts.
         corpus: ids and texts of documents, read once; only the ids are kept in memory.
         queries: texts by id.
         k: number of documents.
@@ -30,7 +30,7 @@ def search(
             for ArguAna and Quora, whose queries are in the corpus.
 
     Raises:
-        UserError: an empty corpus, or vectors that are not finite.
+        UserError: an empty corpus, or representations that are not finite.
     """
     ids: list[str] = []
 
@@ -40,8 +40,8 @@ def search(
             yield text
 
     return search_blocks(
-        encoder,
-        encoder.blocks(texts(), "document"),
+        model,
+        model.blocks(texts(), "document"),
         lambda numbers: [ids[i] for i in numbers.tolist()],
         queries,
         k,
@@ -50,21 +50,20 @@ def search(
 
 
 def search_blocks(
-    encoder: TextEncoder,
-    blocks: Iterable[np.ndarray],
+    model: Retriever,
+    blocks: Iterable[Block],
     ids: Callable[[np.ndarray], Sequence[str]],
     queries: Mapping[str, str],
     k: int,
     *,
     exclude_self: bool = False,
 ) -> Run:
-    """As `search`, of documents whose vectors come in blocks [n, E].
+    """As `search`, of documents whose representations come in blocks.
 
     Args:
         ids: function from the numbers of documents [n], in ascending order, to their ids.
     """
-    vectors = encoder.encode(queries.values(), "query")
-    best = TopK(vectors, k + exclude_self, encoder.similarity, encoder.model.runner.mesh)
+    best = model.best(model.encode(queries.values(), "query"), k + exclude_self)
     for block in blocks:
         best.add(block)
     if not best.documents:

@@ -1,0 +1,82 @@
+"""Models on the devices of a mesh: what encoders and rerankers share."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+from jax.sharding import Mesh
+
+from modernbert_jax import convert
+from modernbert_jax.config import Runtime
+from modernbert_jax.convert import lazy
+from modernbert_jax.errors import UserError
+from modernbert_jax.inference.inputs import Inputs
+from modernbert_jax.inference.runner import BATCH_TOKENS, BatchRunner
+from modernbert_jax.inference.text_model import Encoding, TextModel
+from modernbert_jax.pipeline import Pipeline
+
+from .retriever import Side
+
+PROMPT_NAMES: dict[Side, tuple[str, ...]] = {
+    "query": ("query",),
+    "document": ("document", "passage", "corpus"),
+}
+"""Names of the prompts of queries and documents, the first that a model has; as in
+sentence-transformers' `encode_query` and `encode_document`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnDevices:
+    """A model on the devices of a mesh."""
+
+    model: TextModel
+    params: Any
+    """Parameters on the mesh, in the layout of `Checkpoint.params`."""
+    batch_tokens: int = BATCH_TOKENS
+    """Tokens of a batch on each device."""
+    name: str = "the model"
+    """What errors call it."""
+
+    def using(self, params: Any) -> Self:
+        """The same model, and its compiled programs, with other parameters."""
+        return dataclasses.replace(self, params=params)
+
+    def finite(self, values: np.ndarray) -> np.ndarray:
+        """The vectors or scores. Raises `UserError` if they are not finite."""
+        if not np.isfinite(values).all():
+            what = "vectors" if values.ndim > 1 else "scores"
+            raise UserError(
+                f"{self.name}: gives {what} that are NaN or infinite; are its weights damaged?"
+            )
+        return values
+
+
+@contextlib.contextmanager
+def opened(path_or_hub_id: str) -> Iterator[convert.Checkpoint]:
+    """The checkpoint of a name, whose weights are read, and checked, within the block."""
+    path = convert.locate(path_or_hub_id)
+    with lazy.finite(path):
+        yield convert.load(path, later=True)
+
+
+def text_model(
+    checkpoint: convert.Checkpoint, mesh: Mesh, runtime: Runtime, name: str
+) -> TextModel:
+    """The programs of a checkpoint. Raises `UserError` if it has no tokenizer."""
+    tokenizer, pipeline = checkpoint.need_tokenizer(name), checkpoint.pipeline
+    runner = BatchRunner(
+        checkpoint.config, runtime, checkpoint.head, checkpoint.labels, pipeline, mesh
+    )
+    return TextModel(runner, Inputs(checkpoint.config, pipeline, lambda: tokenizer), pipeline)
+
+
+def prompted(encoding: Encoding, pipeline: Pipeline | None, side: Side) -> Encoding:
+    """The encoding of a side, with the prompt of the model if it names none itself."""
+    if encoding.prompt is None and encoding.prompt_name is None and pipeline is not None:
+        names = (name for name in PROMPT_NAMES[side] if name in pipeline.prompts)
+        encoding = dataclasses.replace(encoding, prompt_name=next(names, None))
+    if encoding.prompt_name is not None:
+        (pipeline or Pipeline(kind="embedding")).prompt(encoding.prompt_name)
+    return encoding
