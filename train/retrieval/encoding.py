@@ -265,7 +265,7 @@ def _check_gives_vectors(
     if pipeline is None and (head in ("none", *LANGUAGE_MODELS) or _names_pooling(sides)):
         return
     kind = pipeline.kind if pipeline else head.replace("_", " ")
-    if kind in ("reranker", "sequence classification"):
+    if kind == "reranker" or (kind == "sequence classification" and checkpoint.labels == 1):
         raise UserError(
             f"{name}: is a {kind} model, which scores pairs and gives no vectors; pass it as the"
             " reranker (--rerank, or --cross-encoder of mine), and name an embedding model"

@@ -1,5 +1,8 @@
 """Texts to vectors and pairs to scores, by the model's own prompts, lengths and widths."""
 
+import json
+import shutil
+
 import models
 import numpy as np
 import pytest
@@ -61,11 +64,20 @@ def test_scores_of_pairs_are_logits(folder):
 def test_models_of_other_kinds_are_refused(folder, capsys):
     with pytest.raises(UserError, match="late-interaction"):
         TextEncoder.load(str(folder("colbert")))
-    for name in ("reranker", "sequence"):
+    one = folder("choice").with_name("one")  # its head is that of a classifier with one label
+    shutil.copytree(folder("choice"), one)
+    config = json.loads((one / "config.json").read_text()) | {
+        "id2label": {"0": "a"},
+        "label2id": {"a": 0},
+    }
+    config["architectures"] = ["ModernBertForSequenceClassification"]
+    (one / "config.json").write_text(json.dumps(config))
+    for path in (folder("reranker"), one):
         with pytest.raises(UserError, match="pass it as the reranker"):
+            TextEncoder.load(str(path))
+    for name in ("token", "sequence"):
+        with pytest.raises(UserError, match=f"is a {name}.* classification model; name an emb"):
             TextEncoder.load(str(folder(name)))
-    with pytest.raises(UserError, match="is a token classification model"):
-        TextEncoder.load(str(folder("token")))
     pooling = Encoding(pooling="mean")
     assert TextEncoder.load(str(folder("sequence")), pooling, pooling).similarity == "cosine"
     assert not capsys.readouterr().err
