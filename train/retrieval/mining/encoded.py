@@ -66,7 +66,6 @@ class EncodedSearcher:
                         f"encode {name}", done + min((number + 1) * TEXTS, stored.count)
                     )
                 done += stored.count
-                progress.update(f"encode {name}", done)
 
     def search(self, numbers: np.ndarray, k: int) -> Candidates:
         """As `stages.Searcher`."""
