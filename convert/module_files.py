@@ -27,7 +27,13 @@ POOLING_KEYS = {
 }
 """Switches of the older layout, in the order in which their results are concatenated."""
 
-_CLASSES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "MultiVectorMask")
+_FIRST = ("Transformer", "MLMTransformer")
+"""Classes of the first module; the latter is that of sparse models in the older layout."""
+
+_CLASSES = (
+    *_FIRST,
+    *("Pooling", "Dense", "LayerNorm", "Normalize", "MultiVectorMask", "SpladePooling"),
+)
 _PACKAGES = ("sentence_transformers", "pylate")
 
 
@@ -73,7 +79,7 @@ def listing(files: Mapping[str, bytes]) -> list[tuple[str, str]]:
                 f"{MODULES}: names the folder {path!r} twice; give each module a folder of its own"
             )
         modules.append((name, folder))
-    if not modules or modules[0][0] != "Transformer":
+    if not modules or modules[0][0] not in _FIRST:
         raise UserError(f"{MODULES}: the first module must be a Transformer")
     return modules
 

@@ -12,7 +12,14 @@ from modernbert_jax.errors import UserError
 READ: dict[str, tuple[str, ...]] = {
     "settings": (
         *("model_type", "prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim"),
-        *("activation_fn", "query_prefix", "document_prefix", "query_length", "document_length"),
+        *(
+            "max_active_dims",
+            "activation_fn",
+            "query_prefix",
+            "document_prefix",
+            "query_length",
+            "document_length",
+        ),
         *("attend_to_expansion_tokens", "skiplist_words", "do_query_expansion"),
     ),
     "Transformer": (
@@ -28,6 +35,7 @@ READ: dict[str, tuple[str, ...]] = {
     "LayerNorm": ("dimension",),
     "Normalize": (),
     "MultiVectorMask": ("skiplist_words", "skiplist_tasks", "keep_only_token_ids"),
+    "SpladePooling": ("pooling_strategy", "activation_function"),
 }
 """Keys that are honoured, by class of module, and "settings" of the whole model."""
 
@@ -56,6 +64,10 @@ IGNORED: dict[str, dict[str, str]] = {
     },
     "LayerNorm": {},
     "MultiVectorMask": {},
+    "SpladePooling": {
+        "word_embedding_dimension": "is the size of the vocabulary",
+        "embedding_dimension": "is the size of the vocabulary",
+    },
 }
 """Keys without an effect here, on purpose, each with the reason."""
 

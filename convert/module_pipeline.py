@@ -13,6 +13,7 @@ from modernbert_jax.pipeline import (
     Normalize,
     Pipeline,
     Pooling,
+    SpladePooling,
     Step,
 )
 
@@ -24,10 +25,14 @@ KINDS: dict[str, Kind] = {
     "CrossEncoder": "reranker",
     "ColBERT": "late-interaction",
     "MultiVectorEncoder": "late-interaction",
+    "SparseEncoder": "sparse",
 }
 """Kinds of model by `model_type`."""
 
-_SIMILARITY = {"embedding": "cosine", "late-interaction": "MaxSim", "reranker": None}
+_SIMILARITY = {
+    **{"embedding": "cosine", "late-interaction": "MaxSim", "reranker": None},
+    "sparse": "dot",
+}
 
 
 def read(files: Mapping[str, bytes], extra: Mapping[str, Any]) -> Pipeline | None:
@@ -63,6 +68,8 @@ def read(files: Mapping[str, bytes], extra: Mapping[str, Any]) -> Pipeline | Non
             steps.append(LayerNorm(name=own_name, path=path.rstrip("/"), dimension=size))
         elif name == "Normalize":
             steps.append(Normalize())
+        elif kind == "sparse" and name == "SpladePooling":
+            steps.append(_splade(module))
         elif kind != "late-interaction" or name != "MultiVectorMask":
             raise UserError(f"{MODULES}: a {name} in a model for {kind} is not supported")
     pooled = steps != [] and isinstance(steps[0], Pooling)
@@ -70,6 +77,8 @@ def read(files: Mapping[str, bytes], extra: Mapping[str, Any]) -> Pipeline | Non
         raise UserError(f"{MODULES}: the module after the Transformer must be Pooling")
     if kind == "reranker" and steps and not isinstance(steps[-1], Dense):
         raise UserError(f"{MODULES}: the last module of a reranker must be Dense")
+    if kind == "sparse" and not (len(steps) == 1 and isinstance(steps[0], SpladePooling)):
+        raise UserError(f"{MODULES}: a sparse model must be a Transformer and a SpladePooling")
     fields = Fields(SETTINGS, settings)
     prompts, late = fields.get("prompts", dict, {}), None
     default = fields.get("default_prompt_name", str)
@@ -94,6 +103,7 @@ def read(files: Mapping[str, bytes], extra: Mapping[str, Any]) -> Pipeline | Non
         max_length=_max_length(files, transformer),
         lower_case=bool(transformer.get("do_lower_case", False)),
         late=late,
+        max_active_dims=fields.size("max_active_dims") if "max_active_dims" in settings else None,
         activation=fields.get("activation_fn", str),
     )
 
@@ -118,6 +128,8 @@ def _kind(settings: Mapping[str, Any], modules: list[str]) -> Kind:
     if model_type is not None:
         remedy = did_you_mean(str(model_type), KINDS)
         raise UserError(f"{SETTINGS}: model_type is {model_type!r}; {remedy}")
+    if "SpladePooling" in modules:
+        return "sparse"
     return "embedding" if "Pooling" in modules or len(modules) == 1 else "late-interaction"
 
 
@@ -132,6 +144,18 @@ def _pooling(module: Fields) -> Pooling:
             remedy = did_you_mean(str(mode), POOLINGS)
             raise UserError(f"{module.file}: pooling is {mode!r}; {remedy}")
     return Pooling(modes=tuple(modes), include_prompt=module.get("include_prompt", bool, True))
+
+
+def _splade(module: Fields) -> SpladePooling:
+    strategy = module.get("pooling_strategy", str, "max")
+    activation = module.get("activation_function", str, "relu")
+    if strategy not in ("max", "sum"):
+        raise UserError(f"{module.file}: pooling_strategy is {strategy!r}; it must be max or sum")
+    if activation not in ("relu", "log1p_relu"):
+        raise UserError(
+            f"{module.file}: activation_function is {activation!r}; it must be relu or log1p_relu"
+        )
+    return SpladePooling(strategy=strategy, activation=activation)
 
 
 def _dense(module: Fields, name: str, path: str) -> Dense:

@@ -51,6 +51,13 @@ class Decoder(nn.Module):
             logits += self.param("bias", nn.initializers.zeros, (c.vocab_size,))
         return logits
 
+    def weights(self, embeddings: Embeddings) -> tuple[jax.Array, jax.Array]:
+        """What initialised logits are computed with: a table [V, D] and a bias, float32 [V]."""
+        own = self.variables.get("params", {})
+        tied = self.config.tie_word_embeddings
+        table = embeddings.embedding if tied else own["linear"]["kernel"].T
+        return table, own.get("bias", jnp.zeros(len(table), jnp.float32))
+
 
 class LanguageModel(nn.Module):
     """The encoder with a language-model head. Calling it gives logits of every token."""

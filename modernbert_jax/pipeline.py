@@ -1,4 +1,4 @@
-"""Modules after the encoder in embedding, reranking and late-interaction models.
+"""Modules after the model in embedding, reranking, sparse and late-interaction models.
 
 They are those of sentence-transformers and PyLate: pooling, dense layers and norms, with prompts
 and lengths. `Pipeline` describes them as `convert.module_pipeline` reads them from files;
@@ -32,7 +32,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 """Activation functions by their names in the files."""
 
-Kind = Literal["embedding", "reranker", "late-interaction"]
+Kind = Literal["embedding", "reranker", "late-interaction", "sparse"]
 
 Expansion = Literal["none", "fixed", "min"]
 """Ways to fill up short queries of late interaction."""
@@ -83,10 +83,20 @@ class Normalize:
     """Division of vectors by their length."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpladePooling:
+    """Pooling of the scores that a masked-LM head gives a document's tokens; see `splade`."""
+
+    strategy: Literal["max", "sum"] = "max"
+    """Whether a weight is that of the largest score, or the sum of the weights of all tokens."""
+    activation: Literal["relu", "log1p_relu"] = "relu"
+    """Weight of a score x: log(1 + relu(x)), or log(1 + log(1 + relu(x)))."""
+
+
 Layer = Dense | LayerNorm
 """A step with parameters."""
 
-Step = Pooling | Layer | Normalize
+Step = Pooling | Layer | Normalize | SpladePooling
 
 LAYER_NORM_EPSILON = 1e-5
 """Added to the variance by a `LayerNorm`: PyTorch's default, which the files cannot change."""
@@ -150,8 +160,15 @@ class Pipeline:
     lower_case: bool = False
     """Whether texts are converted to lower case."""
     late: LateInteraction | None = None
+    max_active_dims: int | None = None
+    """Number of the largest weights of a sparse vector that are kept; None keeps all."""
     activation: str | None = None
     """Activation of a reranker's scores, a key of `ACTIVATIONS`; None is the default."""
+
+    @property
+    def splade(self) -> SpladePooling | None:
+        """The pooling step of a sparse model; None in other models."""
+        return next((step for step in self.steps if isinstance(step, SpladePooling)), None)
 
     @property
     def layers(self) -> tuple[Layer, ...]:

@@ -25,12 +25,14 @@ from modernbert_jax.inference.runner import BATCH_TOKENS, BatchRunner, Document
 from modernbert_jax.inference.text_model import Encoding, TextModel
 from modernbert_jax.io import hub
 from modernbert_jax.pipeline import Pipeline
+from modernbert_jax.scoring import sparse
 from modernbert_jax.scoring.similarity import SIMILARITIES
 from modernbert_jax.sharding import placed
+from modernbert_jax.sparse_encoding import SparseEncoding
 from modernbert_jax.tokenizer import Tokenizer
 
 
-class ModernBert(Classifying):
+class ModernBert(Classifying, SparseEncoding):
     """A model with its weights and tokenizer.
 
     Attributes:
@@ -285,13 +287,15 @@ class ModernBert(Classifying):
         return vectors if stream else list(vectors)
 
     def similarity(
-        self, a: np.ndarray | Sequence[np.ndarray], b: np.ndarray | Sequence[np.ndarray]
+        self,
+        a: np.ndarray | Sequence[Any],
+        b: np.ndarray | Sequence[Any],
     ) -> np.ndarray:
         """The model's own similarity of encoded texts: float32 [len(a), len(b)].
 
         Args:
             a: vectors [n, E] of `encode`; for late interaction a list of [tokens_i, E] of
-                `encode_tokens`, which are the queries.
+                `encode_tokens`, which are the queries; of a sparse model the list of `sparse`.
             b: the same of the documents.
 
         Raises:
@@ -299,11 +303,14 @@ class ModernBert(Classifying):
         """
         late = self.pipeline is not None and self.pipeline.late is not None
         known = [*late_interaction.SIMILARITIES] if late else [*SIMILARITIES]
-        name = (self.pipeline and self.pipeline.similarity) or known[0]
+        splade = self.pipeline is not None and self.pipeline.splade is not None
+        name = (self.pipeline and self.pipeline.similarity) or ("dot" if splade else known[0])
         if name not in known:
             raise UserError(f"similarity is {name!r}; {did_you_mean(name, known)}")
         if late:
             return late_interaction.SIMILARITIES[name](list(a), list(b))
+        if splade:
+            return sparse.similarities(list(a), list(b), name)
         return SIMILARITIES[name](np.asarray(a, np.float32), np.asarray(b, np.float32))
 
     def fill_mask(self, text: str, top_k: int = 5) -> list[list[tuple[str, float]]]:

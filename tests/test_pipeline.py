@@ -88,7 +88,16 @@ def test_the_steps_equal_their_definition(embedder):
     np.testing.assert_allclose(raw[0, 0], y, atol=1e-5)
 
 
-NAMES = ("dense", "colbert_plain", "reranker", "choice", "span", "causal_lm", "cls")
+NAMES = (
+    "dense",
+    "colbert_plain",
+    "reranker",
+    "choice",
+    "span",
+    "causal_lm",
+    "cls",
+    "sparse_native",
+)
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +144,35 @@ def test_prompts(bert):
     np.testing.assert_array_equal(by_default, explicit)
     assert np.abs(model.encode(texts, prompt_name="document") - named).max() > 1e-3
     assert np.abs(model.encode(texts, prompt="") - named).max() > 1e-3
+
+
+def test_sparse_vectors(bert):
+    """Their largest weights, prompts, a stream, and what is refused."""
+    model, texts = bert["sparse_native"], models.TEXTS
+    whole = model.sparse(texts, max_active_dims=model.config.vocab_size)
+    some, named = model.sparse(texts), model.sparse(texts, prompt_name="query", max_active_dims=5)
+    assert [len(x.indices) for x in some] == [30] * 4  # the model's own number
+    assert [len(x.values) for x in named] == [5] * 4
+    for largest, vector in zip(some, whole, strict=True):
+        assert len(vector.indices) > 30 and (np.diff(largest.indices) > 0).all()
+        wanted = np.sort(vector.values)[-30:]
+        np.testing.assert_allclose(np.sort(largest.values), wanted, atol=1e-5)
+    explicit = model.sparse(["query: " + text for text in texts], 5)
+    streamed = list(model.sparse(iter(texts), 5, prompt="query: ", stream=True))
+    for a, b, c in zip(named, explicit, streamed, strict=True):
+        np.testing.assert_array_equal(a.indices, b.indices)
+        np.testing.assert_array_equal(a.indices, c.indices)
+    assert model.sparse([]) == []
+    for call, message in (
+        (lambda: model.sparse(texts, 0), "max_active_dims is 0; it must be 1 to 384"),
+        (lambda: model.sparse(texts, 385), "max_active_dims is 385; it must be 1 to 384"),
+        (lambda: model.sparse(texts, prompt_name="web"), "prompt_name is 'web'"),
+        (lambda: model.sparse("hello"), "texts is a string"),
+        (lambda: model.encode(texts), "use sparse"),
+        (lambda: bert["dense"].sparse(texts), "not a sparse one; use encode"),
+    ):
+        with pytest.raises(UserError, match=message):
+            call()
 
 
 def test_choices_and_spans(bert):

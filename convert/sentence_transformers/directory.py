@@ -27,6 +27,11 @@ def read(directory: Path) -> Checkpoint:
     bare = pipeline.kind != "reranker" or bool(pipeline.steps)
     checkpoint = huggingface.read(directory / folder, pipeline.layers, bare, directory)
     pipeline.check_widths(checkpoint.config.hidden_size)
+    if pipeline.splade and checkpoint.head != "masked_lm":
+        raise UserError(
+            f"{directory}: a sparse model needs a masked-LM head, and its head is"
+            f" {checkpoint.head}; correct architectures in its config.json"
+        )
     return dataclasses.replace(checkpoint, files=carried)
 
 

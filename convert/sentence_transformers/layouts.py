@@ -1,7 +1,7 @@
 """The files of a sentence-transformers directory about its modules, written from a `Pipeline`.
 
-Embedding models get the older layout, which every version reads; late-interaction models get
-PyLate's. A reranker with a classification head needs no modules: its activation is a key of
+Embedding and sparse models get the older layout, which every version reads; late-interaction models
+get PyLate's. A reranker with a classification head needs no modules: its activation is a key of
 `config.json`. One with modules gets the later layout, the first that has rerankers with modules.
 """
 
@@ -18,6 +18,7 @@ from modernbert_jax.pipeline import (
     Normalize,
     Pipeline,
     Pooling,
+    SpladePooling,
     Step,
 )
 
@@ -30,6 +31,9 @@ from . import pylate_settings
 VERSIONS = {"sentence_transformers": "3.4.1", "transformers": "4.48.0", "pytorch": "2.5.1"}
 """Versions that the older layout declares: the first that know ModernBERT."""
 
+SPARSE_VERSIONS = {**VERSIONS, "sentence_transformers": "5.0.0"}
+"""Versions that sparse models declare: the first that have them."""
+
 LATER_VERSIONS = {**VERSIONS, "sentence_transformers": "5.4.0"}
 """Versions that the later layout declares: the first in which rerankers have modules."""
 
@@ -39,6 +43,11 @@ _OLD_TYPES = {
         for name in ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize")
     },
     "TokenDense": "pylate.models.Dense.Dense",
+}
+
+_SPARSE_TYPES = {
+    "Transformer": "sentence_transformers.sparse_encoder.models.MLMTransformer",
+    "SpladePooling": "sentence_transformers.sparse_encoder.models.SpladePooling",
 }
 
 _LATER_TYPES = {
@@ -81,9 +90,10 @@ def with_pipeline(checkpoint: Checkpoint, pipeline: Pipeline) -> Checkpoint:
     similarity where it leaves them open. The caller gives the parameters of its layers.
 
     Args:
-        checkpoint: with the parameters of `Embedder`, or with a classification head.
+        checkpoint: with the parameters of `Embedder`, or with a classification or masked-LM head.
         pipeline: of an embedding model, of a reranker with modules after an encoder or without
-            modules after a classification head, or of a late-interaction model.
+            modules after a classification head, of a sparse model with a masked-LM head, or of a
+            late-interaction model.
 
     Raises:
         UserError: modules that do not fit each other or the model, or that the layout of the files
@@ -104,19 +114,26 @@ def with_pipeline(checkpoint: Checkpoint, pipeline: Pipeline) -> Checkpoint:
         return _reranker(bare, pipeline, settings)
     longest = checkpoint.config.max_position_embeddings
     length = min(pipeline.max_length or longest, longest)
+    types, versions = _OLD_TYPES, VERSIONS
     if pipeline.late is None:
         modules = _modules(pipeline, checkpoint.config.hidden_size, _old_pooling, lambda step: {})
         settings |= {
-            "similarity_fn_name": pipeline.similarity or "cosine",
+            "similarity_fn_name": pipeline.similarity or ("dot" if pipeline.splade else "cosine"),
             "prompts": dict(pipeline.prompts),
             "default_prompt_name": pipeline.default_prompt,
         }
+        if pipeline.kind == "sparse":
+            _check_sparse(checkpoint, pipeline)
+            types, versions = _SPARSE_TYPES, SPARSE_VERSIONS
+            settings |= {"model_type": "SparseEncoder"}
+            most = pipeline.max_active_dims
+            settings |= {"max_active_dims": most} if most else {}
         settings |= {"truncate_dim": pipeline.truncate_dim} if pipeline.truncate_dim else {}
     else:
         modules = _late_modules(pipeline)
         settings |= pylate_settings.of(pipeline.late, checkpoint.tokenizer, length)
     transformer = {"max_seq_length": length, "do_lower_case": pipeline.lower_case}
-    return _described(bare, _OLD_TYPES, modules, settings | {"__version__": VERSIONS}, transformer)
+    return _described(bare, types, modules, settings | {"__version__": versions}, transformer)
 
 
 def in_widest_layout(checkpoint: Checkpoint) -> Checkpoint:
@@ -143,7 +160,15 @@ def in_widest_layout(checkpoint: Checkpoint) -> Checkpoint:
 def _is_old(files: Mapping[str, bytes]) -> bool:
     types = [entry["type"] for entry in parse_json(files[MODULES], MODULES)]
     configs = [json_of(files, name) for name in module_files.files_of(files)[2:]]
-    return {*types} <= {*_OLD_TYPES.values()} and not any(_LATER_KEYS & {*c} for c in configs)
+    old = {*_OLD_TYPES.values(), *_SPARSE_TYPES.values()}
+    return {*types} <= old and not any(_LATER_KEYS & {*c} for c in configs)
+
+
+def _check_sparse(checkpoint: Checkpoint, pipeline: Pipeline) -> None:
+    if checkpoint.head != "masked_lm":
+        raise UserError(f"a sparse model has a masked-LM head; this one is {checkpoint.head!r}")
+    if len(pipeline.steps) != 1 or pipeline.splade is None:
+        raise UserError("the only module of a sparse model is SpladePooling")
 
 
 def _check_reranker(checkpoint: Checkpoint, pipeline: Pipeline) -> None:
@@ -235,6 +260,8 @@ def _modules(
             modules.append((kind, path, _dense(step) | names(number)))
         elif isinstance(step, Normalize):
             modules.append((kind, path, names(number) or None))
+        elif isinstance(step, SpladePooling):
+            modules.append((kind, path, _splade(step)))
         else:
             modules.append((kind, path, {"dimension": step.dimension}))
     return modules
@@ -277,6 +304,10 @@ def _dense(step: Dense) -> dict[str, Any]:
         "activation_function": step.activation,
     }
     return config | ({"use_residual": True} if step.residual else {})
+
+
+def _splade(step: SpladePooling) -> dict[str, Any]:
+    return {"pooling_strategy": step.strategy, "activation_function": step.activation}
 
 
 def _late_modules(pipeline: Pipeline) -> Modules:

@@ -22,9 +22,10 @@ from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.heads import HEADS, Classifier, document_pooling, encoder_of, pool
 from modernbert_jax.inference import in_flight, shapes
 from modernbert_jax.model import Encoder
-from modernbert_jax.packing import Rows, rows_from
+from modernbert_jax.packing import Rows, power_of_two, rows_from
 from modernbert_jax.pipeline import Embedder, Pipeline, embedder_params
 from modernbert_jax.sharding import global_array, row_pieces, rows_sharding
+from modernbert_jax.splade import SparseEncoder, SparseVector, largest, sparse
 
 BATCH_TOKENS = 8192
 """Tokens of a batch on each device, unless a single row has more."""
@@ -36,7 +37,7 @@ _LOGITS_OF_BATCH = 2**27
 """Limit on the values of a batch with scores of the vocabulary: 0.5 GB of float32."""
 
 Params = dict[str, Any]
-Results = np.ndarray | list[np.ndarray]
+Results = np.ndarray | list[np.ndarray] | list[SparseVector]
 
 
 class Document(NamedTuple):
@@ -59,6 +60,8 @@ class Program(NamedTuple):
     most_tokens: int = sys.maxsize
     """Limit on the tokens of a batch on each device, whatever the caller asks for."""
     ahead: int = in_flight.AHEAD
+    sparse: bool = False
+    """Whether results are `SparseVector`s."""
 
 
 class BatchRunner:
@@ -69,7 +72,8 @@ class BatchRunner:
         module: the Flax module of the model.
         programs: the computations that the model supports, by name: "hidden" and "pooled" (option
             `how`); "vectors" of a pipeline (options `skip`, `normalize`); "logits" of tokens
-            with a head, and "document_logits" with a classifier.
+            with a head, and "document_logits" with a classifier; "sparse" of a sparse model (option
+            `count`, of the largest weights, or None for all).
     """
 
     def __init__(
@@ -109,7 +113,15 @@ class BatchRunner:
                 jitted(self._pooled, static_argnames="how"), "document", config.hidden_size
             ),
         }
-        if pipeline:
+        if pipeline and pipeline.splade:
+            self._sparse_encoder = SparseEncoder(config, runtime, pipeline.splade)
+            width = config.vocab_size
+            rows = max(_LOGITS_OF_BATCH // (width * shapes.DOCUMENTS), 1)
+            compute = jitted(self._sparse, static_argnames=("segments", "count"))
+            self.programs["sparse"] = Program(
+                compute, "document", width, rows * shapes.FULL_ROW, 1, sparse=True
+            )
+        elif pipeline:
             compute = jitted(self._vectors, static_argnames="normalize")
             level: in_flight.Level = "document" if pipeline.pooling else "token"
             self.programs["vectors"] = Program(compute, level, pipeline.width(config.hidden_size))
@@ -146,7 +158,7 @@ class BatchRunner:
             options: of the program.
 
         Returns:
-            float32 [documents, width], or [tokens, width] of each document.
+            float32 [documents, width]; or of each document [tokens, width], or a `SparseVector`.
         """
         (results,) = self.windows(name, params, documents, batch_tokens, tokens=None, **options)
         return results
@@ -184,7 +196,9 @@ class BatchRunner:
         def compute(batch: tuple[Rows, np.ndarray | None]) -> jax.Array:
             with jax.set_mesh(self.mesh):
                 rows, visible = self._placed(batch)
-                more = {} if visible is None else {"visible": visible}
+                more: dict[str, Any] = {} if visible is None else {"visible": visible}
+                if program.sparse:  # rows of few documents have few vectors
+                    more["segments"] = power_of_two(int(batch[0].segment_ids.max()))
                 return program.compute(params, rows, **more, **options)
 
         for values, (window, rows) in in_flight.results(compute, batches(), program.ahead):
@@ -206,6 +220,10 @@ class BatchRunner:
 
     def _logits(self, params: Params, rows: Rows) -> Any:
         return self.module.apply({"params": params}, *rows)
+
+    def _sparse(self, params: Params, rows: Rows, segments: int, count: int | None) -> Any:
+        vectors: Any = self._sparse_encoder.apply({"params": params}, *rows, segments=segments)
+        return vectors if count is None else largest(vectors, count)
 
     def _document_logits(self, params: Params, rows: Rows) -> jax.Array:
         model = self.module.bind({"params": params})
@@ -239,7 +257,7 @@ class _Window:
     def __init__(self, documents: Sequence[Document], program: Program):
         self._ids = [document.ids for document in documents]
         self._kept = [document.kept for document in documents]
-        self._level = program.level
+        self._level, self._sparse = program.level, program.sparse
         self.lengths = [len(ids) for ids in self._ids]
         self._left = sum(length > 0 for length in self.lengths)
         visible = [
@@ -250,9 +268,13 @@ class _Window:
         if visible != self.lengths:
             both = zip(visible, self.lengths, strict=True)
             self._visible = [np.arange(n) < first for first, n in both]
-        self.results: Results = np.zeros((len(documents), program.width), np.float32)
-        if program.level == "token":
+        self.results: Any
+        if program.sparse:
+            self.results = [sparse(np.zeros(0, np.float32)) for _ in documents]
+        elif program.level == "token":
             self.results = [np.zeros((0, program.width), np.float32) for _ in documents]
+        else:
+            self.results = np.zeros((len(documents), program.width), np.float32)
 
     @property
     def complete(self) -> bool:
@@ -273,7 +295,10 @@ class _Window:
         """Store the results of a batch."""
         for i, value in in_flight.unpacked(values, rows, self.lengths.__getitem__, self._level):
             kept = self._kept[i]
-            self.results[i] = value.astype(np.float32) if kept is None else value[kept]
+            if self._sparse:
+                self.results[i] = sparse(value)
+            else:
+                self.results[i] = value.astype(np.float32) if kept is None else value[kept]
             self._left -= 1
 
 

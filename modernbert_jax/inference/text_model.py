@@ -11,6 +11,7 @@ from modernbert_jax.heads import POOLINGS
 from modernbert_jax.inference.inputs import Inputs
 from modernbert_jax.inference.runner import BATCH_TOKENS, BatchRunner, Params
 from modernbert_jax.pipeline import Pipeline, reranker_activation
+from modernbert_jax.splade import SparseVector
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,8 @@ class Encoding:
     """Longest text in tokens; longer ones lose their end."""
     width: int | None = None
     """How many of the first numbers of a vector to keep."""
+    max_active_dims: int | None = None
+    """How many of the largest weights of a sparse vector to keep."""
 
     def __post_init__(self) -> None:
         if self.pooling is not None and self.pooling not in POOLINGS:
@@ -89,9 +92,9 @@ class TextModel:
         pipeline, pooling = self.pipeline or Pipeline(kind="embedding"), encoding.pooling
         if pooling is None and pipeline.late:
             raise UserError("a late-interaction model has a vector per token; use encode_tokens")
-        prefix = encoding.prompt
-        if prefix is None:
-            prefix = pipeline.prompt(encoding.prompt_name)
+        if pooling is None and pipeline.splade:
+            raise UserError("a sparse model has weights of ids instead of a vector; use sparse")
+        prefix = _prefix(encoding, pipeline)
         limit = encoding.max_length
         documents = self.inputs.documents((prefix + text for text in texts), limit, stream)
         options: dict[str, Any]
@@ -112,6 +115,46 @@ class TextModel:
         if width:
             windows = (np.ascontiguousarray(vectors[:, :width]) for vectors in windows)
         return map(_unit, windows) if encoding.normalize else windows
+
+    def sparse(
+        self,
+        params: Params,
+        texts: Iterable[str],
+        encoding: Encoding,
+        batch_tokens: int = BATCH_TOKENS,
+        stream: bool = False,
+    ) -> Iterator[list[SparseVector]]:
+        """Sparse vectors of texts in order, by window, or one window of all texts.
+
+        Arguments are those of `vectors`.
+
+        Raises:
+            UserError: another kind of model, a prompt that it does not have, or a number of weights
+                that is out of range.
+        """
+        pipeline = self.pipeline
+        if pipeline is None or pipeline.splade is None:
+            raise UserError("the model is not a sparse one; use encode")
+        width = self.runner.programs["sparse"].width
+        count = encoding.max_active_dims or pipeline.max_active_dims
+        if encoding.max_active_dims is not None and not 0 < encoding.max_active_dims <= width:
+            raise UserError(
+                f"max_active_dims is {encoding.max_active_dims}; it must be 1 to {width:,}, the"
+                " size of the vocabulary"
+            )
+        prefix = _prefix(encoding, pipeline)
+        documents = self.inputs.documents(
+            (prefix + text for text in texts), encoding.max_length, stream
+        )
+        windows: Iterator[Any] = self.runner.windows(
+            "sparse",
+            params,
+            documents,
+            batch_tokens,
+            tokens=self.runner.window_tokens(batch_tokens) if stream else None,
+            count=count if count and count < width else None,
+        )
+        return windows
 
     def scores(
         self,
@@ -154,6 +197,13 @@ class TextModel:
         for logits in windows:
             activated = np.asarray(activate(logits))
             yield activated[:, 0] if labels == 1 else activated
+
+
+def _prefix(encoding: Encoding, pipeline: Pipeline) -> str:
+    """The prefix of every text."""
+    if encoding.prompt is not None:
+        return encoding.prompt
+    return pipeline.prompt(encoding.prompt_name)
 
 
 def _prefixed(text: str | tuple[str, str], prompt: str) -> str | tuple[str, str]:

@@ -1,5 +1,6 @@
 """Files about modules after the model: read, refused, and written in the older layout."""
 
+import dataclasses
 import json
 import warnings
 
@@ -12,9 +13,7 @@ from modernbert_jax import convert
 from modernbert_jax.convert import module_pipeline
 from modernbert_jax.convert.module_files import MODULES, SETTINGS, TRANSFORMER
 from modernbert_jax.errors import UserError
-from modernbert_jax.pipeline import LateInteraction, Normalize, Pooling
-
-MASK = "2_MultiVectorMask/config.json"
+from modernbert_jax.pipeline import LateInteraction, Normalize, Pooling, SpladePooling
 
 MASK = "2_MultiVectorMask/config.json"
 
@@ -154,8 +153,12 @@ def test_refusals_of_late_interaction(tmp_path, spoil, message):
         ),
         (lambda f: change(f, SETTINGS, truncate_dim=-8), "truncate_dim is -8"),
         (
+            lambda f: change(f, SETTINGS, model_type="Router"),
+            "model_type is 'Rout",
+        ),
+        (
             lambda f: change(f, SETTINGS, model_type="SparseEncoder"),
-            "model_type is 'Spar",
+            "sparse model must be a Transformer and a SpladePooling",
         ),
         (
             lambda f: change(f, SETTINGS, prompts=[1]),
@@ -189,6 +192,44 @@ def test_formats_are_for_their_kinds(tmp_path):
         convert.convert(one, tmp_path / "target", "pylate")
     assert not (tmp_path / "target").exists()
     assert [convert.detect(d) for d in (late, one)] == ["pylate", "sentence-transformers"]
+
+
+def test_sparse_models_need_their_head(tmp_path):
+    """The later layout becomes the older one, and a model without a masked-LM head is refused."""
+    source = models.write("sparse_native", tmp_path / "source")
+    convert.convert(source, tmp_path / "target", "sentence-transformers")
+    modules = json.loads((tmp_path / "target" / MODULES).read_text())
+    kinds = [entry["type"].rpartition(".")[2] for entry in modules]
+    assert kinds == ["MLMTransformer", "SpladePooling"]
+    pipeline = convert.load(tmp_path / "target").pipeline
+    assert pipeline.splade == SpladePooling() and pipeline.max_active_dims == 30
+    for kind in ("base", "sequence"):
+        folder = models.write(kind, tmp_path / kind)
+        for file in (MODULES, SETTINGS, TRANSFORMER):
+            (folder / file).write_bytes((source / file).read_bytes())
+        with pytest.raises(UserError, match="needs a masked-LM head"):
+            convert.load(folder)
+        plain = convert.load(models.write(kind, tmp_path / f"plain_{kind}"))
+        with pytest.raises(UserError, match="has a masked-LM head"):
+            convert.with_pipeline(plain, pipeline)
+    wrong = dataclasses.replace(pipeline, steps=(SpladePooling(), SpladePooling()))
+    with pytest.raises(UserError, match="only module of a sparse model"):
+        convert.with_pipeline(convert.load(source), wrong)
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("1_SpladePooling/config.json", "pooling_strategy", "mean"),
+        ("1_SpladePooling/config.json", "activation_function", "gelu"),
+        (SETTINGS, "max_active_dims", 0),
+    ],
+)
+def test_refusals_of_sparse_models(file, key, value, tmp_path):
+    files = files_of("sparse", tmp_path)
+    change(files, file, **{key: value})
+    with pytest.raises(UserError, match=f"{key} is {value!r}; it must be"):
+        module_pipeline.read(files, {})
 
 
 def test_what_pylate_cannot_say_is_refused(tmp_path):

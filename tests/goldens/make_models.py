@@ -35,7 +35,13 @@ def main(names: list[str]) -> None:
 
 def run(name: str, directory: Path) -> dict[str, np.ndarray]:
     """Outputs of this environment's libraries for a directory."""
-    run = {"hf": _hf, "embedding": _embedding, "reranker": _reranker, "late": _late}
+    run = {
+        "hf": _hf,
+        "embedding": _embedding,
+        "reranker": _reranker,
+        "late": _late,
+        "sparse": _sparse,
+    }
     return run[models.MODELS[name].kind](name, directory)
 
 
@@ -81,6 +87,20 @@ def _reranker(name: str, directory: Path) -> dict[str, np.ndarray]:
     from sentence_transformers import CrossEncoder
 
     return {"scores": np.asarray(CrossEncoder(str(directory), device="cpu").predict(models.PAIRS))}
+
+
+def _sparse(name: str, directory: Path) -> dict[str, np.ndarray]:
+    from sentence_transformers import SparseEncoder
+
+    model = SparseEncoder(str(directory), device="cpu")
+    vectors = {
+        "queries": model.encode_query(models.QUERIES),
+        "documents": model.encode_document(models.TEXTS),
+        "default": model.encode(models.TEXTS[:1]),
+    }
+    similarities = model.similarity(vectors["queries"], vectors["documents"])
+    dense = {k: v.to_dense().numpy() for k, v in vectors.items()}
+    return {**dense, "similarities": similarities.numpy()}
 
 
 def _late(name: str, directory: Path) -> dict[str, np.ndarray]:

@@ -44,7 +44,7 @@ def golden(name):
 def assert_close(outputs, want, atol):
     assert outputs.keys() == want.keys()
     for key, array in want.items():
-        np.testing.assert_allclose(outputs[key], array, atol=atol, rtol=0, err_msg=key)
+        np.testing.assert_allclose(outputs[key], array, atol=atol, rtol=1e-6, err_msg=key)
 
 
 def converted(source, folder):

@@ -87,18 +87,20 @@ class Model:
     """Class, folder and configuration of each module after the Transformer."""
     settings: dict[str, Any] | None = None
     transformer: dict[str, Any] | None = None
+    first: str = "models.Transformer"
+    """Class of the first module in the older layout."""
     added: tuple[str, ...] = ()
     """Tokens added to the tokenizer."""
 
     @property
     def kind(self) -> str:
-        """Kind of output: "hf", "embedding", "reranker" or "late"."""
+        """Kind of output: "hf", "embedding", "reranker", "late" or "sparse"."""
         if "sentence_transformers" in self.config:
             return "reranker"
         named = (self.settings or {}).get("model_type", "")
         late = named in ("ColBERT", "MultiVectorEncoder")
-        reranker = {"CrossEncoder": "reranker"}
-        return "late" if late else reranker.get(named, "embedding" if self.settings else "hf")
+        others = {"CrossEncoder": "reranker", "SparseEncoder": "sparse"}
+        return "late" if late else others.get(named, "embedding" if self.settings else "hf")
 
     @property
     def old(self) -> bool:
@@ -202,6 +204,27 @@ def _late(*modules: Any, **settings: Any) -> Model:
         transformer={"max_seq_length": 29, "do_lower_case": False},
         added=("[Q] ", "[D] "),
     )
+
+
+def _sparse(
+    *modules: Any, settings: dict[str, Any], transformer: dict[str, Any], first: str = "",
+    **changes: Any,
+) -> Model:  # fmt: skip
+    return Model(
+        architecture="ModernBertForMaskedLM",
+        config=_config(**changes),
+        modules=modules,
+        settings={"model_type": "SparseEncoder", **settings},
+        transformer=transformer,
+        first=first,
+    )
+
+
+def _splade(
+    kind: str, strategy: str = "max", activation: str = "relu", **more: int
+) -> tuple[str, str, dict[str, Any]]:
+    config = {"pooling_strategy": strategy, "activation_function": activation, **more}
+    return (f"{_ST}sparse_encoder.{kind}", "1_SpladePooling", config)
 
 
 def _later_pooling(mode: str, include_prompt: bool = True) -> tuple[str, str, dict[str, Any]]:
@@ -346,6 +369,29 @@ MODELS: dict[str, Model] = {
         prompts={"web": "find: "},
         default_prompt_name="web",
     ),
+    # sparse models
+    "sparse": _sparse(
+        _splade("models.SpladePooling", word_embedding_dimension=VOCAB),
+        settings={**_PROMPTS, "default_prompt_name": "query", "similarity_fn_name": "dot"},
+        transformer=_OLD,
+        first="sparse_encoder.models.MLMTransformer",
+    ),
+    "sparse_sum": _sparse(
+        _splade("models.SpladePooling", "sum", "log1p_relu"),
+        settings={**_PROMPTS, "similarity_fn_name": "cosine"},
+        transformer=_OLD,
+        first="sparse_encoder.models.MLMTransformer",
+        tie_word_embeddings=False,
+    ),
+    "sparse_native": _sparse(
+        _splade("modules.splade_pooling.SpladePooling", embedding_dimension=VOCAB),
+        settings={**_PROMPTS, "similarity_fn_name": None, "max_active_dims": 30},
+        transformer={
+            "transformer_task": "fill-mask",
+            "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
+            "module_output_name": "token_embeddings",
+        },
+    ),
     # late interaction
     "colbert": _late(_dense(1, 32, 24, kind=_PYLATE, use_residual=False)),
     "colbert_stack": _late(
@@ -443,9 +489,7 @@ def write(name: str, directory: Path) -> Path:
         (directory / file).write_bytes(content)
     if model.settings is None:
         return directory
-    kind = (
-        f"{_ST}base.modules.transformer.Transformer" if model.native else f"{_ST}models.Transformer"
-    )
+    kind = f"{_ST}base.modules.transformer.Transformer" if model.native else f"{_ST}{model.first}"
     listed = [{"idx": 0, "name": "0", "path": "", "type": kind}]
     for number, (kind, path, config) in enumerate(model.modules, start=1):
         listed.append({"idx": number, "name": str(number), "path": path, "type": kind})

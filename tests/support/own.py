@@ -17,7 +17,13 @@ def run(name: str, source: Path | convert.Checkpoint) -> dict[str, np.ndarray]:
     """Compute the outputs of a model, from its directory or its checkpoint."""
     checkpoint = source if isinstance(source, convert.Checkpoint) else convert.load(source)
     bert = ModernBert(checkpoint, attention="dense")
-    run = {"hf": _hf, "embedding": _embedding, "reranker": _reranker, "late": _late}
+    run = {
+        "hf": _hf,
+        "embedding": _embedding,
+        "reranker": _reranker,
+        "late": _late,
+        "sparse": _sparse,
+    }
     return run[models.MODELS[name].kind](name, bert)
 
 
@@ -53,6 +59,20 @@ def _embedding(name: str, bert: ModernBert) -> dict[str, np.ndarray]:
 
 def _reranker(name: str, bert: ModernBert) -> dict[str, np.ndarray]:
     return {"scores": bert.predict(models.PAIRS)}
+
+
+def _sparse(name: str, bert: ModernBert) -> dict[str, np.ndarray]:
+    vectors = {
+        "queries": bert.sparse(models.QUERIES, prompt_name="query"),
+        "documents": bert.sparse(models.TEXTS, prompt_name="document"),
+        "default": bert.sparse(models.TEXTS)[:1],  # the program of the documents
+    }
+    similarities = bert.similarity(vectors["queries"], vectors["documents"])
+    dense = {k: np.zeros((len(v), bert.config.vocab_size), np.float32) for k, v in vectors.items()}
+    for key, rows in dense.items():
+        for row, (indices, values) in zip(rows, vectors[key], strict=True):
+            row[indices] = values
+    return {**dense, "similarities": similarities}
 
 
 def _late(name: str, bert: ModernBert) -> dict[str, np.ndarray]:
