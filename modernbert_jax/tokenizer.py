@@ -50,10 +50,11 @@ class Tokenizer:
     def __init__(self, files: Mapping[str, bytes], origin: str = "tokenizer.json"):
         """Build from the content of `FILES`; `origin` names them in `UserError`.
 
+        Other files of a checkpoint may be among them; they are left out.
         Tokens and settings outside `tokenizer.json` count as in transformers; see
         `tokenizer_settings`.
         """
-        self.files = dict(files)
+        self.files = {name: content for name, content in files.items() if name in FILES}
         self.backend = tokenizer_backend.load(files["tokenizer.json"], origin)
         settings = tokenizer_settings.read(self.files)
         settings.apply(self.backend)

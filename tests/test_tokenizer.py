@@ -195,3 +195,10 @@ def test_texts_with_half_a_surrogate_pair_are_named(tokenizer):
             call(["a", "b\ud800"])
     with pytest.raises(UserError, match="not UTF-8"):
         tokenizer.encode_pairs([("a", "\udfff")])
+
+
+def test_other_files_of_a_checkpoint_are_no_files_of_its_tokenizer(tmp_path):
+    """Such as those of modules, whose folders do not exist where a tokenizer is saved."""
+    files = corpus.make_tokenizer().files
+    Tokenizer({**files, "modules.json": b"[]", "1_Dense/config.json": b"{}"}).save(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*files}
