@@ -8,7 +8,7 @@ import tyro
 
 from modernbert_jax.io import outputs
 from modernbert_jax.io.files import write_json
-from modernbert_jax.ranges import Count
+from modernbert_jax.ranges import Count, Natural
 from modernbert_jax.train.bench.retrieval.settings import Settings
 
 from . import output as printing
@@ -22,29 +22,34 @@ class RetrievalData:
 
     titles: the first paragraph of a text is the query, the rest its document. functions: Go
     functions are queries, their comments the documents. questions: --input is a folder with
-    corpus.jsonl, train.jsonl and dev.jsonl, whose pairs name documents by id.
+    corpus.jsonl, train.jsonl and dev.jsonl, whose pairs name documents by id. union: several such
+    data sets, mixed, whose texts differ in length more than those of one.
     """
 
     kind: Annotated[
-        Literal["titles", "functions", "questions"],
+        Literal["titles", "functions", "questions", "union"],
         tyro.conf.Positional,
         tyro.conf.arg(metavar="KIND"),
     ]
     """What queries are made of."""
     input: tuple[str, ...]
-    """Files of records with id and text, or the folder of questions."""
+    """Files of records with id and text, the folder of questions, or folders of data sets."""
     output: Path
     """Folder to write; must not exist."""
     dev: Count = 500
     """Pairs that are kept for the probe."""
     test: Count = 1000
     """Pairs that are searched for, where the source has no test split of its own."""
+    pairs: Natural = 0
+    """Takes the first so many pairs, and of a test split of the source the first --test, with their
+    documents alone; 0 takes everything."""
 
     def run(self) -> None:
         """Write the folder, and print how much it holds."""
         from modernbert_jax.train.bench.retrieval import data
 
-        counts = data.make(self.kind, self.input, self.output, dev=self.dev, test=self.test)
+        sizes = {"dev": self.dev, "test": self.test, "pairs": self.pairs}
+        counts = data.make(self.kind, self.input, self.output, **sizes)
         print(f"{self.output}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()))
 
 

@@ -12,10 +12,11 @@ from typing import Literal, NamedTuple, get_args
 from modernbert_jax.errors import UserError
 from modernbert_jax.io.files import whole_directory
 
+from ...retrieval.data import read_collection
 from ...tasks.read import read
 from . import go_sources
 
-Kind = Literal["titles", "functions", "questions"]
+Kind = Literal["titles", "functions", "questions", "union"]
 """What queries are made of."""
 
 SPLITS = ("train", "dev", "test")
@@ -86,10 +87,27 @@ def questions(paths: Sequence[str | Path]) -> DataSet:
     return DataSet(documents, pairs)
 
 
+def union(paths: Sequence[str | Path]) -> DataSet:
+    """The pairs of several folders of this module, mixed, each in its split."""
+    documents: dict[str, str] = {}
+    pairs = []
+    for path in paths:
+        name = Path(path).resolve().name
+        for split in SPLITS:
+            collection = read_collection(path, split)
+            if split == SPLITS[0]:
+                documents |= {f"{name}/{id_}": text for id_, text in collection.corpus()}
+            for query, text in collection.queries.items():
+                (document,) = collection.qrels[query]
+                pairs.append(Pair(f"{name}/{query}", text, f"{name}/{document}", split))
+    return DataSet(documents, sorted(pairs, key=lambda pair: _hash(pair.id)))
+
+
 KINDS: dict[Kind, Callable[[Sequence[str | Path]], DataSet]] = {
     "titles": titles,
     "functions": functions,
     "questions": questions,
+    "union": union,
 }
 
 
@@ -135,7 +153,13 @@ def _hash(text: str) -> str:
 
 
 def make(
-    kind: str, paths: Sequence[str | Path], output: str | Path, *, dev: int = 500, test: int = 1000
+    kind: str,
+    paths: Sequence[str | Path],
+    output: str | Path,
+    *,
+    dev: int = 500,
+    test: int = 1000,
+    pairs: int = 0,
 ) -> dict[str, int]:
     """Write the folder of a data set, and return how much it holds.
 
@@ -145,6 +169,8 @@ def make(
         output: folder to write; must not exist.
         dev: pairs kept for the probe of the training's progress.
         test: pairs that are searched for at the end, where the source fixes none.
+        pairs: takes the first so many pairs, and of a split that the source fixes the first `test`,
+            with their documents alone; 0 takes everything.
 
     Raises:
         UserError: input that cannot be read or is too little, or a folder that exists.
@@ -152,16 +178,27 @@ def make(
     if kind not in KINDS:
         raise UserError(f"kind is {kind!r}; it must be one of {', '.join(get_args(Kind))}")
     data = KINDS[kind](paths)
+    if pairs:
+        data = _first(data, pairs, test)
     chosen = splits(data.pairs, dev, test)
     with whole_directory(output) as folder:
         (folder / "qrels").mkdir()
         _write(folder / "corpus.jsonl", _rows(data.documents.items()))
         queries = ((pair.id, pair.query) for split in chosen.values() for pair in split)
         _write(folder / "queries.jsonl", _rows(queries))
-        for name, pairs in chosen.items():
-            lines = ["query-id\tcorpus-id\tscore", *(f"{p.id}\t{p.document}\t1" for p in pairs)]
+        for name, own in chosen.items():
+            lines = ["query-id\tcorpus-id\tscore", *(f"{p.id}\t{p.document}\t1" for p in own)]
             (folder / "qrels" / f"{name}.tsv").write_text("\n".join(lines) + "\n")
     return {"documents": len(data.documents)} | {name: len(chosen[name]) for name in SPLITS}
+
+
+def _first(data: DataSet, pairs: int, test: int) -> DataSet:
+    """The first pairs of a data set, and the documents that they name."""
+    free = [pair for pair in data.pairs if not pair.split][:pairs]
+    fixed = [pair for pair in data.pairs if pair.split][:test]
+    named = {pair.document for pair in (*free, *fixed)}
+    documents = {id_: text for id_, text in data.documents.items() if id_ in named}
+    return DataSet(documents, [*free, *fixed])
 
 
 def _rows(texts: Iterable[tuple[str, str]]) -> Iterator[str]:

@@ -117,7 +117,13 @@ def test_questions_keep_their_own_test_split(tmp_path):
     made = data.splits(data.questions([tmp_path]).pairs, dev=1, test=3)
     assert [pair.query for pair in made["test"]] == ["what"]
     assert len(made["dev"]) == 1 and len(made["train"]) == 3
+    sizes = {"dev": 1, "test": 1, "pairs": 3}
+    assert data.make("questions", [tmp_path], tmp_path / "few", **sizes)["train"] == 2
+    write("corpus.jsonl", *({"_id": str(i), "text": "A passage."} for i in range(5)))
+    counts = data.make("questions", [tmp_path], tmp_path / "two", **sizes)
+    assert counts == {"documents": 2, "train": 2, "dev": 1, "test": 1}
     write("dev.jsonl", {"query": "what", "positive": "2"})
+    write("corpus.jsonl", {"_id": "0", "text": "A passage."})
     with pytest.raises(UserError, match=r"dev.jsonl:1: positive '2' is not in the corpus"):
         data.questions([tmp_path])
 
@@ -126,3 +132,15 @@ def test_too_few_pairs_are_refused(science, tmp_path):
     with pytest.raises(UserError, match="40 pairs do not suffice for 500 in dev"):
         data.make("titles", [science], tmp_path / "data")
     assert not (tmp_path / "data").exists()
+
+
+def test_a_union_has_the_splits_and_the_texts_of_its_parts(science, tmp_path):
+    sizes = {"dev": 5, "test": 10}
+    data.make("titles", [science], tmp_path / "one", **sizes)
+    data.make("titles", [science], tmp_path / "two", **sizes)
+    counts = data.make("union", [tmp_path / "one", tmp_path / "two"], tmp_path / "both", **sizes)
+    assert counts == {"documents": 80, "train": 50, "dev": 10, "test": 20}
+    own, other = judgements(tmp_path / "both", "test"), judgements(tmp_path / "one", "test")
+    assert {row[1] for row in own} >= {f"one/{row[1]}" for row in other}
+    names = [row[0].partition("/")[0] for row in judgements(tmp_path / "both", "train")]
+    assert names.count("one") == 25 and names != sorted(names)  # mixed
