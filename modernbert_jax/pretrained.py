@@ -279,10 +279,9 @@ class ModernBert(Classifying, SparseEncoding):
             raise UserError("the model is not for late interaction; use encode")
         if isinstance(texts, str):
             raise UserError("texts is a string; give a list of strings")
-        documents = self._inputs.late(
-            texts, self.pipeline.late, self.pipeline.prompt(None), is_query, stream
-        )
-        windows = self._windows("vectors", documents, batch_tokens, stream)
+        size = BATCH_TOKENS if batch_tokens is None else batch_tokens
+        late = self.pipeline.late
+        windows = self._texts.tokens(self.params, texts, late, is_query, size, stream)
         vectors = (vectors for window in windows for vectors in window)
         return vectors if stream else list(vectors)
 

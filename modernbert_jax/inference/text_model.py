@@ -10,7 +10,7 @@ from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.heads import POOLINGS
 from modernbert_jax.inference.inputs import Inputs
 from modernbert_jax.inference.runner import BATCH_TOKENS, BatchRunner, Params
-from modernbert_jax.pipeline import Pipeline, reranker_activation
+from modernbert_jax.pipeline import LateInteraction, Pipeline, reranker_activation
 from modernbert_jax.splade import SparseVector
 
 
@@ -153,6 +153,34 @@ class TextModel:
             batch_tokens,
             tokens=self.runner.window_tokens(batch_tokens) if stream else None,
             count=count if count and count < width else None,
+        )
+        return windows
+
+    def tokens(
+        self,
+        params: Params,
+        texts: Iterable[str],
+        late: LateInteraction,
+        is_query: bool,
+        batch_tokens: int = BATCH_TOKENS,
+        stream: bool = False,
+    ) -> Iterator[list[np.ndarray]]:
+        """Token vectors of texts in order, float32 [tokens_i, E], by window or all in one window.
+
+        Arguments are those of `vectors`, and:
+
+        Args:
+            late: settings of the model, which may have other prefixes or lengths than its own.
+            is_query: whether the texts are queries or documents.
+        """
+        prompt = self.pipeline.prompt(None) if self.pipeline else ""
+        documents = self.inputs.late(texts, late, prompt, is_query, stream)
+        windows: Iterator[Any] = self.runner.windows(
+            "vectors",
+            params,
+            documents,
+            batch_tokens,
+            tokens=self.runner.window_tokens(batch_tokens) if stream else None,
         )
         return windows
 

@@ -16,6 +16,19 @@ modernbert-embed       2e-5   256 0.0602 linear 1 500
 matryoshka             2e-5   256 0.0602 linear 1 500
 """
 
+# Loss, learning rate, examples a step, epochs, warm-up, tokens of a query and of a document.
+LATE = """
+colbert-base            distill-kl                 1e-4    16 1 0.05  32  180
+colbert-large           distill-kl                 3e-5    16 1 0.05  32  180
+gte-moderncolbert       distill-kl                 3e-5    16 3 0     32  300
+reason-moderncolbert    multiple-negatives-ranking 1e-5   256 3 0    128 8192
+colbert-zero-pretrain   multiple-negatives-ranking 3e-4 16384 1 0     39  187
+colbert-zero-supervised multiple-negatives-ranking 8e-6    64 1 0     39  512
+colbert-zero-distil     distill-kl                 4e-6   128 1 0     39  512
+edge-colbert-17m        distill-kl                 8e-5    16 1 0.05  32  180
+edge-colbert-32m        distill-kl                 8e-5    16 1 0.05  32  180
+"""
+
 # Learning rate, examples a step.
 RERANKERS = """
 17m  2.4e-4 1024
@@ -65,6 +78,28 @@ def test_dpr_takes_the_steps_of_the_corrected_batch():
     assert round(1_250_000 / base.batch_examples) == 305
     assert base.model.endswith("base") and large.model.endswith("large")
     assert base.columns == ("query", "positive", "negative") and base.max_length == 0
+
+
+@pytest.mark.parametrize("row", rows(LATE), ids=lambda row: row[0])
+def test_late_interaction_has_the_published_figures(row):
+    config = configs.load("finetune", row[0])
+    assert (config.kind, config.loss.name) == ("late-interaction", row[1])
+    assert (config.learning_rate, config.batch_examples) == (float(row[2]), int(row[3]))
+    assert (config.epochs, config.warmup) == (float(row[4]), float(row[5]))
+    assert config.lengths == {"query": int(row[6]), "document": int(row[7])}
+    assert config.loss.normalize_scores == (True if row[1] == "distill-kl" else None)
+    assert config.schedule == "linear" and config.runtime.dtype == "bfloat16"
+    zero = row[0].startswith("colbert-zero")
+    assert bool(config.prompts) == zero
+    scales = {"colbert-zero-pretrain": 1 / 0.02, "colbert-zero-supervised": 1 / 0.2}
+    if row[1] != "distill-kl":
+        assert config.loss.scale == pytest.approx(scales.get(row[0], 1.0))
+
+
+def test_edge_models_have_stacked_projections():
+    small, large = (configs.load("finetune", f"edge-colbert-{size}") for size in ("17m", "32m"))
+    assert (small.projection_hidden, small.projection_dims) == ((512,), 48)
+    assert (large.projection_hidden, large.projection_dims) == ((768,), 64)
 
 
 @pytest.mark.parametrize("row", rows(RERANKERS), ids=lambda row: row[0])

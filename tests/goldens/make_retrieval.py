@@ -4,6 +4,7 @@
 
 Holds `names` of all cases of `loss_cases`, the `values` of their losses, and the `gradients` with
 respect to vectors or scores, one after the other. Computed in float64; losses of lists in float32.
+PyLate's scaling of scores, which sentence-transformers lacks, is written out.
 """
 
 import sys
@@ -20,6 +21,7 @@ import torch
 from loss_cases import CASES, Case, Inputs
 from sentence_transformers import CrossEncoder, util
 from sentence_transformers.cross_encoder import losses as of_scores
+from sentence_transformers.multi_vector_encoder import losses as of_tokens
 from sentence_transformers.sentence_transformer import losses as of_vectors
 from sentence_transformers.sentence_transformer.losses import gist_embed
 from torch import nn
@@ -159,6 +161,37 @@ def loss_of_scores(case: Case, given: Inputs, scores: torch.Tensor) -> torch.Ten
     return getattr(of_scores, name)(model, **options)([queries, lists], labels)
 
 
+class Tokens(nn.Module):
+    """A late-interaction model whose vectors are not looked at."""
+
+    def forward(self, features: dict[str, Any], **_: Any) -> dict[str, torch.Tensor]:
+        count = len(features["numbers"])
+        mask = torch.ones(count, 1, dtype=torch.int64)
+        return {"token_embeddings": torch.zeros(count, 1, 1), "attention_mask": mask}
+
+
+def loss_of_every_score(case: Case, given: Inputs, scores: torch.Tensor) -> torch.Tensor:
+    """The peer's loss of late interaction from the scores [K, N, N] of all documents."""
+    options, (documents, examples, _) = dict(case.options), scores.shape
+    own = scores.diagonal(dim1=1, dim2=2).T
+    if options.pop("normalize_scores", False):
+        least, most = own.min(1, keepdim=True).values, own.max(1, keepdim=True).values
+        own = (own - least) / (most - least + 1e-8)
+    features = [{"numbers": torch.arange(examples)}] * (documents + 1)
+    if case.loss == "multiple-negatives-ranking":
+        # All documents of a query stand together.
+        table = scores.permute(2, 1, 0).reshape(examples, -1)
+        options["similarity_fct"] = lambda *_, **__: table
+        return of_tokens.MultiVectorMultipleNegativesRankingLoss(Tokens(), **options)(features)
+    targets = torch.from_numpy(given.targets).double()
+    if case.loss == "distill-kl":
+        options["similarity_fct"] = lambda *_, **__: own
+        return of_tokens.MultiVectorDistillKLDivLoss(Tokens(), **options)(features, targets)
+    columns = iter(own.T)
+    options["similarity_fct"] = lambda *_, **__: next(columns)
+    return of_tokens.MultiVectorMarginMSELoss(Tokens(), **options)(features, targets)
+
+
 def of_case(name: str, given: Inputs) -> tuple[float, np.ndarray]:
     """The loss of a case and its gradient with respect to vectors or scores, float32."""
     case = CASES[name]
@@ -166,8 +199,12 @@ def of_case(name: str, given: Inputs) -> tuple[float, np.ndarray]:
     if given.mask is None:
         columns = columns.double()
     columns.requires_grad_()
-    compute = loss_of_columns if case.kind == "embedding" else loss_of_scores
-    loss = compute(case, given, columns)
+    compute = {
+        "embedding": loss_of_columns,
+        "late-interaction": loss_of_every_score,
+        "reranker": loss_of_scores,
+    }
+    loss = compute[case.kind](case, given, columns)
     loss.backward()
     return loss.item(), columns.grad.numpy().astype(np.float32)
 

@@ -19,7 +19,7 @@ class Case(NamedTuple):
     """A loss with options."""
 
     kind: str
-    """`embedding` or `reranker`."""
+    """`embedding`, `late-interaction` or `reranker`."""
     loss: str
     """Name of the loss."""
     columns: int = 3
@@ -130,8 +130,21 @@ def _cases() -> dict[str, Case]:
         "lambda-loss:mu": ("lambda-loss", 7, {"mu": 2.5, "sigma": 1.5}),
         "adr-mse": ("adr-mse", 7, {"alpha": 2.0}),
     }
+    every_score = {
+        f"{ranking}:late": (ranking, 3),
+        f"{ranking}:late-scale": (ranking, 2, {"scale": 0.5}),
+        "margin-mse:late": ("margin-mse", 4),
+        "margin-mse:late-margins": ("margin-mse", 4, {}, 2),
+        "distill-kl:late": ("distill-kl", 4),
+        "distill-kl:late-temperatures": (
+            *("distill-kl", 4),
+            {"student_temperature": 0.5, "teacher_temperature": 2.0},
+        ),
+        "distill-kl:late-normalized": ("distill-kl", 4, {"normalize_scores": True}),
+    }
     return {
         **{name: Case("embedding", *case) for name, case in vectors.items()},
+        **{name: Case("late-interaction", *case) for name, case in every_score.items()},
         **{name: Case("reranker", *case) for name, case in scores.items()},
     }
 
@@ -165,8 +178,7 @@ def loss_of(name: str) -> Callable[..., Any]:
         return functools.partial(
             losses.LossKind(name=case.loss, function=regularizer), **case.options
         )
-    table = losses.LOSSES if case.kind == "embedding" else losses.RERANKER_LOSSES
-    kind = table[case.loss]
+    kind = losses.TABLES[case.kind][case.loss]
     kind = kind.matryoshka(case.dims, case.weights) if case.dims else kind
     return functools.partial(kind, **case.options)
 
@@ -175,7 +187,7 @@ class Inputs(NamedTuple):
     """What a case is computed from."""
 
     columns: np.ndarray
-    """Vectors [C, N, E], or scores [K, N]; float32."""
+    """Vectors [C, N, E], or scores [K, N] or [K, N, N]; float32."""
     targets: np.ndarray | None
     """Float32 [N, M]."""
     guide: np.ndarray | None
@@ -209,7 +221,12 @@ def inputs(name: str, seed: int = 0) -> Inputs:
     elif count == 1:
         wanted = rng.integers(0, 3, wanted.shape) / 2  # with ties
     lengths = np.array([6, 2, 4, 6, 1])
-    columns = rng.normal(size=shape if case.kind == "reranker" else (case.columns, EXAMPLES, 6))
+    shapes = {
+        "embedding": (case.columns, EXAMPLES, 6),
+        "late-interaction": (*shape, EXAMPLES),
+        "reranker": shape,
+    }
+    columns = rng.normal(size=shapes[case.kind])
     if case.kind == "embedding":
         columns[1] += columns[0]  # the positive is the closest more often than not
     guide = columns[..., :GUIDE] + rng.normal(size=(*columns.shape[:-1], GUIDE)) * 0.5

@@ -1,4 +1,4 @@
-"""Model card of an embedding model or a reranker: data, results, use and settings."""
+"""Model card of a retrieval model: data, results, use and settings."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +13,7 @@ from .session import Session
 
 _KINDS = {
     "embedding": ("sentence-similarity", "Embedding model", "SentenceTransformer"),
+    "late-interaction": ("sentence-similarity", "Late-interaction model", "MultiVectorEncoder"),
     "reranker": ("text-ranking", "Reranker", "CrossEncoder"),
 }
 """The hub's pipeline tag, the title, and the class of sentence-transformers of each kind."""
@@ -62,7 +63,19 @@ def text(session: Session, model: convert.Checkpoint, result: Mapping[str, Any])
 def _facts(session: Session, pipeline: Pipeline) -> list[str]:
     model = session.trainee.model
     facts: dict[str, Any] = {}
-    if session.config.kind == "embedding":
+    if pipeline.late is not None:
+        late = pipeline.late
+        facts["dimensions of a token"] = pipeline.width(model.hidden_size)
+        facts["similarity"] = pipeline.similarity
+        for role, prefix, length in (
+            ("query", late.query_prefix, late.query_length),
+            ("document", late.document_prefix, late.document_length),
+        ):
+            facts[f"prefix of a {role}"] = f"`{prefix}`" if prefix else "none"
+            facts[f"longest {role}"] = f"{length:,} tokens" if length else "that of a text"
+        facts["query expansion"] = late.expansion
+        facts["skipped tokens of documents"] = f"`{' '.join(late.skiplist)}`" * bool(late.skiplist)
+    elif session.config.kind == "embedding":
         facts["dimensions"] = pipeline.width(model.hidden_size)
         facts["similarity"] = pipeline.similarity
         facts["pooling"] = ", ".join(pipeline.pooling.modes) if pipeline.pooling else ""
@@ -94,6 +107,14 @@ def _own(kind: str, pipeline: Pipeline) -> list[str]:
     lines = ["from modernbert_jax import ModernBert", "", 'model = ModernBert.from_pretrained(".")']
     if kind == "reranker":
         return [*lines, "scores = model.predict([(query, document) for document in documents])"]
+
+    if pipeline.late is not None:
+        return [
+            *lines,
+            "queries = model.encode_tokens(queries, is_query=True)",
+            "documents = model.encode_tokens(documents, is_query=False)",
+            "scores = model.similarity(queries, documents)",
+        ]
 
     def encoded(role: str) -> str:
         name = f', prompt_name="{role}"' if role in pipeline.prompts else ""

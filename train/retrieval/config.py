@@ -1,4 +1,4 @@
-"""The configuration of a run that trains an embedding model or a reranker."""
+"""The configuration of a run that trains a model for retrieval."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
@@ -15,21 +15,31 @@ from .losses.config import LossConfig
 
 T = TypeVar("T")
 
-Kind = Literal["embedding", "reranker"]
-"""What a run trains: texts to vectors, or pairs of texts to scores."""
+Kind = Literal["embedding", "late-interaction", "reranker"]
+"""What a run trains: texts to vectors, tokens to vectors, or pairs of texts to scores."""
 
 KINDS: dict[Kind, str] = {
     "embedding": "Train an embedding model: a vector for each text, on pairs, lists or scores.",
+    "late-interaction": "Train a late-interaction model (ColBERT): a vector for each token.",
     "reranker": "Train a reranker: a score for each pair of query and document.",
 }
 """Kinds of runs with one line about each, for the user."""
 
-_OF_EMBEDDINGS = (
-    *("lengths", "normalize", "projection_dims", "similarity"),
-    *("matryoshka_dims", "matryoshka_weights", "matryoshka_dims_per_step", "guide"),
-)
-_OF_RERANKERS = ("head", "drawn_negatives")
-"""Options that only one kind of run has."""
+_EMBEDDING: tuple[Kind, ...] = ("embedding",)
+_LATE: tuple[Kind, ...] = ("late-interaction",)
+
+KINDS_OF: dict[str, tuple[Kind, ...]] = {
+    **dict.fromkeys(("lengths", "projection_dims"), (*_EMBEDDING, *_LATE)),
+    **dict.fromkeys(("pooling", "include_prompt"), (*_EMBEDDING, "reranker")),
+    **dict.fromkeys(("normalize", "similarity", "guide"), _EMBEDDING),
+    **dict.fromkeys(
+        ("matryoshka_dims", "matryoshka_weights", "matryoshka_dims_per_step"), _EMBEDDING
+    ),
+    **dict.fromkeys(("projection_hidden", "scoring", "skiplist", "xtr_top_k"), _LATE),
+    **dict.fromkeys(("query_expansion", "expansion_length", "attend_to_expansion"), _LATE),
+    **dict.fromkeys(("head", "drawn_negatives"), ("reranker",)),
+}
+"""The kinds of runs that have an option, where not all have it."""
 
 QUERY, DOCUMENT = "query", "document"
 """Roles of columns: the first one is the query, all others are documents."""
@@ -91,7 +101,28 @@ class RetrievalConfig(ExamplesConfig):
     normalize: Literal["checkpoint", "yes", "no"] = "checkpoint"
     """Whether vectors are divided by their length at the end."""
     projection_dims: Natural = 0
-    """Width of a new dense layer without activation after the pooling; 0 adds none."""
+    """Width of a new dense layer without activation, after the pooling of an embedding model or on
+    every token in late interaction; 0 adds none, but a new late-interaction model gets 128."""
+    projection_hidden: tuple[Count, ...] = ()
+    """Widths of more dense layers before that of `projection_dims`, in late interaction."""
+    query_expansion: Literal["checkpoint", "none", "fixed", "min"] = "checkpoint"
+    """How queries of late interaction are filled up with mask tokens, whose vectors count: `fixed`
+    up to the length of queries, `min` up to `expansion_length` if they are shorter. `checkpoint` is
+    the checkpoint's own, or `fixed` for a new model."""
+    expansion_length: Count = 32
+    """Fewest tokens of a query with `--query-expansion min`."""
+    attend_to_expansion: bool | None = None
+    """Whether other tokens attend to those mask tokens; None is the checkpoint's own, or no."""
+    skiplist: str = "checkpoint"
+    """Tokens of documents whose vectors are left out: words with spaces between them,
+    `punctuation` or `none`. `checkpoint` is the checkpoint's own, or punctuation for a new
+    model."""
+    scoring: Literal["maxsim", "mean-maxsim", "xtr"] = "maxsim"
+    """Score of a query and a document in late interaction: the sum over the query's tokens of the
+    largest similarity with a token of the document, or their mean. `xtr` is the mean over those
+    tokens that retrieve one of the document, in training alone."""
+    xtr_top_k: Count = 256
+    """Tokens of the batch that a query's token retrieves with `--scoring xtr`."""
     similarity: Literal["checkpoint", "cosine", "dot", "euclidean", "manhattan"] = "checkpoint"
     """Similarity of two vectors that the exported model declares; `checkpoint` is the checkpoint's
     own, or `cosine` where it has none."""
@@ -159,7 +190,7 @@ class RetrievalConfig(ExamplesConfig):
     @property
     def hidden(self) -> dict[type, Collection[str]]:
         """Fields of the configuration and its loss that only other kinds of runs have."""
-        other = _OF_RERANKERS if self.kind == "embedding" else _OF_EMBEDDINGS
+        other = [name for name, kinds in KINDS_OF.items() if self.kind not in kinds]
         return {RetrievalConfig: other, LossConfig: LossConfig.foreign(self.kind)}
 
     def _check_kind(self) -> None:

@@ -15,8 +15,8 @@ from modernbert_jax.tokenizer import Tokenizer
 
 from ..engine.hyperparameters import Hyperparameters, rise_and_fall
 from ..engine.machine import Machine, duration, short_tokens
-from . import texts
-from .config import RetrievalConfig
+from . import late, texts
+from .config import RetrievalConfig, role_of
 from .data import ExampleSet
 from .losses import LossKind
 
@@ -26,7 +26,10 @@ SAMPLE = 1000
 TEXT_TOKENS = (16, 128)
 """Tokens of a query and of a document where no data is given."""
 
-_HUB_NAMES = {"modernbert-": "", "ettin-encoder-": "ettin-"}
+_HUB_NAMES = {
+    **{"modernbert-": "", "gte-modernbert-": "", "ettin-encoder-": "ettin-"},
+    "gte-moderncolbert-v1": "base",
+}
 """Beginnings of the names of models on the hub, and of presets of their architectures."""
 
 
@@ -76,19 +79,25 @@ def _dataset(
     documents = len(size.tokens) - 1
     batch = min(config.batch_examples, size.examples)
     sequences = size.tokens
-    if kind.reranker:  # query and document in one sequence, without the document's first token
+    if (
+        kind.takes == "scores"
+    ):  # query and document in one sequence, without the document's first token
         sequences = tuple(size.tokens[0] + tokens - 1 for tokens in size.tokens[1:])
         drawn = min(config.drawn_negatives, (batch - 1) * documents) if kind.in_batch else 0
         sequences += (sum(sequences) / documents,) * drawn
     tokens = sum(sequences)
-    coupled = kind.in_batch if not kind.reranker else not kind.pointwise
-    two_passes = coupled and tokens * batch > config.microbatch_tokens
+    two_passes = not kind.pointwise and tokens * batch > config.microbatch_tokens
     forward = sum(length * model.flops_per_token(length) for length in sequences)
+    if kind.takes == "every-score":  # every query's tokens with those of all documents
+        width = config.projection_dims or late.WIDTH
+        forward += 2 * width * size.tokens[0] * sum(size.tokens[1:]) * batch
     return {
         "name": size.name,
         "examples": size.examples,
         "documents": documents,
-        "negatives": len(sequences) - 1 if kind.reranker else _negatives(kind, documents, batch),
+        "negatives": (
+            len(sequences) - 1 if kind.takes == "scores" else _negatives(kind, documents, batch)
+        ),
         "steps": math.ceil(math.ceil(size.examples / config.batch_examples) * config.epochs),
         "tokens": [round(n, 1) for n in size.tokens],
         "tokens_of_a_batch": round(tokens * batch),
@@ -135,10 +144,24 @@ def _measured(
         column = data.column(i)
         prompt = config.prompt(data.name, column, i)
         own = [prompt + example.texts[i] for example in chosen if i < len(example.texts)]
-        longest = config.length(data.name, column, i) or limit
+        longest = config.length(data.name, column, i) or _usual_length(config, i) or limit
         counts = [len(ids) for ids in tokenizer.encode(own, max_length=longest)]
-        means.append(sum(counts) / len(chosen))
+        means.append(_filled_up(config, i, sum(counts) / len(chosen), longest))
     return DataSize(data.name, len(data), tuple(means))
+
+
+def _usual_length(config: RetrievalConfig, column: int) -> int:
+    """The longest text of a column of a new model in tokens; 0 is that of the architecture."""
+    return late.LENGTHS[role_of(column)] if config.kind == "late-interaction" else 0
+
+
+def _filled_up(config: RetrievalConfig, column: int, tokens: float, longest: int) -> float:
+    """Tokens of a text of a column, with the mask tokens that fill up queries."""
+    if config.kind != "late-interaction" or column:
+        return tokens
+    fixed = config.query_expansion in ("checkpoint", "fixed")
+    least = config.expansion_length if config.query_expansion == "min" else 0
+    return float(longest) if fixed else max(tokens, least)
 
 
 def assumed(config: RetrievalConfig, examples: int, text_tokens: Sequence[int]) -> list[DataSize]:

@@ -22,7 +22,7 @@ from .losses import LossKind
 from .objective import EmbeddingObjective, RetrievalObjective, of_model
 from .texts import TextSet
 from .trainee import Evaluator, Trainee
-from .validation import EmbeddingValidation, metric_of
+from .validation import RankingValidation, metric_of, of_vectors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,9 +90,9 @@ class Embedding(Trainee):
 
     def validation(
         self, objective: RetrievalObjective, examples: Batches, mesh: Mesh
-    ) -> EmbeddingValidation:
-        similarity = self.pipeline.similarity or "cosine"
-        return EmbeddingValidation(objective, examples, mesh, similarity)
+    ) -> RankingValidation:
+        scores = of_vectors(self.pipeline.similarity or "cosine")
+        return RankingValidation(objective, examples, mesh, scores)
 
     def metric(self, dataset: TextSet) -> str:
         return metric_of(dataset.kind)

@@ -32,7 +32,7 @@ class Evaluating(Encoders):
     """Run in TREC's format that is evaluated in place of a model; --data is then a collection or a
     file of judgements."""
     rerank: str = ""
-    """Reranker of the documents that --model finds; empty reranks nothing."""
+    """Reranker, or late-interaction model, of the documents that --model finds; empty is none."""
     rerank_top: Count = 100
     """Documents of each query that are reranked, or that are taken from the candidates of a
     collection for reranking."""

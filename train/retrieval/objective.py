@@ -57,6 +57,8 @@ class WholeBatch(NamedTuple):
     """A guide's vectors of the texts, float32 [C, N, G]."""
     key: jax.Array
     """For what the loss draws."""
+    rows: Rows | None = None
+    """Packed tokens, int32 [A, B, T] each, for losses that look at them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,7 +87,7 @@ class RetrievalObjective(ExamplesObjective):
 
     @abc.abstractmethod
     def forward(self, params: Any, microbatch: TextRows) -> jax.Array:
-        """Outputs of documents, [B, S, ...]; drops out if there is a key."""
+        """Outputs of documents, [B, S, ...], or of tokens; drops out if there is a key."""
 
     @property
     def name(self) -> str:
@@ -110,7 +112,10 @@ class RetrievalObjective(ExamplesObjective):
         return engine.Sums(mean * count, count, metrics)
 
     def gathered(self, outputs: jax.Array, batch: WholeBatch) -> jax.Array:
-        """Outputs [A, B, S, ...] of the documents in the order of the examples: [J, N, ...]."""
+        """What the loss is a function of, from the outputs of all microbatches [A, B, S, ...].
+
+        Here it is the outputs in the order of the examples: [J, N, ...].
+        """
         columns, examples = batch.present.shape
         size = columns * examples
         rest = outputs.shape[3:]
@@ -120,7 +125,7 @@ class RetrievalObjective(ExamplesObjective):
         return constrain(ordered, None, "rows", *(None for _ in rest))
 
     def evaluated(self, params: Any, batch: TextBatch) -> tuple[jax.Array, jax.Array]:
-        """Outputs of a batch without dropout, [J, N, ...], and its mean loss. Traceable."""
+        """What the loss of a batch is a function of, without dropout, and the loss. Traceable."""
         microbatches = self._divided(batch, None, jax.random.key(0))
         outputs = engine.outputs_of(lambda one: self.forward(params, one), microbatches)
         ordered = self.gathered(outputs, microbatches.whole)
@@ -150,12 +155,14 @@ class RetrievalObjective(ExamplesObjective):
     ) -> engine.Microbatches:
         stack = TextRows(batch.rows, batch.documents, batch.start, keys)
         whole = WholeBatch(
-            *(batch.documents, batch.valid, batch.present, batch.targets, batch.guide), drawn
+            *(batch.documents, batch.valid, batch.present, batch.targets, batch.guide),
+            drawn,
+            batch.rows,
         )
         return engine.Microbatches(stack, batch.used, jax.tree.map(jnp.asarray, whole))
 
     def _mean(self, params: Any, outputs: jax.Array, batch: WholeBatch) -> jax.Array:
-        """The mean loss over the examples of a batch, from its outputs [J, N, ...]."""
+        """The mean loss over the examples of a batch, from what `gathered` returns."""
         options = self._options
         if SCALE in params:
             scale = jnp.exp(params[SCALE])
@@ -164,7 +171,7 @@ class RetrievalObjective(ExamplesObjective):
         options |= {} if self.loss_kind.guide == "none" else {"guide": batch.guide}
         options |= {"key": batch.key} if self.config.matryoshka_dims_per_step else {}
         targets = batch.targets if batch.targets.shape[1] else None
-        mask = batch.present if self.loss_kind.reranker else batch.present[1:]
+        mask = batch.present if self.loss_kind.takes == "scores" else batch.present[1:]
         return self.loss_kind(outputs, targets, valid=batch.valid, mask=mask, **options)
 
     @property

@@ -26,6 +26,7 @@ from .config import RetrievalConfig, to_json
 from .data import Collection, read_collection
 from .embedding import Embedding
 from .initial_model import InitialModel
+from .late import LateInteractionModel
 from .losses import LossKind
 from .objective import SCALE, RetrievalObjective
 from .reranker import Reranker
@@ -33,7 +34,11 @@ from .sampling import Sampler
 from .texts import TextSet
 from .trainee import Trainee
 
-TRAINEES: dict[str, type[Trainee]] = {"embedding": Embedding, "reranker": Reranker}
+TRAINEES: dict[str, type[Trainee]] = {
+    "embedding": Embedding,
+    "late-interaction": LateInteractionModel,
+    "reranker": Reranker,
+}
 """What each kind of run trains."""
 
 BEST = "ndcg@10"

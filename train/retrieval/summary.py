@@ -56,7 +56,7 @@ def examples(dataset: TextSet) -> str:
 def _batches(config: RetrievalConfig, train: Sequence[TextSet], sampler: Sampler) -> str:
     loss = config.loss.loss(config.kind)
     text = f"{sampler.batches(0):,} of up to {config.batch_examples:,} examples an epoch"
-    if loss.in_batch and config.kind == "embedding":
+    if loss.in_batch and config.kind != "reranker":
         most = max(min(config.batch_examples, len(x)) * (x.columns - 1) - 1 for x in train)
         text += f", up to {most:,} negatives a query"
     if left_out := sampler.left_out(0):

@@ -92,15 +92,15 @@ class Validation(abc.ABC):
         return Quality(loss / max(count, 1), metrics, score)
 
 
-class EmbeddingValidation(Validation):
-    """Runs an embedding model over validation examples."""
+class RankingValidation(Validation):
+    """Runs a model that compares every query with all documents over validation examples."""
 
     def __init__(
-        self, objective: RetrievalObjective, examples: Batches, mesh: Mesh, similarity: str
+        self, objective: RetrievalObjective, examples: Batches, mesh: Mesh, scores: Scores
     ):
-        """Prepare; see `Validation`. `similarity` is a key of `SIMILARITIES`."""
+        """Prepare; see `Validation`. `scores` gives those of a batch from its outputs."""
         super().__init__(objective, examples, mesh)
-        self._scores = of_vectors(similarity)
+        self._scores = scores
 
     def values(self, dataset: TextSet, examples: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         present = dataset.of_batch(examples) >= 0
@@ -186,3 +186,8 @@ def of_vectors(similarity: str) -> Scores:
         return np.stack([function(query, own) for own in documents], axis=-1)
 
     return scores
+
+
+def of_every_score(scores: np.ndarray) -> np.ndarray:
+    """Scores [n, n, K] of every query from those of late interaction, [K, n, N]."""
+    return scores.transpose(2, 1, 0)[: scores.shape[1]]

@@ -74,7 +74,7 @@ def test_orthogonality_is_added_to_a_loss():
 
 
 def test_every_option_of_a_loss_can_be_configured():
-    kinds = [*losses.LOSSES.values(), *losses.RERANKER_LOSSES.values()]
+    kinds = [kind for table in losses.TABLES.values() for kind in table.values()]
     options = {name for kind in kinds for name in kind.options}
     fields = {field.name: field.default for field in dataclasses.fields(LossConfig)}
     assert options == fields.keys() - {"name", "learn_scale", "orthogonality"}

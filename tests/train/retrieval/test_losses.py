@@ -15,7 +15,6 @@ import pytest
 from modernbert_jax import UserError
 from modernbert_jax.train.retrieval import losses
 
-TABLES = {"embedding": losses.LOSSES, "reranker": losses.RERANKER_LOSSES}
 RANKING, GIST = losses.LOSSES["multiple-negatives-ranking"], losses.LOSSES["gist"]
 
 
@@ -27,7 +26,10 @@ def short_batch(name: str):
         options["mask"] = np.pad(mask, ((0, 0), (0, 1)), constant_values=True)
     if guide is not None:
         options["guide"] = padded(guide, 1)
-    return functools.partial(loss_cases.loss_of(name), **options), jnp.asarray(padded(columns, 1))
+    whole = padded(columns, 1)
+    if loss_cases.CASES[name].kind == "late-interaction":
+        whole = padded(whole, 2)  # the query of the example
+    return functools.partial(loss_cases.loss_of(name), **options), jnp.asarray(whole)
 
 
 def padded(x: np.ndarray | None, axis: int) -> np.ndarray | None:
@@ -60,6 +62,9 @@ def test_values_and_gradients_are_those_of_sentence_transformers(name, computed)
     assert largest > 1e-3  # the case tests something
     assert value.dtype == np.float32 and value.shape == ()
     np.testing.assert_allclose(value, expected, rtol=2e-5)
+    if loss_cases.CASES[name].kind == "late-interaction":
+        gradient, of_missing = np.split(gradient, [loss_cases.EXAMPLES], axis=2)
+        assert not of_missing.any()
     gradient, of_missing = np.split(gradient, [loss_cases.EXAMPLES], axis=1)
     np.testing.assert_allclose(gradient, expected_gradient, atol=3e-5 * largest)
     assert not of_missing.any()
@@ -67,11 +72,11 @@ def test_values_and_gradients_are_those_of_sentence_transformers(name, computed)
 
 def test_every_loss_has_a_golden():
     cases = {(case.kind, case.loss) for case in loss_cases.CASES.values()}
-    assert {(kind, name) for kind in TABLES for name in TABLES[kind]} < cases
+    assert {(kind, name) for kind, table in losses.TABLES.items() for name in table} < cases
 
 
 def test_a_loss_of_labels_without_labels_names_the_remedies():
-    entropy, ranked = (TABLES["reranker"][n] for n in ("binary-cross-entropy", "mse"))
+    entropy, ranked = (losses.RERANKER_LOSSES[n] for n in ("binary-cross-entropy", "mse"))
     with pytest.raises(UserError, match=r"label of each document.*--target.*negatives.*multiple-"):
         entropy.check(2, 0)
     with pytest.raises(UserError, match=r"score of each document.*--target, or name a loss"):
@@ -198,7 +203,7 @@ def test_wrong_shapes_and_options_are_one_clear_line(call, words):
     ("name", "columns", "targets", "more", "words"),
     [
         ("triplet", 2, 0, {}, "takes 3 columns of texts, query included; the data has 2"),
-        ("cosent", 2, 0, {}, r"takes 1 targets \(label\) per example of 2 columns; .* has 0"),
+        ("cosent", 2, 0, {}, "takes a label of each example, and the data has none"),
         ("margin-mse", 5, 2, {}, "takes 4 or 3 targets"),
         ("multiple-negatives-ranking", 2, 0, {"examples": 1}, "a batch of 1 has none"),
         ("gist", 2, 0, {"options": {"margni": 1}}, "did you mean 'margin'"),
@@ -210,9 +215,9 @@ def test_what_does_not_fit_is_found_before_training(name, columns, targets, more
         losses.LOSSES[name].check(columns, targets, **more)
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", losses.TABLES)
 def test_losses_accept_what_they_say_they_need(table):
-    for kind in TABLES[table].values():
+    for kind in losses.TABLES[table].values():
         for columns in range(kind.least, (kind.most or kind.least + 2) + 1):
             for targets in kind.target_sizes(columns):
                 kind.check(columns, targets)
@@ -220,9 +225,13 @@ def test_losses_accept_what_they_say_they_need(table):
 
 def test_the_documentation_has_every_loss_with_its_options_and_defaults():
     text = (Path(__file__).parents[3] / "docs" / "retrieval-losses.md").read_text()
-    sections = {"embedding": text.partition("## Rerankers")[0], "reranker": text}
+    sections = {
+        "embedding": text.partition("## Late interaction")[0],
+        "late-interaction": text.partition("## Rerankers")[0],
+        "reranker": text,
+    }
     for table, section in sections.items():
-        for name, kind in TABLES[table].items():
+        for name, kind in losses.TABLES[table].items():
             row = section[section.rindex(f"| `{name}` |") :].partition("\n")[0]
             options = row.split("|")[-2]
             assert {*options.split("`")[1::2]} == {*kind.options}, name

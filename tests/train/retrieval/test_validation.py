@@ -6,7 +6,7 @@ import pytest
 
 from modernbert_jax.inference.shapes import Shape
 from modernbert_jax.train.retrieval.batches import in_order
-from modernbert_jax.train.retrieval.validation import EmbeddingValidation, values
+from modernbert_jax.train.retrieval.validation import RankingValidation, values
 
 PAIRS = [
     {"query": query, "positive": positive}
@@ -14,7 +14,7 @@ PAIRS = [
 ]
 
 
-class Examples(EmbeddingValidation):
+class Examples(RankingValidation):
     """The values alone, from similarities of queries and documents [n, n]."""
 
     def __init__(self):

@@ -6,18 +6,14 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from modernbert_jax import convert
-from modernbert_jax.config import Runtime
-from modernbert_jax.convert import names
-from modernbert_jax.heads import Classifier
 from modernbert_jax.io.files import write_bytes
 
-from ...engine.objective import draw_params
 from ...retrieval.bm25 import Bm25
 from ...retrieval.data import Collection, Run, read_collection, read_examples, read_run, write_run
+from ...retrieval.session import TRAINEES
 from .settings import Kind, Settings
 
 DEPTH = 100
@@ -84,7 +80,7 @@ class Case:
         """The examples that all sides train on."""
         data = read_examples(self.data, most=self.settings.examples)
         texts: list[tuple[str, ...]] = [example.texts[:2] for example in data.examples]
-        if self.kind == "embedding":
+        if self.kind != "reranker":
             return Pairs(("query", "positive"), texts, [])
         rows: list[tuple[str, ...]] = []
         labels: list[float] = []
@@ -119,30 +115,14 @@ class Case:
         return path
 
     def start(self, seed: int) -> Path:
-        """The checkpoint that all sides start from; the seed draws a reranker's classifier."""
+        """The checkpoint that all sides start from; the seed draws its new layers."""
         path = self.folder / f"start-{seed}"
         if not path.exists():
-            checkpoint = convert.load(convert.locate(self.settings.model))
-            convert.save(self._started(checkpoint, seed), path, "hf")
+            config = self.settings.config(self.kind, seed, model=self.settings.model)
+            trainee = TRAINEES[self.kind].open(config)
+            start = trainee.begin()
+            convert.save(start.exported(start.params), path, trainee.FORMAT)
         return path
-
-    def _started(self, checkpoint: convert.Checkpoint, seed: int) -> convert.Checkpoint:
-        head = "sequence_classification"
-        params: dict[str, Any] = {}
-        files = {k: v for k, v in checkpoint.files.items() if k in convert.huggingface.CARRIED}
-        old = checkpoint.params if checkpoint.head != "none" else {"encoder": checkpoint.params}
-        if self.kind == "embedding":
-            return convert.Checkpoint(
-                config=checkpoint.config, params=old["encoder"], head="none", files=files
-            )
-        usable = {p: x for p, x in names.flatten(old).items() if p[0] != "classifier"}
-        fresh = draw_params(Classifier(checkpoint.config, Runtime(), 1), jax.random.key(seed))
-        for path, leaf in names.flatten(fresh).items():
-            names.put(params, path, np.asarray(usable.get(path, leaf), np.float32))
-        labels = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
-        return convert.Checkpoint(
-            config=checkpoint.config, params=params, head=head, files=files, extra=labels
-        )
 
     def probe(self) -> list[list[tuple[str, str]]]:
         """Groups of pairs of dev, in which no text repeats."""

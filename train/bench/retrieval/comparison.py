@@ -204,7 +204,7 @@ def batches(case: Case, pairs: Pairs, seed: int) -> list[list[int]]:
     training = case.settings.training(case.kind)
     numbers: dict[str, int] = {}
     rows = [[numbers.setdefault(text, len(numbers)) for text in row] for row in pairs.texts]
-    unique = case.kind == "embedding"
+    unique = case.kind != "reranker"
     sampler = Sampler(
         [np.array(rows)], training.batch_examples, seed, unique=unique, least=2 if unique else 1
     )

@@ -14,7 +14,9 @@ from modernbert_jax.sharding import placed
 from ...retrieval.data import Run
 from ...retrieval.encoding import PairScorer, TextEncoder
 from ...retrieval.evaluation import evaluate, of_run
+from ...retrieval.late_encoding import TokenEncoder
 from .case import Case
+from .settings import QUERY_TOKENS
 
 METRICS = ("ndcg@10", "mrr@10", "recall@100")
 
@@ -22,12 +24,12 @@ Group = Sequence[tuple[str, str]]
 """Pairs whose documents are each other's negatives."""
 
 SCALE = 20.0
-"""Factor of the cosines in the probe, as in the loss."""
+"""Factor of the cosines in the probe, as in the loss; MaxSim has none."""
 
 
 def quality(case: Case, model: str | Path) -> dict[str, float]:
     """Metrics of a model on the test: of a search, or of BM25's documents in its order."""
-    if case.kind == "embedding":
+    if case.kind != "reranker":
         return evaluate(encoder(case, model), case.test, METRICS)
     scorer = PairScorer.load(str(model), case.settings.max_length)
     return of_run(reranked(case, scorer, case.first_stage()), case.test.qrels, METRICS)
@@ -45,10 +47,12 @@ def reranked(case: Case, scorer: PairScorer, run: Mapping[str, Mapping[str, floa
     return result
 
 
-def encoder(case: Case, model: str | Path) -> TextEncoder:
-    """A single-vector model, whose texts are cut as in training."""
+def encoder(case: Case, model: str | Path) -> TextEncoder | TokenEncoder:
+    """A model of vectors, whose texts are cut as in training."""
     encoding = Encoding(max_length=case.settings.max_length)
-    return TextEncoder.load(str(model), encoding, encoding)
+    if case.kind == "embedding":
+        return TextEncoder.load(str(model), encoding, encoding)
+    return TokenEncoder.load(str(model), Encoding(max_length=QUERY_TOKENS), encoding)
 
 
 def probe_loss(case: Case, models: Mapping[int, Path]) -> dict[int, float]:
@@ -63,7 +67,7 @@ def probe_loss(case: Case, models: Mapping[int, Path]) -> dict[int, float]:
     """
     first, *others = models.values()
     groups = case.probe()
-    if case.kind == "embedding":
+    if case.kind != "reranker":
         model = encoder(case, first)
         losses = [_ranking(model, groups)]
         losses += [_ranking(model.using(parameters(case, path)), groups) for path in others]
@@ -84,18 +88,31 @@ def parameters(case: Case, path: Path) -> Any:
     return placed(params, devices.local_mesh())
 
 
-def _ranking(model: TextEncoder, groups: Sequence[Group]) -> float:
+def _ranking(model: TextEncoder | TokenEncoder, groups: Sequence[Group]) -> float:
     flat = [pair for group in groups for pair in group]
-    queries = model.encode([query for query, _ in flat], "query").astype(np.float64)
-    documents = model.encode([document for _, document in flat], "document").astype(np.float64)
-    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    documents /= np.linalg.norm(documents, axis=1, keepdims=True)
-    losses = []
-    ends = np.cumsum([len(group) for group in groups])[:-1]
-    for own, others in zip(np.split(queries, ends), np.split(documents, ends), strict=True):
-        logits = SCALE * own @ others.T
+    queries = model.encode([query for query, _ in flat], "query")
+    documents = model.encode([document for _, document in flat], "document")
+    losses, start = [], 0
+    for group in groups:
+        own = slice(start, start := start + len(group))
+        logits = _logits(queries[own], documents[own])
         losses.append(np.mean(np.logaddexp.reduce(logits, axis=1) - np.diag(logits)))
     return float(np.mean(losses))
+
+
+def _logits(queries: Any, documents: Any) -> np.ndarray:
+    """Scores as the loss has them, float64: of vectors [n, E], or of lists of token vectors."""
+    if isinstance(queries, list):
+        products = (
+            [(query.astype(np.float64) @ document.T).max(1).sum() for document in documents]
+            for query in queries
+        )
+        return np.array([*products])
+    queries, documents = (
+        x / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
+        for x in (queries, documents)
+    )
+    return SCALE * queries @ documents.T
 
 
 def _labels(model: PairScorer, groups: Sequence[Group]) -> float:

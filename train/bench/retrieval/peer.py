@@ -20,7 +20,9 @@ def main(folder: Path) -> None:
     job = json.loads((folder / "job.json").read_text())
     torch.set_num_threads(job["threads"])
     transformers.set_seed(job["seed"])
-    build = {"embedding": embedding, "reranker": reranker}[job["kind"]]
+    build = {"embedding": embedding, "late-interaction": late_interaction, "reranker": reranker}[
+        job["kind"]
+    ]
     model, loss, trainer_class, arguments_class = build(Path(job["model"]), job)
     arguments = arguments_class(
         output_dir=str(folder / "trainer"),
@@ -42,6 +44,7 @@ def main(folder: Path) -> None:
         report_to="none",
         disable_tqdm=True,
         use_cpu=True,
+        prompts=prompts(model, job),
     )
     keeper = keeper_of(folder / "steps", job["keep_steps"])
     trainer = trainer_class(
@@ -68,11 +71,9 @@ def main(folder: Path) -> None:
 def embedding(path: Path, job: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     """Model, loss, trainer and arguments of a single-vector model with mean pooling."""
     import sentence_transformers as st
-    from sentence_transformers.sentence_transformer import losses, modules
+    from sentence_transformers.sentence_transformer import losses
 
-    transformer = modules.Transformer(str(path), **model_arguments(job))
-    pooling = modules.Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")
-    model = st.SentenceTransformer(modules=[transformer, pooling], device="cpu")
+    model = st.SentenceTransformer(str(path), device="cpu", **model_arguments(job))
     model.max_seq_length = job["max_length"]
     loss = (
         losses.CachedMultipleNegativesRankingLoss(
@@ -82,6 +83,22 @@ def embedding(path: Path, job: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
         else losses.MultipleNegativesRankingLoss(model, scale=job["scale"])
     )
     return model, loss, st.SentenceTransformerTrainer, st.SentenceTransformerTrainingArguments
+
+
+def late_interaction(path: Path, job: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    """Model, loss, trainer and arguments of a late-interaction model."""
+    import sentence_transformers as st
+    from sentence_transformers.multi_vector_encoder import losses
+
+    model = st.MultiVectorEncoder(str(path), device="cpu", **model_arguments(job))
+    loss = (
+        losses.CachedMultiVectorMultipleNegativesRankingLoss(
+            model, mini_batch_num_tokens=job["microbatch_tokens"]
+        )
+        if job["cached"]
+        else losses.MultiVectorMultipleNegativesRankingLoss(model)
+    )
+    return model, loss, st.MultiVectorEncoderTrainer, st.MultiVectorEncoderTrainingArguments
 
 
 def reranker(path: Path, job: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
@@ -97,6 +114,14 @@ def reranker(path: Path, job: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     )
     loss = ce.losses.BinaryCrossEntropyLoss(model)
     return model, loss, ce.CrossEncoderTrainer, ce.CrossEncoderTrainingArguments
+
+
+def prompts(model: Any, job: dict[str, Any]) -> dict[str, str] | None:
+    """Prefixes by column, which a trainer does not take from a late-interaction model by itself."""
+    if job["kind"] != "late-interaction":
+        return None
+    query, *documents = job["columns"]
+    return {query: model.prompts["query"], **dict.fromkeys(documents, model.prompts["document"])}
 
 
 def model_arguments(job: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from modernbert_jax.ranges import Count, Length, Natural, NonNegative, Positive,
 if TYPE_CHECKING:
     from ...retrieval.config import RetrievalConfig
 
-Kind = Literal["embedding", "reranker"]
+Kind = Literal["embedding", "late-interaction", "reranker"]
 Side = Literal["bm25", "untuned", "ours", "peer", "peer-cached"]
 
 TITLES: dict[Side, str] = {
@@ -23,6 +23,9 @@ TITLES: dict[Side, str] = {
     "peer-cached": "sentence-transformers, cached",
 }
 """Sides with their names in tables."""
+
+QUERY_TOKENS = 32
+"""Tokens of a query in late interaction; it is filled up."""
 
 TRAINED: tuple[Side, ...] = ("ours", "peer", "peer-cached")
 """Sides that train, once for each seed."""
@@ -58,14 +61,15 @@ class Settings:
     output: str = "retrieval-bench"
     """Folder for results and models. The same command in the same folder resumes."""
     kinds: tuple[Kind, ...] = ("embedding", "reranker")
-    """What is trained: single-vector models with multiple negatives, rerankers with binary
-    cross-entropy on BM25's negatives."""
+    """What is trained: single-vector and late-interaction models with multiple negatives, rerankers
+    with binary cross-entropy on BM25's negatives."""
     sides: tuple[Side, ...] = ("bm25", "untuned", "ours", "peer")
     """Sides to compare. `peer-cached` is sentence-transformers' gradient cache, for batches that do
     not fit; rerankers have none."""
     seeds: tuple[Seed, ...] = (0, 1, 2)
     """Seeds of the order of examples, one training of each side for each."""
     embedding: Training = dataclasses.field(default_factory=Training)
+    late_interaction: Training = dataclasses.field(default_factory=Training)
     reranker: Training = dataclasses.field(default_factory=Training)
     max_length: Length = 256
     """Longest text in tokens; of a reranker, longest pair."""
@@ -96,7 +100,7 @@ class Settings:
 
     def training(self, kind: Kind) -> Training:
         """The settings of a kind."""
-        return self.embedding if kind == "embedding" else self.reranker
+        return getattr(self, kind.replace("-", "_"))
 
     def config(self, kind: Kind, seed: int, **paths: Any) -> "RetrievalConfig":
         """The configuration of our side, without dropout; `paths` are its other fields."""
@@ -104,13 +108,15 @@ class Settings:
         from ...retrieval.losses.config import LossConfig
 
         training = self.training(kind)
-        name = "multiple-negatives-ranking" if kind == "embedding" else "binary-cross-entropy"
+        if kind == "late-interaction":
+            paths["lengths"] = {"query": QUERY_TOKENS, "document": self.max_length}
+        elif kind == "embedding":
+            paths["pooling"] = "mean"
         return RetrievalConfig(
             kind=kind,
-            loss=LossConfig(name=name),
+            loss=LossConfig().of(kind),
             max_length=self.max_length,
             microbatch_tokens=self.microbatch_tokens,
-            pooling="mean" if kind == "embedding" else "checkpoint",
             attention_dropout=0.0,
             optimizer="adamw",
             b1=0.9,

@@ -8,12 +8,16 @@ from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.ranges import Count, Natural, NonNegative, Positive
 
 from .kind import LossKind
-from .table import LOSSES, RERANKER_LOSSES
+from .table import LATE_LOSSES, LOSSES, RERANKER_LOSSES
 
-TABLES = {"embedding": LOSSES, "reranker": RERANKER_LOSSES}
+TABLES = {"embedding": LOSSES, "late-interaction": LATE_LOSSES, "reranker": RERANKER_LOSSES}
 """Losses by name, by the kind of a run."""
 
-DEFAULTS = {"embedding": "multiple-negatives-ranking", "reranker": "binary-cross-entropy"}
+DEFAULTS = {
+    "embedding": "multiple-negatives-ranking",
+    "late-interaction": "multiple-negatives-ranking",
+    "reranker": "binary-cross-entropy",
+}
 """The loss of each kind of run whose configuration names none."""
 
 
@@ -29,8 +33,7 @@ class LossConfig:
     """
 
     name: str = ""
-    """Name of the loss; empty is multiple-negatives-ranking for embeddings, binary-cross-entropy
-    for rerankers."""
+    """Name of the loss; empty is multiple-negatives-ranking, for rerankers binary-cross-entropy."""
     learn_scale: bool = False
     """Whether the scale, or the inverse of the temperature, is a parameter that is trained."""
 
@@ -39,13 +42,17 @@ class LossConfig:
     texts over all directions; 0 adds none. sentence-transformers has 1."""
 
     scale: Positive | None = None
-    """Factor of similarities or scores, 1 / temperature; None is 20, for rerankers 10."""
+    """Factor of similarities or scores, 1 / temperature; None is 20, for rerankers 10, for late
+    interaction 1."""
     temperature: Positive | None = None
     """Divisor of similarities; None is 0.01 for gist, 1 for distill-kl."""
     student_temperature: Positive | None = None
     """Divisor of the trained model's scores in distill-kl; None is `temperature`."""
     teacher_temperature: Positive | None = None
     """Divisor of the teacher's scores in distill-kl; None is `temperature`."""
+    normalize_scores: bool | None = None
+    """Whether distill-kl of late interaction scales the scores of a query's documents to 0..1
+    first, as PyLate does by default; None is False."""
     similarity: Literal["cosine", "dot", "euclidean", "manhattan"] | None = None
     """Similarity of two vectors in the loss; None is cosine, for margin-mse and distill-kl dot."""
     distance_metric: Literal["cosine", "euclidean", "manhattan", "mse", "l2"] | None = None
@@ -124,7 +131,8 @@ class LossConfig:
         every = {
             option for table in TABLES.values() for x in table.values() for option in x.options
         }
-        own = {"orthogonality"} if kind == "reranker" else set[str]()
+        of_vectors = all(loss.takes == "vectors" for loss in TABLES[kind].values())
+        own = set[str]() if of_vectors else {"orthogonality"}
         return frozenset(every - known | own)
 
     def loss(self, kind: str) -> LossKind:

@@ -75,20 +75,17 @@ def distill_kl(
         UserError: shapes that do not fit, or an unknown similarity.
     """
     name = "distill-kl"
-    student_t = temperature if student_temperature is None else student_temperature
-    teacher_t = temperature if teacher_temperature is None else teacher_temperature
-    inputs.positive(name, temperature=temperature)
-    inputs.positive(name, student_temperature=student_t, teacher_temperature=teacher_t)
     inputs.one_of(name, "similarity", similarity, list(PAIRWISE))
     batch = inputs.vectors(name, query, documents, valid, mask, least=2)
-    columns, examples = batch.mask.shape
-    wanted = inputs.targets(name, targets, examples, (columns,), "a score of each document")
-    student = PAIRWISE[similarity](batch.query, batch.documents) / student_t
-    student = jax.nn.log_softmax(jnp.where(batch.mask, student, inputs.NOTHING), axis=0)
-    teacher = jnp.where(batch.mask, wanted.T / teacher_t, inputs.NOTHING)
-    log_teacher = jax.nn.log_softmax(teacher, axis=0)
-    divergences = (jnp.exp(log_teacher) * (log_teacher - student)).sum(0)
-    return inputs.mean(divergences, batch.valid) * student_t**2
+    return scores.distill_kl(
+        PAIRWISE[similarity](batch.query, batch.documents),
+        targets,
+        valid=batch.valid,
+        mask=batch.mask,
+        temperature=temperature,
+        student_temperature=student_temperature,
+        teacher_temperature=teacher_temperature,
+    )
 
 
 def embed_distill(

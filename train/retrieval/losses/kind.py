@@ -24,7 +24,11 @@ class LossKind:
     name: str
     """Name on the command line."""
     function: Callable[..., jax.Array]
-    """The loss of queries and documents, or of scores; its keyword arguments are its options."""
+    """The loss of what `takes` says; its keyword arguments are its options."""
+    takes: Literal["vectors", "scores", "every-score"] = "vectors"
+    """What it is a function of: vectors [C, N, E] of the texts; scores [K, N] of each query's
+    documents, as a reranker gives; or scores [K, N, N] of the documents of every example for each
+    query, as late interaction gives, of which a loss that is not `in_batch` gets its own [K, N]."""
     least: int = 2
     """Smallest number of columns of texts, query included."""
     most: int | None = None
@@ -40,8 +44,6 @@ class LossKind:
     duplicates."""
     guide: Literal["none", "similarity", "vectors"] = "none"
     """What is taken of a guide model's vectors of the texts: nothing, cosines, the vectors."""
-    reranker: bool = False
-    """Whether it is a loss of scores rather than vectors."""
     pointwise: bool = False
     """Whether it is a mean over pairs of losses of single scores, so that microbatches can be
     differentiated one by one."""
@@ -60,8 +62,8 @@ class LossKind:
         """Compute the loss of a batch, a float32 scalar.
 
         Args:
-            columns: Vectors of N examples, [C, N, E]: queries, positives, further documents. For a
-                reranker its scores [K, N] of the documents.
+            columns: Vectors of N examples, [C, N, E]: queries, positives, further documents. Or
+                scores; see `takes`.
             targets: Targets [N, M]; ignored by a loss that needs none.
             valid: Examples that exist, bool [N]; None means all.
             mask: Documents that exist, bool [K, N]; None means all.
@@ -70,7 +72,11 @@ class LossKind:
         Raises:
             UserError: shapes that do not fit, or a wrong option.
         """
-        arrays: list[Arrays] = [columns] if self.reranker else [columns[0], columns[1:]]
+        if self.takes == "every-score" and not self.in_batch:
+            columns = jnp.diagonal(columns, axis1=1, axis2=2)
+        arrays: list[Arrays] = [columns]
+        if self.takes == "vectors":
+            arrays = [columns[0], columns[1:]]
         if self.targets != "none":
             arrays.append(targets)
         return self.function(*arrays, valid=valid, mask=mask, **options)
@@ -150,9 +156,12 @@ class LossKind:
                 f"loss {self.name} takes {sizes} targets ({self.targets}) per example of"
                 f" {columns} columns; the data has {targets}"
             )
-        # A reranker with negatives of the batch scores documents of other queries, too.
-        documents = (columns - 1 + int(self.in_batch), examples)
-        shape = documents if self.reranker else (columns, examples, dimensions)
+        shape: tuple[int, ...] = (columns, examples, dimensions)
+        if self.takes == "scores":
+            # A reranker with negatives of the batch scores documents of other queries, too.
+            shape = (columns - 1 + int(self.in_batch), examples)
+        elif self.takes == "every-score":
+            shape = (columns - 1, examples, examples)
         guide = {} if self.guide == "none" else {"guide": jnp.zeros(shape)}
         wanted = jnp.zeros((examples, targets)) if targets else None
         key = {"key": jax.random.key(0)} if drawn else {}
@@ -162,7 +171,7 @@ class LossKind:
         self, dims: Sequence[int], weights: Sequence[float] | None = None, n_dims_per_step: int = -1
     ) -> "LossKind":
         """Return this loss summed over truncated vectors; see `matryoshka.matryoshka`."""
-        if self.reranker:
+        if self.takes != "vectors":
             raise UserError(f"loss {self.name} is one of scores; Matryoshka truncates vectors")
         truncate = self.guide == "vectors"
         function = matryoshka(self.function, dims, weights, n_dims_per_step, truncate)
@@ -170,7 +179,7 @@ class LossKind:
 
     def regularized(self, weight: float) -> "LossKind":
         """Return this loss with a regularization; see `regularization.regularized`."""
-        if self.reranker:
+        if self.takes != "vectors":
             raise UserError("loss.orthogonality is for losses of vectors; leave it out")
         return dataclasses.replace(self, function=regularized(self.function, weight))
 

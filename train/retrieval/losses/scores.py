@@ -1,4 +1,4 @@
-"""Losses of a reranker's scores: of single pairs, of margins, of a positive among negatives."""
+"""Losses of scores: of single pairs, of margins, of a teacher, of a positive among negatives."""
 
 from typing import Literal
 
@@ -6,6 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from . import inputs
+
+_SPREAD = 1e-8
+"""Added to the spread of the scores that are scaled to 0..1; PyLate's."""
 
 _LABEL = "a label of each document"
 
@@ -95,6 +98,56 @@ def margin_mse(
         wanted = wanted[:, :1] - wanted[:, 1:]
     margins = batch.scores[:, :1] - batch.scores[:, 1:]
     return inputs.mean(jnp.square(margins - wanted), batch.mask[:, :1] & batch.mask[:, 1:])
+
+
+def distill_kl(
+    scores: jax.Array,
+    targets: jax.Array,
+    *,
+    valid: jax.Array | None = None,
+    mask: jax.Array | None = None,
+    temperature: float | jax.Array = 1.0,
+    student_temperature: float | jax.Array | None = None,
+    teacher_temperature: float | jax.Array | None = None,
+    normalize_scores: bool = False,
+) -> jax.Array:
+    """Divergence of the scores of a query's documents from the teacher's (Lin et al. 2020).
+
+    Args:
+        scores: Scores [K, N] of at least two documents.
+        targets: The teacher's scores of the documents, [N, K].
+        valid: Queries that exist, bool [N]; None means all.
+        mask: Documents that exist, bool [K, N]; None means all.
+        temperature: Divisor of both models' scores.
+        student_temperature: Divisor of the trained model's scores; None means `temperature`.
+        teacher_temperature: Divisor of the teacher's scores; None means `temperature`.
+        normalize_scores: Whether the trained model's scores of a query are scaled to 0..1 before
+            they are divided, as PyLate does by default.
+
+    Returns:
+        The mean Kullback-Leibler divergence in nats times the square of the student's temperature,
+        float32.
+
+    Raises:
+        UserError: shapes that do not fit.
+    """
+    name = "distill-kl"
+    student_t = temperature if student_temperature is None else student_temperature
+    teacher_t = temperature if teacher_temperature is None else teacher_temperature
+    inputs.positive(name, temperature=temperature)
+    inputs.positive(name, student_temperature=student_t, teacher_temperature=teacher_t)
+    batch = inputs.scores(name, scores, valid, mask, least=2)
+    wanted = inputs.targets(name, targets, *_shape(batch), "a score of each document")
+    student = batch.scores
+    if normalize_scores:
+        least = jnp.where(batch.mask, student, jnp.inf).min(1, keepdims=True)
+        most = jnp.where(batch.mask, student, -jnp.inf).max(1, keepdims=True)
+        least, most = (jnp.where(jnp.isfinite(x), x, 0.0) for x in (least, most))
+        student = (student - least) / (most - least + _SPREAD)
+    student = jax.nn.log_softmax(jnp.where(batch.mask, student / student_t, inputs.NOTHING))
+    teacher = jax.nn.log_softmax(jnp.where(batch.mask, wanted / teacher_t, inputs.NOTHING))
+    divergences = (jnp.exp(teacher) * (teacher - student)).sum(1)
+    return inputs.mean(divergences, batch.valid) * student_t**2
 
 
 def multiple_negatives_ranking(

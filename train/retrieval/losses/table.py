@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from . import listwise, scores
+from . import every_score, listwise, scores
 from .distillation import distill_kl, embed_distill, margin_mse
 from .kind import LossKind
 from .labels import angle, contrastive, cosent, cosine_similarity, online_contrastive
@@ -15,7 +15,11 @@ def _vectors(name: str, function: Callable[..., Any], **needs: Any) -> LossKind:
 
 
 def _scores(name: str, function: Callable[..., Any], **needs: Any) -> LossKind:
-    return LossKind(name=name, function=function, reranker=True, **needs)
+    return LossKind(name=name, function=function, takes="scores", **needs)
+
+
+def _every_score(name: str, function: Callable[..., Any], **needs: Any) -> LossKind:
+    return LossKind(name=name, function=function, takes="every-score", **needs)
 
 
 def _lists(name: str, function: Callable[..., Any]) -> LossKind:
@@ -62,3 +66,15 @@ RERANKER_LOSSES: dict[str, LossKind] = {
     )
 }
 """Losses of a reranker's scores by name."""
+
+LATE_LOSSES: dict[str, LossKind] = {
+    kind.name: kind
+    for kind in (
+        _every_score(
+            "multiple-negatives-ranking", every_score.multiple_negatives_ranking, in_batch=True
+        ),
+        _every_score("margin-mse", scores.margin_mse, least=3, targets="scores", margins=True),
+        _every_score("distill-kl", scores.distill_kl, least=3, targets="scores"),
+    )
+}
+"""Losses of late interaction's scores by name."""

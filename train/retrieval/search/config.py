@@ -42,6 +42,10 @@ VECTORS = ("query_prompt", "corpus_prompt", "query_length", "pooling", "dims", "
 """Options of `Encoders` that only models with vectors have."""
 
 
+INDEX = ("index", "index_type", "index_links", "index_depth", "index_neighbours")
+"""Options of `Searching` for approximate search."""
+
+
 def check_unused(options: Any, names: Iterable[str], why: str) -> None:
     """Raise `UserError` if one of these options has another value than its default."""
     for field in dataclasses.fields(options):
@@ -69,17 +73,24 @@ class Searching(Encoders):
     run_file: str = ""
     """Run whose documents are reranked, in place of a search by --model."""
     rerank: str = ""
-    """Reranker of any format, or the name of one on the hub, that orders the first documents of
-    every query; scores are its logits. Empty reranks nothing."""
+    """Reranker or late-interaction model of any format, or the name of one on the hub, that orders
+    the first documents of every query by its logits or by MaxSim. Empty reranks nothing."""
     rerank_top: Count = 100
     """Documents of each query that are reranked; the others are left out of the output."""
     exclude_self: bool = False
     """Leave out documents with the id of their query, as for ArguAna and Quora."""
     index: Path | None = None
-    """File of a FAISS index for approximate search; it is written if it does not exist. None
-    compares every query with every document."""
+    """File of an index for approximate search, by FAISS or, of the tokens of a late-interaction
+    model, by Voyager; it is written if it does not exist. None compares every query with every
+    document."""
     index_type: str = "HNSW32"
-    """Kind of index, as faiss.index_factory reads it: Flat, HNSW32, "IVF4096,Flat"."""
+    """Kind of FAISS index, as faiss.index_factory reads it: Flat, HNSW32, "IVF4096,Flat"."""
+    index_links: Count = 200
+    """Links of a token in an index of tokens (M)."""
+    index_depth: Count = 500
+    """Tokens that are looked at when a token is put into that index, or looked up in it (ef)."""
+    index_neighbours: Count = 100
+    """Nearest tokens of each of a query's tokens; the documents that they belong to are scored."""
     cache: Path | None = None
     """Folder for the vectors of the corpus, which another search with the same model uses again.
     None is the output with the ending .cache."""
@@ -93,11 +104,11 @@ class Searching(Encoders):
         if self.run_file and not self.rerank:
             raise UserError("--run-file needs --rerank, the model that reranks it")
         if self.model in ("", BM25):
-            unused = (*VECTORS, "index", "index_type")
+            unused = (*VECTORS, *INDEX)
             check_unused(self, unused, f"is not for {self.model or '--run-file'}")
         if self.run_file:
             check_unused(self, ("exclude_self",), "is not for --run-file")
         if not self.rerank:
             check_unused(self, ("rerank_top",), "is for --rerank")
         if self.index is None:
-            check_unused(self, ("index_type",), "is for --index")
+            check_unused(self, INDEX, "is for --index")

@@ -3,26 +3,46 @@
 import dataclasses
 
 from modernbert_jax import convert
+from modernbert_jax.errors import UserError
 from modernbert_jax.inference.text_model import Encoding
 
 from ..encoding import PairScorer, TextEncoder
+from ..late_encoding import TokenEncoder
 from ..retriever import Retriever
 from .config import Encoders
+from .reranking import Scorer, SimilarityScorer
+
+RETRIEVERS: dict[str, type[TokenEncoder]] = {"late-interaction": TokenEncoder}
+"""Models that represent texts otherwise than by one vector, by `Pipeline.kind`."""
 
 
-def encoder_of(options: Encoders, model: str) -> TextEncoder:
-    """An embedding model with the options of a command. Raises `UserError`."""
+def kind_of(model: str) -> str:
+    """The `Pipeline.kind` of a model, or the head of one without modules. Raises `UserError`."""
+    checkpoint = convert.load(convert.locate(model), later=True)
+    return checkpoint.pipeline.kind if checkpoint.pipeline else checkpoint.head
+
+
+def encoder_of(options: Encoders, model: str) -> Retriever:
+    """A model that represents texts, with the options of a command. Raises `UserError`."""
 
     def encoding(prompt: str | None, length: int | None) -> Encoding:
         width = options.dims or None
         return Encoding(pooling=options.pooling, prompt=prompt, max_length=length, width=width)
 
-    encoder = TextEncoder.load(
-        model,
+    sides = (
         encoding(options.query_prompt, options.query_length or options.max_length),
         encoding(options.corpus_prompt, options.max_length),
-        dtype=options.dtype,
-        batch_tokens=options.batch_tokens,
+    )
+    kind = kind_of(model)
+    if kind in RETRIEVERS:
+        if options.similarity is not None:
+            raise UserError(f"{model}: is a {kind} model with a similarity of its own")
+        sides = (encoding(options.query_prompt, options.query_length), sides[1])
+        return RETRIEVERS[kind].load(
+            model, *sides, dtype=options.dtype, batch_tokens=options.batch_tokens
+        )
+    encoder = TextEncoder.load(
+        model, *sides, dtype=options.dtype, batch_tokens=options.batch_tokens
     )
     if options.similarity is None:
         return encoder
@@ -30,16 +50,29 @@ def encoder_of(options: Encoders, model: str) -> TextEncoder:
 
 
 def model_of(options: Encoders, model: str) -> Retriever | PairScorer:
-    """A reranker or an embedding model, whichever the files hold. Raises `UserError`."""
-    checkpoint = convert.load(convert.locate(model), later=True)
-    kind = checkpoint.pipeline.kind if checkpoint.pipeline else checkpoint.head
-    if kind in ("reranker", "sequence_classification"):
-        return scorer_of(options, model)
+    """A reranker or a model that represents texts, whichever the files hold. Raises `UserError`."""
+    if kind_of(model) in ("reranker", "sequence_classification"):
+        return _reranker(options, model)
     return encoder_of(options, model)
 
 
-def scorer_of(options: Encoders, model: str) -> PairScorer:
-    """A reranker with the options of a command. Raises `UserError`."""
+def scorer_of(options: Encoders, model: str) -> Scorer:
+    """A reranker, or a late-interaction model as one, with the options of a command.
+
+    Prompts, and the length of queries, are those of the model.
+
+    Raises:
+        UserError: no such model, or one that gives no single score for a pair of texts.
+    """
+    if kind_of(model) != "late-interaction":
+        return _reranker(options, model)
+    own = Encoders(
+        max_length=options.max_length, dtype=options.dtype, batch_tokens=options.batch_tokens
+    )
+    return SimilarityScorer(encoder_of(own, model))
+
+
+def _reranker(options: Encoders, model: str) -> PairScorer:
     return PairScorer.load(
         model, options.max_length, dtype=options.dtype, batch_tokens=options.batch_tokens
     )

@@ -15,9 +15,9 @@ from ...tasks import Problems
 from ..bm25 import Bm25
 from ..data import Run, beir, ids, read_run, write_run
 from ..data.runs import check_word
-from ..encoding import PairScorer
+from ..encoding import TextEncoder
 from ..parts import Parts, beside, held
-from . import faiss_index, reranking
+from . import faiss_index, reranking, token_index
 from .config import BM25, Searching
 from .exact import run_of, search_blocks
 from .models import encoder_of, scorer_of
@@ -106,15 +106,19 @@ def first_stage(
         return search_bm25(files, queries, k, exclude_self=config.exclude_self)
     assert cache is not None
     encoder = encoder_of(config, config.model)
+    indexed = isinstance(encoder, TextEncoder)
     if config.index is not None:
-        faiss_index.library(encoder.similarity)
+        _ = faiss_index.library(encoder.similarity) if indexed else token_index.library()
     facts = facts_of(encoder, config.model, config.dtype, files)
     corpus = StoredCorpus(cache, facts, files, count)
     corpus.encode(encoder)
     if config.index is not None:
+        own: dict[str, Any] = {"exclude_self": config.exclude_self}
+        if not isinstance(encoder, TextEncoder):
+            shared = encoder, corpus, queries, k
+            return token_index.search_index(config.index, config, facts, *shared, **own)
         return faiss_index.search_index(
-            *(config.index, config.index_type, facts, encoder, corpus, queries, k),
-            exclude_self=config.exclude_self,
+            *(config.index, config.index_type, facts, encoder, corpus, queries, k), **own
         )
     return search_blocks(
         encoder, corpus.blocks(), corpus.ids, queries, k, exclude_self=config.exclude_self
@@ -139,7 +143,7 @@ def search_bm25(
 
 def _reranked(
     config: Searching,
-    scorer: PairScorer,
+    scorer: reranking.Scorer,
     files: list[str],
     queries: Mapping[str, str],
     run: Run,

@@ -81,9 +81,13 @@ class StoredCorpus:
                     self._add(number, part, retriever)
                 progress.update("encode corpus", number * PART + len(part))
 
-    def blocks(self) -> Iterator[Block]:
-        """Representations of all documents, part by part."""
-        return iter(self._blocks)
+    def blocks(self, first: int = 0) -> Iterator[Block]:
+        """Representations of all documents, part by part, from a part on."""
+        return map(self._blocks.part, self._blocks.numbers[first:])
+
+    def take(self, numbers: np.ndarray) -> Block:
+        """Representations of some documents [m], at least one."""
+        return self._blocks.take(numbers)
 
     def ids(self, numbers: np.ndarray) -> list[str]:
         """Ids of documents by their numbers, in ascending order."""

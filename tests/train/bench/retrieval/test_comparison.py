@@ -88,14 +88,16 @@ def test_batches_hold_every_pair_and_no_text_twice(place, tmp_path):
 def test_a_reranker_starts_from_the_encoder_with_a_drawn_classifier(place, tmp_path):
     data, config = str(place / "words"), settings(place, tmp_path)
     first, second = (convert.load(Case(config, data, "reranker").start(i)) for i in (0, 1))
-    assert first.labels == second.labels == 1 and first.pipeline is None
+    assert first.labels == second.labels == 1 and first.pipeline.kind == "reranker"
     own = convert.load(config.model).params["encoder"]
     for path, leaf in names.flatten(own).items():
         np.testing.assert_array_equal(names.flatten(first.params)[("encoder", *path)], leaf)
     kernels = [x.params["classifier"]["kernel"] for x in (first, second)]
     assert kernels[0].shape == (32, 1) and (kernels[0] != kernels[1]).any()
     bare = convert.load(Case(config, data, "embedding").start(0))
-    assert bare.head == "none"
+    assert bare.head == "none" and bare.pipeline.pooling.modes == ("mean",)
+    late = convert.load(Case(config, data, "late-interaction").start(0))
+    assert late.pipeline.late.query_length == 32 and late.params["dense_0"]
 
 
 class FakeEncoder:

@@ -18,6 +18,7 @@ from modernbert_jax.train.retrieval.encoding import PairScorer, TextEncoder
 from modernbert_jax.train.retrieval.mining import encoded, stages
 from modernbert_jax.train.retrieval.mining.config import Mining
 from modernbert_jax.train.retrieval.mining.mine import mine
+from modernbert_jax.train.retrieval.search import models as search_models
 
 CORPUS = [f"document {i} of {i * 7 % 11} and {i * 5 % 13}" for i in range(40)]
 QUERIES = [f"query {i}" for i in range(12)]
@@ -73,6 +74,7 @@ def encoder(monkeypatch):
 
     def use(**options):
         loaded.append(FakeEncoder(**options))
+        monkeypatch.setattr(search_models, "kind_of", lambda model: "embedding")
         monkeypatch.setattr(TextEncoder, "load", lambda *_, **__: loaded[-1])
         return loaded[-1]
 

@@ -1,0 +1,149 @@
+"""Token vectors of queries and documents by a late-interaction model, compared by MaxSim.
+
+encoder = TokenEncoder.load("model")
+queries = encoder.encode(texts, "query")                  # a list of [tokens_i, E]
+encoder.pairs(queries, encoder.encode(others, "document"))       # [P]
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from modernbert_jax import convert, devices
+from modernbert_jax.config import Dtype, Runtime
+from modernbert_jax.errors import UserError
+from modernbert_jax.inference.runner import BATCH_TOKENS
+from modernbert_jax.inference.text_model import Encoding
+from modernbert_jax.pipeline import LateInteraction
+from modernbert_jax.scoring import LateTopK, late_pairs
+from modernbert_jax.sharding import placed
+
+from .on_devices import OnDevices, opened, text_model
+from .retriever import Side
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenEncoder(OnDevices):
+    """A late-interaction model on the devices of a mesh."""
+
+    late: LateInteraction
+    """Prefixes, lengths, expansion and skiplist."""
+    similarity: str
+    """`MaxSim` or `MeanMaxSim`."""
+
+    @classmethod
+    def load(
+        cls,
+        path_or_hub_id: str,
+        query: Encoding | None = None,
+        document: Encoding | None = None,
+        *,
+        dtype: Dtype = "float32",
+        batch_tokens: int = BATCH_TOKENS,
+        mesh: Mesh | None = None,
+    ) -> "TokenEncoder":
+        """Load a late-interaction model; arguments as `TextEncoder.load`.
+
+        Raises:
+            UserError: no such model, one of another kind, or an option that it does not have.
+        """
+        with opened(path_or_hub_id) as checkpoint:
+            return cls.of(
+                checkpoint,
+                devices.local_mesh() if mesh is None else mesh,
+                query,
+                document,
+                runtime=Runtime(dtype=dtype),
+                batch_tokens=batch_tokens,
+                name=path_or_hub_id,
+            )
+
+    @classmethod
+    def of(
+        cls,
+        checkpoint: convert.Checkpoint,
+        mesh: Mesh,
+        query: Encoding | None = None,
+        document: Encoding | None = None,
+        *,
+        runtime: Runtime | None = None,
+        batch_tokens: int = BATCH_TOKENS,
+        params: Any = None,
+        name: str = "the model",
+    ) -> "TokenEncoder":
+        """Use a checkpoint on a mesh; see `load` and `TextEncoder.of`.
+
+        Args:
+            query: prompt (the prefix) and longest query in tokens, where they are not the model's.
+            document: the same of documents.
+        """
+        pipeline = checkpoint.pipeline
+        if pipeline is None or pipeline.late is None:
+            raise UserError(f"{name}: is not a late-interaction model")
+        query, document = query or Encoding(), document or Encoding()
+        for encoding in (query, document):
+            if encoding.pooling or encoding.width or encoding.normalize is not None:
+                raise UserError(
+                    f"{name}: has a vector for each token; leave out pooling, dims and normalize"
+                )
+        late = pipeline.late
+        late = dataclasses.replace(
+            late,
+            query_prefix=late.query_prefix if query.prompt is None else query.prompt,
+            document_prefix=late.document_prefix if document.prompt is None else document.prompt,
+            query_length=query.max_length or late.query_length,
+            document_length=document.max_length or late.document_length,
+        )
+        if params is None:
+            params = placed(checkpoint.params, mesh)
+        return cls(
+            model=text_model(checkpoint, mesh, runtime or Runtime(), name),
+            params=params,
+            late=late,
+            similarity=pipeline.similarity or "MaxSim",
+            batch_tokens=batch_tokens,
+            name=name,
+        )
+
+    def symmetric(self) -> "TokenEncoder":
+        """The same: late interaction has no texts that are neither queries nor documents."""
+        return self
+
+    def facts(self, side: Side) -> dict[str, Any]:
+        """Everything that vectors depend on beside weights, texts and dtype, as JSON."""
+        return {"side": side, **dataclasses.asdict(self.late)}
+
+    def blocks(self, texts: Iterable[str], side: Side) -> Iterator[list[np.ndarray]]:
+        """Token vectors of a stream of texts, in order: lists of float32 [tokens_i, E].
+
+        Raises:
+            UserError: the model gives vectors that are not finite.
+        """
+        return self._vectors(texts, side, stream=True)
+
+    def encode(self, texts: Iterable[str], side: Side) -> list[np.ndarray]:
+        """Token vectors of all texts, which are packed together. Errors as `blocks`."""
+        return [vectors for block in self._vectors(texts, side, stream=False) for vectors in block]
+
+    def best(self, queries: Sequence[np.ndarray], k: int) -> LateTopK:
+        """Begin a search for the k best documents of every query."""
+        return LateTopK(queries, k, self._mean, self.model.runner.mesh)
+
+    def pairs(self, queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:
+        """Scores of each query with the document of the same number: float32 [P]."""
+        return late_pairs(queries, documents, self._mean, self.model.runner.mesh)
+
+    @property
+    def _mean(self) -> bool:
+        return self.similarity == "MeanMaxSim"
+
+    def _vectors(
+        self, texts: Iterable[str], side: Side, stream: bool
+    ) -> Iterator[list[np.ndarray]]:
+        windows = self.model.tokens(
+            self.params, texts, self.late, side == "query", self.batch_tokens, stream
+        )
+        return ([self.finite(vectors) for vectors in window] for window in windows)
