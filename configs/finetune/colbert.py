@@ -13,8 +13,9 @@ linear schedule, temperature 1.
 - `reason-moderncolbert`: from GTE-ModernColBERT, contrastive, documents of 8,192 and queries of 128
   tokens, no skiplist.
 - `colbert-zero-pretrain`, `-supervised`, `-distil` (arXiv 2602.16609): 239 million weak pairs, then
-  mined negatives, then distillation. The cheap variant leaves the first out: start the second from
-  `answerdotai/ModernBERT-base` with `--model`. Prompts must be the same in all stages.
+  1.7 million queries with up to 10 mined negatives, then distillation of 640,000 lists. The cheap
+  variant leaves the first out: start the second from `answerdotai/ModernBERT-base` with `--model`.
+  Prompts must be the same in all stages.
 - `edge-colbert-17m`, `edge-colbert-32m`: vectors of 48 and 64 dimensions by two stacked projections
   on Ettin, the sizes of mxbai-edge-colbert (arXiv 2510.14880).
 
@@ -65,6 +66,7 @@ def paper(size: str, learning_rate: float) -> RetrievalConfig:
         learning_rate=learning_rate,
         batch_examples=16,
         warmup=0.05,
+        train_examples=810_000,
     )
 
 
@@ -165,6 +167,7 @@ PRESETS: dict[str, Preset] = {
             loss=DISTILLATION,
             learning_rate=4e-6,
             batch_examples=128,
+            train_examples=640_000,
             projection_dims=0,
             lengths={"query": 39, "document": 512},
         ),

@@ -7,7 +7,7 @@ from typing import Literal
 import tyro
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.ranges import Count, Length
+from modernbert_jax.ranges import Count, Length, Natural
 from modernbert_jax.train.finetune.config import FinetuneConfig
 from modernbert_jax.train.finetune.grid import Grid
 from modernbert_jax.train.retrieval.config import RetrievalConfig
@@ -31,6 +31,9 @@ class Finetune:
     """Training examples of a dry run without data; None is the number that CONFIG reads."""
     text_tokens: tuple[Length, Length] = (16, 128)
     """Mean tokens of a query and of a document in a dry run without data."""
+    list_documents: Natural = 0
+    """Documents of an example in a dry run without data; 0 is those of the recipe's columns, or
+    one."""
     profile_steps: str = ""
     """Steps to profile, as FIRST:LAST, into profile/ in the run's folder."""
     launch: tyro.conf.OmitArgPrefixes[Launch] = dataclasses.field(default_factory=Launch)
@@ -67,11 +70,11 @@ class Finetune:
         from modernbert_jax.train.retrieval import dry_run
 
         if not isinstance(config, RetrievalConfig):
-            raise UserError("--dry-run is for pretraining, embedding models and rerankers")
+            raise UserError("--dry-run is for pretraining and retrieval")
         if config.train:
             sizes = dry_run.measure(config)
         elif examples := self.examples or config.train_examples:
-            sizes = dry_run.assumed(config, examples, self.text_tokens)
+            sizes = dry_run.assumed(config, examples, self.text_tokens, self.list_documents)
         else:
             raise UserError("--dry-run needs the data, --train FILE..., or its size, --examples N")
         machine = self.dry.machine()

@@ -89,6 +89,8 @@ def test_late_interaction_has_the_published_figures(row):
     assert config.lengths == {"query": int(row[6]), "document": int(row[7])}
     assert config.loss.normalize_scores == (True if row[1] == "distill-kl" else None)
     assert config.schedule == "linear" and config.runtime.dtype == "bfloat16"
+    first = {"colbert-base": 810_000, "colbert-large": 810_000, "colbert-zero-distil": 640_000}
+    assert config.train_examples == first.get(row[0], 0)
     zero = row[0].startswith("colbert-zero")
     assert bool(config.prompts) == zero
     scales = {"colbert-zero-pretrain": 1 / 0.02, "colbert-zero-supervised": 1 / 0.2}

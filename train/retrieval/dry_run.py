@@ -16,7 +16,7 @@ from modernbert_jax.tokenizer import Tokenizer
 from ..engine.hyperparameters import Hyperparameters, rise_and_fall
 from ..engine.machine import Machine, duration, short_tokens
 from . import late, texts
-from .config import RetrievalConfig, role_of
+from .config import QUERY, RetrievalConfig, role_of
 from .data import ExampleSet
 from .losses import LossKind
 
@@ -164,11 +164,22 @@ def _filled_up(config: RetrievalConfig, column: int, tokens: float, longest: int
     return float(longest) if fixed else max(tokens, least)
 
 
-def assumed(config: RetrievalConfig, examples: int, text_tokens: Sequence[int]) -> list[DataSize]:
-    """The size of data that is not at hand: two columns, or those of the configuration."""
-    query, document = text_tokens
-    documents = max(len(config.columns) - 1, 1)
-    return [DataSize("assumed", examples, (float(query), *[float(document)] * documents))]
+def assumed(
+    config: RetrievalConfig, examples: int, text_tokens: Sequence[int], documents: int = 0
+) -> list[DataSize]:
+    """The size of data that is not at hand.
+
+    Args:
+        config: the run.
+        examples: number of examples.
+        text_tokens: mean tokens of a query and of a document.
+        documents: documents of an example; 0 takes those of the configuration's columns, or one.
+    """
+    query, document = (float(tokens) for tokens in text_tokens)
+    longest = config.length("assumed", QUERY, 0) or _usual_length(config, 0)
+    query = _filled_up(config, 0, query, longest)
+    documents = documents or max(len(config.columns) - 1, 1)
+    return [DataSize("assumed", examples, (query, *[document] * documents))]
 
 
 def text(config: RetrievalConfig, machine: Machine, facts: dict[str, Any]) -> str:

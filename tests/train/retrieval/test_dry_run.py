@@ -73,7 +73,7 @@ def test_the_command_measures_data_and_trains_nothing(tmp_path, capsys, monkeypa
     ("words", "message"),
     [
         (["gooaq"], "--examples N"),
-        (["boolq"], "embedding models and rerankers"),
+        (["boolq"], "pretraining and retrieval"),
         (["embedding", "--examples", "5", "--model", "nobody/knows"], "nobody/knows"),
         (["embedding", "--examples", "5", "--loss.name", "mnr"], "loss 'mnr'"),
     ],
@@ -87,3 +87,16 @@ def test_published_models_are_known_by_name():
     assert dry_run.architecture("jhu-clsp/ettin-encoder-1b").hidden_size == 1792
     with pytest.raises(UserError, match="no such folder"):
         dry_run.architecture("answerdotai/ModernBERT-huge")
+
+
+def test_late_interaction_fills_queries_up_and_compares_all_tokens():
+    config = configs.load("finetune", "colbert-base")
+    (size,) = dry_run.assumed(config, 1600, (8, 80), documents=4)
+    assert size.tokens == (32, 80, 80, 80, 80)
+    facts = dry_run.plan(config, MACHINE, [size])
+    model = ModernBertConfig.preset("base")
+    lengths = sum(n * model.flops_per_token(n) for n in size.tokens)
+    products = 2 * 128 * 32 * 4 * 80 * 16  # of a query with the documents of the batch
+    assert facts["flops"] == pytest.approx(3 * (lengths + products) * 1600)
+    short = dataclasses.replace(config, query_expansion="min", expansion_length=16)
+    assert dry_run.assumed(short, 1, (8, 80))[0].tokens[0] == 16
