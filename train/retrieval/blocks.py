@@ -12,6 +12,9 @@ import numpy as np
 Block = Any
 """An array [n, ...], or a list with an array or a tuple of arrays for each of n texts."""
 
+_FACTORS = ".factors"
+"""End of the names of those factors."""
+
 _VECTORS, _LENGTHS = "vectors", "lengths"
 
 
@@ -43,3 +46,37 @@ def joined(blocks: Sequence[Block]) -> Block:
     if isinstance(blocks[0], np.ndarray):
         return np.concatenate(blocks)
     return [text for block in blocks for text in block]
+
+
+def shrunk(arrays: dict[str, np.ndarray], stored: str) -> dict[str, np.ndarray]:
+    """Arrays as they are kept on disk: "float32", "float16" or "int8"; `grown` is the reverse.
+
+    With int8 the largest number of a vector becomes 127 or -127. Numbers that belong to no vector,
+    such as the weights of sparse vectors, are kept in float16 then.
+    """
+    if stored == "float32":
+        return arrays
+    kept: dict[str, np.ndarray] = {}
+    for name, x in arrays.items():
+        if x.dtype != np.float32:
+            kept[name] = x
+        elif stored == "int8" and x.ndim == 2:
+            factors = np.abs(x).max(1, initial=0.0, keepdims=True) / 127
+            kept[name] = np.rint(x / np.where(factors > 0, factors, 1)).astype(np.int8)
+            kept[name + _FACTORS] = factors.astype(np.float32)
+        else:
+            kept[name] = x.astype(np.float16)
+    return kept
+
+
+def grown(arrays: dict[str, np.ndarray], stored: str) -> dict[str, np.ndarray]:
+    """Arrays from those of `shrunk`."""
+    if stored == "float32":
+        return arrays
+    return {
+        name: x.astype(np.float32) * arrays.get(name + _FACTORS, np.float32(1))
+        if x.dtype in (np.float16, np.int8)
+        else x
+        for name, x in arrays.items()
+        if not name.endswith(_FACTORS)
+    }

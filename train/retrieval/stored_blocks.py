@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from .blocks import Block, arrays_of, block_of, joined, take
-from .parts import Parts
+from .blocks import Block, arrays_of, block_of, grown, joined, shrunk, take
+from .parts import Arrays, Parts
 
 TEXTS = 2048
 """Texts of a part, whose representations are in one file."""
@@ -23,6 +23,8 @@ class StoredBlocks:
     """Texts of a part."""
     compute: Callable[[int], Block]
     """Function from the number of a part that is not stored to its representations."""
+    stored: str = "float32"
+    """How numbers are kept; what is read is float32."""
 
     @property
     def numbers(self) -> range:
@@ -40,11 +42,15 @@ class StoredBlocks:
 
     def part(self, number: int) -> Block:
         """The representations of a part, from its file, or computed and stored."""
-        return block_of(self.parts.get(number, lambda: arrays_of(self.compute(number))))
+        arrays = self.parts.get(number, lambda: self._arrays(self.compute(number)))
+        return block_of(grown(arrays, self.stored))
 
     def store(self, number: int, block: Block) -> None:
         """Store the representations of a part."""
-        self.parts.get(number, lambda: arrays_of(block))
+        self.parts.get(number, lambda: self._arrays(block))
+
+    def _arrays(self, block: Block) -> Arrays:
+        return shrunk(arrays_of(block), self.stored)
 
     def take(self, numbers: np.ndarray) -> Block:
         """The representations of some texts [m], at least one; each part is read once."""

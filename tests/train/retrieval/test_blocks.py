@@ -39,3 +39,22 @@ def test_blocks_are_stored_and_taken_in_any_order(block, tmp_path):
     assert computed == [0, 2] and not stored.missing
     same(joined([*stored]), block)
     assert computed == [0, 2]
+
+
+@pytest.mark.parametrize(("stored", "error", "size"), [("float16", 5e-4, 2), ("int8", 4e-3, 1)])
+def test_numbers_are_kept_in_fewer_bits(stored, error, size, tmp_path):
+    """Read or just computed, they are the same; indices stay whole."""
+    block = [VECTORS[:3], np.zeros((0, 4), np.float32), 100 * VECTORS[3:], np.zeros((1, 4), "f4")]
+    kept = StoredBlocks(Parts(tmp_path, "tokens", {}), 4, 4, lambda _: block, stored)
+    first, again = kept.part(0), kept.part(0)
+    same(first, again)
+    for own, whole in zip(first, block, strict=True):
+        assert own.dtype == np.float32 and own.shape == whole.shape
+        largest = np.abs(whole).max(1, keepdims=True) if len(whole) else whole
+        assert (np.abs(own - whole) <= error * largest).all()
+    with np.load(kept.parts.path(0)) as file:
+        assert file["0"].dtype.itemsize == size
+    kept = StoredBlocks(Parts(tmp_path, "sparse", {}), 7, 7, lambda _: WEIGHTS, stored)
+    for (indices, weights), (all_indices, whole) in zip(kept.part(0), WEIGHTS, strict=True):
+        assert indices.tolist() == all_indices.tolist()
+        np.testing.assert_allclose(weights, whole, rtol=1e-3)

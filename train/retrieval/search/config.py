@@ -94,6 +94,9 @@ class Searching(Encoders):
     cache: Path | None = None
     """Folder for the vectors of the corpus, which another search with the same model uses again.
     None is the output with the ending .cache."""
+    stored: Literal["float32", "float16", "int8"] = "float32"
+    """How the vectors of the corpus are kept in it: float16 takes half the space, and int8, with a
+    factor for each vector, a quarter. They are compared in float32."""
     tag: str = "modernbert-jax"
     """Last column of the output."""
 

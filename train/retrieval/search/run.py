@@ -109,7 +109,7 @@ def first_stage(
     indexed = isinstance(encoder, TextEncoder)
     if config.index is not None:
         _ = faiss_index.library(encoder.similarity) if indexed else token_index.library()
-    facts = facts_of(encoder, config.model, config.dtype, files)
+    facts = facts_of(encoder, config.model, config.dtype, files, config.stored)
     corpus = StoredCorpus(cache, facts, files, count)
     corpus.encode(encoder)
     if config.index is not None:

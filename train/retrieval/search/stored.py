@@ -30,7 +30,9 @@ PART = TEXTS
 """Documents of a part."""
 
 
-def facts_of(retriever: Retriever, model: str, dtype: str, files: Sequence[str]) -> dict[str, Any]:
+def facts_of(
+    retriever: Retriever, model: str, dtype: str, files: Sequence[str], stored: str = "float32"
+) -> dict[str, Any]:
     """Everything that the representations of a corpus depend on, as JSON."""
     return {
         "model": fingerprint.of_paths([convert.locate(model)])[:16],
@@ -38,6 +40,7 @@ def facts_of(retriever: Retriever, model: str, dtype: str, files: Sequence[str])
         **retriever.facts("document"),
         "dtype": dtype,
         "part": PART,
+        "stored": stored,
     }
 
 
@@ -67,7 +70,9 @@ class StoredCorpus:
         self._files, self.count = files, count
         self._ids = Parts(cache, "ids", {"corpus": facts["corpus"], "part": PART})
         parts = Parts(cache, "vectors", dict(facts))
-        self._blocks = StoredBlocks(parts, count, PART, lambda i: _missing(parts.path(i)))
+        self._blocks = StoredBlocks(
+            parts, count, PART, lambda i: _missing(parts.path(i)), facts["stored"]
+        )
 
     def encode(self, retriever: Retriever) -> None:
         """Compute the parts that are missing, and show the progress."""
