@@ -122,9 +122,8 @@ def read_collections(folder: str | Path, split: str = "test") -> dict[str, Colle
 
 
 def _beir(folder: Path, split: str, corpus: list[str]) -> Collection:
-    path = split_file(folder / QRELS, split)
-    qrels = runs.read_qrels(path)
-    queries = ids.read_texts(table(folder, QUERIES))
+    path, files = split_file(folder / QRELS, split), table(folder, QUERIES)
+    qrels, queries = together(lambda: runs.read_qrels(path), lambda: ids.read_texts(files))
     return Collection(folder.name, corpus, _judged(queries, qrels, str(path)), qrels)
 
 

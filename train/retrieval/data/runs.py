@@ -21,8 +21,10 @@ Qrels = dict[str, dict[str, int]]
 TAG = "modernbert-jax"
 """Name of a run in its lines."""
 
-_BLANKS = re.compile(r"[ \t\n\v\f\r]+")
-"""What separates the fields of a run: blanks of ASCII, as in trec_eval."""
+_ASCII = " \t\n\v\f\r"
+"""Blanks of ASCII. Others may be in ids, as in trec_eval."""
+
+_BLANKS = re.compile(f"[{_ASCII}]+")
 
 _HEADER = {"query-id", "query_id", "corpus-id", "corpus_id", "qid", "score"}
 
@@ -177,9 +179,9 @@ def _fields(
         for number, line in lines(path):
             if isinstance(line, UserError):
                 problems.add(f"{path}:{number}", str(line))
-            elif line.strip():
+            elif line.strip(_ASCII):
                 if tabs and "\t" in line:
-                    fields = [field.strip() for field in line.rstrip().split("\t")]
+                    fields = [field.strip(_ASCII) for field in line.rstrip(_ASCII).split("\t")]
                 else:
                     fields = [*filter(None, _BLANKS.split(line))]
                 yield f"{path}:{number}", fields

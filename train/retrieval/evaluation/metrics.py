@@ -49,9 +49,11 @@ class Metric:
         """
         match = re.fullmatch(r"([a-z]+)(?:@([1-9][0-9]{0,8}))?", text)
         name = match[1] if match else text.partition("@")[0]
-        if match is None or name not in FUNCTIONS:
-            known = did_you_mean(name, FUNCTIONS)
+        if name not in FUNCTIONS:
+            known = did_you_mean(name.lower(), FUNCTIONS)
             raise UserError(f"metric {text!r}: must be NAME or NAME@K; {known}")
+        if match is None:
+            raise UserError(f"metric {text!r}: the number after @ must be 1 to 999,999,999")
         if name == "precision" and match[2] is None:
             raise UserError("metric 'precision': needs a number of documents, as precision@10")
         return cls(name, int(match[2]) if match[2] else None)

@@ -85,7 +85,10 @@ def lists_of(
         UserError: a collection without candidates, or documents that are missing in the corpus.
     """
     if not collection.candidates:
-        raise UserError(f"{collection.name}: has no candidates to rerank; search it with a model")
+        raise UserError(
+            f"{collection.name}: has no candidates to rerank; use --task retrieval with --model,"
+            " which finds them, and --rerank"
+        )
     chosen: dict[str, list[str]] = {}
     for query in collection.queries:
         first = collection.candidates.get(query, [])[:depth]

@@ -66,6 +66,8 @@ def evaluate(
     """
     if output is not None and task != "retrieval":
         raise UserError(f"--output is for retrieval; {task} writes no run")
+    if output is not None and options.run_file:
+        raise UserError("--output is for the run of a --model; --run-file is one already")
     if bool(model) == bool(options.run_file):
         raise UserError("pass either --model, or --run-file for a run of retrieval")
     _check_options(task, model, options)

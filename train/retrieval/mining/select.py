@@ -30,8 +30,8 @@ def select(
         dropped: counts, by rule, the candidates that it drops, and all of them as "candidates".
 
     Returns:
-        The negatives of each query [Q, num_negatives], best first; `NONE` and -inf where too few
-        are left.
+        The negatives of each query, best first: [Q, K] with a K of at most num_negatives; `NONE`
+        and -inf where fewer are left.
     """
     scores = candidates.scores.astype(np.float32)
     kept = candidates.indices != NONE
@@ -58,14 +58,11 @@ def select(
     indices = np.where(kept, candidates.indices, NONE)
     order = np.lexsort((indices, -scores), axis=-1)[:, rules.range_min : window]
     scores, indices = (np.take_along_axis(x, order, axis=-1) for x in (scores, indices))
-    count = rules.num_negatives
+    count = min(rules.num_negatives, scores.shape[1])
     chosen = np.zeros((len(scores), count), np.int64) + np.arange(count)
     if rules.sampling == "random":
         for i, left in enumerate((indices != NONE).sum(-1)):
             if left > count:
                 rng = np.random.default_rng([rules.seed, first + i])
                 chosen[i] = np.sort(rng.choice(left, count, replace=False))
-    missing = max(0, count - scores.shape[1])
-    scores = np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
-    indices = np.pad(indices, ((0, 0), (0, missing)), constant_values=NONE)
     return Candidates(*(np.take_along_axis(x, chosen, axis=-1) for x in (scores, indices)))

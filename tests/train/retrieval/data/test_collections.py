@@ -183,7 +183,7 @@ def test_runs(tmp_path):
 
 
 def test_judgements(tmp_path):
-    qrels = {"q1": {"d 1": 2, "d2": -1}, "q2": {"d1": 0}}
+    qrels = {"q1": {"d 1": 2, "d2": -1}, "q2\u3000": {"\u00a0d1": 0}}
     write_qrels(tmp_path / "test.tsv", qrels)
     assert read_qrels(tmp_path / "test.tsv") == qrels
     (tmp_path / "trec.txt").write_text("q1 0 d1 2\nq1 0 d2 0\n")

@@ -235,6 +235,8 @@ def test_wrong_options_are_one_line(tmp_path, capsys):
         (("--task", "reranking", "--data", folder, "--run-file", "x"), "--run-file"),
         (("--data", "x", "--model", "m", "--split", "dev"), "--split is for --task retrieval"),
         (("--data", "x"), "--model"),
+        ((*search, "--run-file", "x", "--output", "o"), "--output is for the run of a --model"),
+        ((*search, "--model", "bm25", "--metrics", "map@0"), "after @ must be 1"),
         (("--data", folder / "corpus.jsonl", *search[:2], "--model", "bm25"), "name its folder"),
         (("--task", "sts", "--data", "x", "--model", "m", "--rerank", "r"), "not for --task sts"),
         ((*search, "--model", "bm25", "--pooling", "cls"), "--pooling is not for bm25"),
