@@ -174,7 +174,52 @@ def tokamax(window, kind):
     return both_passes(kernel, sa.SegmentIds)
 
 
+MAXSIM = {"queries": 256, "query": 32, "documents": 256, "document": 180, "row": 2048, "width": 128}
+"""Texts on both sides, tokens of each, of a row of documents, and dimensions of their vectors."""
+
+
+def maxsim(implementation):
+    """MaxSim of all queries with all documents; by "einsum" of documents that are not packed."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from modernbert_jax.scoring import Texts
+    from modernbert_jax.scoring import maxsim as packed
+
+    n = MAXSIM
+    row = n["document"] if implementation == "einsum" else n["row"]
+    texts = row // n["document"]
+    rows = -(-n["documents"] // texts)
+    q = jax.ShapeDtypeStruct((n["queries"], n["query"], n["width"]), jnp.bfloat16)
+    d = jax.ShapeDtypeStruct((rows, row, n["width"]), jnp.bfloat16)
+    ids = [jax.ShapeDtypeStruct(x.shape[:2], jnp.int32) for x in (q, d)]
+    numbers = np.arange(rows * texts).reshape(rows, texts)
+    sides = {
+        "queries": Texts(np.arange(n["queries"])[:, None], n["queries"]),
+        "documents": Texts(numbers, n["documents"]),
+    }
+
+    def scores(q, d, ids):
+        if implementation != "einsum":
+            return packed(q, ids[0], d, ids[1], implementation, **sides)
+        products = jnp.einsum("qie,dje->qdij", q, d, preferred_element_type=jnp.float32)
+        return jnp.where(ids[1][:, None] > 0, products, -jnp.inf).max(-1).sum(-1)
+
+    def both(q, d, cotangent, ids):
+        value, pull = jax.vjp(lambda q, d: scores(q, d, ids), q, d)
+        return value, pull(cotangent)
+
+    cotangent = jax.ShapeDtypeStruct((n["queries"], n["documents"]), jnp.float32)
+    return both, (q, d, cotangent, ids)
+
+
+KERNEL = r"(local|global)_attention_[a-z]+|splash_mha_[a-z]+|maxsim_[a-z]+"
+"""Names of kernels in those of their files."""
+
 LAYERS = {
+    "maxsim pallas_tpu": lambda: maxsim("pallas_tpu"),
+    "maxsim einsum": lambda: maxsim("einsum"),
     "local pallas_tpu": lambda: ours(WINDOW, "pallas_tpu"),
     "local splash": lambda: splash(WINDOW, "local"),
     "local two_block": lambda: ours(WINDOW, "two_block"),
@@ -204,7 +249,9 @@ def compile_layer(name: str, topology: str, dump: Path) -> dict:
         compiled = jax.jit(layer).lower(*placed).compile()
     kernels = {}
     for path in dump.glob("*final_bundles.txt"):
-        kernel = re.search(r"(local|global)_attention_[a-z]+|splash_mha_[a-z]+", path.name)
+        kernel = re.search(
+            r"(local|global)_attention_[a-z]+|splash_mha_[a-z]+|maxsim_[a-z]+", path.name
+        )
         if kernel and "schedule-analysis" not in path.name:
             pieces = parts(path.read_text(errors="replace"))
             kernels[kernel.group()] = [dataclasses.astuple(part) for part in pieces]
@@ -223,7 +270,9 @@ if __name__ == "__main__":
             "TPU_SKIP_MDS_QUERY": "1",
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         }
-        if not sys.argv[1].endswith("two_block"):  # It has no kernel, and much else to write out.
+        if not sys.argv[1].endswith(
+            ("two_block", "einsum")
+        ):  # It has no kernel, and much else to write out.
             os.environ["LIBTPU_INIT_ARGS"] = (
                 f"--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true"
             )

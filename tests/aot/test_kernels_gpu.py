@@ -9,10 +9,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jaxlib.mlir import ir
 
 from modernbert_jax.attention import attention, key_ranges
+from modernbert_jax.scoring import Texts, maxsim
 
 GPUS = {"a100": ("8.0", "sm_80"), "l4": ("8.9", "sm_89"), "h100": ("9.0", "sm_90a")}
 GPUS["b200"] = ("10.0", "sm_100a")
@@ -166,6 +168,49 @@ def test_other_shapes_do_not_spill_either(on_mesh, record_property, target, kind
     record_property("counted", summary(target, f"{kind}, {head_dim} {dtype}", programs))
     assert len(programs) == 3
     assert not any(k.spilled for k in programs)
+
+
+def lowered_maxsim(on_mesh, target, texts, width=128, dtype="bfloat16"):
+    """Both passes of MaxSim of `texts` queries of 32 tokens with as many documents of 180."""
+    q = jax.ShapeDtypeStruct((texts, 32, width), dtype)
+    d = jax.ShapeDtypeStruct((-(-texts // 11), 2048, width), dtype)
+    ids = [jax.ShapeDtypeStruct(x.shape[:2], jnp.int32) for x in (q, d)]
+    queries = Texts(np.arange(texts)[:, None], texts)
+    documents = Texts(np.arange(11 * d.shape[0]).reshape(-1, 11), texts)
+
+    def both(q, d, ids, cotangent):
+        def scores(q, d):
+            return maxsim(q, ids[0], d, ids[1], queries=queries, documents=documents)
+
+        out, pull = jax.vjp(scores, q, d)
+        return out, *pull(cotangent)
+
+    with on_mesh(target):
+        cotangent = jax.ShapeDtypeStruct((texts, texts), jnp.float32)
+        return jax.jit(both).lower(q, d, ids, cotangent)
+
+
+@pytest.mark.parametrize(
+    ("width", "dtype"), [(128, "bfloat16"), (48, "bfloat16"), (128, "float32")]
+)
+@pytest.mark.parametrize("target", GPUS)
+def test_maxsim_is_compiled_without_spills(on_mesh, record_property, target, width, dtype):
+    program = lowered_maxsim(on_mesh, target, 64, width, dtype)
+    programs = kernels(program, target)
+    record_property("counted", summary(target, f"maxsim, {width} {dtype}", programs))
+    names = ["maxsim_forward", "maxsim_winners", "maxsim_dq", "maxsim_dd"]
+    assert [k.name for k in programs] == names
+    assert not any(k.spilled for k in programs if target != "b200")
+    assert all(k.spilled <= 24 for k in programs)
+
+
+@pytest.mark.parametrize("target", ["h100"])
+def test_maxsim_of_a_large_batch_takes_64_megabytes(on_mesh, record_property, target):
+    """The products of all tokens in bfloat16 would be 12 GB."""
+    memory = lowered_maxsim(on_mesh, target, 1024).compile().memory_analysis()
+    temporary = memory.temp_size_in_bytes
+    record_property("counted", [f"{target:5}maxsim, batch 1,024: {temporary:,} temporary bytes"])
+    assert temporary <= 64e6
 
 
 def test_too_large_a_tile_would_be_seen_to_spill(on_mesh, monkeypatch, tmp_path):

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from modernbert_jax import late_interaction
 from modernbert_jax.errors import UserError
 from modernbert_jax.scoring import Texts, interaction, maxsim, paired_maxsim, reading_order
-from modernbert_jax.scoring.interaction import choice, xla
+from modernbert_jax.scoring.interaction import choice, pallas_tpu, pallas_triton, tpu_kernels, xla
 from modernbert_jax.sharding import MeshShape, rows_sharding
 
-QUERIES = (2, 24)
+QUERIES = (7, 24)
 DOCUMENTS = (3, 40)
 PLACES = 4
 """Texts of a row, at most, in tests with packings by hypothesis."""
@@ -31,6 +31,11 @@ def tensors(dtype="float32"):
     return tuple(
         jnp.asarray(rng.standard_normal((*shape, WIDTH)), dtype) for shape in (QUERIES, DOCUMENTS)
     )
+
+
+def side(rows):
+    """Segment ids of queries: of the first rows and of the last one, which is in another tile."""
+    return tiny.segments([*rows, *[[]] * (QUERIES[0] - len(rows) - 1), [5]], QUERIES[1])
 
 
 def texts_of(vectors, ids):
@@ -100,13 +105,19 @@ def packed(draw, shape):
 both_sides = st.tuples(packed(QUERIES), packed(DOCUMENTS))
 examples = settings(max_examples=10, deadline=None, derandomize=True)
 KERNELS = [name for name in interaction.IMPLEMENTATIONS if name != "dense"]
+PAIRED = ["xla"]
+"""Those that also compute pairs; the others refuse them."""
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    """More than one block of query tokens, and visits that do not divide a row."""
+    """More than one block of everything, and visits that do not divide a row."""
     monkeypatch.setattr(xla, "BLOCK", 20)
     monkeypatch.setattr(xla, "VISIT", 12)
+    monkeypatch.setattr(pallas_tpu, "BLOCK", 40)
+    monkeypatch.setattr(pallas_tpu, "TILE", 128)
+    monkeypatch.setattr(tpu_kernels, "CHUNK", 128)
+    monkeypatch.setattr(pallas_triton, "WINNERS", 1)
 
 
 @pytest.mark.parametrize("implementation", KERNELS)
@@ -116,7 +127,7 @@ def test_any_packing(implementation, ids):
     compare(ids, implementation)
 
 
-@pytest.mark.parametrize("implementation", KERNELS)
+@pytest.mark.parametrize("implementation", PAIRED)
 @examples
 @given(ids=both_sides)
 def test_pairs_of_any_packing(implementation, ids):
@@ -124,26 +135,26 @@ def test_pairs_of_any_packing(implementation, ids):
 
 
 WORST = (
-    (tiny.segments([[1] * PLACES, []], QUERIES[1]), tiny.segments([[40], [], [1, 1, 37, 1]], 40)),
-    (tiny.segments([[24], [23, 1]], QUERIES[1]), tiny.segments([[], [], []], 40)),
+    (side([[1] * PLACES, []]), tiny.segments([[40], [], [1, 1, 37, 1]], 40)),
+    (side([[24], [23, 1]]), tiny.segments([[], [], []], 40)),
 )
 
 
 @pytest.mark.parametrize("implementation", KERNELS)
 @pytest.mark.parametrize("ids", WORST)
 def test_the_worst_packings(implementation, ids):
-    compare(ids, implementation, mean=True)
+    compare(ids, implementation)
 
 
 @pytest.mark.parametrize("implementation", KERNELS)
 def test_half_precision(implementation):
-    ids = (tiny.segments([[11, 13], [5, 6, 7]], 24), tiny.segments([[19, 21], [8, 8], [40]], 40))
+    ids = (side([[11, 13], [5, 6, 7]]), tiny.segments([[19, 21], [8, 8], [40]], 40))
     compare(ids, implementation, dtype="bfloat16", atol=2e-2)
 
 
 @pytest.mark.parametrize("implementation", interaction.IMPLEMENTATIONS)
 def test_the_first_of_equal_tokens_has_the_gradient(implementation):
-    ids = (tiny.segments([[3], [2]], 24), tiny.segments([[40], [9, 9], [12]], 40))
+    ids = (side([[3], [2]]), tiny.segments([[40], [9, 9], [12]], 40))
     q, d = tensors()
     d = jnp.broadcast_to(d[:, :1], d.shape)
     cotangent = jnp.ones((QUERIES[0] * PLACES, DOCUMENTS[0] * PLACES))
@@ -153,14 +164,14 @@ def test_the_first_of_equal_tokens_has_the_gradient(implementation):
 
 
 def test_scores_are_those_of_the_definition():
-    ids = (tiny.segments([[3, 1], [20]], 24), tiny.segments([[30, 9], [1], [7, 7]], 40))
+    ids = (side([[3, 1], [20]]), tiny.segments([[30, 9], [1], [7, 7]], 40))
     ids[1][0, 5:9] = 0
     q, d = tensors()
     want = late_interaction.maxsim(texts_of(q, ids[0]), texts_of(d, ids[1]))
     got = maxsim(q, ids[0], d, ids[1])
-    assert got.shape == (3, 5)
+    assert got.shape == (4, 5)
     np.testing.assert_allclose(got, want, rtol=1e-5)
-    lengths = np.array([3, 1, 20])[:, None]
+    lengths = np.array([3, 1, 20, 5])[:, None]
     np.testing.assert_allclose(maxsim(q, ids[0], d, ids[1], mean=True), want / lengths, rtol=1e-5)
     query_of = np.array([2, 0, -1, 1, 2])
     pairs = paired_maxsim(q, ids[0], d, ids[1], query_of)
@@ -168,15 +179,74 @@ def test_scores_are_those_of_the_definition():
 
 
 def test_numbers_say_where_texts_are_in_the_result():
-    ids = (tiny.segments([[3, 1], [20]], 24), tiny.segments([[30, 9], [1], [7, 7]], 40))
+    ids = (side([[3, 1], [20]]), tiny.segments([[30, 9], [1], [7, 7]], 40))
     q, d = tensors()
     plain = np.asarray(maxsim(q, ids[0], d, ids[1]))
-    queries = Texts(np.array([[2, 0], [1, 4]]), 4)  # number 3 is no text, and 4 is none of them
+    queries = np.full((QUERIES[0], 2), 4)  # number 3 is no text, and 4 is none of them
+    queries[:2] = [[2, 0], [1, 4]]
+    queries = Texts(queries, 4)
     documents = Texts(np.array([[0, 9], [3, 9], [1, -1]]), 4)
     got = maxsim(q, ids[0], d, ids[1], queries=queries, documents=documents)
     want = np.zeros((4, 4))
-    want[np.ix_([2, 0, 1], [0, 3, 1])] = plain[:, [0, 2, 3]]
+    want[np.ix_([2, 0, 1], [0, 3, 1])] = plain[:3, [0, 2, 3]]
     np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_query_tokens_beyond_vector_memory_are_compared_piece_by_piece(monkeypatch):
+    monkeypatch.setattr(pallas_tpu, "PIECE", 128 * 128)
+    ids = (side([[11, 13], [5, 6, 7]]), tiny.segments([[19, 21], [8, 8], [40]], 40))
+    sides = [reading_order(x) for x in ids]
+    names = dict(zip(("queries", "documents"), sides, strict=True))
+    got, want = (
+        jax.jit(lambda q, d, name=name: maxsim(q, ids[0], d, ids[1], name, **names))(*tensors())
+        for name in ("pallas_tpu", "dense")
+    )
+    np.testing.assert_allclose(got, want, atol=2e-5)
+
+
+def refusal(implementation, changes):
+    facts = {
+        **{"platform": "cpu", "device_kind": "cpu", "dtype": "bfloat16", "width": 128},
+        **{"query_tokens": 32768, "queries": 1024, "rows": 94, "length": 2048, "texts": 16},
+    }
+    return choice.refusal(implementation, choice.Call(**facts | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"platform": "tpu", "device_kind": "TPU v5 lite"}, None),
+        ({"platform": "gpu"}, "for TPU"),
+        ({"device_kind": "TPU v4"}, "too little vector memory"),
+        ({"dtype": "float16"}, "not float16"),
+        ({"width": 100}, "100 dimensions"),
+        ({"paired": True}, "not pairs"),
+        ({"length": 65536}, "do not fit"),
+    ],
+)
+def test_what_the_tpu_kernels_refuse(changes, reason):
+    refused = refusal("pallas_tpu", changes)
+    assert refused is None if reason is None else reason in refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"platform": "gpu", "device_kind": "NVIDIA L4", "capability": (8, 9)}, None),
+        ({"platform": "tpu", "device_kind": "TPU v5 lite"}, "NVIDIA GPUs, not TPU v5 lite"),
+        ({"platform": "gpu", "device_kind": "AMD Instinct MI300X"}, "not AMD"),
+        ({"capability": (7, 5)}, "compute capability 8.0"),
+        ({"dtype": "float64"}, "not in float64"),
+        ({"width": 512}, "512 dimensions"),
+        ({"paired": True}, "not pairs"),
+        ({"texts": 4096}, "winning tokens"),
+    ],
+)
+def test_what_the_gpu_kernels_refuse(changes, reason):
+    refused = refusal("pallas_triton", changes)
+    assert refused is None if reason is None else reason in refused
 
 
 def test_reading_order_counts_texts_that_are_there():
@@ -187,7 +257,7 @@ def test_reading_order_counts_texts_that_are_there():
 
 def on_a_mesh():
     """Scores and gradients on four devices; test_exact_search.py runs this in a process."""
-    ids = (tiny.segments([[3, 1], [20]], 24), tiny.segments([[30, 9], [1], [], [7, 7]], 40))
+    ids = (side([[3, 1], [20]]), tiny.segments([[30, 9], [1], [], [7, 7]], 40))
     q, d = tensors()
     d = jnp.concatenate([d, d[:1]])
     texts = [reading_order(x) for x in ids]
@@ -232,10 +302,10 @@ def test_temporary_memory_does_not_grow_with_pairs():
     ("change", "message"),
     [
         ({"implementation": "xlaa"}, "did you mean 'xla'"),
-        ({"q": jnp.zeros((2, 24, 8))}, "queries have 8 dimensions"),
+        ({"q": jnp.zeros((*QUERIES, 8))}, "queries have 8 dimensions"),
         ({"d": jnp.zeros((3, 40, WIDTH), jnp.bfloat16)}, "bfloat16"),
         ({"d_segments": np.zeros((3, 39), np.int32)}, r"segment ids \(3, 39\)"),
-        ({"queries": Texts(np.zeros((3, 1)), 1)}, "there are 2 rows"),
+        ({"queries": Texts(np.zeros((3, 1)), 1)}, "there are 7 rows"),
     ],
 )
 def test_bad_arguments_are_refused(change, message):

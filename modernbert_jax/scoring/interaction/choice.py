@@ -13,10 +13,15 @@ from modernbert_jax.errors import UserError, did_you_mean
 IMPLEMENTATIONS: dict[str, str] = {
     "dense": "the reference: all products of tokens at once",
     "xla": "plain XLA over the documents, a block of products at a time; runs everywhere",
+    "pallas_tpu": "our TPU kernels over blocks of documents and tiles of query tokens",
+    "pallas_triton": "our GPU kernels, a document and a tile of query tokens at a time",
 }
 """Names of implementations, each with a summary; the module of the same name computes it."""
 
-PREFERENCE: dict[str, tuple[str, ...]] = {}
+PREFERENCE: dict[str, tuple[str, ...]] = {
+    "gpu": ("pallas_triton",),
+    "tpu": ("pallas_tpu",),
+}
 """Implementations that "auto" tries on each platform, in order, before `xla`."""
 
 _log = logging.getLogger(__name__)
@@ -35,6 +40,7 @@ class Call:
     width: int
     """Dimensions of the vectors."""
     query_tokens: int
+    queries: int
     rows: int
     """Rows of documents."""
     length: int

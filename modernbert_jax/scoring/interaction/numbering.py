@@ -22,12 +22,22 @@ class Texts(NamedTuple):
     """Number of texts in the result."""
 
     @property
-    def places(self) -> jax.Array:
-        """The place of each text [total]; rows * S where there is none."""
-        numbers = jnp.asarray(self.numbers, jnp.int32).reshape(-1)
-        numbers = jnp.where(numbers < 0, self.total, numbers)
-        nowhere = jnp.full(self.total, len(numbers), jnp.int32)
-        return nowhere.at[numbers].set(jnp.arange(len(numbers), dtype=jnp.int32), mode="drop")
+    def flat(self) -> Any:
+        """Number at each place, int32 [rows * S]; `total` where there is no text."""
+        xp = jnp if isinstance(self.numbers, jax.Array) else np
+        numbers = xp.asarray(self.numbers, xp.int32).reshape(-1)
+        return xp.where((numbers < 0) | (numbers > self.total), self.total, numbers)
+
+    @property
+    def places(self) -> Any:
+        """The place of each text, int32 [total]; rows * S where there is none."""
+        numbers = self.flat
+        if isinstance(numbers, jax.Array):
+            nowhere = jnp.full(self.total + 1, len(numbers), jnp.int32)
+            return nowhere.at[numbers].set(jnp.arange(len(numbers), dtype=jnp.int32))[:-1]
+        places = np.full(self.total + 1, len(numbers), np.int32)
+        places[numbers] = np.arange(len(numbers))
+        return places[:-1]
 
 
 def reading_order(segment_ids: Any) -> Texts:
@@ -52,6 +62,31 @@ def reading_order(segment_ids: Any) -> Texts:
     place = np.arange(most)
     numbers = (np.cumsum(counts) - counts)[:, None] + place
     return Texts(np.where(place < counts[:, None], numbers, total).astype(np.int32), total)
+
+
+@jax.custom_vjp
+def taken(x: jax.Array, places: Any, numbers: Any) -> jax.Array:
+    """Rows of x at the places of texts, [total, ...]; zeros for texts that have none.
+
+    The gradient is taken by number in turn: TPUs are slow at adding to scattered rows.
+
+    Args:
+        x: [rows * S, ...].
+        places: of the texts, `Texts.places`.
+        numbers: at the places, `Texts.flat`.
+    """
+    return x.at[places].get(mode="fill", fill_value=0)
+
+
+def _taken_forward(x, places, numbers):
+    return taken(x, places, numbers), numbers
+
+
+def _taken_backward(numbers, gradient):
+    return gradient.at[numbers].get(mode="fill", fill_value=0), None, None
+
+
+taken.defvjp(_taken_forward, _taken_backward)
 
 
 def token_places(segment_ids: jax.Array, texts: int) -> jax.Array:

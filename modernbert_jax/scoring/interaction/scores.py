@@ -68,8 +68,8 @@ def maxsim(
     if mean:
         by_place = by_place / jnp.maximum(own.query_lengths, 1)
     flat = by_place.reshape(-1, by_place.shape[-1])
-    by_document = flat.at[documents.places].get(mode="fill", fill_value=0)
-    return by_document.T.at[queries.places].get(mode="fill", fill_value=0)
+    by_document = numbering.taken(flat, documents.places, documents.flat)
+    return numbering.taken(by_document.T, queries.places, queries.flat)
 
 
 def paired_maxsim(
@@ -104,16 +104,14 @@ def paired_maxsim(
             f"maxsim: query_of has shape {query_of.shape}; there are {documents.total} documents"
         )
     # The place of the query at each document's place, -1 where there is none.
-    numbers = jnp.asarray(documents.numbers, jnp.int32)
-    numbers = jnp.where(numbers < 0, documents.total, numbers)
-    query = query_of.at[numbers].get(mode="fill", fill_value=-1)
+    query = query_of.at[documents.flat].get(mode="fill", fill_value=-1)
     query = jnp.where(query < 0, queries.total, query)
-    place = queries.places.at[query].get(mode="fill", fill_value=own.queries)
-    place = jnp.where(place < own.queries, place, -1)
+    place = jnp.asarray(queries.places).at[query].get(mode="fill", fill_value=own.queries)
+    place = jnp.where(place < own.queries, place, -1).reshape(documents.numbers.shape)
     by_place = own.compute("paired", implementation, (place,))
     if mean:
         by_place = by_place / jnp.maximum(own.query_lengths[place], 1)
-    return by_place.reshape(-1).at[documents.places].get(mode="fill", fill_value=0)
+    return numbering.taken(by_place.reshape(-1), documents.places, documents.flat)
 
 
 class _Arguments:
@@ -139,6 +137,7 @@ class _Arguments:
             dtype=str(q.dtype),
             width=q.shape[1],
             query_tokens=len(q),
+            queries=self.queries,
             rows=len(d) // pieces,
             length=d.shape[1],
             texts=self.texts,
