@@ -32,6 +32,9 @@ Hidden = Mapping[type, Collection[str]]
 
 NOTHING: Hidden = {}
 
+_LOSS = re.compile(r"--losses\.(.+)\.[a-z_-]+(=|$)")
+"""An option of the loss of a data set, whose name only the user knows."""
+
 Suppress: Any = tyro.conf.Suppress
 
 
@@ -47,6 +50,8 @@ def parse(name: str, command: Command, words: Sequence[str]) -> Callable[[], int
     if not words or words[0].startswith("-"):
         _explain_config(name, command.config, options, words, description)
     config = configs.load(command.config, words[0])
+    if named := [match[1] for match in map(_LOSS.match, words[1:]) if match]:
+        config = config.with_losses(named) if hasattr(config, "with_losses") else config
     description += f"\n\nCONFIG {words[0]}: {configs.description(command.config, words[0])}"
     kind = _flat(type(config), tyro.conf.AvoidSubcommands)
     fields: list[Any] = [

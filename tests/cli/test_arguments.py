@@ -37,6 +37,16 @@ def test_options_fields_and_launch_are_passed_flat(pretrained):
     assert (config.stages[0].tokens, config.model.num_hidden_layers, config.seed) == (204800, 7, 3)
 
 
+def test_data_sets_are_given_losses_by_name(monkeypatch):
+    configs_ = []
+    monkeypatch.setattr(Finetune, "run", lambda options, config: configs_.append(config))
+    words = ("--losses.my_set.name", "cosent", "--losses.my_set.scale=3", "--loss.scale", "4")
+    call("finetune", "embedding", *words)
+    (config,) = configs_
+    assert (config.loss_of("my_set").name, config.loss_of("my_set").scale) == ("cosent", 3)
+    assert config.loss_of("other").scale == 4
+
+
 def test_a_configuration_comes_from_a_file(pretrained, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("from modernbert_jax.configs import nano\nconfig = nano.config\n")

@@ -41,6 +41,8 @@ class TextBatch(NamedTuple):
     """Targets, float32 [N, M]."""
     guide: Any
     """A guide's vectors of the texts, float32 [C, N, G]; G is 0 without one."""
+    loss: Any = np.int32(0)
+    """Number of the loss of the batch, int32 scalar; see `RetrievalObjective.losses`."""
 
 
 class Guide(NamedTuple):
@@ -66,7 +68,8 @@ class Batches:
         *,
         targets: int,
         columns: int,
-        guides: Sequence[Guide] = (),
+        guides: Sequence[Guide | None] = (),
+        losses: Sequence[int] = (),
     ):
         """Prepare.
 
@@ -76,10 +79,14 @@ class Batches:
             examples: number of examples in the arrays of a batch, N.
             targets: number of targets of an example, M.
             columns: number of sequences of an example, J.
-            guides: one for each data set, or none.
+            guides: one for each data set, None where its loss takes none; empty without a guide.
+            losses: numbers of the losses of the data sets; empty where all have the same.
         """
         self.sets, self.shape, self.examples = sets, shape, examples
         self._targets, self._columns, self._guides = targets, columns, guides
+        self._losses = losses
+        widths = (guide.vectors.shape[-1] for guide in guides if guide is not None)
+        self._guide_width = max(widths, default=0)
         self._fits = max(_mean(x.lengths()) for x in sets) * examples <= shape.tokens
 
     def of(self, members: Members, at_once: bool = False) -> TextBatch:
@@ -121,16 +128,16 @@ class Batches:
             present=present,
             targets=targets,
             guide=self._guide(members),
+            loss=np.int32(self._losses[members.dataset] if self._losses else 0),
         )
 
     def _guide(self, members: Members) -> np.ndarray:
-        if not self._guides:
-            return np.zeros((self._columns, self.examples, 0), np.float32)
-        texts = self.sets[members.dataset].texts[members.examples]
-        own = self._guides[members.dataset].of(texts)
-        guide = np.zeros((self._columns, self.examples, own.shape[-1]), np.float32)
-        guide[: own.shape[0], : own.shape[1]] = own
-        return guide
+        vectors = np.zeros((self._columns, self.examples, self._guide_width), np.float32)
+        guide = self._guides[members.dataset] if self._guides else None
+        if guide is not None:
+            own = guide.of(self.sets[members.dataset].texts[members.examples])
+            vectors[: own.shape[0], : own.shape[1]] = own
+        return vectors
 
 
 class TrainingBatches(NamedTuple):

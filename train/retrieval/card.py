@@ -9,6 +9,7 @@ from modernbert_jax.pipeline import Pipeline
 
 from ..examples import card
 from . import summary
+from .losses import LossConfig
 from .session import Session
 
 _KINDS = {
@@ -37,7 +38,7 @@ def text(session: Session, model: convert.Checkpoint, result: Mapping[str, Any])
             "sentence-transformers",
             "modernbert",
             "modernbert-jax",
-            f"loss:{config.loss.name}",
+            *dict.fromkeys(f"loss:{own.name}" for own in config.every_loss),
         ],
     }
     lines = [*card.header(values, config.model), f"# {title} on ModernBERT", ""]
@@ -51,13 +52,19 @@ def text(session: Session, model: convert.Checkpoint, result: Mapping[str, Any])
     lines += ["```", "", "With modernbert-jax:", "", "```python", *_own(config.kind, pipeline)]
     lines += ["```", "", "## Training", ""]
     lines += [*card.settings(config, card.SETTINGS, result)]
-    options = {"loss": config.loss.name, **config.loss.options}
-    if config.loss.orthogonality:
-        options["orthogonality"] = config.loss.orthogonality
+    options = _options("loss", config.loss)
+    for name, own in config.losses.items():
+        options |= _options(f"loss of {name}", own)
     if config.matryoshka_dims:
         options["matryoshka dims"] = ", ".join(map(str, config.matryoshka_dims))
     lines += [f"| {name.replace('_', ' ')} | {value} |" for name, value in options.items()]
     return "\n".join([*lines, ""])
+
+
+def _options(title: str, loss: LossConfig) -> dict[str, Any]:
+    """A loss and its options that are not at their defaults, for a table."""
+    options = {title: loss.name, **{f"{title}: {k}": x for k, x in loss.options.items()}}
+    return options | ({f"{title}: orthogonality": loss.orthogonality} if loss.orthogonality else {})
 
 
 def _facts(session: Session, pipeline: Pipeline) -> list[str]:

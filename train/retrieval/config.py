@@ -1,7 +1,7 @@
 """The configuration of a run that trains a model for retrieval."""
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from modernbert_jax import ranges
@@ -52,6 +52,9 @@ class RetrievalConfig(ExamplesConfig):
     kind: Kind
     """What is trained."""
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    losses: dict[str, LossConfig] = dataclasses.field(default_factory=dict)
+    """Losses of data sets by their names, as `--losses.NAME.scale 20`; all others have `loss`.
+    Only the scale of `loss` can be learned."""
 
     train: tuple[str, ...] = ()
     """Training examples: .jsonl, .csv, .tsv (also .gz, .zst, .bz2, .xz), .parquet, .arrow, folders
@@ -167,12 +170,16 @@ class RetrievalConfig(ExamplesConfig):
                 raise UserError(f"{name} names a file twice; every file is a data set of its own")
             object.__setattr__(self, name, paths)
         self._expand("queries", "documents", "guide")
-        takes_guide = self.loss.loss(self.kind).guide != "none"
         object.__setattr__(self, "loss", self.loss.of(self.kind))
-        if takes_guide and not self.guide:
-            raise UserError(f"loss {self.loss.name} needs a guide model; name one with --guide")
-        if self.guide and not takes_guide:
+        losses = {name: own.of(self.kind) for name, own in self.losses.items()}
+        object.__setattr__(self, "losses", losses)
+        guided = [x.name for x in self.every_loss if x.loss(self.kind).guide != "none"]
+        if guided and not self.guide:
+            raise UserError(f"loss {guided[0]} needs a guide model; name one with --guide")
+        if self.guide and not guided:
             raise UserError(f"guide is for gist and embed-distill, not for loss {self.loss.name}")
+        if learned := [name for name, own in losses.items() if own.learn_scale]:
+            raise UserError(f"losses.{learned[0]}: learn_scale is for loss alone; leave it out")
         self._check_kind()
         dims, weights = self.matryoshka_dims, self.matryoshka_weights
         if weights and len(weights) != len(dims):
@@ -206,6 +213,20 @@ class RetrievalConfig(ExamplesConfig):
             raise UserError(
                 f"prompts of a reranker are for {QUERY} only, the first text of each pair"
             )
+
+    @property
+    def every_loss(self) -> tuple[LossConfig, ...]:
+        """All different losses, that of most data sets first."""
+        return tuple(dict.fromkeys((self.loss, *self.losses.values())))
+
+    def loss_of(self, dataset: str) -> LossConfig:
+        """The loss of a data set."""
+        return self.losses.get(dataset, self.loss)
+
+    def with_losses(self, datasets: Iterable[str]) -> "RetrievalConfig":
+        """The same with a loss of their own, the default one, for data sets that have none yet."""
+        new = {name: LossConfig() for name in datasets}
+        return dataclasses.replace(self, losses={**new, **self.losses})
 
     def prompt(self, dataset: str, column: str, number: int) -> str:
         """The prompt of a column, empty without one; see `of_column`."""

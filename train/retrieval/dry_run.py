@@ -49,8 +49,9 @@ def plan(config: RetrievalConfig, machine: Machine, sizes: Sequence[DataSize]) -
     that sees the whole batch where that does not fit into one microbatch.
     """
     model = architecture(config.model)
-    kind = config.loss.loss(config.kind)
-    datasets = [_dataset(config, kind, model, size) for size in sizes]
+    datasets = [
+        _dataset(config, config.loss_of(size.name).loss(config.kind), model, size) for size in sizes
+    ]
     steps = sum(dataset["steps"] for dataset in datasets)
     warmup = config.warmup * steps
     hyper = Hyperparameters.create(config.learning_rate, 0.0, warmup=warmup, total=steps)
@@ -93,6 +94,7 @@ def _dataset(
         forward += 2 * width * size.tokens[0] * sum(size.tokens[1:]) * batch
     return {
         "name": size.name,
+        "loss": kind.name,
         "examples": size.examples,
         "documents": documents,
         "negatives": (
@@ -187,6 +189,8 @@ def text(config: RetrievalConfig, machine: Machine, facts: dict[str, Any]) -> st
     datasets = facts["datasets"]
     rows = [["data set", *(dataset["name"] for dataset in datasets)]]
     for label, cell in _ROWS.items():
+        if label == "loss" and not config.losses:
+            continue
         rows.append([label, *(cell(dataset) for dataset in datasets)])
     first, peak, last = facts["learning_rate"]
     return "\n".join(
@@ -204,6 +208,7 @@ def text(config: RetrievalConfig, machine: Machine, facts: dict[str, Any]) -> st
 
 
 _ROWS = {
+    "loss": lambda s: s["loss"],
     "examples": lambda s: f"{s['examples']:,}",
     "documents of an example": lambda s: f"{s['documents']:,}",
     "negatives of a query": lambda s: f"{s['negatives']:,}" if s["negatives"] else "-",

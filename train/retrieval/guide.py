@@ -34,6 +34,8 @@ def check(model: str, loss: LossKind, dimensions: int, matryoshka: Sequence[int]
     Raises:
         UserError: no such model, one that gives no vectors of texts, or those of another width.
     """
+    if loss.guide == "none":
+        return
     checkpoint = convert.load(convert.locate(model), later=True)
     encoder = TextEncoder.of(checkpoint, devices.local_mesh(), params={}, name=model)
     width = encoder.model.vector_width

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from ..examples.objective import ExamplesObjective
 from . import batches
 from .batches import TextBatch, TrainingBatches
 from .config import RetrievalConfig
-from .losses import LossKind
+from .losses import LossConfig, LossKind
 
 SCALE = "log_scale"
 """Name of the parameter of a loss whose scale is learned: the scale's logarithm."""
@@ -59,6 +60,23 @@ class WholeBatch(NamedTuple):
     """For what the loss draws."""
     rows: Rows | None = None
     """Packed tokens, int32 [A, B, T] each, for losses that look at them."""
+    loss: Any = 0
+    """Number of the loss, int32 scalar; see `RetrievalObjective.losses`."""
+
+
+class DatasetLoss(NamedTuple):
+    """A loss of some data sets of a run, and how much of a batch it reads.
+
+    Arrays of a batch have room for the examples of all data sets; losses look at their number of
+    columns and targets.
+    """
+
+    kind: LossKind
+    config: LossConfig
+    columns: int
+    """Sequences of an example in these data sets, at most."""
+    targets: int
+    """Targets of an example in them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,6 +92,10 @@ class RetrievalObjective(ExamplesObjective):
     model: ModernBertConfig
     """The architecture as it is exported."""
     loss_kind: LossKind
+    """The loss of a run, or of most of its data sets."""
+    losses: tuple[DatasetLoss, ...] = ()
+    """All losses of a run in which data sets differ in theirs; the batch names one. One compiled
+    program holds them all."""
     documents: int
     """Documents in a row, at most, S."""
     training: TrainingBatches | None = None
@@ -156,23 +178,51 @@ class RetrievalObjective(ExamplesObjective):
         stack = TextRows(batch.rows, batch.documents, batch.start, keys)
         whole = WholeBatch(
             *(batch.documents, batch.valid, batch.present, batch.targets, batch.guide),
-            drawn,
-            batch.rows,
+            key=drawn,
+            rows=batch.rows,
+            loss=batch.loss,
         )
         return engine.Microbatches(stack, batch.used, jax.tree.map(jnp.asarray, whole))
 
     def _mean(self, params: Any, outputs: jax.Array, batch: WholeBatch) -> jax.Array:
         """The mean loss over the examples of a batch, from what `gathered` returns."""
-        options = self._options
-        if SCALE in params:
-            scale = jnp.exp(params[SCALE])
-            option = self.loss_kind.learned
-            options[option] = scale if option == "scale" else 1 / scale
-        options |= {} if self.loss_kind.guide == "none" else {"guide": batch.guide}
+
+        def of_one(
+            own: DatasetLoss, scale: jax.Array | None, outputs: jax.Array, batch: WholeBatch
+        ) -> jax.Array:
+            unused = len(batch.present) - own.columns
+            own_batch = batch._replace(
+                present=batch.present[: own.columns],
+                targets=batch.targets[:, : own.targets],
+                guide=batch.guide[: own.columns],
+            )
+            return self._mean_of(
+                own.kind, own.config, scale, outputs[: len(outputs) - unused], own_batch
+            )
+
+        scale = jnp.exp(params[SCALE]) if SCALE in params else None
+        if not self.losses:
+            return self._mean_of(self.loss_kind, self.config.loss, scale, outputs, batch)
+        branches = [functools.partial(of_one, own) for own in self.losses]
+        return jax.lax.switch(batch.loss, branches, scale, outputs, batch)
+
+    def _mean_of(
+        self,
+        kind: LossKind,
+        config: LossConfig,
+        scale: jax.Array | None,
+        outputs: jax.Array,
+        batch: WholeBatch,
+    ) -> jax.Array:
+        """The mean of one loss; `scale` is the learned one, if there is one."""
+        options = config.options
+        if scale is not None and config.learn_scale:
+            options[kind.learned] = scale if kind.learned == "scale" else 1 / scale
+        options |= {} if kind.guide == "none" else {"guide": batch.guide}
         options |= {"key": batch.key} if self.config.matryoshka_dims_per_step else {}
         targets = batch.targets if batch.targets.shape[1] else None
-        mask = batch.present if self.loss_kind.takes == "scores" else batch.present[1:]
-        return self.loss_kind(outputs, targets, valid=batch.valid, mask=mask, **options)
+        mask = batch.present if kind.takes == "scores" else batch.present[1:]
+        return kind(outputs, targets, valid=batch.valid, mask=mask, **options)
 
     @property
     def _in_training(self) -> ModernBertConfig:

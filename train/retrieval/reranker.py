@@ -80,7 +80,8 @@ class Reranker(Trainee):
         return columns - 1 + (self.config.drawn_negatives if self.loss.in_batch else 0)
 
     def objective(self, shape: Shape) -> RetrievalObjective:
-        kind = PointwiseObjective if self.loss.pointwise else ListObjective
+        single = self.loss.pointwise and not self.config.losses
+        kind = PointwiseObjective if single else ListObjective
         return kind(
             config=self.config,
             model=self.model,
@@ -134,6 +135,7 @@ def pipeline_of(config: RetrievalConfig, checkpoint: convert.Checkpoint) -> Pipe
     width = dataclasses.replace(own, steps=steps).width(model.hidden_size)
     if steps and width != 1:
         raise UserError(f"{config.model}: gives {width} scores for a pair; a reranker gives one")
+    logits = {x.name for x in config.every_loss} == {"binary-cross-entropy"}
     prompts, default = dict(own.prompts), own.default_prompt
     if QUERY in config.prompts:
         prompts[QUERY], default = config.prompts[QUERY], QUERY
@@ -142,7 +144,7 @@ def pipeline_of(config: RetrievalConfig, checkpoint: convert.Checkpoint) -> Pipe
         steps=steps,
         prompts=prompts,
         default_prompt=default,
-        activation=_SIGMOID if config.loss.name == "binary-cross-entropy" else IDENTITY,
+        activation=_SIGMOID if logits else IDENTITY,
         max_length=config.max_length or own.max_length,
     )
 

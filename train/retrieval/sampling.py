@@ -34,8 +34,8 @@ class Sampler:
         seed: int,
         *,
         rule: Rule = "proportional",
-        unique: bool = True,
-        least: int = 1,
+        unique: bool | Sequence[bool] = True,
+        least: int | Sequence[int] = 1,
     ):
         """Prepare; nothing is drawn yet.
 
@@ -45,12 +45,17 @@ class Sampler:
             size: number of examples in a batch.
             seed: of the order.
             rule: order of the data sets; see `RetrievalConfig.sampling`.
-            unique: whether a batch holds no text twice.
-            least: fewest examples of a batch; an epoch leaves out the batches that have fewer.
+            unique: whether a batch holds no text twice; for all data sets, or for each.
+            least: fewest examples of a batch; an epoch leaves out the batches that have fewer. For
+                all data sets, or for each.
         """
         self._counts = [len(of_one) for of_one in texts]
-        self._size, self._seed, self._rule, self._least = size, seed, rule, least
-        self._repeated = [repeated(of_one) if unique else () for of_one in texts]
+        self._size, self._seed, self._rule = size, seed, rule
+        self._least = [least] * len(texts) if isinstance(least, int) else [*least]
+        alone = [unique] * len(texts) if isinstance(unique, bool) else unique
+        self._repeated = [
+            repeated(of_one) if own else () for of_one, own in zip(texts, alone, strict=True)
+        ]
         self._ends = [0]
         self._known: tuple[int, _Epoch] | None = None
 
@@ -91,7 +96,7 @@ class Sampler:
         if any(self._repeated):
             return len(self._epoch(epoch).slots)
         rests = (count % self._size for count in self._counts)
-        short = [0 < rest < self._least for rest in rests]
+        short = [0 < rest < least for rest, least in zip(rests, self._least, strict=True)]
         lengths = [
             -(-count // self._size) - less for count, less in zip(self._counts, short, strict=True)
         ]
@@ -114,7 +119,8 @@ class Sampler:
         for dataset, count in enumerate(self._counts):
             order = np.random.default_rng((self._seed, number, dataset)).permutation(count)
             divided = divide(order, self._repeated[dataset], self._size)
-            batches.append([batch for batch in divided if len(batch) >= self._least])
+            least = self._least[dataset]
+            batches.append([batch for batch in divided if len(batch) >= least])
             left_out += count - sum(map(len, batches[-1]))
         lengths = [len(of_one) for of_one in batches]
         if self._rule == "round-robin":

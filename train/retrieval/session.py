@@ -70,15 +70,16 @@ class Session:
         pieces = check_mesh(mesh, trainee.model.num_attention_heads)
         if config.guide:
             width = trainee.pipeline.width(trainee.model.hidden_size)
-            guide.check(config.guide, trainee.loss, width, config.matryoshka_dims)
+            for loss in config.every_loss:
+                guide.check(config.guide, loss.loss(config.kind), width, config.matryoshka_dims)
         read = [
             texts.read(config, config.train, config.train_examples),
             texts.read(config, config.validation),
         ]
-        texts.check_columns(config, [dataset for sets in read for dataset in sets])
-        train = [trainee.tokenized(dataset) for dataset in read[0]]
+        texts.check_names(config, [dataset for sets in read for dataset in sets])
+        train = [trainee.with_loss_of(data.name).tokenized(data) for data in read[0]]
         trainee = trainee.prompted(config.prompts, read[0])
-        held_out = [trainee.tokenized(dataset) for dataset in read[1]]
+        held_out = [trainee.with_loss_of(data.name).tokenized(data) for data in read[1]]
         collections = _collections(config)
         inputs = inputs_of(
             trainee.checkpoint,
@@ -92,16 +93,16 @@ class Session:
         if collections:
             own = {name: each.fingerprint() for name, each in collections.items()}
             inputs["evaluation"] = fingerprint.of_json(own)
-        loss = trainee.loss
         for dataset in (*train, *held_out):
-            check(config, dataset, loss)
+            check(config, dataset, trainee.with_loss_of(dataset.name).loss)
+        in_batch = [trainee.with_loss_of(dataset.name).loss.in_batch for dataset in train]
         sampler = Sampler(
             [dataset.texts for dataset in train],
             config.batch_examples,
             config.seed,
             rule=config.sampling,
-            unique=loss.in_batch and not config.allow_duplicates,
-            least=2 if loss.in_batch else 1,
+            unique=[own and not config.allow_duplicates for own in in_batch],
+            least=[2 if own else 1 for own in in_batch],
         )
         if not sampler.steps(config.epochs):
             raise UserError(
@@ -109,7 +110,7 @@ class Session:
                 " duplicates with --allow-duplicates"
             )
         examples, most = config.batch_examples, config.microbatch_tokens
-        coupled = not loss.pointwise
+        coupled = trainee.objective(Shape(rows=1, length=1, documents=1)).coupled
         shape = batches.shape_of([*train, *held_out], examples, most, pieces, coupled)
         partition = trainee.partition()
         data = train, held_out, collections
@@ -132,7 +133,7 @@ class Session:
         """The compiled programs of the run."""
         schedule = self.config.schedule
         learner = engine.Learner(
-            self.trainee.objective(self.shape),
+            self._objective(self.train),
             self.config,
             lambda hyper, step: rise_and_fall(hyper, step, schedule),
             self.partition,
@@ -146,32 +147,44 @@ class Session:
             start: the model before the first step.
             folder: of the run, for the vectors of a guide.
         """
-        objective = self.trainee.objective(self.shape)
+        objective = self._objective(self.train)
         training = TrainingBatches(self._batches(self.train, folder / guide.FOLDER), self.sampler)
         held_out = folder / guide.FOLDER / "validation"
         evaluation = None
         if self.validation or self.collections:
-            evaluation = self._evaluation(objective, start, held_out)
+            evaluation = self._evaluation(start, held_out)
         own = [SCALE] if self.config.loss.learn_scale else []
         model = run_checkpoint.facts(start.exported(start.params), own)
         notes = {"config": to_json(self.config), **model}
         return dataclasses.replace(objective, training=training, evaluation=evaluation, notes=notes)
 
+    def _objective(self, sets: Sequence[TextSet]) -> RetrievalObjective:
+        """The objective for some data sets, with their losses and without batches."""
+        objective = self.trainee.objective(self.shape)
+        return dataclasses.replace(objective, losses=self.trainee.losses(sets))
+
     def _batches(self, sets: Sequence[TextSet], folder: Path) -> Batches:
         """Batches of data sets; all have the same shape."""
         every = (*self.train, *self.validation)
+        own = [self.config.loss_of(dataset.name) for dataset in sets]
+        guided = [x.loss(self.config.kind).guide != "none" for x in own]
+        taught = [dataset for dataset, takes in zip(sets, guided, strict=True) if takes]
+        found = iter(guide.guides(self.config.guide, taught, folder) if taught else ())
+        known = [loss.config for loss in self.trainee.losses(sets)]
         return Batches(
             sets,
             self.shape,
             self.config.batch_examples,
             targets=max(dataset.targets.shape[1] for dataset in every),
             columns=max(dataset.width for dataset in every),
-            guides=guide.guides(self.config.guide, sets, folder) if self.config.guide else (),
+            guides=[next(found) if takes else None for takes in guided],
+            losses=[known.index(x) for x in own] if known else (),
         )
 
-    def _evaluation(self, objective: RetrievalObjective, start: InitialModel, folder: Path) -> Any:
+    def _evaluation(self, start: InitialModel, folder: Path) -> Any:
         validation = None
         if self.validation:
+            objective = self._objective(self.validation)
             examples = self._batches(self.validation, folder)
             validation = self.trainee.validation(objective, examples, self.mesh)
         search = self.trainee.evaluator(start, self.mesh)
@@ -230,7 +243,7 @@ def check(config: RetrievalConfig, dataset: TextSet, loss: LossKind) -> None:
         loss.check(
             dataset.columns,
             dataset.targets.shape[1],
-            config.loss.options,
+            config.loss_of(dataset.name).options,
             min(config.batch_examples, len(dataset)),
             max(config.matryoshka_dims, default=2),
             drawn=bool(config.matryoshka_dims_per_step),

@@ -32,6 +32,7 @@ def lines(
     ]
     for name, prompt in config.prompts.items():
         table.append((f"prompt {name}", repr(prompt)))
+    table += [(f"loss of {name}", own.name) for name, own in config.losses.items()]
     table.append(("batches", _batches(config, train, sampler)))
     width = max(len(label) for label, _ in table) + 2
     return [f"{label:{width}}{text}" for label, text in table]
@@ -54,10 +55,10 @@ def examples(dataset: TextSet) -> str:
 
 
 def _batches(config: RetrievalConfig, train: Sequence[TextSet], sampler: Sampler) -> str:
-    loss = config.loss.loss(config.kind)
     text = f"{sampler.batches(0):,} of up to {config.batch_examples:,} examples an epoch"
-    if loss.in_batch and config.kind != "reranker":
-        most = max(min(config.batch_examples, len(x)) * (x.columns - 1) - 1 for x in train)
+    ranked = [x for x in train if config.loss_of(x.name).loss(config.kind).in_batch]
+    if ranked and config.kind != "reranker":
+        most = max(min(config.batch_examples, len(x)) * (x.columns - 1) - 1 for x in ranked)
         text += f", up to {most:,} negatives a query"
     if left_out := sampler.left_out(0):
         text += f"; {left_out:,} examples whose texts repeat too often are left out of an epoch"

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from modernbert_jax.config import ModernBertConfig
-from modernbert_jax.errors import UserError
+from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.io.progress import Progress
 from modernbert_jax.tokenizer import Tokenizer
 
@@ -165,11 +165,16 @@ def read(config: RetrievalConfig, paths: Sequence[str], most: int = 0) -> list[E
     return sets
 
 
-def check_columns(config: RetrievalConfig, sets: Sequence[ExampleSet]) -> None:
-    """Raise `UserError` for prompts and lengths of columns that no data set has."""
+def check_names(config: RetrievalConfig, sets: Sequence[ExampleSet]) -> None:
+    """Raise `UserError` for prompts, lengths and losses of what no data set is called."""
     columns = {dataset.name: dataset.columns for dataset in sets}
     check_keys(config.prompts, "prompts", columns)
     check_keys(config.lengths, "lengths", columns)
+    for name in config.losses:
+        if name not in columns:
+            raise UserError(
+                f"losses has {name!r}, which is no data set; {did_you_mean(name, columns)}"
+            )
 
 
 def check_length(what: str, length: int, model: ModernBertConfig) -> None:

@@ -19,8 +19,8 @@ from .batches import Batches
 from .config import RetrievalConfig
 from .data import Collection, ExampleSet
 from .initial_model import InitialModel
-from .losses import LossKind
-from .objective import SCALE, RetrievalObjective
+from .losses import LossConfig, LossKind
+from .objective import SCALE, DatasetLoss, RetrievalObjective
 from .texts import TextSet
 from .validation import Validation
 
@@ -63,6 +63,32 @@ class Trainee(abc.ABC):
     @abc.abstractmethod
     def loss(self) -> LossKind:
         """The loss of the run."""
+
+    def with_loss_of(self, dataset: str) -> "Trainee":
+        """The same for a data set with a loss of its own, as if that were the loss of the run."""
+        config: Any = self.config
+        if dataset not in config.losses:
+            return self
+        own = config.losses[dataset]
+        guide = config.guide if own.loss(config.kind).guide != "none" else ""
+        changed: Any = self
+        config = dataclasses.replace(config, loss=own, losses={}, guide=guide)
+        return dataclasses.replace(changed, config=config)
+
+    def losses(self, sets: Sequence[TextSet]) -> tuple[DatasetLoss, ...]:
+        """The different losses of some data sets; empty where the run has one for all."""
+        by_loss: dict[LossConfig, list[TextSet]] = {}
+        for dataset in sets if self.config.losses else ():
+            by_loss.setdefault(self.config.loss_of(dataset.name), []).append(dataset)
+        return tuple(
+            DatasetLoss(
+                self.with_loss_of(own[0].name).loss,
+                loss,
+                columns=max(dataset.width for dataset in own),
+                targets=max(dataset.targets.shape[1] for dataset in own),
+            )
+            for loss, own in by_loss.items()
+        )
 
     @property
     @abc.abstractmethod

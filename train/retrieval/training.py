@@ -100,6 +100,7 @@ def _result(session: Session, outcome: engine.Outcome) -> dict[str, Any]:
     return {
         "task": config.kind,
         "loss": config.loss.name,
+        **({"losses": {k: x.name for k, x in config.losses.items()}} if config.losses else {}),
         "metric": session.metric,
         **evaluations,
         "exported": "best" if outcome.is_best else "last",

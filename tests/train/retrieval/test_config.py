@@ -50,6 +50,9 @@ def test_keys_without_a_column_are_refused():
         ({"loss": LossConfig(name="gist")}, "needs a guide"),
         ({"kind": "reranker", "loss": LossConfig(orthogonality=1.0)}, "for losses of vectors"),
         ({"guide": "model"}, "guide is for"),
+        ({"losses": {"web": LossConfig(name="tripelt")}}, "did you mean 'triplet'"),
+        ({"losses": {"web": LossConfig(name="gist")}}, "gist needs a guide"),
+        ({"losses": {"web": LossConfig(learn_scale=True)}}, "losses.web: learn_scale"),
     ],
 )
 def test_bad_values_are_named(changes, words):
@@ -61,6 +64,18 @@ def test_a_loss_has_the_options_that_are_given():
     loss = LossConfig(name="gist", temperature=0.05, contrast_anchors=False)
     assert loss.of("embedding").options == {"temperature": 0.05, "contrast_anchors": False}
     assert LossConfig().of("embedding").name == "multiple-negatives-ranking"
+
+
+def test_a_data_set_may_have_a_loss_of_its_own():
+    made = RetrievalConfig(kind="embedding", losses={"sts": LossConfig(name="cosent", scale=9.0)})
+    assert [made.loss_of(name).name for name in ("sts", "web")] == [
+        *("cosent", "multiple-negatives-ranking")
+    ]
+    assert retrieval.from_json(retrieval.to_json(made)) == made
+    assert made.with_losses(["web", "sts"]).losses == {
+        "web": LossConfig(name="multiple-negatives-ranking"),
+        "sts": made.losses["sts"],
+    }
 
 
 def test_orthogonality_is_added_to_a_loss():

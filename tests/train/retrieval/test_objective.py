@@ -1,5 +1,6 @@
 """The loss of a batch: packed = alone, many microbatches = one, sharded = single."""
 
+import dataclasses
 import functools
 
 import jax
@@ -12,7 +13,7 @@ from modernbert_jax.pipeline import Embedder
 from modernbert_jax.train.engine.gradients import gradients as engine_gradients
 from modernbert_jax.train.retrieval import losses
 from modernbert_jax.train.retrieval.config import LossConfig
-from modernbert_jax.train.retrieval.objective import WholeBatch
+from modernbert_jax.train.retrieval.objective import DatasetLoss, WholeBatch
 
 CONFIG = pairs.config()
 EXAMPLES = pairs.records(7, negatives=2)
@@ -126,3 +127,38 @@ def test_the_loss_has_its_options_targets_and_guide():
         )(flat)
         assert float(sums.count) == 3
         assert float(sums.loss) == pytest.approx(3 * float(wanted), rel=1e-5), name
+
+
+def test_a_batch_has_the_loss_of_its_data_set():
+    """And of the columns and targets that its data sets have; the scale of `loss` is learned."""
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((3, 4, 8)).astype(np.float32)
+    numbers = np.arange(12).reshape(1, 3, 4)
+    whole = WholeBatch(
+        documents=numbers,
+        valid=np.ones(4, bool),
+        present=np.ones((3, 4), bool),
+        targets=np.array([[1, 5], [0, 5], [2, 5], [1, 5]], np.float32),
+        guide=np.zeros((3, 4, 0), np.float32),
+        key=jax.random.key(0),
+    )
+    config = pairs.config(losses={"labels": LossConfig(name="cosent", scale=3.0)})
+    sizes = {"labels": (2, 1), "others": (3, 0)}
+    made = tuple(
+        DatasetLoss(own.loss("embedding"), own, *sizes[name])
+        for name in sizes
+        for own in [config.loss_of(name)]
+    )
+    objective = dataclasses.replace(pairs.objective_of(config, ONE), losses=made)
+    params = {"log_scale": np.log(np.float32(7.0))}
+    compute = jax.jit(
+        lambda loss: objective.loss(params, vectors.reshape(1, 3, 4, 8), whole._replace(loss=loss))
+    )
+    query, first, _ = vectors
+    wanted = [
+        losses.cosent(query, first, whole.targets[:, 0], scale=3.0),
+        losses.multiple_negatives_ranking(query, vectors[1:], scale=7.0),
+    ]
+    found = [compute(np.int32(number)).loss for number in range(2)]
+    np.testing.assert_allclose(found, 4 * np.array(wanted), rtol=1e-5)
+    assert compute._cache_size() == 1  # one program has all losses

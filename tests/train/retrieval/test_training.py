@@ -56,8 +56,9 @@ def config_of(folder, **changes):
 
 @pytest.fixture(scope="module")
 def run(folder):
-    """A run on pairs and triples in turn, with new layers."""
-    config = config_of(folder)
+    """A run on pairs and triples in turn, with losses of their own and new layers."""
+    symmetric = LossConfig(directions=("query_to_doc", "doc_to_query"), scale=10.0)
+    config = config_of(folder, losses={"second": symmetric})
     return config, training.train(config), training
 
 
@@ -69,6 +70,7 @@ def test_it_learns(run, folder):
     assert len(losses) == 20 and np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
     assert result["metric"] == "accuracy" and result["last"]["metrics"]["accuracy"] > 0.75
     assert [row["step"] for row in rows if "eval_loss" in row] == [10, 20]
+    assert result["losses"] == {"second": "multiple-negatives-ranking"}
     assert result["scale"] != pytest.approx(20.0, abs=1e-3)
     assert result["new_parameters"] == ["2_Dense/linear.weight", "2_Dense/linear.bias"]
 
@@ -187,6 +189,25 @@ def test_prompts_of_columns_are_those_of_queries_and_documents_in_evaluations(fo
     )
 
 
+def test_data_sets_have_losses_with_their_own_needs(folder):
+    """Texts may repeat where other examples are no negatives, and columns be fewer."""
+    pairs.write(folder / "labels.jsonl", LABELLED)
+    train = (str(folder / "first.jsonl"), str(folder / "labels.jsonl"))
+    own = {"labels": LossConfig(name="cosent"), "dev": LossConfig(name="triplet")}
+    session = opened(folder, train=train, losses=own, batch_examples=4)
+    objective = session.objective(session.trainee.begin(), folder / "none")
+    assert [(x.kind.name, x.columns, x.targets) for x in objective.losses] == [
+        ("multiple-negatives-ranking", 4, 0),
+        ("cosent", 2, 1),
+    ]
+    held_out = session.trainee.losses(session.validation)
+    assert [(x.kind.name, x.columns) for x in held_out] == [("triplet", 3)]
+    steps = range(session.sampler.steps(1))
+    batches = [(session.sampler.members(step), objective.batch(step)) for step in steps]
+    assert all(int(batch.loss) == members.dataset for members, batch in batches)
+    assert [len(members.examples) for members, _ in batches if members.dataset] == [4]
+
+
 LABELLED = [{"sentence1": "ba ce", "sentence2": "di fo", "label": i % 2} for i in range(4)]
 
 
@@ -204,6 +225,8 @@ LABELLED = [{"sentence1": "ba ce", "sentence2": "di fo", "label": i % 2} for i i
         ({"validation": ("labels.jsonl",)}, "labels: has labels, which loss"),
         ({"freeze": ("no such",)}, "matches no tensor"),
         ({"train": ("same.jsonl",)}, "no batch has two examples"),
+        ({"losses": {"frist": LossConfig()}}, "'frist', which is no data set.*'first'"),
+        ({"losses": {"second": LossConfig(name="cosent")}}, "second: loss cosent takes a label"),
         ({"evaluation": ("twice",)}, "corpus.jsonl:3: id 'a' occurs before"),
         ({"evaluation": ("lacks",)}, "id 'z' is not in"),
         ({"evaluation": ("good", "other/good")}, "two folders called 'good'"),
