@@ -16,13 +16,13 @@ from . import (
     huggingface,
     lazy,
     module_files,
-    module_pipeline,
+    module_late,
     native,
     run_checkpoint,
     sentence_transformers,
 )
 from .checkpoint import Checkpoint, loaded
-from .sentence_transformers import pylate
+from .sentence_transformers import fits_pylate, pylate
 
 
 class Format(Protocol):
@@ -77,7 +77,8 @@ def save(checkpoint: Checkpoint, path: str | os.PathLike, format: str = "hf") ->
     """Write a new directory, or a research file if the path ends in .pt, whole or not at all.
 
     Format `hf` becomes `sentence-transformers` or `pylate` for a model with modules; those are
-    Hugging Face directories too.
+    Hugging Face directories too. Late interaction becomes `pylate` where that can express it,
+    because sentence-transformers 6 reads it as well.
 
     Raises:
         UserError: an unknown format, a path that exists, or parameters that do not fit the config.
@@ -118,7 +119,7 @@ def detect(path: str | os.PathLike) -> str:
     if (path / native.MARKER).is_file() or (path / native.PARAMS).is_dir():
         return "jax"
     if (path / module_files.MODULES).is_file():
-        return "pylate" if _is_late_interaction(path) else "sentence-transformers"
+        return "pylate" if _is_pylate(path) else "sentence-transformers"
     if (path / "config.json").is_file():
         return "hf"
     if any(path.glob(f"*{flexbert.SUFFIX}")):
@@ -132,8 +133,7 @@ def with_modules(format: str, checkpoint: Checkpoint) -> str:
     """The format that keeps the modules of a checkpoint when `hf` is asked for."""
     if format != "hf" or module_files.MODULES not in checkpoint.files:
         return format
-    pipeline = checkpoint.pipeline
-    return "pylate" if pipeline and pipeline.late else "sentence-transformers"
+    return "pylate" if fits_pylate(checkpoint) else "sentence-transformers"
 
 
 def of_name(format: str) -> Format:
@@ -143,10 +143,14 @@ def of_name(format: str) -> Format:
     return FORMATS[format]
 
 
-def _is_late_interaction(path: Path) -> bool:
+def _is_pylate(path: Path) -> bool:
+    """Whether modules are those of a late-interaction model in PyLate's layout."""
     try:
-        kind = read_json(path / module_files.SETTINGS).get("model_type")
+        settings = read_json(path / module_files.SETTINGS)
     except UserError:
-        kind = None
-    late = module_pipeline.KINDS.get(str(kind)) == "late-interaction"
-    return late or b"pylate" in read_bytes(path / module_files.MODULES)
+        settings = {}
+    if module_late.is_later(settings):
+        return False
+    return settings.get("model_type") == "ColBERT" or b"pylate" in read_bytes(
+        path / module_files.MODULES
+    )

@@ -33,6 +33,7 @@ _FIRST = ("Transformer", "MLMTransformer")
 _CLASSES = (
     *_FIRST,
     *("Pooling", "Dense", "LayerNorm", "Normalize", "MultiVectorMask", "SpladePooling"),
+    "HierarchicalTokenPooling",
 )
 _PACKAGES = ("sentence_transformers", "pylate")
 
@@ -95,13 +96,15 @@ class Fields:
     def __init__(self, file: str, values: Mapping[str, Any]):
         self.file, self.values = file, values
 
-    def get(self, key: str, kind: type, default: Any = None) -> Any:
+    def get(self, key: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
         """The value of a key, or the default if it is missing or null."""
         value = self.values.get(key)
         if value is None:
             return default
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise UserError(f"{self.file}: {key} is {value!r}; it must be {kind.__name__}")
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            known = " or ".join(x.__name__ for x in kinds)
+            raise UserError(f"{self.file}: {key} is {value!r}; it must be {known}")
         return value
 
     def size(self, key: str) -> int:

@@ -36,6 +36,9 @@ READ: dict[str, tuple[str, ...]] = {
     "Normalize": (),
     "MultiVectorMask": ("skiplist_words", "skiplist_tasks", "keep_only_token_ids"),
     "SpladePooling": ("pooling_strategy", "activation_function"),
+    "HierarchicalTokenPooling": (
+        *("pool_factor", "num_protected_tokens", "normalize_embeddings", "tasks"),
+    ),
 }
 """Keys that are honoured, by class of module, and "settings" of the whole model."""
 
@@ -68,6 +71,7 @@ IGNORED: dict[str, dict[str, str]] = {
         "word_embedding_dimension": "is the size of the vocabulary",
         "embedding_dimension": "is the size of the vocabulary",
     },
+    "HierarchicalTokenPooling": {},
 }
 """Keys without an effect here, on purpose, each with the reason."""
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.late_interaction import SIMILARITIES
-from modernbert_jax.pipeline import LateInteraction
+from modernbert_jax.pipeline import LateInteraction, TokenPooling
 
-from .module_files import CONFIG, SETTINGS, TRANSFORMER, Fields, json_of
+from .module_files import CONFIG, MODULES, SETTINGS, TRANSFORMER, Fields, json_of
 
 LATER = "MultiVectorEncoder"
 """The `model_type` of the later layout."""
@@ -20,10 +20,28 @@ LATER = "MultiVectorEncoder"
 _DOCUMENTS = ("document", "passage", "corpus")
 """Names that the prefix of documents has in the later layout; the first one counts."""
 
+MODULES_OF_ITS_OWN = ("MultiVectorMask", "HierarchicalTokenPooling")
+"""Classes of modules that only late-interaction models have."""
+
 
 def is_later(settings: Mapping[str, Any]) -> bool:
     """Whether settings of a late-interaction model are those of the later layout."""
     return settings.get("model_type") == LATER
+
+
+def prompts_in_prefixes(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the prompts that every query or document has, and that prefixes contain."""
+    return ("query", *(_DOCUMENTS if is_later(settings) else _DOCUMENTS[:1]))
+
+
+def longest_of_pylate(settings: Mapping[str, Any], late: LateInteraction | None) -> int:
+    """Shortest meaningful limit of the Transformer in tokens.
+
+    PyLate saves there the length of the texts that it tokenized last.
+    """
+    if late is None or is_later(settings):
+        return 2
+    return max(2, late.query_length or 0, late.document_length or 0)
 
 
 def similarity(name: str | None) -> str:
@@ -66,6 +84,29 @@ def later(
     )
     late.check()
     return late
+
+
+def token_pooling(files: Mapping[str, bytes], listed: list[tuple[str, str]]) -> TokenPooling | None:
+    """The last module if it pools tokens.
+
+    Raises:
+        UserError: such a module elsewhere, or one with settings that are not supported.
+    """
+    paths = [path + CONFIG for name, path in listed if name == "HierarchicalTokenPooling"]
+    if not paths:
+        return None
+    if len(paths) > 1 or listed[-1][0] != "HierarchicalTokenPooling":
+        raise UserError(
+            f"{MODULES}: HierarchicalTokenPooling must be the last module, and the only"
+        )
+    own = Fields(paths[0], json_of(files, paths[0]))
+    if (tasks := own.values.get("tasks") or ["document"]) not in (["document"], "document"):
+        raise UserError(f"{own.file}: tasks is {tasks!r}; only pooling of documents is supported")
+    return TokenPooling(
+        factor=own.get("pool_factor", (int, float), 1.0),
+        protected=own.get("num_protected_tokens", int, 1),
+        normalize=own.get("normalize_embeddings", bool, False),  # missing in older files
+    )
 
 
 def _skiplist(mask: Fields) -> tuple[str, ...]:

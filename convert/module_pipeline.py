@@ -70,7 +70,7 @@ def read(files: Mapping[str, bytes], extra: Mapping[str, Any]) -> Pipeline | Non
             steps.append(Normalize())
         elif kind == "sparse" and name == "SpladePooling":
             steps.append(_splade(module))
-        elif kind != "late-interaction" or name != "MultiVectorMask":
+        elif kind != "late-interaction" or name not in module_late.MODULES_OF_ITS_OWN:
             raise UserError(f"{MODULES}: a {name} in a model for {kind} is not supported")
     pooled = steps != [] and isinstance(steps[0], Pooling)
     if not pooled and (kind == "embedding" or (kind == "reranker" and steps)):
@@ -84,13 +84,13 @@ def read(files: Mapping[str, bytes], extra: Mapping[str, Any]) -> Pipeline | Non
     default = fields.get("default_prompt_name", str)
     similarity = fields.get("similarity_fn_name", str, _SIMILARITY[kind])
     if kind == "late-interaction":
-        # Prompts that every query or document gets are parts of the prefixes.
         if module_late.is_later(settings):
-            late, prompts = module_late.later(files, listed, fields, transformer), {}
+            late = module_late.later(files, listed, fields, transformer)
         else:
             steps.append(Normalize())  # PyLate normalises without listing a module
             late = module_late.of_pylate(fields)
-            prompts = {k: v for k, v in prompts.items() if v and k not in ("query", "document")}
+        in_prefixes = module_late.prompts_in_prefixes(settings)
+        prompts = {k: v for k, v in prompts.items() if v and k not in in_prefixes}
         similarity = module_late.similarity(similarity)
         default = default if default in prompts else None
     return Pipeline(
@@ -100,10 +100,11 @@ def read(files: Mapping[str, bytes], extra: Mapping[str, Any]) -> Pipeline | Non
         default_prompt=default,
         similarity=similarity,
         truncate_dim=fields.size("truncate_dim") if settings.get("truncate_dim") else None,
-        max_length=_max_length(files, transformer),
+        max_length=_max_length(files, transformer, module_late.longest_of_pylate(settings, late)),
         lower_case=bool(transformer.get("do_lower_case", False)),
         late=late,
         max_active_dims=fields.size("max_active_dims") if "max_active_dims" in settings else None,
+        token_pooling=module_late.token_pooling(files, listed),
         activation=fields.get("activation_fn", str),
     )
 
@@ -174,12 +175,17 @@ def _dense(module: Fields, name: str, path: str) -> Dense:
     )
 
 
-def _max_length(files: Mapping[str, bytes], transformer: Mapping[str, Any]) -> int | None:
-    """Longest input in tokens: with the transformer in the older layout, else the tokenizer's."""
+def _max_length(
+    files: Mapping[str, bytes], transformer: Mapping[str, Any], least: int = 2
+) -> int | None:
+    """Longest input in tokens: with the transformer in the older layout, else the tokenizer's.
+
+    Lengths below `least` are ignored.
+    """
     for length in (
         transformer.get("max_seq_length"),
         json_of(files, "tokenizer_config.json").get("model_max_length"),
     ):
-        if isinstance(length, int) and not isinstance(length, bool) and length > 1:
+        if isinstance(length, int) and not isinstance(length, bool) and length >= least:
             return length
     return None

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.pipeline import LateInteraction
+from modernbert_jax.pipeline import LateInteraction, TokenPooling
 from modernbert_jax.tokenizer import Tokenizer
 
 
@@ -34,8 +34,8 @@ def tokenize(
 ) -> list[Tokens]:
     """Tokens of queries or documents.
 
-    Spaces around a text are removed. A prefix that is a token of the vocabulary follows the token
-    that begins every text; any other prefix is joined to the text.
+    Spaces around a text are removed. A prefix that was added to the vocabulary as a token follows
+    the token that begins every text; any other prefix is joined to the text.
 
     Args:
         texts: any number of texts.
@@ -51,7 +51,7 @@ def tokenize(
     late.check()
     prefix = late.query_prefix if is_query else late.document_prefix
     length = (late.query_length if is_query else late.document_length) or longest
-    inserted = tokenizer.backend.token_to_id(prefix) if prefix else None
+    inserted = added_tokens(tokenizer).get(prefix)
     texts = [text.strip() for text in texts]
     if inserted is None:
         ids_of = tokenizer.encode([prefix + text for text in texts], max_length=length)
@@ -71,6 +71,11 @@ def tokenize(
     ]
 
 
+def added_tokens(tokenizer: Tokenizer) -> dict[str, int]:
+    """Tokens that were added to the vocabulary, with their ids; no pieces of words."""
+    return {token.content: i for i, token in tokenizer.backend.get_added_tokens_decoder().items()}
+
+
 def _filler_id(tokenizer: Tokenizer, filler: str | None) -> int:
     """Id of the token that queries are filled up with."""
     if filler is None:
@@ -81,6 +86,43 @@ def _filler_id(tokenizer: Tokenizer, filler: str | None) -> int:
             f"queries are filled up with the token {filler!r}, which the tokenizer does not have"
         )
     return token_id
+
+
+def pool_tokens(vectors: np.ndarray, pooling: TokenPooling) -> np.ndarray:
+    """Fewer vectors of a document, float32 [m, E]: the means of clusters of its token vectors.
+
+    Hierarchical clustering by Ward's criterion over cosine distances, as in sentence-transformers.
+
+    Args:
+        vectors: of one document, [n, E], of length 1.
+        pooling: how many there are afterwards.
+
+    Raises:
+        UserError: vectors that are not finite.
+    """
+    if not np.isfinite(vectors).all():
+        raise UserError("token vectors that are not finite cannot be pooled")
+    first, rest = np.split(np.asarray(vectors, np.float32), [pooling.protected])
+    clusters = max(int(len(rest) // pooling.factor), 1)
+    if clusters < len(rest):
+        rest = _means(rest, clusters)
+    pooled = np.concatenate([first, rest])
+    if pooling.normalize:
+        pooled /= np.maximum(np.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
+    return pooled
+
+
+def _means(vectors: np.ndarray, clusters: int) -> np.ndarray:
+    """Means of at most so many clusters of vectors [n, E], n above 1."""
+    from scipy.cluster import hierarchy
+    from scipy.spatial.distance import squareform
+
+    distances = squareform(np.clip(1 - vectors @ vectors.T, 0, 2), checks=False)
+    labels = hierarchy.fcluster(hierarchy.linkage(distances, "ward"), clusters, "maxclust")
+    _, members, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(counts), vectors.shape[1]), np.float32)
+    np.add.at(sums, members, vectors)
+    return sums / counts[:, None].astype(np.float32)
 
 
 def maxsim(queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:

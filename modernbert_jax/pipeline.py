@@ -141,6 +141,26 @@ class LateInteraction:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenPooling:
+    """Clusters of a document's token vectors, each replaced by its mean (Clavié et al. 2024)."""
+
+    factor: float = 1.0
+    """Number of vectors of a cluster on average; 1 keeps every vector."""
+    protected: int = 1
+    """Number of the first vectors that stay as they are: the token that begins every text."""
+    normalize: bool = True
+    """Whether all resulting vectors are divided by their length."""
+
+    def __post_init__(self) -> None:
+        if self.factor < 1:
+            raise UserError(f"the factor of token pooling is {self.factor}; it must be 1 or more")
+        if self.protected < 0:
+            raise UserError(
+                f"token pooling protects {self.protected} vectors; it must be 0 or more"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Pipeline:
     """Modules after the encoder, with the preparation of texts."""
 
@@ -162,6 +182,8 @@ class Pipeline:
     late: LateInteraction | None = None
     max_active_dims: int | None = None
     """Number of the largest weights of a sparse vector that are kept; None keeps all."""
+    token_pooling: TokenPooling | None = None
+    """Pooling of documents in late interaction; None keeps every vector."""
     activation: str | None = None
     """Activation of a reranker's scores, a key of `ACTIVATIONS`; None is the default."""
 

@@ -242,6 +242,7 @@ class ModernBert(Classifying, SparseEncoding):
         is_query: bool = False,
         batch_tokens: int | None = None,
         stream: Literal[False] = False,
+        pool_factor: float | None = None,
     ) -> list[np.ndarray]: ...
 
     @overload
@@ -252,6 +253,7 @@ class ModernBert(Classifying, SparseEncoding):
         batch_tokens: int | None = None,
         *,
         stream: Literal[True],
+        pool_factor: float | None = None,
     ) -> Iterator[np.ndarray]: ...
 
     def encode_tokens(
@@ -260,6 +262,7 @@ class ModernBert(Classifying, SparseEncoding):
         is_query: bool = False,
         batch_tokens: int | None = None,
         stream: bool = False,
+        pool_factor: float | None = None,
     ) -> list[np.ndarray] | Iterator[np.ndarray]:
         """A late-interaction model's vectors of each text, float32 [tokens_i, E].
 
@@ -271,9 +274,11 @@ class ModernBert(Classifying, SparseEncoding):
             is_query: whether the texts are queries or documents.
             batch_tokens: tokens of a batch on each device, at least one row; default 8,192.
             stream: as for `encode`; the iterator gives [tokens_i, E].
+            pool_factor: average number of a document's token vectors that one mean replaces, 1 or
+                more; None is the model's own `Pipeline.token_pooling`. Queries stay as they are.
 
         Raises:
-            UserError: another kind of model.
+            UserError: another kind of model, or a factor below 1.
         """
         if self.pipeline is None or self.pipeline.late is None:
             raise UserError("the model is not for late interaction; use encode")
@@ -281,7 +286,7 @@ class ModernBert(Classifying, SparseEncoding):
             raise UserError("texts is a string; give a list of strings")
         size = BATCH_TOKENS if batch_tokens is None else batch_tokens
         late = self.pipeline.late
-        windows = self._texts.tokens(self.params, texts, late, is_query, size, stream)
+        windows = self._texts.tokens(self.params, texts, late, is_query, size, stream, pool_factor)
         vectors = (vectors for window in windows for vectors in window)
         return vectors if stream else list(vectors)
 
@@ -300,15 +305,14 @@ class ModernBert(Classifying, SparseEncoding):
         Raises:
             UserError: an unknown similarity in the model's files.
         """
-        late = self.pipeline is not None and self.pipeline.late is not None
-        known = [*late_interaction.SIMILARITIES] if late else [*SIMILARITIES]
-        splade = self.pipeline is not None and self.pipeline.splade is not None
-        name = (self.pipeline and self.pipeline.similarity) or ("dot" if splade else known[0])
+        pipeline = self.pipeline or Pipeline(kind="embedding")
+        known = [*(late_interaction.SIMILARITIES if pipeline.late else SIMILARITIES)]
+        name = pipeline.similarity or ("dot" if pipeline.splade else known[0])
         if name not in known:
             raise UserError(f"similarity is {name!r}; {did_you_mean(name, known)}")
-        if late:
+        if pipeline.late:
             return late_interaction.SIMILARITIES[name](list(a), list(b))
-        if splade:
+        if pipeline.splade:
             return sparse.similarities(list(a), list(b), name)
         return SIMILARITIES[name](np.asarray(a, np.float32), np.asarray(b, np.float32))
 

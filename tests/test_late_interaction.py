@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from modernbert_jax.errors import UserError
-from modernbert_jax.late_interaction import maxsim, mean_maxsim, tokenize
-from modernbert_jax.pipeline import LateInteraction
+from modernbert_jax.late_interaction import maxsim, mean_maxsim, pool_tokens, tokenize
+from modernbert_jax.pipeline import LateInteraction, TokenPooling
 from modernbert_jax.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer(models.tokenizer(models.MODELS["colbert"]))
@@ -77,6 +77,26 @@ def test_documents_leave_words_out():
 def test_a_prefix_that_is_no_token_is_text():
     tokens = run("a b", LateInteraction(query_prefix="ask: "))
     assert [tokens.ids] == TOKENIZER.encode(["ask: a b"])
+    known = run("c d", LateInteraction(query_prefix="hello"))  # a word of the vocabulary
+    assert [known.ids] == TOKENIZER.encode(["helloc d"])
+
+
+def test_pooling_replaces_clusters_by_their_means():
+    x = np.eye(6, 4, dtype=np.float32)
+    x[4], x[5] = [0, 0.8, 0.6, 0], [1, 0, 0, 0]
+    pooled = pool_tokens(x, TokenPooling(factor=2, protected=2, normalize=False))
+    assert pooled.shape == (4, 4) and pooled.dtype == np.float32
+    np.testing.assert_array_equal(pooled[:2], x[:2])
+    np.testing.assert_allclose(pooled[2:], [(x[2] + x[4]) / 2, (x[3] + x[5]) / 2], atol=1e-7)
+    assert len(pool_tokens(x, TokenPooling(factor=99, protected=0))) == 1
+    np.testing.assert_array_equal(pool_tokens(3 * x, TokenPooling()), x)
+    np.testing.assert_array_equal(pool_tokens(3 * x, TokenPooling(normalize=False)), 3 * x)
+    assert pool_tokens(x[:0], TokenPooling(factor=2)).shape == (0, 4)
+    with pytest.raises(UserError, match="not finite"):
+        pool_tokens(np.nan * x, TokenPooling(factor=2))
+    for fields, message in (({"factor": 0.5}, "is 0.5; it"), ({"protected": -1}, "-1 vectors")):
+        with pytest.raises(UserError, match=message):
+            TokenPooling(**fields)
 
 
 def test_maxsim_equals_loops():

@@ -14,6 +14,7 @@ import tiny
 from modernbert_jax import ModernBert, convert
 from modernbert_jax.convert import names
 from modernbert_jax.errors import UserError
+from modernbert_jax.late_interaction import pool_tokens
 from modernbert_jax.pipeline import (
     Dense,
     Embedder,
@@ -21,6 +22,7 @@ from modernbert_jax.pipeline import (
     Normalize,
     Pipeline,
     Pooling,
+    TokenPooling,
     reranker_activation,
 )
 from modernbert_jax.sharding import AXES, PARAMETERS, parameter_spec
@@ -249,6 +251,18 @@ def test_similarity_is_the_model_s_own(bert):
     best = sum((tokens[1] @ vector).max() for vector in queries[2])
     assert late.similarity(queries, tokens)[2, 1] == pytest.approx(best, rel=1e-5)
     assert late.similarity(documents, documents)[0, 0] == 4
+
+
+def test_documents_are_pooled_on_request(bert):
+    late = bert["colbert_plain"]
+    whole, pooled = (late.encode_tokens(models.TEXTS, pool_factor=f) for f in (None, 2))
+    for a, b in zip(whole, pooled, strict=True):
+        np.testing.assert_allclose(b, pool_tokens(a, TokenPooling(factor=2)), atol=1e-5)
+    assert len(pooled[3]) == 1 + (len(whole[3]) - 1) // 2
+    query = late.encode_tokens(models.QUERIES[:1], is_query=True, pool_factor=2)
+    assert len(query[0]) == len(late.encode_tokens(models.QUERIES[:1], is_query=True)[0])
+    with pytest.raises(UserError, match="the factor of token pooling"):
+        late.encode_tokens(["a"], pool_factor=0.5)
 
 
 def test_streams_of_texts(bert):

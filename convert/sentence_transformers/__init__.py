@@ -1,6 +1,6 @@
 """Format `sentence-transformers`: Hugging Face directories with modules after the model."""
 
 from .directory import read, write
-from .layouts import with_pipeline
+from .layouts import fits_pylate, with_pipeline
 
-__all__ = ["read", "with_pipeline", "write"]
+__all__ = ["fits_pylate", "read", "with_pipeline", "write"]

@@ -1,4 +1,7 @@
-"""Read both layouts of sentence-transformers; write the one that most versions load."""
+"""Read both layouts of sentence-transformers; write the one that most versions load.
+
+For late interaction that is version 6's: what earlier ones had is format `pylate`.
+"""
 
 import dataclasses
 import json
@@ -10,7 +13,7 @@ from modernbert_jax.io.json_reader import read_bytes
 
 from .. import huggingface, module_files, module_pipeline
 from ..checkpoint import Checkpoint
-from .layouts import in_widest_layout
+from .layouts import in_multi_vector_layout, in_widest_layout
 
 
 def read(directory: Path) -> Checkpoint:
@@ -49,15 +52,19 @@ def _with_transformer(
 
 
 def write(checkpoint: Checkpoint, directory: Path) -> None:
-    """Fill an existing, empty directory. Raises `UserError` for a late-interaction model."""
-    if checkpoint.pipeline and checkpoint.pipeline.late:
-        raise UserError("this is a late-interaction model; use format 'pylate'")
-    fill(checkpoint, directory)
+    """Fill an existing, empty directory. Raises `UserError` for what the layout cannot express.
+
+    Late-interaction models have the layout of version 6, others the widest.
+    """
+    pipeline = checkpoint.pipeline
+    if pipeline and pipeline.late:
+        fill(in_multi_vector_layout(checkpoint, pipeline), directory)
+    else:
+        fill(in_widest_layout(checkpoint), directory)
 
 
 def fill(checkpoint: Checkpoint, directory: Path) -> None:
-    """Fill an existing, empty directory with a model of any kind."""
-    checkpoint = in_widest_layout(checkpoint)
+    """Fill an existing, empty directory with a model and the files that it has about modules."""
     huggingface.write(checkpoint, directory)
     for name in module_files.files_of(checkpoint.files)[3:]:
         (directory / name).parent.mkdir(exist_ok=True, parents=True)

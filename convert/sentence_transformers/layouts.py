@@ -1,8 +1,9 @@
 """The files of a sentence-transformers directory about its modules, written from a `Pipeline`.
 
-Embedding and sparse models get the older layout, which every version reads; late-interaction models
-get PyLate's. A reranker with a classification head needs no modules: its activation is a key of
-`config.json`. One with modules gets the later layout, the first that has rerankers with modules.
+Embedding and sparse models get the older layout, which every version reads. Late-interaction models
+get PyLate's, which version 6 reads, too, or version 6's where PyLate cannot express them. A
+reranker with a classification head needs no modules: its activation is a key of `config.json`. One
+with modules gets the later layout, the first that has rerankers with modules.
 """
 
 import dataclasses
@@ -22,11 +23,12 @@ from modernbert_jax.pipeline import (
     Step,
 )
 
-from .. import module_files, module_keys
+from .. import module_files, module_keys, module_late
 from ..checkpoint import Checkpoint
 from ..huggingface import with_length
 from ..module_files import CONFIG, MODULES, POOLING_KEYS, SETTINGS, TRANSFORMER, json_of
-from . import pylate_settings
+from . import late_layouts
+from .late_layouts import Modules
 
 VERSIONS = {"sentence_transformers": "3.4.1", "transformers": "4.48.0", "pytorch": "2.5.1"}
 """Versions that the older layout declares: the first that know ModernBERT."""
@@ -36,6 +38,9 @@ SPARSE_VERSIONS = {**VERSIONS, "sentence_transformers": "5.0.0"}
 
 LATER_VERSIONS = {**VERSIONS, "sentence_transformers": "5.4.0"}
 """Versions that the later layout declares: the first in which rerankers have modules."""
+
+LATE_VERSIONS = {**VERSIONS, "sentence_transformers": "6.0.0"}
+"""Versions that the later layout declares for late interaction, which came with it."""
 
 _OLD_TYPES = {
     **{
@@ -57,6 +62,13 @@ _LATER_TYPES = {
     },
     "Pooling": "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
     "LayerNorm": "sentence_transformers.sentence_transformer.modules.layer_norm.LayerNorm",
+    **{
+        name: f"sentence_transformers.multi_vector_encoder.modules.{file}.{name}"
+        for name, file in (
+            ("MultiVectorMask", "multi_vector_mask"),
+            ("HierarchicalTokenPooling", "token_pooling"),
+        )
+    },
 }
 
 _LATER_KEYS = {"transformer_task", "embedding_dimension", "module_input_name"}
@@ -79,9 +91,6 @@ _LATER_CLASSIFIER = {
 _ACTIVATION_KEYS = ("sentence_transformers", "sbert_ce_default_activation_function")
 """Keys of `config.json` that hold the activation of a reranker without modules."""
 
-Modules = list[tuple[str, str, dict[str, Any] | None]]
-"""Class, folder and configuration of each module after the Transformer."""
-
 
 def with_pipeline(checkpoint: Checkpoint, pipeline: Pipeline) -> Checkpoint:
     """The checkpoint with files that describe a pipeline, in place of those that it has.
@@ -100,40 +109,58 @@ def with_pipeline(checkpoint: Checkpoint, pipeline: Pipeline) -> Checkpoint:
             cannot express.
     """
     pipeline.check_widths(checkpoint.config.hidden_size)
+    bare, settings = _bare(checkpoint)
+    if pipeline.kind == "reranker":
+        _check_reranker(checkpoint, pipeline)
+        if not pipeline.steps and not pipeline.prompts and not pipeline.lower_case:
+            return _plain_reranker(bare, pipeline)
+        return _reranker(bare, pipeline, settings)
+    if pipeline.late is not None:
+        try:
+            return _pylate(bare, settings, pipeline)
+        except UserError:
+            return _multi_vector(bare, settings, pipeline)
+    return _pooled(bare, pipeline, settings)
+
+
+def _bare(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, Any]]:
+    """The checkpoint without files about modules, and its settings that are not read."""
     own = {*module_files.files_of(checkpoint.files)}
     files = {name: content for name, content in checkpoint.files.items() if name not in own}
     extra = {key: x for key, x in checkpoint.extra.items() if key not in _ACTIVATION_KEYS}
     read = {*module_keys.READ["settings"], "__version__"}
     settings = json_of(checkpoint.files, SETTINGS) if own else {}
     settings = {key: x for key, x in settings.items() if key not in read}
-    bare = dataclasses.replace(checkpoint, files=files, extra=extra)
-    if pipeline.kind == "reranker":
-        _check_reranker(checkpoint, pipeline)
-        if not pipeline.steps and not pipeline.prompts and not pipeline.lower_case:
-            return _plain_reranker(bare, pipeline)
-        return _reranker(bare, pipeline, settings)
+    return dataclasses.replace(checkpoint, files=files, extra=extra), settings
+
+
+def _longest(checkpoint: Checkpoint, pipeline: Pipeline) -> int:
+    """The longest input in tokens."""
     longest = checkpoint.config.max_position_embeddings
-    length = min(pipeline.max_length or longest, longest)
+    return min(pipeline.max_length or longest, longest)
+
+
+def _pooled(checkpoint: Checkpoint, pipeline: Pipeline, settings: dict[str, Any]) -> Checkpoint:
+    """An embedding or sparse model."""
     types, versions = _OLD_TYPES, VERSIONS
-    if pipeline.late is None:
-        modules = _modules(pipeline, checkpoint.config.hidden_size, _old_pooling, lambda step: {})
-        settings |= {
-            "similarity_fn_name": pipeline.similarity or ("dot" if pipeline.splade else "cosine"),
-            "prompts": dict(pipeline.prompts),
-            "default_prompt_name": pipeline.default_prompt,
-        }
-        if pipeline.kind == "sparse":
-            _check_sparse(checkpoint, pipeline)
-            types, versions = _SPARSE_TYPES, SPARSE_VERSIONS
-            settings |= {"model_type": "SparseEncoder"}
-            most = pipeline.max_active_dims
-            settings |= {"max_active_dims": most} if most else {}
-        settings |= {"truncate_dim": pipeline.truncate_dim} if pipeline.truncate_dim else {}
-    else:
-        modules = _late_modules(pipeline)
-        settings |= pylate_settings.of(pipeline.late, checkpoint.tokenizer, length)
-    transformer = {"max_seq_length": length, "do_lower_case": pipeline.lower_case}
-    return _described(bare, types, modules, settings | {"__version__": versions}, transformer)
+    modules = _modules(pipeline, checkpoint.config.hidden_size, _old_pooling, lambda step: {})
+    settings = settings | {
+        "similarity_fn_name": pipeline.similarity or ("dot" if pipeline.splade else "cosine"),
+        "prompts": dict(pipeline.prompts),
+        "default_prompt_name": pipeline.default_prompt,
+    }
+    if pipeline.kind == "sparse":
+        _check_sparse(checkpoint, pipeline)
+        types, versions = _SPARSE_TYPES, SPARSE_VERSIONS
+        settings |= {"model_type": "SparseEncoder"}
+        most = pipeline.max_active_dims
+        settings |= {"max_active_dims": most} if most else {}
+    settings |= {"truncate_dim": pipeline.truncate_dim} if pipeline.truncate_dim else {}
+    transformer = {
+        "max_seq_length": _longest(checkpoint, pipeline),
+        "do_lower_case": pipeline.lower_case,
+    }
+    return _described(checkpoint, types, modules, settings | {"__version__": versions}, transformer)
 
 
 def in_widest_layout(checkpoint: Checkpoint) -> Checkpoint:
@@ -155,6 +182,36 @@ def in_widest_layout(checkpoint: Checkpoint) -> Checkpoint:
     if pipeline.kind == "reranker" and pipeline.steps:
         return checkpoint
     return with_pipeline(checkpoint, pipeline)
+
+
+def in_pylate_layout(checkpoint: Checkpoint, pipeline: Pipeline) -> Checkpoint:
+    """A late-interaction model with PyLate's files. Raises `UserError` if it has others."""
+    if _is_old(checkpoint.files):
+        return checkpoint
+    return _pylate(*_bare(checkpoint), pipeline)
+
+
+def fits_pylate(checkpoint: Checkpoint) -> bool:
+    """Whether PyLate can express the modules of a checkpoint."""
+    pipeline = checkpoint.pipeline
+    if pipeline is None or pipeline.late is None:
+        return False
+    try:
+        in_pylate_layout(checkpoint, pipeline)
+    except UserError:
+        return False
+    return True
+
+
+def in_multi_vector_layout(checkpoint: Checkpoint, pipeline: Pipeline) -> Checkpoint:
+    """A late-interaction model with files of sentence-transformers 6.
+
+    Raises:
+        UserError: something that it cannot express.
+    """
+    if module_late.is_later(json_of(checkpoint.files, SETTINGS)):
+        return checkpoint
+    return _multi_vector(*_bare(checkpoint), pipeline)
 
 
 def _is_old(files: Mapping[str, bytes]) -> bool:
@@ -310,16 +367,31 @@ def _splade(step: SpladePooling) -> dict[str, Any]:
     return {"pooling_strategy": step.strategy, "activation_function": step.activation}
 
 
-def _late_modules(pipeline: Pipeline) -> Modules:
-    """The modules of a late-interaction model in PyLate's layout."""
-    *layers, last = pipeline.steps or (None,)
-    if not layers or last != Normalize() or not all(isinstance(x, Dense) for x in layers):
-        raise UserError("PyLate cannot express this model: it needs Dense and Normalize at the end")
-    return [
-        ("TokenDense", _folder(step, number), {**_dense(step), "use_residual": step.residual})
-        for number, step in enumerate(layers, start=1)
-        if isinstance(step, Dense)
-    ]
+def _pylate(checkpoint: Checkpoint, settings: dict[str, Any], pipeline: Pipeline) -> Checkpoint:
+    """A late-interaction model in PyLate's layout."""
+    length = _longest(checkpoint, pipeline)
+    own = late_layouts.pylate(pipeline, checkpoint.tokenizer, length, _module)
+    settings = settings | own.settings | {"__version__": VERSIONS}
+    transformer = own.transformer | {"do_lower_case": pipeline.lower_case}
+    return _described(checkpoint, _OLD_TYPES, own.modules, settings, transformer)
+
+
+def _multi_vector(
+    checkpoint: Checkpoint, settings: dict[str, Any], pipeline: Pipeline
+) -> Checkpoint:
+    """A late-interaction model in the layout of sentence-transformers 6."""
+    length = _longest(checkpoint, pipeline)
+    own = late_layouts.later(pipeline, checkpoint.tokenizer, length, _module)
+    settings = settings | own.settings | {"__version__": LATE_VERSIONS}
+    transformer = _LATER_ENCODER | own.transformer
+    transformer |= {"do_lower_case": True} if pipeline.lower_case else {}
+    checkpoint = with_length(checkpoint, pipeline.max_length)
+    return _described(checkpoint, _LATER_TYPES, own.modules, settings, transformer)
+
+
+def _module(step: Step, number: int) -> tuple[str, dict[str, Any]]:
+    """Folder and configuration of a step of a late-interaction model."""
+    return _folder(step, number), _dense(step) if isinstance(step, Dense) else {}
 
 
 def _json(value: Any, indent: int = 2) -> bytes:

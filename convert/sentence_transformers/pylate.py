@@ -6,6 +6,7 @@ from modernbert_jax.errors import UserError
 
 from ..checkpoint import Checkpoint
 from . import directory as directories
+from .layouts import in_pylate_layout
 
 
 def read(directory: Path) -> Checkpoint:
@@ -14,10 +15,14 @@ def read(directory: Path) -> Checkpoint:
 
 
 def write(checkpoint: Checkpoint, directory: Path) -> None:
-    """Fill an existing, empty directory. Raises `UserError` for another kind of model."""
+    """Fill an existing, empty directory.
+
+    Raises:
+        UserError: another kind of model, or something that PyLate cannot express.
+    """
     if checkpoint.pipeline is None or checkpoint.pipeline.late is None:
         raise UserError(
             "format 'pylate' is for late-interaction models, and this is not one; use 'hf', which"
             " keeps everything that the checkpoint has"
         )
-    directories.fill(checkpoint, directory)
+    directories.fill(in_pylate_layout(checkpoint, checkpoint.pipeline), directory)

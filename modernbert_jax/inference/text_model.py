@@ -10,7 +10,8 @@ from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.heads import POOLINGS
 from modernbert_jax.inference.inputs import Inputs
 from modernbert_jax.inference.runner import BATCH_TOKENS, BatchRunner, Params
-from modernbert_jax.pipeline import LateInteraction, Pipeline, reranker_activation
+from modernbert_jax.late_interaction import pool_tokens
+from modernbert_jax.pipeline import LateInteraction, Pipeline, TokenPooling, reranker_activation
 from modernbert_jax.splade import SparseVector
 
 
@@ -164,6 +165,7 @@ class TextModel:
         is_query: bool,
         batch_tokens: int = BATCH_TOKENS,
         stream: bool = False,
+        pool_factor: float | None = None,
     ) -> Iterator[list[np.ndarray]]:
         """Token vectors of texts in order, float32 [tokens_i, E], by window or all in one window.
 
@@ -172,8 +174,15 @@ class TextModel:
         Args:
             late: settings of the model, which may have other prefixes or lengths than its own.
             is_query: whether the texts are queries or documents.
+            pool_factor: of the documents' token pooling; None is the model's own.
+
+        Raises:
+            UserError: a factor below 1, or vectors to be pooled that are not finite.
         """
         prompt = self.pipeline.prompt(None) if self.pipeline else ""
+        pooling = self.pipeline.token_pooling if self.pipeline else None
+        if pool_factor is not None:
+            pooling = dataclasses.replace(pooling or TokenPooling(), factor=pool_factor)
         documents = self.inputs.late(texts, late, prompt, is_query, stream)
         windows: Iterator[Any] = self.runner.windows(
             "vectors",
@@ -182,7 +191,9 @@ class TextModel:
             batch_tokens,
             tokens=self.runner.window_tokens(batch_tokens) if stream else None,
         )
-        return windows
+        if pooling is None or is_query:
+            return windows
+        return ([pool_tokens(x, pooling) for x in window] for window in windows)
 
     def scores(
         self,

@@ -13,7 +13,7 @@ from modernbert_jax import convert
 from modernbert_jax.convert import names
 from modernbert_jax.convert.module_files import MODULES, SETTINGS, TRANSFORMER
 from modernbert_jax.errors import UserError
-from modernbert_jax.pipeline import Dense, LayerNorm, Normalize, Pipeline, Pooling
+from modernbert_jax.pipeline import Dense, LayerNorm, Normalize, Pipeline, Pooling, TokenPooling
 
 WITH_MODULES = [n for n, m in models.MODELS.items() if m.kind != "hf"]
 
@@ -36,8 +36,7 @@ def test_a_pipeline_is_read_as_it_was_written(name, tmp_path):
     pipeline, plain = checkpoint.pipeline, own.without_modules(checkpoint)
     assert plain.pipeline is None
     if pipeline.kind == "late-interaction":
-        # PyLate's layout has no modules besides the dense layers, and names its settings otherwise.
-        pipeline = dataclasses.replace(pipeline, similarity="MaxSim", max_length=128)
+        pipeline = dataclasses.replace(pipeline, max_length=128)
     written = convert.with_pipeline(plain, pipeline)
     assert written.pipeline == dataclasses.replace(
         pipeline, max_length=written.pipeline.max_length, prompts=written.pipeline.prompts
@@ -143,3 +142,70 @@ def test_a_head_and_modules_exclude_each_other(tmp_path):
     checkpoint = convert.load(hf_directory.write(tmp_path / "a"))
     with pytest.raises(UserError, match="has no head"):
         convert.with_pipeline(checkpoint, RERANKER)
+
+
+LATE = [n for n in WITH_MODULES if models.MODELS[n].kind == "late"]
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_late_interaction_in_the_layout_of_version_6(name, tmp_path):
+    source = models.write(name, tmp_path / "a")
+    convert.convert(source, tmp_path / "b", "sentence-transformers")
+    assert convert.detect(tmp_path / "b") == "sentence-transformers"
+    before, after = convert.load(source), convert.load(tmp_path / "b")
+    assert before.pipeline == after.pipeline
+    listed = [m["type"].split(".")[-1] for m in json.loads(after.files[MODULES])]
+    dense = ["Dense"] * len(before.pipeline.layers)
+    assert listed[: 3 + len(dense)] == ["Transformer", *dense, "MultiVectorMask", "Normalize"]
+    if models.MODELS[name].expressible:
+        convert.convert(tmp_path / "b", tmp_path / "c", "pylate")
+        assert convert.detect(tmp_path / "c") == "pylate"
+        assert convert.load(tmp_path / "c").pipeline == before.pipeline
+    else:
+        with pytest.raises(UserError, match="PyLate cannot express"):
+            convert.convert(tmp_path / "b", tmp_path / "c", "pylate")
+
+
+def late(checkpoint, **changes):
+    settings = dataclasses.replace(checkpoint.pipeline.late, **changes)
+    return dataclasses.replace(checkpoint.pipeline, late=settings)
+
+
+def test_what_the_layouts_lack_is_refused(tmp_path):
+    checkpoint = convert.load(models.write("colbert", tmp_path / "a"))
+    pipeline, steps = checkpoint.pipeline, checkpoint.pipeline.steps
+    pooling = TokenPooling(factor=2)
+    norm = LayerNorm(name="layer_norm_0", dimension=24)
+    later = {
+        "same length, or none": late(checkpoint, expansion="min", expansion_length=5),
+        "with the mask, not": late(checkpoint, filler="[PAD]"),
+        "not MeanMaxSim": dataclasses.replace(pipeline, similarity="MeanMaxSim"),
+        "token pooling is an": dataclasses.replace(pipeline, token_pooling=pooling),
+        "'ask: ' does not begin": late(checkpoint, query_prefix="ask: "),
+        "needs Dense and Norm": dataclasses.replace(pipeline, steps=steps[:1]),
+    }
+    for message, changed in later.items():
+        written = convert.with_pipeline(checkpoint, changed)
+        assert written.pipeline == changed, message
+        with pytest.raises(UserError, match=f"PyLate cannot express this model: .*{message}"):
+            convert.save(written, tmp_path / "b", "pylate")
+        assert convert.formats.with_modules("hf", written) == "sentence-transformers"
+    normed = dataclasses.replace(pipeline, steps=(steps[0], norm, *steps[1:]))
+    with pytest.raises(UserError, match="has no LayerNorm of token vectors"):
+        convert.with_pipeline(checkpoint, normed)
+    tokenizer = json.loads(checkpoint.files["tokenizer.json"])
+    tokenizer["added_tokens"][-2]["single_word"] = True
+    files = {**checkpoint.files, "tokenizer.json": json.dumps(tokenizer).encode()}
+    alone = dataclasses.replace(checkpoint, files=files)
+    with pytest.raises(UserError, match="is other tokens within a text"):
+        convert.save(alone, tmp_path / "b", "sentence-transformers")
+
+
+def test_prompts_after_the_prefixes_are_prompts_of_pylate(tmp_path):
+    checkpoint = convert.load(models.write("colbert", tmp_path / "a"))
+    changed = late(checkpoint, query_prefix="[Q] search: ", document_prefix="[D] ")
+    changed = dataclasses.replace(changed, prompts={"web": "find: "})
+    written = convert.with_pipeline(checkpoint, changed)
+    settings = json.loads(written.files[SETTINGS])
+    assert settings["prompts"] == {"web": "find: ", "query": "search: ", "document": ""}
+    assert settings["query_prefix"] == "[Q] " and written.pipeline == changed

@@ -22,17 +22,13 @@ VERSION = int(transformers.__version__.split(".")[0])
 READABLE = [n for n, m in models.MODELS.items() if VERSION > 4 or m.old]
 """The later layout of sentence-transformers, for one, is not for the older one."""
 
-EXPRESSIBLE = [
-    n
-    for n, m in models.MODELS.items()
-    if n in READABLE or (m.native and not (m.kind == "reranker" and m.modules))
-]
-"""Models that can be written for this environment; the newer layout is written as the older, in
-which rerankers have no modules."""
+EXPRESSIBLE = [n for n, m in models.MODELS.items() if n in READABLE or (m.native and m.expressible)]
+"""Models that can be written for this environment; the newer layout is written as the older one
+where that has all that they consist of."""
 
 SMALL = [n for n in READABLE if n != "mmbert"]
 COMPUTED = ("causal_sequence", "choice", "several", "reranker", "colbert", "colbert_stack",
-            "reranker_modules")  # fmt: skip
+            "multi_vector_min", "reranker_modules")  # fmt: skip
 """Models, one of each kind, whose files from other libraries are computed here."""
 
 

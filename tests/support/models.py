@@ -113,6 +113,13 @@ class Model:
         """Whether it has the layout that only sentence-transformers 6 reads."""
         return "transformer_task" in (self.transformer or {})
 
+    @property
+    def expressible(self) -> bool:
+        """Whether sentence-transformers 5 or PyLate has all that it consists of."""
+        expansion = (self.transformer or {}).get("query_expansion", {})
+        reranker = self.kind == "reranker" and bool(self.modules)
+        return not reranker and expansion.get("strategy") != "min"
+
 
 def _hf(head: str, labels: int = 0, **changes: Any) -> Model:
     return Model(architecture=f"ModernBert{head}", config=_config(**changes), labels=labels)
@@ -419,6 +426,29 @@ MODELS: dict[str, Model] = {
             "query_expansion": {"strategy": "fixed", "attend": False, "token": None, "length": 16},
         },
         added=("[Q] ", "[D] "),
+    ),
+    "multi_vector_min": _embedding(
+        _dense(1, 32, 48, _GELU, f"{_ST}base.modules.dense.Dense", use_residual=True, **_OF_TOKENS),
+        _dense(2, 48, 16, kind=f"{_ST}base.modules.dense.Dense", **_OF_TOKENS),
+        (f"{_ST}multi_vector_encoder.modules.multi_vector_mask.MultiVectorMask",
+         "3_MultiVectorMask",
+         {"skiplist_words": list("!,."), "skiplist_tasks": ["document"],
+          "keep_only_token_ids": None}),
+        (f"{_ST}base.modules.normalize.Normalize", "4_Normalize", _OF_TOKENS),
+        (f"{_ST}multi_vector_encoder.modules.token_pooling.HierarchicalTokenPooling",
+         "5_HierarchicalTokenPooling",
+         {"pool_factor": 1.5, "num_protected_tokens": 1, "normalize_embeddings": True,
+          "tasks": ["document"]}),
+        settings={
+            "model_type": "MultiVectorEncoder",
+            "prompts": {"query": "query: ", "document": "doc: "},
+            "similarity_fn_name": "meanmaxsim",
+        },
+        transformer={
+            **_NEW,
+            "query_length": 16,
+            "query_expansion": {"strategy": "min", "attend": False, "token": "[SEP]", "length": 12},
+        },
     ),
 }  # fmt: skip
 

@@ -48,7 +48,7 @@ class LateInteractionModel(Trainee):
     """Checkpoint that the run starts from, with its prefixes as tokens."""
     pipeline: Pipeline
 
-    FORMAT = "pylate"
+    FORMAT = "hf"  # PyLate's layout, or that of sentence-transformers 6 where it has more
 
     @classmethod
     def open(cls, config: RetrievalConfig) -> "LateInteractionModel":

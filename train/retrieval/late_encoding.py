@@ -114,7 +114,9 @@ class TokenEncoder(OnDevices):
 
     def facts(self, side: Side) -> dict[str, Any]:
         """Everything that vectors depend on beside weights, texts and dtype, as JSON."""
-        return {"side": side, **dataclasses.asdict(self.late)}
+        pooling = self.model.pipeline and self.model.pipeline.token_pooling
+        own = {"token_pooling": pooling and dataclasses.asdict(pooling)}
+        return {"side": side, **dataclasses.asdict(self.late), **own}
 
     def blocks(self, texts: Iterable[str], side: Side) -> Iterator[list[np.ndarray]]:
         """Token vectors of a stream of texts, in order: lists of float32 [tokens_i, E].
