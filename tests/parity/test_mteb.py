@@ -1,9 +1,8 @@
 """mteb runs our models on a task of its own format, without network, and agrees with `evaluate`."""
 
-import json
-
 import models
 import mteb
+import pairs
 import pytest
 from datasets import Dataset
 from mteb.abstasks.retrieval import AbsTaskRetrieval
@@ -73,12 +72,7 @@ def scores(model, task):
 
 def test_an_embedding_model(tmp_path):
     folder = models.write("mean", tmp_path / "owner" / "mean")
-    (tmp_path / "qrels").mkdir()
-    for name, rows in (("corpus", CORPUS), ("queries", QUERIES)):
-        lines = [json.dumps({"_id": i, "text": text}) for i, text in rows.items()]
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
-    lines = [f"{q}\t{d}\t{grade}" for q, grades in QRELS.items() for d, grade in grades.items()]
-    (tmp_path / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(lines))
+    pairs.write_collection(tmp_path, CORPUS, QUERIES, QRELS)
     theirs = scores(MtebEncoder(str(folder)), TinyRetrieval())
     names = ("ndcg@10", "mrr@10", "map@10", "recall@5", "precision@3")
     ours = evaluate(TextEncoder.load(str(folder)), read_collection(tmp_path), names)

@@ -11,7 +11,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
+import numpy as np
+
+from modernbert_jax import convert
 from modernbert_jax.io import typed_json
+from modernbert_jax.train.engine.config import TrainConfig
 from modernbert_jax.train.engine.metrics import read_rows
 from modernbert_jax.train.finetune import config as finetuning
 from modernbert_jax.train.finetune.config import FinetuneConfig
@@ -42,7 +47,7 @@ class Processes:
 
     def __init__(
         self,
-        config: PretrainConfig | FinetuneConfig,
+        config: TrainConfig,
         folder: Path,
         count: int,
         devices: int = 1,
@@ -51,11 +56,11 @@ class Processes:
         self.folder = folder
         config = dataclasses.replace(config, output=str(folder))
         file = folder.with_suffix(".json")
-        command = ["pretrain", str(file)]
-        to_json = typed_json.to_json
-        if isinstance(config, FinetuneConfig):
-            command = ["sweep" if sweep else "finetune", str(file), *sweep]
-            to_json = finetuning.to_json
+        command = ["sweep" if sweep else "finetune", str(file), *sweep]
+        if isinstance(config, PretrainConfig):
+            command = ["pretrain", str(file)]
+        is_task = isinstance(config, FinetuneConfig)
+        to_json = finetuning.to_json if is_task else typed_json.to_json
         file.write_text(json.dumps(to_json(config)))
         several = ("--coordinator", f"127.0.0.1:{free_port()}", "--processes", str(count))
         self.logs = [folder.with_suffix(f".log-{i}") for i in range(count)]
@@ -109,9 +114,7 @@ class Processes:
         return "\n".join(f"{log.name}:\n{log.read_text()}" for log in self.logs)
 
 
-def kill_and_resume(
-    config: PretrainConfig | FinetuneConfig, folder: Path, at: int, victims: Sequence[int]
-) -> None:
+def kill_and_resume(config: TrainConfig, folder: Path, at: int, victims: Sequence[int]) -> None:
     """Kill some of two processes after a step, and let two new ones finish the run.
 
     Fails if a remaining process does not end by itself, or ends without an error.
@@ -132,6 +135,16 @@ def curve(folder: Path) -> list[tuple[float, ...]]:
     keys = ("step", "tokens", "loss", "grad_norm", "eval_loss", "score")
     rows = read_rows(folder / "metrics.jsonl")
     return [tuple(row[key] for key in keys if key in row) for row in rows]
+
+
+def assert_close(got: Path, want: Path, rtol: float) -> None:
+    """Assert equal curves and models of two runs, up to floating-point summation order."""
+    for a, b in zip(curve(got), curve(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol)
+    params = (jax.tree.leaves(convert.load(run / "export").params) for run in (got, want))
+    for a, b in zip(*params, strict=True):
+        # Gradients around zero are noise, of which Adam makes steps of full size.
+        np.testing.assert_allclose(a, b, atol=max(4e-3 * np.abs(b).max(), 1e-4))
 
 
 def free_port() -> int:

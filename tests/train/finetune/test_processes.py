@@ -7,11 +7,9 @@ import signal
 from pathlib import Path
 
 import corpus
-import jax
 import labelled
-import numpy as np
 import pytest
-from processes import Processes, curve, kill_and_resume
+from processes import Processes, assert_close, curve, kill_and_resume
 
 from modernbert_jax import convert
 from modernbert_jax.io import lock
@@ -59,13 +57,13 @@ def whole(place, config) -> Path:
 def test_two_processes_train_as_one(place, config, whole):
     with Processes(config, place / "alone", count=1) as one:
         assert one.wait() == [0], one.output()
-    close(place / "alone", whole)
+    assert_close(place / "alone", whole, rtol=2e-4)
 
 
 def test_four_processes_of_two_devices_train_as_one(place, config, whole):
     with Processes(config, place / "four", count=4, devices=2) as four:
         assert four.wait() == [0] * 4, four.output()
-    close(place / "four", whole)
+    assert_close(place / "four", whole, rtol=2e-4)
 
 
 def test_a_folder_that_another_holds_is_refused_in_every_process(place, config, whole):
@@ -119,12 +117,3 @@ def test_processes_sweep_as_one(place, config):
     for a, b in zip(one["settings"], two["settings"], strict=True):
         for name, value in a["best"].items():
             assert b["best"][name]["mean"] == pytest.approx(value["mean"], rel=1e-4), name
-
-
-def close(got: Path, want: Path) -> None:
-    """Assert equal curves and models, up to floating-point summation order."""
-    for a, b in zip(curve(got), curve(want), strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-4)
-    a, b = (convert.load(folder / "export").params for folder in (got, want))
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(x, y, atol=2e-3 * np.abs(y).max())
