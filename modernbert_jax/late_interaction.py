@@ -31,6 +31,7 @@ def tokenize(
     *,
     is_query: bool,
     longest: int,
+    cut: list[bool] | None = None,
 ) -> list[Tokens]:
     """Tokens of queries or documents.
 
@@ -43,6 +44,7 @@ def tokenize(
         late: settings of the model.
         is_query: whether the texts are queries or documents.
         longest: longest text in tokens, where `late` has no length.
+        cut: whether a text was cut is appended to it, for each.
 
     Raises:
         UserError: queries are filled up, and the tokenizer has no token for that; or lengths that
@@ -54,9 +56,9 @@ def tokenize(
     inserted = added_tokens(tokenizer).get(prefix)
     texts = [text.strip() for text in texts]
     if inserted is None:
-        ids_of = tokenizer.encode([prefix + text for text in texts], max_length=length)
+        ids_of = tokenizer.encode([prefix + text for text in texts], max_length=length, cut=cut)
     else:
-        ids_of = tokenizer.encode(texts, max_length=length - 1)
+        ids_of = tokenizer.encode(texts, max_length=length - 1, cut=cut)
         ids_of = [[*ids[:1], inserted, *ids[1:]] for ids in ids_of]
     if not is_query:
         known = (tokenizer.backend.token_to_id(word) for word in late.skiplist)

@@ -114,3 +114,10 @@ def test_maxsim_equals_loops():
     assert not mean_maxsim(empty, documents)[2].any()
     with pytest.raises(UserError, match="lists of"):
         maxsim(queries[0], documents)
+
+
+def test_texts_that_are_cut_are_told_from_those_that_are_filled_up():
+    cut: list[bool] = []
+    texts = ["a b", " ".join(["a b"] * 20)]
+    tokens = tokenize(texts, TOKENIZER, LATE, is_query=True, longest=64, cut=cut)
+    assert [len(one.ids) for one in tokens] == [12, 12] and cut == [False, True]

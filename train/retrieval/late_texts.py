@@ -44,14 +44,16 @@ def tokenize(
     def encoded(some: Sequence[str], manner: tuple[str, bool, int]) -> Encoded:
         prefix, is_query, length = manner
         own = of_column(late, prefix, is_query, length)
-        tokens = late_interaction.tokenize(some, tokenizer, own, is_query=is_query, longest=length)
+        cut: list[bool] = []
+        tokens = late_interaction.tokenize(
+            some, tokenizer, own, is_query=is_query, longest=length, cut=cut
+        )
         for text, of_text in zip(some, tokens, strict=True):
             if not of_text.counted.any():
                 raise UserError(
                     f"{dataset.name}: {text[:40]!r} has no token whose vector counts; leave it"
                     " out, or shorten the skiplist"
                 )
-        cut = [len(x.ids) >= length for x in tokens]
         return Encoded([x.ids for x in tokens], [x.visible for x in tokens], cut)
 
     return texts.text_set(dataset, model, manner_of, encoded)
