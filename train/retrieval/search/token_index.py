@@ -27,6 +27,9 @@ from .stored import StoredCorpus
 SAVED = 64
 """Parts of the corpus after which an index that is being built is saved, so that it resumes."""
 
+ADDED = 4096
+"""Tokens that are put into an index between two updates of the progress."""
+
 PAIRS = 8192
 """Documents that are scored at a time, at most, unless one query has more candidates."""
 
@@ -134,12 +137,16 @@ def _opened(
                     M=options.index_links,
                     ef_construction=options.index_depth,
                 )
-            first = int(sum(map(np.sum, lengths)))
-            if len(flat):
-                index.add_items(flat, ids=range(first, first + len(flat)))
-            lengths.append(np.array([len(text) for text in block], np.int64))
+            first, before = int(sum(map(np.sum, lengths))), sum(map(len, lengths))
+            counts = np.array([len(text) for text in block], np.int64)
+            ends = np.cumsum(counts)
+            for start in range(0, len(flat), ADDED):
+                some = flat[start : start + ADDED]
+                index.add_items(some, ids=range(first + start, first + start + len(some)))
+                documents = int(np.searchsorted(ends, start + len(some), "right"))
+                progress.update("build index", before + documents)
+            lengths.append(counts)
             done = number + 1
-            progress.update("build index", sum(map(len, lengths)))
             if done % SAVED == 0:
                 save()
         if lengths and done % SAVED:
