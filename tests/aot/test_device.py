@@ -9,6 +9,7 @@ from modernbert_jax.train.bench.device.parts import (
     attention_tiles,
     attention_times,
     loss_checks,
+    maxsim_times,
 )
 from modernbert_jax.train.bench.device.scale import Scale
 
@@ -59,6 +60,15 @@ def test_times(on_mesh, length):
     programs = attention_times.programs(length, SCALES["h100"])
     ours = ((key, p) for key, p in programs if key.name not in attention_times.PEERS)
     assert compiled(on_mesh, "h100", ours) == 10
+
+
+def test_maxsim(on_mesh):
+    """The einsum of the large batch included: the compiler does not ask for the device's memory."""
+    scale = SCALES["h100"]
+    programs = [
+        p for batch in maxsim_times.batches(scale) for p in maxsim_times.programs(batch, scale)
+    ]
+    assert compiled(on_mesh, "h100", programs) == 6
 
 
 def test_tiles(on_mesh):

@@ -14,6 +14,7 @@ from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.errors import UserError
 from modernbert_jax.heads import MaskedLM
 from modernbert_jax.rope import rope_table
+from modernbert_jax.scoring import Texts, maxsim
 
 TPUS = ("v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1")
 COLLECTIVE = re.compile(r"\b(all-gather|all-reduce|reduce-scatter|collective-permute|all-to-all)")
@@ -105,6 +106,43 @@ def test_they_compile_in_linear_memory(devices, target, length, heads):
 )
 def test_other_shapes_compile(devices, length, options):
     assert_our_kernels(compile_layers(devices("v5e:2x2")[:1], length, 4, **options))
+
+
+def compile_maxsim(device, texts=22, width=128, dtype="bfloat16", row=2048):
+    """Both passes of MaxSim of `texts` queries of 32 tokens with as many documents of 180."""
+    mesh = jax.sharding.Mesh(np.array([device]), ("data",), axis_types=(AxisType.Auto,))
+    count = row // 180
+    shapes = (texts, 32, width), (texts // count, row, width)
+    q, d = (jax.ShapeDtypeStruct(x, dtype, sharding=NamedSharding(mesh, P())) for x in shapes)
+    ids = [jax.ShapeDtypeStruct(x.shape[:2], jnp.int32, sharding=x.sharding) for x in (q, d)]
+    queries = Texts(np.arange(texts)[:, None], texts)
+    documents = Texts(np.arange(texts).reshape(-1, count), texts)
+
+    def loss(q, d, ids):
+        scores = maxsim(q, ids[0], d, ids[1], queries=queries, documents=documents)
+        return jax.nn.logsumexp(scores, axis=1).sum()
+
+    with jax.set_mesh(mesh):
+        return jax.jit(jax.value_and_grad(loss, (0, 1))).lower(q, d, ids).compile()
+
+
+@pytest.mark.parametrize("target", ["v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
+def test_maxsim_compiles(devices, target):
+    text = compile_maxsim(devices(target)[0]).as_text()
+    assert "maxsim_forward" in text
+    assert "maxsim_backward" in text
+
+
+@pytest.mark.parametrize("options", [{"width": 48}, {"dtype": "float32"}, {"row": 200}])
+def test_maxsim_of_other_shapes_compiles(devices, options):
+    assert "maxsim_backward" in compile_maxsim(devices("v5e:2x2")[0], **options).as_text()
+
+
+def test_maxsim_of_a_large_batch_takes_64_megabytes(devices, record_property):
+    """The products of all tokens in bfloat16 would be 12 GB."""
+    temporary = compile_maxsim(devices("v5e:2x2")[0], 1023).memory_analysis().temp_size_in_bytes
+    record_property("counted", [f"v5e maxsim, batch 1,023: {temporary:,} temporary bytes"])
+    assert temporary <= 64e6
 
 
 @pytest.mark.parametrize("heads", [12, 16, 28])

@@ -17,6 +17,7 @@ GROUPS = {
     "loss": "Losses against the oracle",
     "model": "The whole model against the oracle",
     "kernels": "Attention times",
+    "interaction": "MaxSim of all queries and documents, beside the einsum",
     "tiles": "Tiles of attention kernels",
     "training": "Training steps",
     "encoding": "Encoding in the paper's efficiency protocol",
