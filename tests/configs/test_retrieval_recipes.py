@@ -119,3 +119,15 @@ def test_recipes_survive_json():
     names = [*(row[0] for row in rows(EMBEDDING)), "ettin-reranker-17m"]
     for config in (configs.load("finetune", name) for name in names):
         assert from_json(RetrievalConfig, to_json(config)) == config
+
+
+def test_sparse_encoders_have_the_published_figures():
+    weights = {"splade": (5e-5, 1e-3), "splade-margin-mse": (0.1, 0.08)}
+    for name, flops in weights.items():
+        config = configs.load("finetune", name)
+        assert (config.kind, config.query_flops, config.document_flops) == ("sparse", *flops)
+        assert (config.learning_rate, config.batch_examples, config.warmup) == (2e-5, 16, 0.1)
+        assert (config.max_length, config.epochs, config.schedule) == (256, 1, "linear")
+        assert config.flops_ramp == pytest.approx(1 / 3) and not config.loss.options
+        assert from_json(RetrievalConfig, to_json(config)) == config
+    assert config.loss.name == "margin-mse"

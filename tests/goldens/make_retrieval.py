@@ -24,6 +24,7 @@ from sentence_transformers.cross_encoder import losses as of_scores
 from sentence_transformers.multi_vector_encoder import losses as of_tokens
 from sentence_transformers.sentence_transformer import losses as of_vectors
 from sentence_transformers.sentence_transformer.losses import gist_embed
+from sentence_transformers.sparse_encoder import losses as of_sparse
 from torch import nn
 
 PAIRS = {"cosine": util.pairwise_cos_sim, "dot": util.pairwise_dot_score}
@@ -125,6 +126,31 @@ def loss_of_columns(case: Case, given: Inputs, columns: torch.Tensor) -> torch.T
     return sum(result.values()) if isinstance(result, dict) else result  # parts by name
 
 
+def loss_of_sparse(case: Case, given: Inputs, columns: torch.Tensor) -> torch.Tensor:
+    """The peer's loss of sparse vectors [C, N, E]."""
+    model = Vectors("vector")
+    name = {
+        "multiple-negatives-ranking": "MultipleNegativesRanking",
+        "flops": "MultipleNegativesRanking",
+        "margin-mse": "MarginMSE",
+        "distill-kl": "DistillKLDiv",
+        "cosent": "CoSENT",
+        "angle": "AnglE",
+        "triplet": "Triplet",
+        "cosine-similarity": "CosineSimilarity",
+    }[case.loss]
+    targets = None if given.targets is None else torch.from_numpy(given.targets).double()
+    if targets is not None and targets.shape[1] == 1:
+        targets = targets[:, 0]
+    loss = getattr(of_sparse, f"Sparse{name}Loss")(model)
+    value = loss.compute_loss_from_embeddings(list(columns), targets)
+    if case.loss == "flops":
+        penalty = of_sparse.FlopsLoss(model).compute_loss_from_embeddings
+        value = value + loss_cases.QUERY_FLOPS * penalty(columns[0])
+        value = value + loss_cases.DOCUMENT_FLOPS * penalty(torch.cat(list(columns[1:])))
+    return sum(value.values()) if isinstance(value, dict) else value
+
+
 def loss_of_scores(case: Case, given: Inputs, scores: torch.Tensor) -> torch.Tensor:
     """The peer's loss of a reranker's scores [K, N]."""
     options, model = dict(case.options), Pairs(scores)
@@ -203,6 +229,7 @@ def of_case(name: str, given: Inputs) -> tuple[float, np.ndarray]:
         "embedding": loss_of_columns,
         "late-interaction": loss_of_every_score,
         "reranker": loss_of_scores,
+        "sparse": loss_of_sparse,
     }
     loss = compute[case.kind](case, given, columns)
     loss.backward()

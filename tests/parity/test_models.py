@@ -110,5 +110,6 @@ def save(name, source, directory):
         import sentence_transformers
 
         names = {"embedding": "SentenceTransformer", "reranker": "CrossEncoder"}
+        names["sparse"] = "SparseEncoder"
         loader = getattr(sentence_transformers, names.get(kind, "MultiVectorEncoder"))
         loader(str(source), device="cpu").save_pretrained(str(directory))

@@ -19,7 +19,7 @@ class Case(NamedTuple):
     """A loss with options."""
 
     kind: str
-    """`embedding`, `late-interaction` or `reranker`."""
+    """`embedding`, `late-interaction`, `reranker` or `sparse`."""
     loss: str
     """Name of the loss."""
     columns: int = 3
@@ -142,10 +142,14 @@ def _cases() -> dict[str, Case]:
         ),
         "distill-kl:late-normalized": ("distill-kl", 4, {"normalize_scores": True}),
     }
+    columns = {ranking: 3, "margin-mse": 4, "distill-kl": 4, "triplet": 3, "flops": 4}
+    pairs = ("cosent", "angle", "cosine-similarity")
+    sparse = {f"sparse:{name}": (name, columns.get(name, 2)) for name in (*columns, *pairs)}
     return {
         **{name: Case("embedding", *case) for name, case in vectors.items()},
         **{name: Case("late-interaction", *case) for name, case in every_score.items()},
         **{name: Case("reranker", *case) for name, case in scores.items()},
+        **{name: Case("sparse", *case) for name, case in sparse.items()},
     }
 
 
@@ -153,8 +157,11 @@ CASES = _cases()
 
 UNLABELLED = (
     *("multiple-negatives-ranking", "gist", "triplet", "embed-distill"),
-    "global-orthogonal-regularization",
+    *("global-orthogonal-regularization", "flops"),
 )
+QUERY_FLOPS, DOCUMENT_FLOPS = 0.5, 0.3
+"""Weights of the regularization in the case `sparse:flops`, beside the ranking."""
+
 SCORED = ("margin-mse", "distill-kl")
 
 
@@ -178,9 +185,22 @@ def loss_of(name: str) -> Callable[..., Any]:
         return functools.partial(
             losses.LossKind(name=case.loss, function=regularizer), **case.options
         )
+    if case.loss == "flops":
+        return _regularized
     kind = losses.TABLES[case.kind][case.loss]
     kind = kind.matryoshka(case.dims, case.weights) if case.dims else kind
     return functools.partial(kind, **case.options)
+
+
+def _regularized(columns: Any, targets: None = None, valid: Any = None, mask: None = None) -> Any:
+    """Sparse ranking with the FLOPS regularization of queries and documents."""
+    from modernbert_jax.train.retrieval import losses
+
+    exists = np.broadcast_to(True if valid is None else valid, columns.shape[:2])
+    query = losses.flops(columns[:1], exists[:1])
+    documents = losses.flops(columns[1:], exists[1:])
+    ranking = losses.SPARSE_LOSSES["multiple-negatives-ranking"](columns, valid=valid)
+    return ranking + QUERY_FLOPS * query + DOCUMENT_FLOPS * documents
 
 
 class Inputs(NamedTuple):
@@ -225,10 +245,13 @@ def inputs(name: str, seed: int = 0) -> Inputs:
         "embedding": (case.columns, EXAMPLES, 6),
         "late-interaction": (*shape, EXAMPLES),
         "reranker": shape,
+        "sparse": (case.columns, EXAMPLES, 6),
     }
     columns = rng.normal(size=shapes[case.kind])
-    if case.kind == "embedding":
+    if case.kind in ("embedding", "sparse"):
         columns[1] += columns[0]  # the positive is the closest more often than not
+    if case.kind == "sparse":
+        columns = np.maximum(columns, 0)
     guide = columns[..., :GUIDE] + rng.normal(size=(*columns.shape[:-1], GUIDE)) * 0.5
     if case.loss == "embed-distill":
         guide = rng.normal(size=columns.shape)

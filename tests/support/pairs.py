@@ -10,6 +10,7 @@ import tiny
 
 from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig, Runtime
+from modernbert_jax.heads import MaskedLM
 from modernbert_jax.inference.shapes import Shape
 from modernbert_jax.model import Encoder
 from modernbert_jax.pipeline import Pooling
@@ -82,6 +83,17 @@ def model(folder: Path, **changes) -> Path:
     checkpoint = convert.Checkpoint(
         config=config, params=params, head="none", files=tokenizer.files
     )
+    convert.save(checkpoint, folder, "hf")
+    return folder
+
+
+def masked_lm(folder: Path) -> Path:
+    """Write a masked language model with random weights and a tokenizer."""
+    config, rows = architecture(), tiny.rows([[8]], 8)
+    shapes = jax.eval_shape(MaskedLM(config).init, jax.random.key(0), *rows)["params"]
+    params = tiny.randomised(shapes)
+    files = corpus.make_tokenizer().files
+    checkpoint = convert.Checkpoint(config=config, params=params, head="masked_lm", files=files)
     convert.save(checkpoint, folder, "hf")
     return folder
 

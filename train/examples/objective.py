@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Generator, Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 from jax.sharding import Mesh
@@ -26,6 +26,8 @@ class Batches(Protocol):
 class ExamplesObjective(engine.Objective):
     """An objective whose batches are examples in microbatches of packed rows."""
 
+    predicted: ClassVar[float] = 0.0
+    """Share of the tokens that pass through the masked-LM head, for counting FLOPs."""
     config: ExamplesConfig
     model: ModernBertConfig
     """The architecture as it is exported."""
@@ -60,7 +62,7 @@ class ExamplesObjective(engine.Objective):
 
     def flops_per_token(self, length: float) -> float | None:
         partial = self.config.freeze or self.config.freeze_layers or self.config.lora.rank
-        return None if partial else self.model.flops_per_token(length, 0.0)
+        return None if partial else self.model.flops_per_token(length, self.predicted)
 
     @property
     def batches(self) -> Any:

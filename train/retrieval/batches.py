@@ -43,6 +43,8 @@ class TextBatch(NamedTuple):
     """A guide's vectors of the texts, float32 [C, N, G]; G is 0 without one."""
     loss: Any = np.int32(0)
     """Number of the loss of the batch, int32 scalar; see `RetrievalObjective.losses`."""
+    progress: Any = np.float32(0)
+    """Share of the run's steps before this one, float32 scalar."""
 
 
 class Guide(NamedTuple):
@@ -145,11 +147,14 @@ class TrainingBatches(NamedTuple):
 
     batches: Batches
     sampler: Sampler
+    steps: int = 1
+    """Steps of the run."""
 
     def at(self, step: int) -> tuple[TextBatch, int]:
         """The batch of a step, counted from 0, and its number of examples."""
         members = self.sampler.members(step)
-        return self.batches.of(members, at_once=True), len(members.examples)
+        batch = self.batches.of(members, at_once=True)
+        return batch._replace(progress=np.float32(step / self.steps)), len(members.examples)
 
 
 def in_order(batches: Batches) -> Iterator[tuple[Members, TextBatch]]:

@@ -16,6 +16,7 @@ _KINDS = {
     "embedding": ("sentence-similarity", "Embedding model", "SentenceTransformer"),
     "late-interaction": ("sentence-similarity", "Late-interaction model", "MultiVectorEncoder"),
     "reranker": ("text-ranking", "Reranker", "CrossEncoder"),
+    "sparse": ("feature-extraction", "Sparse encoder", "SparseEncoder"),
 }
 """The hub's pipeline tag, the title, and the class of sentence-transformers of each kind."""
 
@@ -39,6 +40,7 @@ def text(session: Session, model: convert.Checkpoint, result: Mapping[str, Any])
             "modernbert",
             "modernbert-jax",
             *dict.fromkeys(f"loss:{own.name}" for own in config.every_loss),
+            *(("sparse-encoder", "splade") if config.kind == "sparse" else ()),
         ],
     }
     lines = [*card.header(values, config.model), f"# {title} on ModernBERT", ""]
@@ -57,6 +59,9 @@ def text(session: Session, model: convert.Checkpoint, result: Mapping[str, Any])
         options |= _options(f"loss of {name}", own)
     if config.matryoshka_dims:
         options["matryoshka dims"] = ", ".join(map(str, config.matryoshka_dims))
+    if config.kind == "sparse":
+        names = ("query_flops", "document_flops", "flops_ramp")
+        options |= {name: f"{getattr(config, name):.3g}" for name in names}
     lines += [f"| {name.replace('_', ' ')} | {value} |" for name, value in options.items()]
     return "\n".join([*lines, ""])
 
@@ -86,6 +91,10 @@ def _facts(session: Session, pipeline: Pipeline) -> list[str]:
         facts["dimensions"] = pipeline.width(model.hidden_size)
         facts["similarity"] = pipeline.similarity
         facts["pooling"] = ", ".join(pipeline.pooling.modes) if pipeline.pooling else ""
+    elif pipeline.splade is not None:
+        facts["weights of a text"] = f"at most {pipeline.max_active_dims or model.vocab_size:,}"
+        facts["similarity"] = pipeline.similarity
+        facts["pooling"] = f"{pipeline.splade.strategy} of {pipeline.splade.activation}"
     else:
         facts["scored by"] = "modules after the encoder" if pipeline.steps else "a classifier"
         facts["activation"] = (pipeline.activation or "").rpartition(".")[2]
@@ -127,9 +136,10 @@ def _own(kind: str, pipeline: Pipeline) -> list[str]:
         name = f', prompt_name="{role}"' if role in pipeline.prompts else ""
         return f"({'queries' if role == 'query' else 'documents'}{name})"
 
+    method = "sparse" if kind == "sparse" else "encode"
     return [
         *lines,
-        f"queries = model.encode{encoded('query')}",
-        f"documents = model.encode{encoded('document')}",
+        f"queries = model.{method}{encoded('query')}",
+        f"documents = model.{method}{encoded('document')}",
         "scores = model.similarity(queries, documents)",
     ]

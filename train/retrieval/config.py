@@ -15,21 +15,25 @@ from .losses.config import LossConfig
 
 T = TypeVar("T")
 
-Kind = Literal["embedding", "late-interaction", "reranker"]
-"""What a run trains: texts to vectors, tokens to vectors, or pairs of texts to scores."""
+Kind = Literal["embedding", "late-interaction", "reranker", "sparse"]
+"""What a run trains: texts to vectors, tokens to vectors, pairs of texts to scores, or texts to
+weights of the vocabulary's ids."""
 
 KINDS: dict[Kind, str] = {
     "embedding": "Train an embedding model: a vector for each text, on pairs, lists or scores.",
     "late-interaction": "Train a late-interaction model (ColBERT): a vector for each token.",
     "reranker": "Train a reranker: a score for each pair of query and document.",
+    "sparse": "Train a sparse encoder (SPLADE): weights of the vocabulary's ids for each text.",
 }
 """Kinds of runs with one line about each, for the user."""
 
 _EMBEDDING: tuple[Kind, ...] = ("embedding",)
 _LATE: tuple[Kind, ...] = ("late-interaction",)
+_SPARSE: tuple[Kind, ...] = ("sparse",)
 
 KINDS_OF: dict[str, tuple[Kind, ...]] = {
-    **dict.fromkeys(("lengths", "projection_dims"), (*_EMBEDDING, *_LATE)),
+    "lengths": (*_EMBEDDING, *_LATE, *_SPARSE),
+    "projection_dims": (*_EMBEDDING, *_LATE),
     **dict.fromkeys(("pooling", "include_prompt"), (*_EMBEDDING, "reranker")),
     **dict.fromkeys(("normalize", "similarity", "guide"), _EMBEDDING),
     **dict.fromkeys(
@@ -38,6 +42,7 @@ KINDS_OF: dict[str, tuple[Kind, ...]] = {
     **dict.fromkeys(("projection_hidden", "scoring", "skiplist", "xtr_top_k"), _LATE),
     **dict.fromkeys(("query_expansion", "expansion_length", "attend_to_expansion"), _LATE),
     **dict.fromkeys(("head", "drawn_negatives"), ("reranker",)),
+    **dict.fromkeys(("query_flops", "document_flops", "flops_ramp", "max_active_dims"), _SPARSE),
 }
 """The kinds of runs that have an option, where not all have it."""
 
@@ -144,6 +149,16 @@ class RetrievalConfig(ExamplesConfig):
     drawn_negatives: Count = 4
     """Documents of other queries of the batch that a reranker scores for each query with the loss
     multiple-negatives-ranking."""
+    query_flops: NonNegative = 5e-5
+    """Weight of the FLOPS regularization of queries, which makes sparse vectors sparse; 0 disables
+    it."""
+    document_flops: NonNegative = 3e-5
+    """Weight of the FLOPS regularization of documents; 0 disables it."""
+    flops_ramp: ranges.Rate = 1 / 3
+    """Share of the run during which both weights rise quadratically from 0."""
+    max_active_dims: Natural = 0
+    """Number of the largest weights of a sparse vector that the exported model keeps; 0 is the
+    checkpoint's own, or all."""
     guide: str = ""
     """Embedding model whose vectors of the training texts the losses `gist` and `embed-distill`
     compare with."""

@@ -58,7 +58,7 @@ def plan(config: RetrievalConfig, machine: Machine, sizes: Sequence[DataSize]) -
     last = float(rise_and_fall(hyper, jnp.float32(steps - 1), config.schedule))
     flops = sum(dataset["flops"] for dataset in datasets)
     return {
-        "parameters": model.parameter_count(head=False),
+        "parameters": model.parameter_count(head=config.kind == "sparse"),
         "loss": config.loss.name,
         "datasets": datasets,
         "steps": steps,
@@ -88,7 +88,8 @@ def _dataset(
         sequences += (sum(sequences) / documents,) * drawn
     tokens = sum(sequences)
     two_passes = not kind.pointwise and tokens * batch > config.microbatch_tokens
-    forward = sum(length * model.flops_per_token(length) for length in sequences)
+    scored = float(config.kind == "sparse")  # tokens that pass through the masked-LM head
+    forward = sum(length * model.flops_per_token(length, scored) for length in sequences)
     if kind.takes == "every-score":  # every query's tokens with those of all documents
         width = config.projection_dims or late.WIDTH
         forward += 2 * width * size.tokens[0] * sum(size.tokens[1:]) * batch

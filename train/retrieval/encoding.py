@@ -8,7 +8,7 @@ During training the same encoder computes with the parameters of a step: `encode
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax.numpy as jnp
@@ -27,18 +27,13 @@ from modernbert_jax.scoring import SIMILARITIES, TopK
 from modernbert_jax.scoring.pairwise import PAIRWISE
 from modernbert_jax.sharding import placed
 
-from .on_devices import OnDevices, opened, prompted, text_model
+from .on_devices import OnDevices, TwoSided, opened, sides_of, text_model
 from .retriever import Side
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TextEncoder(OnDevices):
+class TextEncoder(TwoSided):
     """An embedding model on the devices of a mesh."""
-
-    similarity: str
-    """The similarity of the model's vectors, a key of `SIMILARITIES`."""
-    sides: Mapping[Side, Encoding]
-    """How queries and documents become vectors."""
 
     @classmethod
     def load(
@@ -108,10 +103,7 @@ class TextEncoder(OnDevices):
         if similarity not in SIMILARITIES:
             known = did_you_mean(similarity, SIMILARITIES)
             raise UserError(f"{name}: similarity is {similarity!r}; {known}")
-        sides: dict[Side, Encoding] = {
-            "query": prompted(query or Encoding(), pipeline, "query"),
-            "document": prompted(document or Encoding(), pipeline, "document"),
-        }
+        sides = sides_of(query, document, pipeline)
         if params is None:
             params = placed(checkpoint.params, mesh)
         model = text_model(checkpoint, mesh, runtime or Runtime(), name)
@@ -123,21 +115,6 @@ class TextEncoder(OnDevices):
             batch_tokens=batch_tokens,
             name=name,
         )
-
-    def symmetric(self) -> "TextEncoder":
-        """The same encoder for texts that are neither queries nor documents: with the model's
-        default prompt on both sides, unless a side has a prompt of its own.
-        """
-        sides = {s: dataclasses.replace(e, prompt_name=None) for s, e in self.sides.items()}
-        return dataclasses.replace(self, sides=sides)
-
-    def prompt(self, side: Side) -> str:
-        """The prefix of every query, or of every document."""
-        encoding = self.sides[side]
-        if encoding.prompt is not None:
-            return encoding.prompt
-        pipeline = self.model.pipeline
-        return pipeline.prompt(encoding.prompt_name) if pipeline else ""
 
     def blocks(self, texts: Iterable[str], side: Side) -> Iterator[np.ndarray]:
         """Vectors of a stream of texts, in order: float32 [n, E], in bounded memory.

@@ -12,7 +12,7 @@ from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.convert import names
 from modernbert_jax.convert.name_rows import Row
 from modernbert_jax.errors import UserError
-from modernbert_jax.heads import Classifier
+from modernbert_jax.heads import HEADS
 from modernbert_jax.pipeline import IDENTITY, Dense, Embedder, Normalize, Pipeline, Pooling, Step
 from modernbert_jax.tokenizer import Tokenizer
 
@@ -28,13 +28,20 @@ _ONE_LABEL: dict[str, Any] = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_
 """Those of a reranker, as transformers names its only output."""
 
 
+_STARTS = {
+    "embedding": "an embedding model starts from another one or from an encoder",
+    "sparse": "a sparse model starts from another one or from a masked language model",
+}
+"""What runs of a kind start from, where not from models of all kinds."""
+
+
 class InitialModel(NamedTuple):
     """A model before training."""
 
     config: ModernBertConfig
     pipeline: Pipeline
     params: Any
-    """Parameters of `Embedder`, or of `Classifier`, float32 numpy arrays."""
+    """Parameters of `Embedder`, or of the module of its head, float32 numpy arrays."""
     tokenizer: Tokenizer
     files: Mapping[str, bytes]
     """Files of the tokenizer by name, unchanged."""
@@ -67,11 +74,9 @@ def load(config: RetrievalConfig) -> convert.Checkpoint:
     checkpoint = convert.load(convert.locate(config.model))
     checkpoint.need_tokenizer(config.model)
     pipeline = checkpoint.pipeline
-    if config.kind == "embedding" and pipeline is not None and pipeline.kind != "embedding":
-        raise UserError(
-            f"{config.model}: is a {pipeline.kind} model; an embedding model starts from another"
-            " one or from an encoder"
-        )
+    own = _STARTS.get(config.kind)
+    if own and pipeline is not None and pipeline.kind != config.kind:
+        raise UserError(f"{config.model}: is a {pipeline.kind} model; {own}")
     return checkpoint
 
 
@@ -192,8 +197,8 @@ def begin(
         }
     fresh: dict[tuple[str, ...], Any] = {}
     if len(usable) < len(shapes):
-        module: Any = Embedder(model, config.runtime, pipeline.steps)
-        module = module if head == "none" else Classifier(model, config.runtime, 1)
+        module: Any = HEADS[head].build(model, config.runtime, 1)
+        module = module if head != "none" else Embedder(model, config.runtime, pipeline.steps)
         fresh = names.flatten(draw_params(module, jax.random.key(config.seed)))
     params = {}
     for path in shapes:
@@ -201,7 +206,7 @@ def begin(
         names.put(params, path, fresh[path] if old is None else np.asarray(old, np.float32))
     new = tuple(name for name, row in rows.items() if row.path not in usable)
     extra = {k: v for k, v in checkpoint.extra.items() if k not in _LABELS}
-    extra |= {} if head == "none" else _ONE_LABEL
+    extra |= _ONE_LABEL if head == "sequence_classification" else {}
     files = {k: v for k, v in checkpoint.files.items() if k in convert.huggingface.CARRIED}
     tokenizer = checkpoint.need_tokenizer(config.model)
     return InitialModel(model, pipeline, params, tokenizer, files, extra, new, head)

@@ -62,6 +62,8 @@ class WholeBatch(NamedTuple):
     """Packed tokens, int32 [A, B, T] each, for losses that look at them."""
     loss: Any = 0
     """Number of the loss, int32 scalar; see `RetrievalObjective.losses`."""
+    progress: Any = 0.0
+    """Share of the run's steps before this one, float32 scalar."""
 
 
 class DatasetLoss(NamedTuple):
@@ -130,8 +132,13 @@ class RetrievalObjective(ExamplesObjective):
     def loss(self, params: Any, outputs: jax.Array, batch: WholeBatch) -> engine.Sums:
         mean = self._mean(params, self.gathered(outputs, batch), batch)
         count = batch.valid.sum(dtype=jnp.float32)
-        metrics = {"scale": count * jnp.exp(params[SCALE])} if SCALE in params else {}
+        scale = self.scale(params)
+        metrics = {} if scale is None else {"scale": count * scale}
         return engine.Sums(mean * count, count, metrics)
+
+    def scale(self, params: Any) -> jax.Array | None:
+        """The learned scale of the loss, or None where it is not learned."""
+        return jnp.exp(params[SCALE]) if SCALE in params else None
 
     def gathered(self, outputs: jax.Array, batch: WholeBatch) -> jax.Array:
         """What the loss is a function of, from the outputs of all microbatches [A, B, S, ...].
@@ -181,6 +188,7 @@ class RetrievalObjective(ExamplesObjective):
             key=drawn,
             rows=batch.rows,
             loss=batch.loss,
+            progress=batch.progress,
         )
         return engine.Microbatches(stack, batch.used, jax.tree.map(jnp.asarray, whole))
 
@@ -200,7 +208,7 @@ class RetrievalObjective(ExamplesObjective):
                 own.kind, own.config, scale, outputs[: len(outputs) - unused], own_batch
             )
 
-        scale = jnp.exp(params[SCALE]) if SCALE in params else None
+        scale = self.scale(params)
         if not self.losses:
             return self._mean_of(self.loss_kind, self.config.loss, scale, outputs, batch)
         branches = [functools.partial(of_one, own) for own in self.losses]

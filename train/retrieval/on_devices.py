@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -53,6 +53,31 @@ class OnDevices:
         return values
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TwoSided(OnDevices):
+    """A model with one representation for each text, of queries and of documents."""
+
+    similarity: str
+    """The similarity of representations, a key of `scoring.SIMILARITIES`."""
+    sides: Mapping[Side, Encoding]
+    """How queries and documents are represented."""
+
+    def symmetric(self) -> Self:
+        """The same model for texts that are neither queries nor documents: with its default prompt
+        on both sides, unless a side has a prompt of its own.
+        """
+        sides = {s: dataclasses.replace(e, prompt_name=None) for s, e in self.sides.items()}
+        return dataclasses.replace(self, sides=sides)
+
+    def prompt(self, side: Side) -> str:
+        """The prefix of every query, or of every document."""
+        encoding = self.sides[side]
+        if encoding.prompt is not None:
+            return encoding.prompt
+        pipeline = self.model.pipeline
+        return pipeline.prompt(encoding.prompt_name) if pipeline else ""
+
+
 @contextlib.contextmanager
 def opened(path_or_hub_id: str) -> Iterator[convert.Checkpoint]:
     """The checkpoint of a name, whose weights are read, and checked, within the block."""
@@ -70,6 +95,16 @@ def text_model(
         checkpoint.config, runtime, checkpoint.head, checkpoint.labels, pipeline, mesh
     )
     return TextModel(runner, Inputs(checkpoint.config, pipeline, lambda: tokenizer), pipeline)
+
+
+def sides_of(
+    query: Encoding | None, document: Encoding | None, pipeline: Pipeline | None
+) -> dict[Side, Encoding]:
+    """The encodings of both sides, with the prompts of the model where they name none."""
+    return {
+        "query": prompted(query or Encoding(), pipeline, "query"),
+        "document": prompted(document or Encoding(), pipeline, "document"),
+    }
 
 
 def prompted(encoding: Encoding, pipeline: Pipeline | None, side: Side) -> Encoding:

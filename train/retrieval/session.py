@@ -31,6 +31,7 @@ from .losses import LossKind
 from .objective import SCALE, RetrievalObjective
 from .reranker import Reranker
 from .sampling import Sampler
+from .sparse import Sparse
 from .texts import TextSet
 from .trainee import Trainee
 
@@ -38,6 +39,7 @@ TRAINEES: dict[str, type[Trainee]] = {
     "embedding": Embedding,
     "late-interaction": LateInteractionModel,
     "reranker": Reranker,
+    "sparse": Sparse,
 }
 """What each kind of run trains."""
 
@@ -148,7 +150,11 @@ class Session:
             folder: of the run, for the vectors of a guide.
         """
         objective = self._objective(self.train)
-        training = TrainingBatches(self._batches(self.train, folder / guide.FOLDER), self.sampler)
+        training = TrainingBatches(
+            self._batches(self.train, folder / guide.FOLDER),
+            self.sampler,
+            self.sampler.steps(self.config.epochs),
+        )
         held_out = folder / guide.FOLDER / "validation"
         evaluation = None
         if self.validation or self.collections:

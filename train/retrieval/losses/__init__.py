@@ -3,7 +3,7 @@
 Losses of vectors take `query` [N, E] and `documents` [K, N, E]; rerankers' losses take `scores`
 [K, N], and those of late interaction may take the scores of all documents, [K, N, N]. Then come
 `targets` where they need them. All compute in float32 and return one number for the batch.
-`LOSSES`, `RERANKER_LOSSES` and `LATE_LOSSES` call them all alike.
+`LOSSES`, `RERANKER_LOSSES`, `LATE_LOSSES` and `SPARSE_LOSSES` call them all alike.
 """
 
 from .config import TABLES, LossConfig
@@ -12,13 +12,14 @@ from .kind import LossKind
 from .labels import angle, contrastive, cosent, cosine_similarity, online_contrastive
 from .matryoshka import matryoshka
 from .ranking import gist, multiple_negatives_ranking, triplet
-from .regularization import global_orthogonal_regularization
-from .table import LATE_LOSSES, LOSSES, RERANKER_LOSSES
+from .regularization import flops, global_orthogonal_regularization
+from .table import LATE_LOSSES, LOSSES, RERANKER_LOSSES, SPARSE_LOSSES
 
 __all__ = [
     "LATE_LOSSES",
     "LOSSES",
     "RERANKER_LOSSES",
+    "SPARSE_LOSSES",
     "TABLES",
     "LossConfig",
     "LossKind",
@@ -28,6 +29,7 @@ __all__ = [
     "cosine_similarity",
     "distill_kl",
     "embed_distill",
+    "flops",
     "gist",
     "global_orthogonal_regularization",
     "margin_mse",

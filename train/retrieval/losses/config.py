@@ -8,15 +8,21 @@ from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.ranges import Count, Natural, NonNegative, Positive
 
 from .kind import LossKind
-from .table import LATE_LOSSES, LOSSES, RERANKER_LOSSES
+from .table import LATE_LOSSES, LOSSES, RERANKER_LOSSES, SPARSE_LOSSES
 
-TABLES = {"embedding": LOSSES, "late-interaction": LATE_LOSSES, "reranker": RERANKER_LOSSES}
+TABLES = {
+    "embedding": LOSSES,
+    "late-interaction": LATE_LOSSES,
+    "reranker": RERANKER_LOSSES,
+    "sparse": SPARSE_LOSSES,
+}
 """Losses by name, by the kind of a run."""
 
 DEFAULTS = {
     "embedding": "multiple-negatives-ranking",
     "late-interaction": "multiple-negatives-ranking",
     "reranker": "binary-cross-entropy",
+    "sparse": "multiple-negatives-ranking",
 }
 """The loss of each kind of run whose configuration names none."""
 
@@ -43,9 +49,10 @@ class LossConfig:
 
     scale: Positive | None = None
     """Factor of similarities or scores, 1 / temperature; None is 20, for rerankers 10, for late
-    interaction 1."""
+    interaction and sparse vectors 1."""
     temperature: Positive | None = None
-    """Divisor of similarities; None is 0.01 for gist, 1 for distill-kl."""
+    """Divisor of similarities; None is 0.01 for gist, 1 for distill-kl, there 2 for sparse
+    vectors."""
     student_temperature: Positive | None = None
     """Divisor of the trained model's scores in distill-kl; None is `temperature`."""
     teacher_temperature: Positive | None = None
@@ -54,7 +61,8 @@ class LossConfig:
     """Whether distill-kl of late interaction scales the scores of a query's documents to 0..1
     first, as PyLate does by default; None is False."""
     similarity: Literal["cosine", "dot", "euclidean", "manhattan"] | None = None
-    """Similarity of two vectors in the loss; None is cosine, for margin-mse and distill-kl dot."""
+    """Similarity of two vectors in the loss; None is cosine, for margin-mse and distill-kl dot,
+    for sparse vectors in multiple-negatives-ranking, too."""
     distance_metric: Literal["cosine", "euclidean", "manhattan", "mse", "l2"] | None = None
     """Distance of two vectors in the loss; None is cosine, for triplet euclidean."""
     directions: tuple[
@@ -131,8 +139,7 @@ class LossConfig:
         every = {
             option for table in TABLES.values() for x in table.values() for option in x.options
         }
-        of_vectors = all(loss.takes == "vectors" for loss in TABLES[kind].values())
-        own = set[str]() if of_vectors else {"orthogonality"}
+        own = set[str]() if kind == "embedding" else {"orthogonality"}
         return frozenset(every - known | own)
 
     def loss(self, kind: str) -> LossKind:
@@ -149,4 +156,6 @@ class LossConfig:
         table[name].check_options(self.options)
         if self.learn_scale and not table[name].learned:
             raise UserError(f"loss {name} has no scale or temperature that learn_scale could train")
+        if self.orthogonality and kind == "sparse":  # it has a value for every pair of ids
+            raise UserError("loss.orthogonality is not for sparse vectors; leave it out")
         return table[name].regularized(self.orthogonality) if self.orthogonality else table[name]

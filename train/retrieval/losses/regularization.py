@@ -1,4 +1,6 @@
-"""A regularizer that is added to a loss: vectors of different texts spread over all directions."""
+"""Regularizers that are added to a loss: vectors of different texts spread over all directions, and
+sparse vectors have few weights.
+"""
 
 import functools
 from collections.abc import Callable
@@ -75,3 +77,20 @@ def regularized(loss: Callable[..., jax.Array], weight: float) -> Callable[..., 
         return loss(query, documents, *args, **options) + weight * penalty
 
     return both
+
+
+def flops(vectors: jax.Array, exists: jax.Array) -> jax.Array:
+    """FLOPS regularization (Paria et al. 2020): the sum over ids of the squared mean weight.
+
+    It grows with the products that comparing two vectors takes, and so spreads weights over ids.
+
+    Args:
+        vectors: Vectors of J columns of N texts, [J, N, V].
+        exists: Those that exist, bool [J, N].
+
+    Returns:
+        The sum, float32; 0 where no vector exists.
+    """
+    count = jnp.maximum(exists.sum(dtype=jnp.float32), 1.0)
+    total = jnp.where(exists[..., None], vectors.astype(jnp.float32), 0.0).sum((0, 1))
+    return jnp.square(total / count).sum()

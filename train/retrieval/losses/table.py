@@ -1,5 +1,6 @@
 """The losses by the names that they have on the command line, with what each needs of the data."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -78,3 +79,25 @@ LATE_LOSSES: dict[str, LossKind] = {
     )
 }
 """Losses of late interaction's scores by name."""
+
+SPARSE_LOSSES: dict[str, LossKind] = {
+    kind.name: kind
+    for kind in (
+        _vectors(
+            "multiple-negatives-ranking",
+            functools.partial(multiple_negatives_ranking, scale=1.0, similarity="dot"),
+            in_batch=True,
+        ),
+        _vectors(
+            "distill-kl",
+            functools.partial(distill_kl, temperature=2.0),
+            least=3,
+            targets="scores",
+        ),
+        *(
+            LOSSES[name]
+            for name in ("margin-mse", "cosent", "angle", "triplet", "cosine-similarity")
+        ),
+    )
+}
+"""Losses of sparse vectors by name, with sentence-transformers' own defaults for these."""

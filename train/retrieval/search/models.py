@@ -9,10 +9,14 @@ from modernbert_jax.inference.text_model import Encoding
 from ..encoding import PairScorer, TextEncoder
 from ..late_encoding import TokenEncoder
 from ..retriever import Retriever
+from ..sparse_encoding import SparseTextEncoder
 from .config import Encoders
 from .reranking import Scorer, SimilarityScorer
 
-RETRIEVERS: dict[str, type[TokenEncoder]] = {"late-interaction": TokenEncoder}
+RETRIEVERS: dict[str, type[TokenEncoder] | type[SparseTextEncoder]] = {
+    "late-interaction": TokenEncoder,
+    "sparse": SparseTextEncoder,
+}
 """Models that represent texts otherwise than by one vector, by `Pipeline.kind`."""
 
 

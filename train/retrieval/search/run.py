@@ -17,6 +17,7 @@ from ..data import Run, beir, ids, read_run, write_run
 from ..data.runs import check_word
 from ..encoding import TextEncoder
 from ..parts import Parts, beside, held
+from ..sparse_encoding import SparseTextEncoder
 from . import faiss_index, reranking, token_index
 from .config import BM25, Searching
 from .exact import run_of, search_blocks
@@ -108,6 +109,8 @@ def first_stage(
     encoder = encoder_of(config, config.model)
     indexed = isinstance(encoder, TextEncoder)
     if config.index is not None:
+        if isinstance(encoder, SparseTextEncoder):
+            raise UserError("--index is not for sparse models; leave it out, for an exact search")
         _ = faiss_index.library(encoder.similarity) if indexed else token_index.library()
     facts = facts_of(encoder, config.model, config.dtype, files, config.stored)
     corpus = StoredCorpus(cache, facts, files, count)

@@ -1,0 +1,138 @@
+"""Sparse vectors of queries and documents by a sparse encoder, compared by their products.
+
+encoder = SparseTextEncoder.load("model")
+queries = encoder.encode(texts, "query")                          # a list of (ids, weights)
+encoder.pairs(queries, encoder.encode(others, "document"))        # [P]
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from modernbert_jax import convert, devices
+from modernbert_jax.config import Dtype, Runtime
+from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.inference.runner import BATCH_TOKENS
+from modernbert_jax.inference.text_model import Encoding
+from modernbert_jax.scoring import SparseTopK, sparse
+from modernbert_jax.sharding import placed
+from modernbert_jax.splade import SparseVector
+
+from .on_devices import TwoSided, opened, sides_of, text_model
+from .retriever import Side
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SparseTextEncoder(TwoSided):
+    """A sparse encoder on the devices of a mesh."""
+
+    @classmethod
+    def load(
+        cls,
+        path_or_hub_id: str,
+        query: Encoding | None = None,
+        document: Encoding | None = None,
+        *,
+        dtype: Dtype = "float32",
+        batch_tokens: int = BATCH_TOKENS,
+        mesh: Mesh | None = None,
+    ) -> "SparseTextEncoder":
+        """Load a sparse encoder; arguments as `TextEncoder.load`.
+
+        Raises:
+            UserError: no such model, one of another kind, or an option that it does not have.
+        """
+        with opened(path_or_hub_id) as checkpoint:
+            return cls.of(
+                checkpoint,
+                devices.local_mesh() if mesh is None else mesh,
+                query,
+                document,
+                runtime=Runtime(dtype=dtype),
+                batch_tokens=batch_tokens,
+                name=path_or_hub_id,
+            )
+
+    @classmethod
+    def of(
+        cls,
+        checkpoint: convert.Checkpoint,
+        mesh: Mesh,
+        query: Encoding | None = None,
+        document: Encoding | None = None,
+        *,
+        runtime: Runtime | None = None,
+        batch_tokens: int = BATCH_TOKENS,
+        params: Any = None,
+        name: str = "the model",
+    ) -> "SparseTextEncoder":
+        """Use a checkpoint on a mesh; see `load` and `TextEncoder.of`."""
+        pipeline = checkpoint.pipeline
+        if pipeline is None or pipeline.splade is None:
+            raise UserError(f"{name}: is not a sparse model")
+        similarity = pipeline.similarity or "dot"
+        if similarity not in sparse.SIMILARITIES:
+            known = did_you_mean(similarity, sparse.SIMILARITIES)
+            raise UserError(f"{name}: similarity is {similarity!r}; {known}")
+        for encoding in (query or Encoding(), document or Encoding()):
+            if encoding.pooling or encoding.width or encoding.normalize is not None:
+                raise UserError(
+                    f"{name}: has weights of ids; leave out pooling, dims and normalize"
+                )
+        if params is None:
+            params = placed(checkpoint.params, mesh)
+        return cls(
+            model=text_model(checkpoint, mesh, runtime or Runtime(), name),
+            params=params,
+            similarity=similarity,
+            sides=sides_of(query, document, pipeline),
+            batch_tokens=batch_tokens,
+            name=name,
+        )
+
+    def facts(self, side: Side) -> dict[str, Any]:
+        """Everything that vectors depend on beside weights, texts and dtype, as JSON."""
+        encoding = self.sides[side]
+        return {
+            "prompt": self.prompt(side),
+            "max_length": encoding.max_length,
+            "max_active_dims": encoding.max_active_dims,
+        }
+
+    def blocks(self, texts: Iterable[str], side: Side) -> Iterator[list[SparseVector]]:
+        """Vectors of a stream of texts, in order, in bounded memory.
+
+        Raises:
+            UserError: the model gives vectors that are not finite.
+        """
+        return map(self._checked, self._vectors(texts, side, stream=True))
+
+    def encode(self, texts: Iterable[str], side: Side) -> list[SparseVector]:
+        """Vectors of all texts, which are packed together. Errors as `blocks`."""
+        (vectors,) = self._vectors(texts, side, stream=False)
+        return self._checked(vectors)
+
+    def best(self, queries: Sequence[SparseVector], k: int) -> SparseTopK:
+        """Begin a search for the k best documents of every query."""
+        return SparseTopK(queries, k, self.similarity)
+
+    def pairs(self, queries: Sequence[SparseVector], documents: Sequence[SparseVector]) -> Any:
+        """Similarities of each query with the document of the same number: float32 [P]."""
+        own = [
+            sparse.similarities([query], [document], self.similarity)[0, 0]
+            for query, document in zip(queries, documents, strict=True)
+        ]
+        return np.array(own, np.float32)
+
+    def _checked(self, vectors: list[SparseVector]) -> list[SparseVector]:
+        for vector in vectors:
+            self.finite(vector.values)
+        return vectors
+
+    def _vectors(
+        self, texts: Iterable[str], side: Side, stream: bool
+    ) -> Iterator[list[SparseVector]]:
+        return self.model.sparse(self.params, texts, self.sides[side], self.batch_tokens, stream)
