@@ -22,7 +22,15 @@ VERSION = int(transformers.__version__.split(".")[0])
 READABLE = [n for n, m in models.MODELS.items() if VERSION > 4 or m.old]
 """The later layout of sentence-transformers, for one, is not for the older one."""
 
-EXPRESSIBLE = [n for n, m in models.MODELS.items() if n in READABLE or (m.native and m.expressible)]
+UNREAD = () if VERSION > 4 else ("sparse_native",)
+"""Models with a setting that the library of this environment reads from no file: version 5 takes
+`max_active_dims` as an argument alone."""
+
+EXPRESSIBLE = [
+    n
+    for n, m in models.MODELS.items()
+    if n not in UNREAD and (n in READABLE or (m.native and m.expressible))
+]
 """Models that can be written for this environment; the newer layout is written as the older one
 where that has all that they consist of."""
 
