@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jax.sharding import Mesh
@@ -20,6 +20,7 @@ from .evaluation import retrieval
 from .initial_model import InitialModel
 from .losses import LossKind
 from .objective import EmbeddingObjective, RetrievalObjective, of_model
+from .on_devices import RetrieverOnDevices
 from .texts import TextSet
 from .trainee import Evaluator, Trainee
 from .validation import RankingValidation, metric_of, of_vectors
@@ -35,6 +36,8 @@ class Embedding(Trainee):
     pipeline: Pipeline
 
     FORMAT = "sentence-transformers"
+    ENCODER: ClassVar[type[RetrieverOnDevices]] = TextEncoder
+    """What represents the texts of collections during training."""
 
     @classmethod
     def open(cls, config: RetrievalConfig) -> "Embedding":
@@ -99,14 +102,14 @@ class Embedding(Trainee):
 
     def evaluator(self, start: InitialModel, mesh: Mesh) -> Evaluator:
         exported = start.exported(start.params)
-        encoder: TextEncoder | None = None
+        encoder: Any = None
 
         def evaluate(params: Any, collection: Any) -> dict[str, float]:
             nonlocal encoder
             params = of_model(params)
             if encoder is None:
                 runtime = self.config.runtime
-                encoder = TextEncoder.of(exported, mesh, runtime=runtime, params=params)
+                encoder = self.ENCODER.of(exported, mesh, runtime=runtime, params=params)
             return retrieval.evaluate(encoder.using(params), collection)
 
         return evaluate

@@ -9,7 +9,7 @@ During training the same encoder computes with the parameters of a step: `encode
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import jax.numpy as jnp
 import numpy as np
@@ -41,37 +41,15 @@ class TextEncoder(TwoSided):
         path_or_hub_id: str,
         query: Encoding | None = None,
         document: Encoding | None = None,
-        *,
-        dtype: Dtype = "float32",
-        batch_tokens: int = BATCH_TOKENS,
-        mesh: Mesh | None = None,
-    ) -> "TextEncoder":
+        **options: Any,
+    ) -> Self:
         """Load an embedding model, or a bare encoder, whose vectors are the means of their tokens.
 
-        A line says so if the model has no pooling of its own.
-
-        Args:
-            path_or_hub_id: as `ModernBert.from_pretrained`.
-            query: how queries become vectors; None is the model's own way.
-            document: how documents become vectors; None is the model's own way.
-            dtype: dtype of the computation.
-            batch_tokens: tokens of a batch on each device.
-            mesh: devices that share the work; None is all devices of this process.
-
-        Raises:
-            UserError: no such model, or one that gives no vectors of texts.
+        A line says so if the model has no pooling of its own. Arguments and errors as
+        `RetrieverOnDevices.load`.
         """
-        with opened(path_or_hub_id) as checkpoint:
-            encoder = cls.of(
-                checkpoint,
-                devices.local_mesh() if mesh is None else mesh,
-                query,
-                document,
-                runtime=Runtime(dtype=dtype),
-                batch_tokens=batch_tokens,
-                name=path_or_hub_id,
-            )
-        if checkpoint.pipeline is None and not _names_pooling((query, document)):
+        encoder = super().load(path_or_hub_id, query, document, **options)
+        if encoder.model.pipeline is None and not _names_pooling((query, document)):
             line = "has no pooling of its own; its vectors are the means of their tokens"
             Progress(0).say(f"{path_or_hub_id}: {line}")
         return encoder
@@ -88,7 +66,7 @@ class TextEncoder(TwoSided):
         batch_tokens: int = BATCH_TOKENS,
         params: Any = None,
         name: str = "the model",
-    ) -> "TextEncoder":
+    ) -> Self:
         """Use a checkpoint on a mesh; see `load`.
 
         Args:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import string
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from jax.sharding import Mesh
 
@@ -15,15 +15,12 @@ from . import initial_model, late_texts
 from .batches import Batches
 from .config import DOCUMENT, QUERY, RetrievalConfig
 from .data import ExampleSet
-from .evaluation import retrieval
-from .initial_model import InitialModel
+from .embedding import Embedding
 from .late_encoding import TokenEncoder
 from .late_objective import LateObjective
-from .losses import LossKind
-from .objective import RetrievalObjective, of_model
+from .objective import RetrievalObjective
 from .texts import TextSet
-from .trainee import Evaluator, Trainee
-from .validation import RankingValidation, metric_of, of_every_score
+from .validation import RankingValidation, of_every_score
 
 WIDTH = 128
 """Dimensions of a new model's vectors; ColBERT's."""
@@ -39,15 +36,10 @@ PUNCTUATION = "punctuation"
 
 
 @dataclasses.dataclass(frozen=True)
-class LateInteractionModel(Trainee):
+class LateInteractionModel(Embedding):
     """A model that gives a vector for each token (ColBERT; Khattab and Zaharia 2020)."""
 
-    config: RetrievalConfig
-    """The run, with the prefixes and lengths of the model."""
-    checkpoint: convert.Checkpoint
-    """Checkpoint that the run starts from, with its prefixes as tokens."""
-    pipeline: Pipeline
-
+    ENCODER = TokenEncoder
     FORMAT = "hf"  # PyLate's layout, or that of sentence-transformers 6 where it has more
 
     @classmethod
@@ -69,9 +61,10 @@ class LateInteractionModel(Trainee):
         )
         return cls(resolved, checkpoint, pipeline)
 
-    @property
-    def loss(self) -> LossKind:
-        return self.config.loss.loss(self.config.kind)
+    def prompted(
+        self, named: Mapping[str, str], train: Sequence[ExampleSet]
+    ) -> "LateInteractionModel":
+        return self  # prefixes are those of roles
 
     def tokenized(self, dataset: ExampleSet) -> TextSet:
         tokenizer = self.checkpoint.need_tokenizer(self.config.model)
@@ -79,15 +72,15 @@ class LateInteractionModel(Trainee):
             self.config, dataset, tokenizer, self.model, _late(self.pipeline)
         )
 
-    def sequences(self, columns: int) -> int:
-        return columns
-
     def objective(self, shape: Shape) -> RetrievalObjective:
         late = _late(self.pipeline)
         tokenizer = self.checkpoint.need_tokenizer(self.config.model)
         ids = (tokenizer.backend.token_to_id(word) for word in late.skiplist)
+        # A key that is no role may be the column of queries.
         lengths = [
-            length for key, length in self.config.lengths.items() if key.rpartition(".")[2] == QUERY
+            length
+            for key, length in self.config.lengths.items()
+            if key.rpartition(".")[2] != DOCUMENT
         ]
         return LateObjective(
             config=self.config,
@@ -101,33 +94,10 @@ class LateInteractionModel(Trainee):
             xtr_top_k=self.config.xtr_top_k,
         )
 
-    @property
-    def whole(self) -> tuple[str, ...]:
-        lora = self.config.lora
-        named = () if lora.whole == type(lora).whole else lora.whole
-        return (*named, *(layer.path for layer in self.pipeline.layers))
-
     def validation(
         self, objective: RetrievalObjective, examples: Batches, mesh: Mesh
     ) -> RankingValidation:
         return RankingValidation(objective, examples, mesh, of_every_score)
-
-    def metric(self, dataset: TextSet) -> str:
-        return metric_of(dataset.kind)
-
-    def evaluator(self, start: InitialModel, mesh: Mesh) -> Evaluator:
-        exported = start.exported(start.params)
-        encoder: TokenEncoder | None = None
-
-        def evaluate(params: Any, collection: Any) -> dict[str, float]:
-            nonlocal encoder
-            params = of_model(params)
-            if encoder is None:
-                runtime = self.config.runtime
-                encoder = TokenEncoder.of(exported, mesh, runtime=runtime, params=params)
-            return retrieval.evaluate(encoder.using(params), collection)
-
-        return evaluate
 
 
 def _late(pipeline: Pipeline) -> LateInteraction:

@@ -7,13 +7,13 @@ encoder.pairs(queries, encoder.encode(others, "document"))       # [P]
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from jax.sharding import Mesh
 
-from modernbert_jax import convert, devices
-from modernbert_jax.config import Dtype, Runtime
+from modernbert_jax import convert
+from modernbert_jax.config import Runtime
 from modernbert_jax.errors import UserError
 from modernbert_jax.inference.runner import BATCH_TOKENS
 from modernbert_jax.inference.text_model import Encoding
@@ -21,45 +21,16 @@ from modernbert_jax.pipeline import LateInteraction
 from modernbert_jax.scoring import LateTopK, late_pairs
 from modernbert_jax.sharding import placed
 
-from .on_devices import OnDevices, opened, text_model
+from .on_devices import RetrieverOnDevices, text_model
 from .retriever import Side
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TokenEncoder(OnDevices):
-    """A late-interaction model on the devices of a mesh."""
+class TokenEncoder(RetrieverOnDevices):
+    """A late-interaction model on the devices of a mesh; its similarity is MaxSim or MeanMaxSim."""
 
     late: LateInteraction
     """Prefixes, lengths, expansion and skiplist."""
-    similarity: str
-    """`MaxSim` or `MeanMaxSim`."""
-
-    @classmethod
-    def load(
-        cls,
-        path_or_hub_id: str,
-        query: Encoding | None = None,
-        document: Encoding | None = None,
-        *,
-        dtype: Dtype = "float32",
-        batch_tokens: int = BATCH_TOKENS,
-        mesh: Mesh | None = None,
-    ) -> "TokenEncoder":
-        """Load a late-interaction model; arguments as `TextEncoder.load`.
-
-        Raises:
-            UserError: no such model, one of another kind, or an option that it does not have.
-        """
-        with opened(path_or_hub_id) as checkpoint:
-            return cls.of(
-                checkpoint,
-                devices.local_mesh() if mesh is None else mesh,
-                query,
-                document,
-                runtime=Runtime(dtype=dtype),
-                batch_tokens=batch_tokens,
-                name=path_or_hub_id,
-            )
 
     @classmethod
     def of(
@@ -73,8 +44,8 @@ class TokenEncoder(OnDevices):
         batch_tokens: int = BATCH_TOKENS,
         params: Any = None,
         name: str = "the model",
-    ) -> "TokenEncoder":
-        """Use a checkpoint on a mesh; see `load` and `TextEncoder.of`.
+    ) -> Self:
+        """Use a checkpoint on a mesh; see `RetrieverOnDevices.of`.
 
         Args:
             query: prompt (the prefix) and longest query in tokens, where they are not the model's.

@@ -1,5 +1,6 @@
 """Models on the devices of a mesh: what encoders and rerankers share."""
 
+import abc
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -8,8 +9,8 @@ from typing import Any, Self
 import numpy as np
 from jax.sharding import Mesh
 
-from modernbert_jax import convert
-from modernbert_jax.config import Runtime
+from modernbert_jax import convert, devices
+from modernbert_jax.config import Dtype, Runtime
 from modernbert_jax.convert import lazy
 from modernbert_jax.errors import UserError
 from modernbert_jax.inference.inputs import Inputs
@@ -54,11 +55,74 @@ class OnDevices:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TwoSided(OnDevices):
-    """A model with one representation for each text, of queries and of documents."""
+class RetrieverOnDevices(OnDevices):
+    """A model that represents queries and documents; see `retriever.Retriever`."""
 
     similarity: str
-    """The similarity of representations, a key of `scoring.SIMILARITIES`."""
+    """Name of the comparison of representations."""
+
+    @classmethod
+    def load(
+        cls,
+        path_or_hub_id: str,
+        query: Encoding | None = None,
+        document: Encoding | None = None,
+        *,
+        dtype: Dtype = "float32",
+        batch_tokens: int = BATCH_TOKENS,
+        mesh: Mesh | None = None,
+    ) -> Self:
+        """Load a model.
+
+        Args:
+            path_or_hub_id: as `ModernBert.from_pretrained`.
+            query: how queries are represented; None is the model's own way.
+            document: how documents are represented; None is the model's own way.
+            dtype: dtype of the computation.
+            batch_tokens: tokens of a batch on each device.
+            mesh: devices that share the work; None is all devices of this process.
+
+        Raises:
+            UserError: no such model, one of another kind, or an option that it does not have.
+        """
+        with opened(path_or_hub_id) as checkpoint:
+            return cls.of(
+                checkpoint,
+                devices.local_mesh() if mesh is None else mesh,
+                query,
+                document,
+                runtime=Runtime(dtype=dtype),
+                batch_tokens=batch_tokens,
+                name=path_or_hub_id,
+            )
+
+    @classmethod
+    @abc.abstractmethod
+    def of(
+        cls,
+        checkpoint: convert.Checkpoint,
+        mesh: Mesh,
+        query: Encoding | None = None,
+        document: Encoding | None = None,
+        *,
+        runtime: Runtime | None = None,
+        batch_tokens: int = BATCH_TOKENS,
+        params: Any = None,
+        name: str = "the model",
+    ) -> Self:
+        """Use a checkpoint on a mesh; see `load`.
+
+        Args:
+            checkpoint: with a tokenizer.
+            params: parameters that are on the mesh already, in place of those of the checkpoint.
+            name: what errors call the model.
+        """
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TwoSided(RetrieverOnDevices):
+    """A model with one representation for each text, of queries and of documents."""
+
     sides: Mapping[Side, Encoding]
     """How queries and documents are represented."""
 

@@ -1,9 +1,6 @@
 """Sparse encoders as what a run trains: their data, objective, evaluation and files."""
 
 import dataclasses
-from typing import Any
-
-from jax.sharding import Mesh
 
 from modernbert_jax import convert
 from modernbert_jax.errors import UserError
@@ -13,12 +10,9 @@ from modernbert_jax.pipeline import Pipeline, SpladePooling
 from . import initial_model
 from .config import RetrievalConfig
 from .embedding import Embedding
-from .evaluation import retrieval
-from .initial_model import InitialModel
-from .objective import RetrievalObjective, of_model
+from .objective import RetrievalObjective
 from .sparse_encoding import SparseTextEncoder
 from .sparse_objective import SparseObjective
-from .trainee import Evaluator
 
 HEAD = "masked_lm"
 """Head whose scores are the weights of a sparse vector."""
@@ -27,6 +21,8 @@ HEAD = "masked_lm"
 @dataclasses.dataclass(frozen=True)
 class Sparse(Embedding):
     """A model that gives a weight of every id of the vocabulary for each text (SPLADE)."""
+
+    ENCODER = SparseTextEncoder
 
     @classmethod
     def open(cls, config: RetrievalConfig) -> "Sparse":
@@ -52,20 +48,6 @@ class Sparse(Embedding):
     def whole(self) -> tuple[str, ...]:
         lora = self.config.lora
         return ("head", "decoder") if lora.whole == type(lora).whole else lora.whole
-
-    def evaluator(self, start: InitialModel, mesh: Mesh) -> Evaluator:
-        exported = start.exported(start.params)
-        encoder: SparseTextEncoder | None = None
-
-        def evaluate(params: Any, collection: Any) -> dict[str, float]:
-            nonlocal encoder
-            params = of_model(params)
-            if encoder is None:
-                runtime = self.config.runtime
-                encoder = SparseTextEncoder.of(exported, mesh, runtime=runtime, params=params)
-            return retrieval.evaluate(encoder.using(params), collection)
-
-        return evaluate
 
 
 def pipeline_of(config: RetrievalConfig, checkpoint: convert.Checkpoint) -> Pipeline:

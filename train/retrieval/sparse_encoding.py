@@ -7,13 +7,13 @@ encoder.pairs(queries, encoder.encode(others, "document"))        # [P]
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from jax.sharding import Mesh
 
-from modernbert_jax import convert, devices
-from modernbert_jax.config import Dtype, Runtime
+from modernbert_jax import convert
+from modernbert_jax.config import Runtime
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.inference.runner import BATCH_TOKENS
 from modernbert_jax.inference.text_model import Encoding
@@ -21,40 +21,13 @@ from modernbert_jax.scoring import SparseTopK, sparse
 from modernbert_jax.sharding import placed
 from modernbert_jax.splade import SparseVector
 
-from .on_devices import TwoSided, opened, sides_of, text_model
+from .on_devices import TwoSided, sides_of, text_model
 from .retriever import Side
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SparseTextEncoder(TwoSided):
     """A sparse encoder on the devices of a mesh."""
-
-    @classmethod
-    def load(
-        cls,
-        path_or_hub_id: str,
-        query: Encoding | None = None,
-        document: Encoding | None = None,
-        *,
-        dtype: Dtype = "float32",
-        batch_tokens: int = BATCH_TOKENS,
-        mesh: Mesh | None = None,
-    ) -> "SparseTextEncoder":
-        """Load a sparse encoder; arguments as `TextEncoder.load`.
-
-        Raises:
-            UserError: no such model, one of another kind, or an option that it does not have.
-        """
-        with opened(path_or_hub_id) as checkpoint:
-            return cls.of(
-                checkpoint,
-                devices.local_mesh() if mesh is None else mesh,
-                query,
-                document,
-                runtime=Runtime(dtype=dtype),
-                batch_tokens=batch_tokens,
-                name=path_or_hub_id,
-            )
 
     @classmethod
     def of(
@@ -68,8 +41,8 @@ class SparseTextEncoder(TwoSided):
         batch_tokens: int = BATCH_TOKENS,
         params: Any = None,
         name: str = "the model",
-    ) -> "SparseTextEncoder":
-        """Use a checkpoint on a mesh; see `load` and `TextEncoder.of`."""
+    ) -> Self:
+        """Use a checkpoint on a mesh; see `RetrieverOnDevices.of`."""
         pipeline = checkpoint.pipeline
         if pipeline is None or pipeline.splade is None:
             raise UserError(f"{name}: is not a sparse model")

@@ -177,6 +177,8 @@ def make(
     """
     if kind not in KINDS:
         raise UserError(f"kind is {kind!r}; it must be one of {', '.join(get_args(Kind))}")
+    if kind == "union" and pairs:
+        raise UserError("--pairs is for sources of text; a union has the pairs of its parts")
     data = KINDS[kind](paths)
     if pairs:
         data = _first(data, pairs, test)

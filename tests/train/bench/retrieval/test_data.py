@@ -142,5 +142,7 @@ def test_a_union_has_the_splits_and_the_texts_of_its_parts(science, tmp_path):
     assert counts == {"documents": 80, "train": 50, "dev": 10, "test": 20}
     own, other = judgements(tmp_path / "both", "test"), judgements(tmp_path / "one", "test")
     assert {row[1] for row in own} >= {f"one/{row[1]}" for row in other}
+    with pytest.raises(UserError, match="--pairs is for sources"):
+        data.make("union", [tmp_path / "one"], tmp_path / "few", pairs=3)
     names = [row[0].partition("/")[0] for row in judgements(tmp_path / "both", "train")]
     assert names.count("one") == 25 and names != sorted(names)  # mixed
