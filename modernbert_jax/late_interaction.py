@@ -127,6 +127,10 @@ def _means(vectors: np.ndarray, clusters: int) -> np.ndarray:
     return sums / counts[:, None].astype(np.float32)
 
 
+_TOKENS = 2**16
+"""Tokens of documents that are compared with a query at a time, about."""
+
+
 def maxsim(queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:
     """MaxSim of every query with every document: float32 [queries, documents].
 
@@ -143,10 +147,18 @@ def maxsim(queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np
         if any(np.ndim(x) != 2 for x in texts):
             raise UserError("maxsim compares lists of [tokens, E] arrays, one for each text")
     scores = np.zeros((len(queries), len(documents)), np.float32)
-    for d, document in enumerate(documents):
+    lengths = np.array([len(document) for document in documents], np.int64)
+    ends = np.cumsum(lengths)
+    present = np.flatnonzero(lengths)
+    # Blocks of documents that begin within the same so many tokens.
+    of_block = (ends - lengths)[present] // _TOKENS
+    for block in np.split(present, np.flatnonzero(np.diff(of_block)) + 1):
+        if not len(block):
+            continue
+        flat = np.concatenate([documents[d] for d in block]).T
+        starts = np.cumsum(lengths[block]) - lengths[block]
         for q, query in enumerate(queries):
-            if len(document):
-                scores[q, d] = (query @ document.T).max(-1).sum()
+            scores[q, block] = np.maximum.reduceat(query @ flat, starts, axis=1).sum(0)
     return scores
 
 

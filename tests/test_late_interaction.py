@@ -6,6 +6,7 @@ import models
 import numpy as np
 import pytest
 
+from modernbert_jax import late_interaction
 from modernbert_jax.errors import UserError
 from modernbert_jax.late_interaction import maxsim, mean_maxsim, pool_tokens, tokenize
 from modernbert_jax.pipeline import LateInteraction, TokenPooling
@@ -121,3 +122,15 @@ def test_texts_that_are_cut_are_told_from_those_that_are_filled_up():
     texts = ["a b", " ".join(["a b"] * 20)]
     tokens = tokenize(texts, TOKENIZER, LATE, is_query=True, longest=64, cut=cut)
     assert [len(one.ids) for one in tokens] == [12, 12] and cut == [False, True]
+
+
+def test_scores_of_many_texts_are_those_of_loops(monkeypatch):
+    monkeypatch.setattr(late_interaction, "_TOKENS", 20)
+    rng = np.random.default_rng(0)
+    queries, documents = (
+        [rng.standard_normal((int(n), 4)).astype(np.float32) for n in rng.integers(0, 9, count)]
+        for count in (5, 30)
+    )
+    expected = [[(q @ d.T).max(1).sum() if len(d) else 0.0 for d in documents] for q in queries]
+    np.testing.assert_allclose(maxsim(queries, documents), expected, atol=1e-5)
+    assert maxsim(queries, []).shape == (5, 0) and maxsim([], documents).shape == (0, 30)

@@ -35,8 +35,8 @@ from .dpr import MICROBATCH_TOKENS
 CONTRASTIVE = functools.partial(LossConfig, name="multiple-negatives-ranking")
 DISTILLATION = LossConfig(name="distill-kl", normalize_scores=True)
 
-PROMPTS = {"query": "search_query: ", "document": "search_document: "}
-"""Prefixes of ColBERT-Zero, whose 7 tokens are added to the lengths."""
+PROMPTS = {"query": "[Q] search_query: ", "document": "[D] search_document: "}
+"""Prefixes of ColBERT-Zero: PyLate's, then a prompt whose 7 tokens are added to the lengths."""
 
 
 def _config(name: str, **changes: Any) -> RetrievalConfig:

@@ -26,7 +26,7 @@ WIDTH = 128
 """Dimensions of a new model's vectors; ColBERT's."""
 
 PREFIXES = {QUERY: "[Q] ", DOCUMENT: "[D] "}
-"""Prefixes of a new model; PyLate's."""
+"""Prefixes of a new model, which become tokens of its vocabulary; PyLate's."""
 
 LENGTHS = {QUERY: 32, DOCUMENT: 180}
 """Longest texts of a new model in tokens, with the prefix; PyLate's."""
@@ -47,8 +47,9 @@ class LateInteractionModel(Embedding):
         checkpoint = initial_model.load(config)
         pipeline = pipeline_of(config, checkpoint)
         late = _late(pipeline)
-        prefixes = {late.query_prefix, late.document_prefix} - {""}
-        checkpoint = convert.with_tokens(checkpoint, sorted(prefixes))
+        used = late.query_prefix + late.document_prefix
+        tokens = [token for token in PREFIXES.values() if token in used]
+        checkpoint = convert.with_tokens(checkpoint, tokens)
         prompts = {QUERY: late.query_prefix, DOCUMENT: late.document_prefix, **config.prompts}
         limit = min(
             pipeline.max_length or checkpoint.config.max_position_embeddings,

@@ -12,7 +12,7 @@ from modernbert_jax.train.engine.metrics import read_rows
 from modernbert_jax.train.retrieval import training
 from modernbert_jax.train.retrieval.config import LossConfig, RetrievalConfig
 from modernbert_jax.train.retrieval.data import read_run, write_run
-from modernbert_jax.train.retrieval.late import pipeline_of
+from modernbert_jax.train.retrieval.late import LateInteractionModel, pipeline_of
 from modernbert_jax.train.retrieval.session import Session
 
 
@@ -143,6 +143,15 @@ def test_a_late_interaction_model_keeps_its_settings(run, folder):
     assert late.skiplist == ("no", "le") and late.expansion == "fixed"
     assert session.trainee.begin().new == ()
     assert session.train[0].tokens.lengths.max() <= 32
+
+
+def test_only_the_usual_prefixes_become_tokens(folder):
+    """Other text stays text, whether the run or the model names it."""
+    prompts = {"query": "[Q] ask: ", "document": "say: "}
+    config = config_of(folder, output=str(folder / "text"), prompts=prompts)
+    checkpoint = LateInteractionModel.open(config).checkpoint
+    found = {t: checkpoint.tokenizer.backend.token_to_id(t) for t in ("[Q] ", "[D] ", "say: ")}
+    assert found["[Q] "] is not None and found["[D] "] is found["say: "] is None
 
 
 def test_settings_of_a_run(folder):
