@@ -59,7 +59,7 @@ def test_a_search_ranks_by_products(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"index": "some.faiss"}, "--index is for embedding models"),
+        ({"index": "some.faiss"}, "--index is not for sparse models"),
         ({"dims": 8}, "has weights of ids; leave out pooling, dims"),
     ],
 )
