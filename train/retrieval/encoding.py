@@ -55,44 +55,16 @@ class TextEncoder(TwoSided):
         return encoder
 
     @classmethod
-    def of(
-        cls,
-        checkpoint: convert.Checkpoint,
-        mesh: Mesh,
-        query: Encoding | None = None,
-        document: Encoding | None = None,
-        *,
-        runtime: Runtime | None = None,
-        batch_tokens: int = BATCH_TOKENS,
-        params: Any = None,
-        name: str = "the model",
-    ) -> Self:
-        """Use a checkpoint on a mesh; see `load`.
-
-        Args:
-            params: parameters that are on the mesh already, in place of those of the checkpoint.
-
-        Raises:
-            UserError: a checkpoint without tokenizer, of another kind, or without such a prompt.
-        """
+    def settings(
+        cls, checkpoint: convert.Checkpoint, query: Encoding, document: Encoding, name: str
+    ) -> dict[str, Any]:
         _check_gives_vectors(checkpoint, (query, document), name)
         pipeline = checkpoint.pipeline
         similarity = (pipeline and pipeline.similarity) or "cosine"
         if similarity not in SIMILARITIES:
             known = did_you_mean(similarity, SIMILARITIES)
             raise UserError(f"{name}: similarity is {similarity!r}; {known}")
-        sides = sides_of(query, document, pipeline)
-        if params is None:
-            params = placed(checkpoint.params, mesh)
-        model = text_model(checkpoint, mesh, runtime or Runtime(), name)
-        return cls(
-            model=model,
-            params=params,
-            similarity=similarity,
-            sides=sides,
-            batch_tokens=batch_tokens,
-            name=name,
-        )
+        return {"similarity": similarity, "sides": sides_of(query, document, pipeline)}
 
     def blocks(self, texts: Iterable[str], side: Side) -> Iterator[np.ndarray]:
         """Vectors of a stream of texts, in order: float32 [n, E], in bounded memory.

@@ -7,21 +7,17 @@ encoder.pairs(queries, encoder.encode(others, "document"))       # [P]
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-from jax.sharding import Mesh
 
 from modernbert_jax import convert
-from modernbert_jax.config import Runtime
 from modernbert_jax.errors import UserError
-from modernbert_jax.inference.runner import BATCH_TOKENS
 from modernbert_jax.inference.text_model import Encoding
 from modernbert_jax.pipeline import LateInteraction
 from modernbert_jax.scoring import LateTopK, late_pairs
-from modernbert_jax.sharding import placed
 
-from .on_devices import RetrieverOnDevices, text_model
+from .on_devices import RetrieverOnDevices, refuse_vectors
 from .retriever import Side
 
 
@@ -33,33 +29,13 @@ class TokenEncoder(RetrieverOnDevices):
     """Prefixes, lengths, expansion and skiplist."""
 
     @classmethod
-    def of(
-        cls,
-        checkpoint: convert.Checkpoint,
-        mesh: Mesh,
-        query: Encoding | None = None,
-        document: Encoding | None = None,
-        *,
-        runtime: Runtime | None = None,
-        batch_tokens: int = BATCH_TOKENS,
-        params: Any = None,
-        name: str = "the model",
-    ) -> Self:
-        """Use a checkpoint on a mesh; see `RetrieverOnDevices.of`.
-
-        Args:
-            query: prompt (the prefix) and longest query in tokens, where they are not the model's.
-            document: the same of documents.
-        """
+    def settings(
+        cls, checkpoint: convert.Checkpoint, query: Encoding, document: Encoding, name: str
+    ) -> dict[str, Any]:
         pipeline = checkpoint.pipeline
         if pipeline is None or pipeline.late is None:
             raise UserError(f"{name}: is not a late-interaction model")
-        query, document = query or Encoding(), document or Encoding()
-        for encoding in (query, document):
-            if encoding.pooling or encoding.width or encoding.normalize is not None:
-                raise UserError(
-                    f"{name}: has a vector for each token; leave out pooling, dims and normalize"
-                )
+        refuse_vectors(query, document, f"{name}: has a vector for each token")
         late = pipeline.late
         late = dataclasses.replace(
             late,
@@ -68,16 +44,7 @@ class TokenEncoder(RetrieverOnDevices):
             query_length=query.max_length or late.query_length,
             document_length=document.max_length or late.document_length,
         )
-        if params is None:
-            params = placed(checkpoint.params, mesh)
-        return cls(
-            model=text_model(checkpoint, mesh, runtime or Runtime(), name),
-            params=params,
-            late=late,
-            similarity=pipeline.similarity or "MaxSim",
-            batch_tokens=batch_tokens,
-            name=name,
-        )
+        return {"similarity": pipeline.similarity or "MaxSim", "late": late}
 
     def symmetric(self) -> "TokenEncoder":
         """The same: late interaction has no texts that are neither queries nor documents."""

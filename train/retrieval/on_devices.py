@@ -17,6 +17,7 @@ from modernbert_jax.inference.inputs import Inputs
 from modernbert_jax.inference.runner import BATCH_TOKENS, BatchRunner
 from modernbert_jax.inference.text_model import Encoding, TextModel
 from modernbert_jax.pipeline import Pipeline
+from modernbert_jax.sharding import placed
 
 from .retriever import Side
 
@@ -97,7 +98,6 @@ class RetrieverOnDevices(OnDevices):
             )
 
     @classmethod
-    @abc.abstractmethod
     def of(
         cls,
         checkpoint: convert.Checkpoint,
@@ -116,6 +116,22 @@ class RetrieverOnDevices(OnDevices):
             checkpoint: with a tokenizer.
             params: parameters that are on the mesh already, in place of those of the checkpoint.
             name: what errors call the model.
+        """
+        own = cls.settings(checkpoint, query or Encoding(), document or Encoding(), name)
+        if params is None:
+            params = placed(checkpoint.params, mesh)
+        model = text_model(checkpoint, mesh, runtime or Runtime(), name)
+        return cls(model=model, params=params, batch_tokens=batch_tokens, name=name, **own)
+
+    @classmethod
+    @abc.abstractmethod
+    def settings(
+        cls, checkpoint: convert.Checkpoint, query: Encoding, document: Encoding, name: str
+    ) -> dict[str, Any]:
+        """The fields of this kind of model for a checkpoint; see `of`.
+
+        Raises:
+            UserError: a checkpoint of another kind, or an option that it does not have.
         """
 
 
@@ -162,12 +178,12 @@ def text_model(
 
 
 def sides_of(
-    query: Encoding | None, document: Encoding | None, pipeline: Pipeline | None
+    query: Encoding, document: Encoding, pipeline: Pipeline | None
 ) -> dict[Side, Encoding]:
     """The encodings of both sides, with the prompts of the model where they name none."""
     return {
-        "query": prompted(query or Encoding(), pipeline, "query"),
-        "document": prompted(document or Encoding(), pipeline, "document"),
+        "query": prompted(query, pipeline, "query"),
+        "document": prompted(document, pipeline, "document"),
     }
 
 
@@ -179,3 +195,10 @@ def prompted(encoding: Encoding, pipeline: Pipeline | None, side: Side) -> Encod
     if encoding.prompt_name is not None:
         (pipeline or Pipeline(kind="embedding")).prompt(encoding.prompt_name)
     return encoding
+
+
+def refuse_vectors(query: Encoding, document: Encoding, what: str) -> None:
+    """Raise `UserError`, which begins with `what`, for options of a single vector for each text."""
+    for encoding in (query, document):
+        if encoding.pooling or encoding.width or encoding.normalize is not None:
+            raise UserError(f"{what}; leave out pooling, dims and normalize")

@@ -7,21 +7,17 @@ encoder.pairs(queries, encoder.encode(others, "document"))        # [P]
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-from jax.sharding import Mesh
 
 from modernbert_jax import convert
-from modernbert_jax.config import Runtime
 from modernbert_jax.errors import UserError, did_you_mean
-from modernbert_jax.inference.runner import BATCH_TOKENS
 from modernbert_jax.inference.text_model import Encoding
 from modernbert_jax.scoring import SparseTopK, sparse
-from modernbert_jax.sharding import placed
 from modernbert_jax.splade import SparseVector
 
-from .on_devices import TwoSided, sides_of, text_model
+from .on_devices import TwoSided, refuse_vectors, sides_of
 from .retriever import Side
 
 
@@ -30,19 +26,9 @@ class SparseTextEncoder(TwoSided):
     """A sparse encoder on the devices of a mesh."""
 
     @classmethod
-    def of(
-        cls,
-        checkpoint: convert.Checkpoint,
-        mesh: Mesh,
-        query: Encoding | None = None,
-        document: Encoding | None = None,
-        *,
-        runtime: Runtime | None = None,
-        batch_tokens: int = BATCH_TOKENS,
-        params: Any = None,
-        name: str = "the model",
-    ) -> Self:
-        """Use a checkpoint on a mesh; see `RetrieverOnDevices.of`."""
+    def settings(
+        cls, checkpoint: convert.Checkpoint, query: Encoding, document: Encoding, name: str
+    ) -> dict[str, Any]:
         pipeline = checkpoint.pipeline
         if pipeline is None or pipeline.splade is None:
             raise UserError(f"{name}: is not a sparse model")
@@ -50,21 +36,8 @@ class SparseTextEncoder(TwoSided):
         if similarity not in sparse.SIMILARITIES:
             known = did_you_mean(similarity, sparse.SIMILARITIES)
             raise UserError(f"{name}: similarity is {similarity!r}; {known}")
-        for encoding in (query or Encoding(), document or Encoding()):
-            if encoding.pooling or encoding.width or encoding.normalize is not None:
-                raise UserError(
-                    f"{name}: has weights of ids; leave out pooling, dims and normalize"
-                )
-        if params is None:
-            params = placed(checkpoint.params, mesh)
-        return cls(
-            model=text_model(checkpoint, mesh, runtime or Runtime(), name),
-            params=params,
-            similarity=similarity,
-            sides=sides_of(query, document, pipeline),
-            batch_tokens=batch_tokens,
-            name=name,
-        )
+        refuse_vectors(query, document, f"{name}: has weights of ids")
+        return {"similarity": similarity, "sides": sides_of(query, document, pipeline)}
 
     def facts(self, side: Side) -> dict[str, Any]:
         """Everything that vectors depend on beside weights, texts and dtype, as JSON."""
