@@ -21,6 +21,7 @@ from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.packing import power_of_two
 from modernbert_jax.sharding import global_array
 
+from . import best
 from .pairwise import product, unit
 
 BLOCK = 16_384
@@ -91,7 +92,7 @@ class TopK:
         # The length of a part is a power of two, so that searches share their programs.
         self._length = min(QUERIES, power_of_two(max(self._count, 8)))
         self._queries = [global_array(part, whole) for part in _parts(queries, self._length)]
-        self._best: list[tuple[jax.Array, jax.Array]] = []
+        self._best: list[best.Best] = []
         self._started: collections.deque[Any] = collections.deque()
         self._waiting: list[np.ndarray] = []
         self._waiting_count = self._searched = 0
@@ -126,12 +127,7 @@ class TopK:
         if self._waiting_count:
             self._search(np.concatenate(self._waiting))
             self._waiting, self._waiting_count = [], 0
-        k = min(self._k, self._searched)
-        if not self._best:
-            shape = self._count, k
-            return np.zeros(shape, np.float32), np.zeros(shape, np.int64)
-        scores, numbers = (np.concatenate(parts) for parts in zip(*self._best, strict=True))
-        return scores[: self._count, :k], numbers[: self._count, :k].astype(np.int64)
+        return best.results(self._best, self._count, min(self._k, self._searched))
 
     def _search(self, documents: np.ndarray) -> None:
         """Merge a block of at most `BLOCK` documents for each device into the results."""
@@ -139,18 +135,14 @@ class TopK:
         own = min(BLOCK, power_of_two(max(-(-len(documents) // pieces), _SHORTEST)))
         (block,) = _parts(documents, own * pieces)
         sharded = global_array(block, NamedSharding(self._mesh, P(self._mesh.axis_names)))
-        # No wider than the documents, whatever k is; a power of two, as the lengths of parts.
-        k = min(self._k, power_of_two(self._searched + len(documents)))
+        k = best.width(self._k, self._searched + len(documents))
         if not self._searched:
-            shape, whole = (self._length, k), NamedSharding(self._mesh, P())
-            scores = global_array(np.full(shape, -np.inf, np.float32), whole)
-            numbers = global_array(np.full(shape, -1, np.int32), whole)
-            self._best = [(scores, numbers) for _ in self._queries]
+            self._best = [best.nothing(self._length, k, self._mesh)] * len(self._queries)
         step = _program(self._mesh, self._similarity, k)
         first, count = np.int32(self._searched), np.int32(len(documents))
         self._best = [
-            step(*best, queries, sharded, first, count)
-            for best, queries in zip(self._best, self._queries, strict=True)
+            step(before, queries, sharded, first, count)
+            for before, queries in zip(self._best, self._queries, strict=True)
         ]
         self._searched += len(documents)
         self._started.append(self._best)
@@ -172,7 +164,7 @@ def _program(mesh: Mesh, similarity: str, k: int) -> Callable[..., tuple[jax.Arr
         scores, places = _best(scores, min(k, n))
         return scores, start + places
 
-    def step(scores, numbers, queries, documents, first, count):
+    def step(before, queries, documents, first, count):
         new, places = jax.shard_map(
             own,
             mesh=mesh,
@@ -180,11 +172,7 @@ def _program(mesh: Mesh, similarity: str, k: int) -> Callable[..., tuple[jax.Arr
             out_specs=P(None, axes),
             check_vma=False,
         )(queries, documents, count)
-        # Earlier documents stand first, and `top_k` prefers the first of equals.
-        scores = jnp.concatenate([scores, new], 1)
-        numbers = jnp.concatenate([numbers, first + places], 1)
-        scores, places = jax.lax.top_k(scores, min(k, scores.shape[1]))
-        return scores, jnp.take_along_axis(numbers, places, 1)
+        return best.merged(before, new, first + places, k)
 
     return jax.jit(step, out_shardings=NamedSharding(mesh, P()))
 
@@ -201,9 +189,9 @@ def _best(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     grouped = scores.reshape(-1, n // _GROUP, _GROUP)
     groups = jnp.sort(jax.lax.top_k(grouped.max(-1), k)[1], axis=-1)  # [Q, k]
     members = jnp.take_along_axis(grouped, groups[..., None], 1).reshape(-1, k * _GROUP)
-    best, places = jax.lax.top_k(members, k)
+    highest, places = jax.lax.top_k(members, k)
     groups = jnp.take_along_axis(groups, places // _GROUP, 1)
-    return best, groups * _GROUP + places % _GROUP
+    return highest, groups * _GROUP + places % _GROUP
 
 
 _MATRICES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {

@@ -21,6 +21,7 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.packing import pack, power_of_two
 from modernbert_jax.sharding import RULES, global_array, row_pieces
 
+from . import best
 from .interaction import Texts, maxsim, paired_maxsim
 
 TOKENS = 2**16
@@ -68,11 +69,10 @@ class LateTopK:
         self._mesh = devices.local_mesh() if mesh is None else mesh
         self._k, self._mean, self._count = k, mean, len(queries)
         self._width = _width(queries, None, "queries")
-        self._parts = [dense(part, self._width) for part in _in_parts(queries)]
-        none = np.full((1, k), -np.inf, np.float32), np.full((1, k), -1, np.int32)
-        self._best = [
-            tuple(np.repeat(x, len(vectors), axis=0) for x in none) for vectors, _ in self._parts
-        ]
+        whole = NamedSharding(self._mesh, P())
+        parts = [dense(part, self._width) for part in _in_parts(queries)]
+        self._parts = [tuple(global_array(x, whole) for x in part) for part in parts]
+        self._best: list[best.Best] = []
         self._waiting: list[np.ndarray] = []
         self._waiting_tokens = self._searched = 0
 
@@ -101,22 +101,22 @@ class LateTopK:
         """
         if self._waiting:
             self._search()
-        k = min(self._k, self._searched)
-        if not self._best:
-            return np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)
-        scores, numbers = (np.concatenate(parts) for parts in zip(*self._best, strict=True))
-        return scores[: self._count, :k], numbers[: self._count, :k].astype(np.int64)
+        return best.results(self._best, self._count, min(self._k, self._searched))
 
     def _search(self) -> None:
-        """Merge the waiting documents into the results."""
+        """Merge the waiting documents into the results, after those of the block before."""
+        jax.block_until_ready(self._best)
         rows = packed(self._waiting, self._width, row_pieces(self._mesh.shape))
         first, count = np.int32(self._searched), np.int32(len(self._waiting))
-        step = _program(self._mesh, rows.capacity, self._mean)
+        k = best.width(self._k, self._searched + len(self._waiting))
+        if not self._searched:
+            self._best = [best.nothing(len(part[0]), k, self._mesh) for part in self._parts]
+        step = _program(self._mesh, rows.capacity, self._mean, k)
         with jax.set_mesh(self._mesh):
             placed = _placed(rows, self._mesh)
             self._best = [
-                step(*best, *part, *placed, first, count)
-                for best, part in zip(self._best, self._parts, strict=True)
+                step(before, *part, *placed, first, count)
+                for before, part in zip(self._best, self._parts, strict=True)
             ]
         self._searched += len(self._waiting)
         self._waiting, self._waiting_tokens = [], 0
@@ -212,10 +212,10 @@ def _one_a_row(count: int) -> Texts:
 
 
 @functools.lru_cache(maxsize=64)
-def _program(mesh: Mesh, documents: int, mean: bool) -> Callable[..., tuple[np.ndarray, ...]]:
-    """The compiled merge of a block into the results of some queries."""
+def _program(mesh: Mesh, documents: int, mean: bool, k: int) -> Callable[..., best.Best]:
+    """The compiled merge of a block into the k results of some queries."""
 
-    def step(scores, numbers, q, q_segments, d, d_segments, places, first, count):
+    def step(before, q, q_segments, d, d_segments, places, first, count):
         new = maxsim(
             *(q, q_segments, d, d_segments),
             queries=_one_a_row(len(q)),
@@ -223,13 +223,8 @@ def _program(mesh: Mesh, documents: int, mean: bool) -> Callable[..., tuple[np.n
             mean=mean,
         )
         new = jnp.where(jnp.arange(documents) < count, new, -jnp.inf)
-        k = scores.shape[1]
         new, own = jax.lax.top_k(new, min(k, documents))
-        # Earlier documents stand first, and `top_k` prefers the first of equals.
-        scores = jnp.concatenate([scores, new], 1)
-        numbers = jnp.concatenate([numbers, first + own], 1)
-        scores, own = jax.lax.top_k(scores, k)
-        return scores, jnp.take_along_axis(numbers, own, 1)
+        return best.merged(before, new, first + own, k)
 
     return jax.jit(step, out_shardings=NamedSharding(mesh, P()))
 

@@ -49,8 +49,8 @@ def xtr(
         products = jnp.where(counted[:, None], products, -jnp.inf)
         least = jax.lax.top_k(products.T, min(top_k, len(d)))[0][:, -1]
         largest = jax.ops.segment_max(products, target, documents + 1)[:-1]  # [M, L]
-        found = (largest >= least) & (largest > -jnp.inf) & (segments > 0)
-        total = jnp.where(found, largest, 0.0).sum(-1)
-        return total / jnp.maximum(found.sum(-1), 1)
+        retrieved = (largest >= least) & (largest > -jnp.inf) & (segments > 0)
+        total = jnp.where(retrieved, largest, 0.0).sum(-1)
+        return total / jnp.maximum(retrieved.sum(-1), 1)
 
     return jax.lax.map(jax.checkpoint(one), (q, q_segments))

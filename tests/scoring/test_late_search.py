@@ -56,6 +56,9 @@ def test_few_documents_and_none():
     assert search.results()[0].shape == (2, 0)
     search.add(documents)
     assert search.results()[1].shape == (2, 3)
+    search = LateTopK(queries, 10**9)  # takes no more places than there are documents
+    search.add(documents)
+    assert search.results()[1].shape == (2, 3)
     assert LateTopK([], 9).results()[1].shape == (0, 0)
     assert late_pairs([], []).shape == (0,)
 
