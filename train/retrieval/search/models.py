@@ -28,6 +28,11 @@ def kind_of(model: str) -> str:
 
 def encoder_of(options: Encoders, model: str) -> Retriever:
     """A model that represents texts, with the options of a command. Raises `UserError`."""
+    return _encoder(options, model, kind_of(model))
+
+
+def _encoder(options: Encoders, model: str, kind: str) -> Retriever:
+    """As `encoder_of`, of a model of a known kind."""
 
     def encoding(prompt: str | None, length: int | None) -> Encoding:
         width = options.dims or None
@@ -37,7 +42,6 @@ def encoder_of(options: Encoders, model: str) -> Retriever:
         encoding(options.query_prompt, options.query_length or options.max_length),
         encoding(options.corpus_prompt, options.max_length),
     )
-    kind = kind_of(model)
     if kind in RETRIEVERS:
         if options.similarity is not None:
             raise UserError(f"{model}: is a {kind} model with a similarity of its own")
@@ -55,9 +59,10 @@ def encoder_of(options: Encoders, model: str) -> Retriever:
 
 def model_of(options: Encoders, model: str) -> Retriever | PairScorer:
     """A reranker or a model that represents texts, whichever the files hold. Raises `UserError`."""
-    if kind_of(model) in ("reranker", "sequence_classification"):
+    kind = kind_of(model)
+    if kind in ("reranker", "sequence_classification"):
         return _reranker(options, model)
-    return encoder_of(options, model)
+    return _encoder(options, model, kind)
 
 
 def scorer_of(options: Encoders, model: str) -> Scorer:
@@ -68,12 +73,13 @@ def scorer_of(options: Encoders, model: str) -> Scorer:
     Raises:
         UserError: no such model, or one that gives no single score for a pair of texts.
     """
-    if kind_of(model) != "late-interaction":
+    kind = kind_of(model)
+    if kind != "late-interaction":
         return _reranker(options, model)
     own = Encoders(
         max_length=options.max_length, dtype=options.dtype, batch_tokens=options.batch_tokens
     )
-    return SimilarityScorer(encoder_of(own, model))
+    return SimilarityScorer(_encoder(own, model, kind))
 
 
 def _reranker(options: Encoders, model: str) -> PairScorer:

@@ -107,11 +107,13 @@ def first_stage(
         return search_bm25(files, queries, k, exclude_self=config.exclude_self)
     assert cache is not None
     encoder = encoder_of(config, config.model)
-    indexed = isinstance(encoder, TextEncoder)
     if config.index is not None:
         if isinstance(encoder, SparseTextEncoder):
             raise UserError("--index is not for sparse models; leave it out, for an exact search")
-        _ = faiss_index.library(encoder.similarity) if indexed else token_index.library()
+        if isinstance(encoder, TextEncoder):
+            faiss_index.library(encoder.similarity)
+        else:
+            token_index.library()
     facts = facts_of(encoder, config.model, config.dtype, files, config.stored)
     corpus = StoredCorpus(cache, facts, files, count)
     corpus.encode(encoder)
