@@ -235,6 +235,22 @@ def test_rows_and_tokens_divide_among_devices():
     assert shape.rows % 4 == 0 and shape.length % 2 == 0
 
 
+def test_two_passes_are_avoided_where_they_cost_more(monkeypatch):
+    """Accelerators hold a whole batch in one microbatch; a CPU takes the rows that are fullest."""
+    rng = np.random.default_rng(0)
+    lengths = [
+        np.exp(rng.normal(4.8, 0.8, 2)).astype(int).clip(16, 512).tolist() for _ in range(500)
+    ]
+
+    def chosen(platform):
+        monkeypatch.setattr(shapes, "device", lambda: (platform, ""))
+        return shapes.choose(lengths, 32, 16_384, coupled=True)
+
+    cpu, gpu = chosen("cpu"), chosen("gpu")
+    mean = 32 * sum(map(sum, lengths)) / len(lengths)
+    assert cpu.tokens < mean / 4 and mean < gpu.tokens <= 16_384
+
+
 def test_batches_follow_from_seed_and_step(tokenizer):
     task, examples = examples_of("classification", tokenizer, 20)
     of, shape = losses.of_task(task, 8), Shape(rows=3, length=128, documents=8, microbatches=3)
