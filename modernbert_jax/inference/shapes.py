@@ -47,7 +47,8 @@ tokens, and launching the kernels of a base model as much again."""
 _TWO_PASSES_ON_CPU = 1.0
 """Cost of a microbatch in two passes (forward; forward and backward), relative to one pass that
 keeps the activations of the whole batch. On CPU, writing and reading them takes as long as
-computing them again in small microbatches, which stay in the cache: measured with 4 layers of 192."""
+computing them again in small microbatches, which stay in the cache. Measured with 4 layers of
+192."""
 
 _TWO_PASSES = 4 / 3
 """The same on accelerators, by FLOPs."""
