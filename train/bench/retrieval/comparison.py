@@ -3,14 +3,10 @@
 import dataclasses
 import importlib.util
 import json
-import os
 import shutil
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from modernbert_jax.errors import UserError
 from modernbert_jax.io import fingerprint
@@ -18,16 +14,11 @@ from modernbert_jax.io.files import write_json
 from modernbert_jax.io.json_reader import read_json
 
 from ...engine.run_folder import RunFolder
-from ...retrieval import config as retrieval
+from ...retrieval.encoding import PairScorer
 from ...retrieval.evaluation import of_run
-from ...retrieval.sampling import Sampler
-from . import measuring, process
-from .case import Case, Pairs
-from .ours import THREADS
+from . import measuring, process, sides
+from .case import Case
 from .settings import TRAINED, Settings, Side
-
-PEER = Path(__file__).with_name("peer.py")
-OURS = Path(__file__).with_name("ours.py")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +30,8 @@ class Result:
     side: Side
     seed: int
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
-    """nDCG@10, MRR@10 and recall@100 on the test; empty where the side failed."""
+    """nDCG@10, MRR@10 and recall@100 on the test, of sparse vectors also the mean numbers of their
+    weights, `active_query` and `active_document`; empty where the side failed."""
     examples: int = 0
     """Examples of the training, all epochs together."""
     seconds: float = 0.0
@@ -75,15 +67,13 @@ def compare(settings: Settings) -> Iterator[Result]:
 
 
 def _case(case: Case) -> Iterator[Result]:
-    sides = case.settings.sides
-    for side in sides:
+    chosen = case.settings.sides
+    for side in chosen:
         if side not in TRAINED and (side, case.kind) != ("bm25", "reranker"):
             yield _kept(case, side, case.settings.seeds[0])
     for seed in case.settings.seeds:
-        for side in sides:
-            if side == "peer-cached" and case.kind == "reranker":
-                continue
-            if side in TRAINED:
+        for side in chosen:
+            if side in TRAINED and (side != "peer-cached" or case.facts.cached):
                 yield _kept(case, side, seed)
         case.clear(f"start-{seed}")
 
@@ -111,110 +101,35 @@ def _trained(case: Case, side: Side, seed: int) -> Result:
     folder = case.folder / f"{side}-{seed}"
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted
     folder.mkdir(parents=True)
-    pairs = case.pairs()
-    plan = batches(case, pairs, seed)
-    every = max(1, len(plan) // case.settings.probes)
-    keep = sorted({*range(0, len(plan), every), len(plan)})
+    plan = sides.Plan.of(case, seed)
     if side == "ours":
-        command, checkpoints, export = _ours(case, folder, seed, len(plan), every)
+        training = sides.ours(case, folder, plan)
     else:
-        command, checkpoints, export = _peer(case, side, folder, seed, pairs, plan, keep)
+        training = sides.peer(case, folder, plan, cached=side == "peer-cached")
     own: dict[str, Any] = {"data": case.name, "kind": case.kind, "side": side, "seed": seed}
-    own["examples"] = sum(map(len, plan))
+    own["examples"] = sum(map(len, plan.batches))
     try:
-        process.run(command, folder / "log.txt", case.settings.memory)
+        process.run(training.command, folder / "log.txt", case.settings.memory)
     except process.OutOfMemory as error:
         return Result(**own, failure=str(error))
     facts = json.loads((folder / "trained.json").read_text())
-    if facts.pop("steps") != len(plan):
-        raise RuntimeError(f"{folder}: made other steps than the {len(plan)} that were planned")
-    models = {0: case.start(seed)} | {step: checkpoints / str(step) for step in keep[1:]}
-    probe = measuring.probe_loss(case, models)
+    if facts.pop("steps") != plan.steps:
+        raise RuntimeError(f"{folder}: made other steps than the {plan.steps} that were planned")
+    models = {step: training.checkpoints / str(step) for step in plan.kept}
+    probe = measuring.probe_loss(case, models | {0: case.start(seed)})
     result = Result(
         **own,
         **facts,
-        metrics=measuring.quality(case, export),
+        metrics=measuring.quality(case, training.export),
         probe={str(step): loss for step, loss in probe.items()},
     )
+    if case.settings.keep_models:
+        kept = case.folder / "models" / folder.name
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.parent.mkdir(exist_ok=True)
+        training.export.rename(kept)
     shutil.rmtree(folder)
     return result
-
-
-def _ours(
-    case: Case, folder: Path, seed: int, steps: int, every: int
-) -> tuple[Sequence[str | Path], Path, Path]:
-    """Command of our side, and the folders of its checkpoints and its model."""
-    config = case.settings.config(
-        case.kind,
-        seed,
-        model=str(case.start(seed)),
-        train=(str(case.training_file()),),
-        output=str(folder / "run"),
-        save_every=every,
-        keep=case.settings.probes + 2,
-    )
-    whole = round(config.warmup * steps) / steps  # transformers takes a whole number of steps
-    config = dataclasses.replace(config, warmup=whole)
-    write_json(folder / "config.json", retrieval.to_json(config) | {THREADS: _threads()})
-    return (
-        [sys.executable, "-P", OURS, folder],
-        folder / "run" / "checkpoints",
-        folder / "run" / "export",
-    )
-
-
-def _peer(
-    case: Case,
-    side: Side,
-    folder: Path,
-    seed: int,
-    pairs: Pairs,
-    plan: list[list[int]],
-    keep: list[int],
-) -> tuple[Sequence[str | Path], Path, Path]:
-    """Command of sentence-transformers' side, and the folders of its checkpoints and its model."""
-    config = case.settings.config(case.kind, seed)
-    job = {
-        "kind": case.kind,
-        "model": str(case.start(seed)),
-        "columns": pairs.columns,
-        "texts": pairs.texts,
-        "labels": pairs.labels,
-        "batches": plan,
-        "keep_steps": keep,
-        "warmup_steps": round(config.warmup * len(plan)),
-        "cached": side == "peer-cached",
-        "scale": measuring.SCALE,
-        "threads": _threads(),
-    }
-    job |= {
-        name: getattr(config, name)
-        for name in (
-            *("learning_rate", "schedule", "weight_decay", "b1", "b2", "eps", "clip_norm", "seed"),
-            *("max_length", "microbatch_tokens"),
-        )
-    }
-    (folder / "job.json").write_text(json.dumps(job))
-    python = case.settings.peer_python or sys.executable
-    return [python, "-P", PEER, folder], folder / "steps", folder / "export"
-
-
-def batches(case: Case, pairs: Pairs, seed: int) -> list[list[int]]:
-    """Examples of every step, as our side draws them."""
-    training = case.settings.training(case.kind)
-    numbers: dict[str, int] = {}
-    rows = [[numbers.setdefault(text, len(numbers)) for text in row] for row in pairs.texts]
-    unique = case.kind != "reranker"
-    sampler = Sampler(
-        [np.array(rows)], training.batch_examples, seed, unique=unique, least=2 if unique else 1
-    )
-    return [
-        sampler.members(step).examples.tolist() for step in range(sampler.steps(training.epochs))
-    ]
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check(settings: Settings) -> None:
@@ -226,3 +141,5 @@ def _check(settings: Settings) -> None:
                 f"the peer needs {', '.join(missing)}; name a Python that has them with"
                 " --peer-python, or leave the peer out of --sides"
             )
+    if "late-interaction-distilled" in settings.kinds:
+        PairScorer.load(settings.teacher)

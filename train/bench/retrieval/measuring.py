@@ -1,6 +1,6 @@
 """What is measured of a trained model, by the same code for all sides."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +15,34 @@ from ...retrieval.data import Run
 from ...retrieval.encoding import PairScorer, TextEncoder
 from ...retrieval.evaluation import evaluate, of_run
 from ...retrieval.late_encoding import TokenEncoder
+from ...retrieval.on_devices import RetrieverOnDevices
 from .case import Case
+from .counted import CountedSparseEncoder, products
 from .settings import QUERY_TOKENS
 
 METRICS = ("ndcg@10", "mrr@10", "recall@100")
+
+ENCODERS: Mapping[str, type[RetrieverOnDevices]] = {
+    "embedding": TextEncoder,
+    "sparse": CountedSparseEncoder,
+    "late-interaction": TokenEncoder,
+}
+"""What represents texts, by the kind of a run; a reranker does not."""
 
 Group = Sequence[tuple[str, str]]
 """Pairs whose documents are each other's negatives."""
 
 SCALE = 20.0
-"""Factor of the cosines in the probe, as in the loss; MaxSim has none."""
+"""Factor of the cosines in the probe, as in the loss; MaxSim and sparse vectors have none."""
 
 
-def quality(case: Case, model: str | Path) -> dict[str, float]:
+def quality(case: Case, path: str | Path) -> dict[str, float]:
     """Metrics of a model on the test: of a search, or of BM25's documents in its order."""
-    if case.kind != "reranker":
-        return evaluate(encoder(case, model), case.test, METRICS)
-    scorer = PairScorer.load(str(model), case.settings.max_length)
-    return of_run(reranked(case, scorer, case.first_stage()), case.test.qrels, METRICS)
+    model = load(case, path)
+    if isinstance(model, PairScorer):
+        return of_run(reranked(case, model, case.first_stage()), case.test.qrels, METRICS)
+    metrics = evaluate(model, case.test, METRICS)
+    return metrics | (model.active() if isinstance(model, CountedSparseEncoder) else {})
 
 
 def reranked(case: Case, scorer: PairScorer, run: Mapping[str, Mapping[str, float]]) -> Run:
@@ -47,34 +57,26 @@ def reranked(case: Case, scorer: PairScorer, run: Mapping[str, Mapping[str, floa
     return result
 
 
-def encoder(case: Case, model: str | Path) -> TextEncoder | TokenEncoder:
-    """A model of vectors, whose texts are cut as in training."""
-    encoding = Encoding(max_length=case.settings.max_length)
-    if case.kind == "embedding":
-        return TextEncoder.load(str(model), encoding, encoding)
-    return TokenEncoder.load(str(model), Encoding(max_length=QUERY_TOKENS), encoding)
+def load(case: Case, path: str | Path) -> Any:
+    """A reranker or a model that represents texts, which are cut as in training."""
+    longest = case.settings.max_length
+    if case.facts.trains == "reranker":
+        return PairScorer.load(str(path), longest)
+    query = QUERY_TOKENS if case.facts.trains == "late-interaction" else longest
+    lengths = Encoding(max_length=query), Encoding(max_length=longest)
+    return ENCODERS[case.facts.trains].load(str(path), *lengths)
 
 
 def probe_loss(case: Case, models: Mapping[int, Path]) -> dict[int, float]:
     """Mean loss of the kept groups by step, in float64, all computed by the same programs.
-
-    A query is ranked against the documents of its group; a reranker scores its own document and
-    that of the next query.
 
     Args:
         case: with the groups.
         models: checkpoints of one model, after different steps.
     """
     first, *others = models.values()
-    groups = case.probe()
-    if case.kind != "reranker":
-        model = encoder(case, first)
-        losses = [_ranking(model, groups)]
-        losses += [_ranking(model.using(parameters(case, path)), groups) for path in others]
-    else:
-        scorer = PairScorer.load(str(first), case.settings.max_length)
-        losses = [_labels(scorer, groups)]
-        losses += [_labels(scorer.using(parameters(case, path)), groups) for path in others]
+    model, loss = load(case, first), LOSSES[case.facts.loss](case)
+    losses = [loss(model), *(loss(model.using(parameters(case, path))) for path in others)]
     return dict(zip(models, losses, strict=True))
 
 
@@ -82,22 +84,29 @@ def parameters(case: Case, path: Path) -> Any:
     """Parameters of a checkpoint, ours or sentence-transformers', on the devices."""
     if convert.detect(path) == "run":
         params = run_checkpoint.parameters(path)
-        params = params["encoder"] if case.kind == "embedding" else params
+        params = params["encoder"] if case.facts.trains == "embedding" else params
     else:
         params = convert.load(path).params
     return placed(params, devices.local_mesh())
 
 
-def _ranking(model: TextEncoder | TokenEncoder, groups: Sequence[Group]) -> float:
+def _ranking(case: Case) -> Callable[[Any], float]:
+    """A query is ranked against the documents of its group."""
+    groups = case.groups()
     flat = [pair for group in groups for pair in group]
-    queries = model.encode([query for query, _ in flat], "query")
-    documents = model.encode([document for _, document in flat], "document")
-    losses, start = [], 0
-    for group in groups:
-        own = slice(start, start := start + len(group))
-        logits = _logits(queries[own], documents[own])
-        losses.append(np.mean(np.logaddexp.reduce(logits, axis=1) - np.diag(logits)))
-    return float(np.mean(losses))
+
+    def loss(model: Any) -> float:
+        queries = model.encode([query for query, _ in flat], "query")
+        documents = model.encode([document for _, document in flat], "document")
+        scores = products if isinstance(model, CountedSparseEncoder) else _logits
+        losses, start = [], 0
+        for group in groups:
+            own = slice(start, start := start + len(group))
+            logits = scores(queries[own], documents[own])
+            losses.append(np.mean(np.logaddexp.reduce(logits, axis=1) - np.diag(logits)))
+        return float(np.mean(losses))
+
+    return loss
 
 
 def _logits(queries: Any, documents: Any) -> np.ndarray:
@@ -115,11 +124,45 @@ def _logits(queries: Any, documents: Any) -> np.ndarray:
     return SCALE * queries @ documents.T
 
 
-def _labels(model: PairScorer, groups: Sequence[Group]) -> float:
-    losses = []
-    for group in groups:
-        negatives = [(query, group[(i + 1) % len(group)][1]) for i, (query, _) in enumerate(group)]
-        scores = np.concatenate([*model.blocks([*group, *negatives])]).astype(np.float64)
-        signs = np.repeat([-1.0, 1.0], len(group))
-        losses.append(np.mean(np.logaddexp(0.0, signs * scores)))
-    return float(np.mean(losses))
+def _labels(case: Case) -> Callable[[PairScorer], float]:
+    """A reranker scores the document of a query, and that of the next query of its group."""
+    groups = case.groups()
+
+    def loss(model: PairScorer) -> float:
+        losses = []
+        for group in groups:
+            others = [(query, group[(i + 1) % len(group)][1]) for i, (query, _) in enumerate(group)]
+            scores = np.concatenate([*model.blocks([*group, *others])]).astype(np.float64)
+            signs = np.repeat([-1.0, 1.0], len(group))
+            losses.append(np.mean(np.logaddexp(0.0, signs * scores)))
+        return float(np.mean(losses))
+
+    return loss
+
+
+def _divergence(case: Case) -> Callable[[Any], float]:
+    """The distribution over the documents of a list is compared with the teacher's."""
+    _, texts, targets = case.held_out()
+    teacher = _log_softmax(np.array(targets, np.float64))
+    flat = [document for _, *documents in texts for document in documents]
+
+    def loss(model: Any) -> float:
+        queries = model.encode([query for query, *_ in texts], "query")
+        repeated = [query for query in queries for _ in range(teacher.shape[1])]
+        scores = model.pairs(repeated, model.encode(flat, "document"))
+        student = _log_softmax(scores.astype(np.float64).reshape(teacher.shape))
+        return float((np.exp(teacher) * (teacher - student)).sum(1).mean())
+
+    return loss
+
+
+def _log_softmax(scores: np.ndarray) -> np.ndarray:
+    return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+
+
+LOSSES: Mapping[str, Callable[[Case], Callable[[Any], float]]] = {
+    "multiple-negatives-ranking": _ranking,
+    "binary-cross-entropy": _labels,
+    "distill-kl": _divergence,
+}
+"""The probe of each loss: a function from a case to one from a model to its loss."""

@@ -20,10 +20,13 @@ def main(folder: Path) -> None:
     job = json.loads((folder / "job.json").read_text())
     torch.set_num_threads(job["threads"])
     transformers.set_seed(job["seed"])
-    build = {"embedding": embedding, "late-interaction": late_interaction, "reranker": reranker}[
-        job["kind"]
-    ]
-    model, loss, trainer_class, arguments_class = build(Path(job["model"]), job)
+    build = {
+        "embedding": embedding,
+        "sparse": sparse,
+        "late-interaction": late_interaction,
+        "reranker": reranker,
+    }
+    model, loss, trainer_class, arguments_class = build[job["kind"]](Path(job["model"]), job)
     arguments = arguments_class(
         output_dir=str(folder / "trainer"),
         per_device_train_batch_size=max(map(len, job["batches"])),
@@ -85,19 +88,45 @@ def embedding(path: Path, job: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     return model, loss, st.SentenceTransformerTrainer, st.SentenceTransformerTrainingArguments
 
 
+def sparse(path: Path, job: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    """Model, loss, trainer and arguments of a sparse encoder.
+
+    The trainer raises the weights of the regularization over a third of the steps by itself.
+    """
+    import sentence_transformers as st
+    from sentence_transformers.sparse_encoder import losses
+
+    model = st.SparseEncoder(str(path), device="cpu", **model_arguments(job))
+    model.max_seq_length = job["max_length"]
+    weights = {
+        "query_regularizer_weight": job["query_flops"],
+        "document_regularizer_weight": job["document_flops"],
+    }
+    ranking = losses.SparseMultipleNegativesRankingLoss(model)
+    loss = (
+        losses.CachedSpladeLoss(
+            model, ranking, mini_batch_num_tokens=job["microbatch_tokens"], **weights
+        )
+        if job["cached"]
+        else losses.SpladeLoss(model, ranking, **weights)
+    )
+    return model, loss, st.SparseEncoderTrainer, st.SparseEncoderTrainingArguments
+
+
 def late_interaction(path: Path, job: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
-    """Model, loss, trainer and arguments of a late-interaction model."""
+    """Model, loss, trainer and arguments of a late-interaction model, contrastive or distilled."""
     import sentence_transformers as st
     from sentence_transformers.multi_vector_encoder import losses
 
     model = st.MultiVectorEncoder(str(path), device="cpu", **model_arguments(job))
-    loss = (
-        losses.CachedMultiVectorMultipleNegativesRankingLoss(
+    if job["loss"] == "distill-kl":
+        loss: Any = losses.MultiVectorDistillKLDivLoss(model)
+    elif job["cached"]:
+        loss = losses.CachedMultiVectorMultipleNegativesRankingLoss(
             model, mini_batch_num_tokens=job["microbatch_tokens"]
         )
-        if job["cached"]
-        else losses.MultiVectorMultipleNegativesRankingLoss(model)
-    )
+    else:
+        loss = losses.MultiVectorMultipleNegativesRankingLoss(model)
     return model, loss, st.MultiVectorEncoderTrainer, st.MultiVectorEncoderTrainingArguments
 
 
@@ -132,12 +161,12 @@ def model_arguments(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def dataset(job: dict[str, Any]) -> Any:
-    """The examples as a `datasets.Dataset`: texts by column, and a label where there is one."""
+    """The examples as a `datasets.Dataset`: texts by column, and a label or scores if they have."""
     import datasets
 
     columns = {name: [texts[i] for texts in job["texts"]] for i, name in enumerate(job["columns"])}
-    if job["labels"]:
-        columns["label"] = job["labels"]
+    if job["targets"]:
+        columns["label"] = job["targets"]
     return datasets.Dataset.from_dict(columns)
 
 

@@ -3,16 +3,13 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from modernbert_jax import ranges
 from modernbert_jax.errors import UserError
 from modernbert_jax.ranges import Count, Length, Natural, NonNegative, Positive, Seed, Share
 
-if TYPE_CHECKING:
-    from ...retrieval.config import RetrievalConfig
-
-Kind = Literal["embedding", "late-interaction", "reranker"]
+Kind = Literal["embedding", "sparse", "late-interaction", "late-interaction-distilled", "reranker"]
 Side = Literal["bm25", "untuned", "ours", "peer", "peer-cached"]
 
 TITLES: dict[Side, str] = {
@@ -38,7 +35,8 @@ class Training:
     epochs: Positive = 1.0
     """Passes over the pairs."""
     batch_examples: Count = 64
-    """Examples of a step: pairs of a query and its document; of a reranker, pairs with a label."""
+    """Examples of a step: pairs of a query and its document; of a reranker, pairs with a label; in
+    distillation, lists of a query."""
     learning_rate: Positive = 2e-4
     """Peak learning rate of AdamW, which falls linearly to zero."""
     warmup: Share = 0.1
@@ -48,10 +46,22 @@ class Training:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SparseTraining(Training):
+    """The same of sparse encoders, with the regularization that makes their vectors sparse."""
+
+    query_flops: NonNegative = 5e-5
+    """Largest weight of the FLOPS regularization of queries; it rises over a third of the steps."""
+    document_flops: NonNegative = 3e-5
+    """Largest weight of the FLOPS regularization of documents."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """Data, model, sides and sizes of a comparison."""
 
-    FREE: ClassVar[tuple[str, ...]] = ("output", "peer_python", "memory", "seeds", "sides", "kinds")
+    FREE: ClassVar[tuple[str, ...]] = (
+        *("output", "peer_python", "memory", "seeds", "sides", "kinds", "keep_models"),
+    )
     """Fields that may change when a comparison is resumed: they do not change its results."""
 
     data: tuple[str, ...]
@@ -61,28 +71,34 @@ class Settings:
     output: str = "retrieval-bench"
     """Folder for results and models. The same command in the same folder resumes."""
     kinds: tuple[Kind, ...] = ("embedding", "reranker")
-    """What is trained: single-vector and late-interaction models with multiple negatives, rerankers
-    with binary cross-entropy on BM25's negatives."""
+    """What is trained: single-vector, sparse and late-interaction models with multiple negatives;
+    late interaction distilled from the scores of a reranker, and rerankers with binary
+    cross-entropy, both on BM25's negatives."""
     sides: tuple[Side, ...] = ("bm25", "untuned", "ours", "peer")
     """Sides to compare. `peer-cached` is sentence-transformers' gradient cache, for batches that do
     not fit; rerankers have none."""
     seeds: tuple[Seed, ...] = (0, 1, 2)
     """Seeds of the order of examples, one training of each side for each."""
     embedding: Training = dataclasses.field(default_factory=Training)
+    sparse: SparseTraining = dataclasses.field(default_factory=SparseTraining)
     late_interaction: Training = dataclasses.field(default_factory=Training)
+    late_interaction_distilled: Training = dataclasses.field(default_factory=Training)
     reranker: Training = dataclasses.field(default_factory=Training)
     max_length: Length = 256
     """Longest text in tokens; of a reranker, longest pair."""
     microbatch_tokens: Count = 8192
     """Tokens in memory at once, here and in sentence-transformers' gradient cache."""
     negatives: Count = 4
-    """BM25's negatives of a pair for rerankers, from its first 100."""
+    """BM25's negatives of a pair for rerankers and distillation, from its first 100."""
+    teacher: str = ""
+    """Reranker whose scores late interaction is distilled from, such as
+    OUTPUT/DATA/reranker/models/ours-SEED of another comparison with --keep-models."""
     examples: Natural = 0
     """Training pairs; 0 takes all."""
     queries: Natural = 0
     """Queries of the test; 0 takes all."""
     groups: Count = 8
-    """Groups of pairs of dev whose loss is the probe."""
+    """Groups of pairs of dev whose loss is the probe; in distillation, of their lists."""
     group_size: Count = 32
     """Pairs in a group of the probe."""
     probes: Count = 5
@@ -90,6 +106,8 @@ class Settings:
     memory: NonNegative = 0.0
     """Largest resident memory of a training process in GB (10^9 bytes), above which it is ended and
     that is the result; 0 sets no limit."""
+    keep_models: bool = False
+    """Keeps the trained models, as OUTPUT/DATA/KIND/models/SIDE-SEED."""
     peer_python: Path | None = None
     """Python with sentence-transformers 6, torch and datasets. None is this one."""
 
@@ -97,39 +115,14 @@ class Settings:
         ranges.check(self, "--")
         if not self.data:
             raise UserError("data is empty; name the folders to train on with --data")
+        if "late-interaction-distilled" in self.kinds and not self.teacher:
+            raise UserError(
+                "late-interaction-distilled has no teacher; name a reranker with --teacher"
+            )
 
     def training(self, kind: Kind) -> Training:
         """The settings of a kind."""
         return getattr(self, kind.replace("-", "_"))
-
-    def config(self, kind: Kind, seed: int, **paths: Any) -> "RetrievalConfig":
-        """The configuration of our side, without dropout; `paths` are its other fields."""
-        from ...retrieval.config import RetrievalConfig
-        from ...retrieval.losses.config import LossConfig
-
-        training = self.training(kind)
-        if kind == "late-interaction":
-            paths["lengths"] = {"query": QUERY_TOKENS, "document": self.max_length}
-        elif kind == "embedding":
-            paths["pooling"] = "mean"
-        return RetrievalConfig(
-            kind=kind,
-            loss=LossConfig().of(kind),
-            max_length=self.max_length,
-            microbatch_tokens=self.microbatch_tokens,
-            attention_dropout=0.0,
-            optimizer="adamw",
-            b1=0.9,
-            b2=0.999,
-            eps=1e-8,
-            clip_norm=1.0,
-            schedule="linear",
-            keep_best=False,
-            eval_every=0,
-            seed=seed,
-            **dataclasses.asdict(training),
-            **paths,
-        )
 
     def to_json(self) -> dict[str, Any]:
         """The settings as a JSON object."""

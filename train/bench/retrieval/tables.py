@@ -10,7 +10,6 @@ from modernbert_jax.io.progress import wide_console
 
 from .. import number
 from .comparison import Result
-from .measuring import METRICS
 from .settings import TITLES, TRAINED, Side
 
 NONE = "–"
@@ -19,7 +18,7 @@ NONE = "–"
 def line(result: Result) -> str:
     """One result in a line."""
     seed = f", seed {result.seed}" if result.examples else ""
-    numbers = ", ".join(f"{name} {x:.4f}" for name, x in result.metrics.items())
+    numbers = ", ".join(f"{name} {digits(x)}" for name, x in result.metrics.items())
     speed = f", {number(step_speed(result))} examples/s" if result.step_seconds else ""
     side = f"{result.data}, {result.kind}, {TITLES[result.side]}{seed}"
     return f"{side}: {result.failure or numbers + speed}"
@@ -43,12 +42,13 @@ def show(results: Sequence[Result]) -> None:
 def _quality(sides: Mapping[Side, Sequence[Result]]) -> Table:
     """Metrics of every side: mean and deviation over seeds."""
     table = Table("quality", box=None, pad_edge=False)
-    for name in METRICS:
+    names = [*dict.fromkeys(name for own in sides.values() for r in own for name in r.metrics)]
+    for name in names:
         table.add_column(name, justify="right")
     for side, own in sides.items():
         failure = next((r.failure for r in own if r.failure), "")
-        cells = [deviation([r.metrics[name] for r in own]) for name in METRICS if not failure]
-        table.add_row(TITLES[side], *(cells or [failure]))
+        cells = [_deviation_of(name, own) for name in names] if not failure else [failure]
+        table.add_row(TITLES[side], *cells)
     return table
 
 
@@ -82,10 +82,23 @@ def _probe(sides: Mapping[Side, Sequence[Result]]) -> Table:
     return table
 
 
+def _deviation_of(metric: str, results: Sequence[Result]) -> str:
+    """Mean and deviation of a metric; a dash where a side has none, as BM25 has no weights."""
+    values = [r.metrics[metric] for r in results if metric in r.metrics]
+    return deviation(values) if values else NONE
+
+
+def digits(value: float, like: float | None = None) -> str:
+    """A metric: a share with four decimals, a number above one (or one `like` that) with one."""
+    return f"{value:.4f}" if abs(value if like is None else like) <= 1 else f"{value:.1f}"
+
+
 def deviation(values: Sequence[float]) -> str:
     """Mean of values, with their deviation where there are several."""
-    mean = f"{statistics.fmean(values):.4f}"
-    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.4f}"
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return digits(mean)
+    return f"{digits(mean)} ± {digits(statistics.stdev(values), mean)}"
 
 
 def step_speed(result: Result) -> float:

@@ -12,10 +12,20 @@ import pytest
 
 from modernbert_jax import UserError, cli, convert
 from modernbert_jax.convert import names
-from modernbert_jax.train.bench.retrieval import comparison, measuring, process, tables
+from modernbert_jax.splade import SparseVector
+from modernbert_jax.train.bench.retrieval import (
+    comparison,
+    counted,
+    examples,
+    measuring,
+    process,
+    sides,
+    tables,
+)
 from modernbert_jax.train.bench.retrieval.case import Case
 from modernbert_jax.train.bench.retrieval.comparison import Result
-from modernbert_jax.train.bench.retrieval.settings import Settings, Training
+from modernbert_jax.train.bench.retrieval.settings import Settings, SparseTraining, Training
+from modernbert_jax.train.retrieval.data import read_examples
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +74,7 @@ def test_what_does_not_train_is_measured_once_and_kept(place, tmp_path, monkeypa
 def test_rerankers_learn_from_negatives_of_bm25(place, tmp_path):
     pytest.importorskip("bm25s")
     case = Case(settings(place, tmp_path, examples=5), str(place / "words"), "reranker")
-    columns, texts, labels = case.pairs()
+    columns, texts, labels = case.examples
     assert columns == ("query", "document") and len(texts) == 5 * 3
     assert labels == [1.0, 0.0, 0.0] * 5
     documents = {*case.corpus.values()}
@@ -72,17 +82,90 @@ def test_rerankers_learn_from_negatives_of_bm25(place, tmp_path):
         (query, positive), *negatives = texts[i : i + 3]
         assert positive.startswith(query) and {text for _, text in negatives} <= documents
         assert positive not in {text for _, text in negatives}
-    assert case.pairs() == (columns, texts, labels)
+    again = Case(case.settings, case.data, "reranker")
+    assert again.facts.examples(again, again.pairs()) == (columns, texts, labels)
     rows = [json.loads(line) for line in case.training_file().read_text().splitlines()]
     assert rows[1] == {"query": texts[1][0], "document": texts[1][1], "label": 0.0}
+
+
+class LengthScorer:
+    """A teacher whose scores are the differences in length, a list of them at a time."""
+
+    def blocks(self, pairs):
+        for query, document in pairs:
+            yield np.array([len(document) - len(query)], np.float32) / 7
+
+
+def test_lists_are_scored_by_the_teacher_once(place, tmp_path, monkeypatch):
+    pytest.importorskip("bm25s")
+    asked = []
+    scorer = lambda *model: asked.append(model) or LengthScorer()  # noqa: E731
+    monkeypatch.setattr(examples.PairScorer, "load", scorer)
+    config = settings(place, tmp_path, examples=5, teacher="a-reranker")
+    case = Case(config, str(place / "words"), "late-interaction-distilled")
+    columns, texts, targets = case.examples
+    assert columns == ("query", "positive", "negative_1", "negative_2")
+    documents = {*case.corpus.values()}
+    for (query, positive, *negatives), scores in zip(texts, targets, strict=True):
+        assert positive.startswith(query) and {*negatives} <= documents - {positive}
+        lengths = [len(text) - len(query) for text in (positive, *negatives)]
+        assert scores == (np.array(lengths, np.float32) / 7).tolist()
+    assert Case(config, case.data, case.kind).examples == (columns, texts, targets)
+    assert len(texts) == 5 and asked == [("a-reranker", 32)]
+    (first, *_) = read_examples(case.training_file()).examples
+    assert (first.texts, [*first.target]) == (texts[0], targets[0])
+
+
+def test_a_list_with_too_few_negatives_is_left_out(place, tmp_path, monkeypatch):
+    pytest.importorskip("bm25s")
+    monkeypatch.setattr(examples.PairScorer, "load", lambda *_: LengthScorer())
+
+    def case(negatives):
+        own = settings(place, tmp_path, teacher="a-reranker", negatives=negatives)
+        return Case(own, str(place / "words"), "late-interaction-distilled")
+
+    pairs = case(1).pairs()
+    counts = [len(case(100).negatives(query, {document}, 0)) for query, document in pairs]
+    most = max(counts)
+    assert min(counts) < most
+    wanted = [pair for pair, count in zip(pairs, counts, strict=True) if count == most]
+    assert [x[:2] for x in case(most).examples.texts] == wanted
+    (tmp_path / "words" / "late-interaction-distilled" / "train.jsonl").unlink()
+    with pytest.raises(UserError, match=f"no query has {most + 1} negatives; lower --negatives"):
+        case(most + 1).training_file()
+    assert not (case(1).folder / "train.jsonl").exists()
+
+
+def test_distillation_needs_a_teacher(place, tmp_path):
+    with pytest.raises(UserError, match="--teacher"):
+        settings(place, tmp_path, kinds=("late-interaction-distilled",))
+    config = settings(
+        place, tmp_path / "out", kinds=("late-interaction-distilled",), teacher=str(place / "model")
+    )
+    with pytest.raises(UserError, match="no single score"):
+        next(comparison.compare(dataclasses.replace(config, sides=("ours",))))
+    assert not (tmp_path / "out").exists()
 
 
 def test_batches_hold_every_pair_and_no_text_twice(place, tmp_path):
     training = Training(batch_examples=4, epochs=2)
     case = Case(settings(place, tmp_path, embedding=training), str(place / "words"), "embedding")
-    plan = comparison.batches(case, case.pairs(), 0)
+    plan = sides.batches(case, 0)
     assert len(plan) == 12 and sorted(itertools.chain(*plan)) == sorted([*range(24)] * 2)
-    assert plan != comparison.batches(case, case.pairs(), 1)
+    assert plan != sides.batches(case, 1)
+
+
+def test_both_sides_raise_the_regularization_over_the_same_steps(place, tmp_path):
+    training = SparseTraining(batch_examples=4, epochs=3, query_flops=0.1)
+    case = Case(settings(place, tmp_path, sparse=training), str(place / "words"), "sparse")
+    plan = sides.Plan.of(case, 0)
+    sides.ours(case, tmp_path, plan)
+    sides.peer(case, tmp_path, plan, cached=False)
+    config = json.loads((tmp_path / "config.json").read_text())
+    job = json.loads((tmp_path / "job.json").read_text())
+    assert plan.steps == 18 and config["flops_ramp"] == 6 / 18
+    assert (config["query_flops"], config["document_flops"]) == (0.1, 3e-5)
+    assert (job["kind"], job["query_flops"], job["document_flops"]) == ("sparse", 0.1, 3e-5)
 
 
 def test_a_reranker_starts_from_the_encoder_with_a_drawn_classifier(place, tmp_path):
@@ -98,6 +181,8 @@ def test_a_reranker_starts_from_the_encoder_with_a_drawn_classifier(place, tmp_p
     assert bare.head == "none" and bare.pipeline.pooling.modes == ("mean",)
     late = convert.load(Case(config, data, "late-interaction").start(0))
     assert late.pipeline.late.query_length == 32 and late.params["dense_0"]
+    sparse = convert.load(Case(config, data, "sparse").start(0))
+    assert sparse.pipeline.kind == "sparse" and sparse.head == "masked_lm"
 
 
 class FakeEncoder:
@@ -110,9 +195,9 @@ class FakeEncoder:
 
 def test_the_probe_is_the_loss_of_whole_groups(place, tmp_path, monkeypatch):
     case = Case(settings(place, tmp_path), str(place / "words"), "embedding")
-    groups = case.probe()
+    groups = case.groups()
     assert [len(group) for group in groups] == [3, 3]
-    monkeypatch.setattr(measuring, "encoder", lambda case, path: FakeEncoder())
+    monkeypatch.setattr(measuring, "load", lambda case, path: FakeEncoder())
     losses = []
     for group in groups:
         queries, documents = (
@@ -124,6 +209,46 @@ def test_the_probe_is_the_loss_of_whole_groups(place, tmp_path, monkeypatch):
             logits = 20 * (documents @ queries[i]) / norms
             losses.append(np.log(np.exp(logits).sum()) - logits[i])
     assert measuring.probe_loss(case, {7: place}) == {7: pytest.approx(np.mean(losses))}
+
+
+def test_the_probe_of_sparse_vectors_takes_their_products():
+    queries = [SparseVector(np.array([1, 5]), np.array([2.0, 3.0], np.float32))]
+    documents = [
+        SparseVector(np.array([5, 7]), np.array([0.5, 4.0], np.float32)),
+        SparseVector(np.array([], np.int64), np.array([], np.float32)),
+    ]
+    assert counted.products(queries, documents).tolist() == [[1.5, 0.0]]
+
+
+def test_the_probe_of_distillation_is_the_divergence_of_kept_lists(place, tmp_path, monkeypatch):
+    class Student(FakeEncoder):
+        def pairs(self, queries, documents):
+            return (queries * documents).sum(1)
+
+    pytest.importorskip("bm25s")
+    monkeypatch.setattr(examples.PairScorer, "load", lambda *_: LengthScorer())
+    monkeypatch.setattr(measuring, "load", lambda case, path: Student())
+    config = settings(place, tmp_path, teacher="a-reranker")
+    case = Case(config, str(place / "words"), "late-interaction-distilled")
+    held_out = case.held_out()
+    assert [x[:2] for x in held_out.texts] == [pair for group in case.groups() for pair in group]
+    losses = []
+    for (query, *documents), scores in zip(held_out.texts, held_out.targets, strict=True):
+        own = Student().encode(documents, "document") @ Student().encode([query], "query")[0]
+        teacher, student = (np.exp(x - np.max(x)) for x in (np.array(scores), own))
+        teacher, student = teacher / teacher.sum(), student / student.sum()
+        losses.append((teacher * np.log(teacher / student)).sum())
+    assert measuring.probe_loss(case, {0: place}) == {0: pytest.approx(np.mean(losses))}
+
+
+def test_weights_of_sparse_vectors_are_counted(place, tmp_path):
+    case = Case(settings(place, tmp_path), str(place / "words"), "sparse")
+    metrics = measuring.quality(case, case.start(0))
+    model = measuring.load(case, case.start(0))
+    for side, texts in (("query", case.test.queries), ("document", case.corpus)):
+        vectors = model.encode(texts.values(), side)
+        assert metrics[f"active_{side}"] == np.mean([len(x.indices) for x in vectors])
+    assert 0 < metrics["ndcg@10"] <= 1 < metrics["active_document"]
 
 
 def test_the_probe_of_a_reranker_is_a_loss_of_labels(place, tmp_path, monkeypatch):
@@ -165,6 +290,12 @@ def test_tables_compare_speeds_and_show_failures(capsys):
     assert "0.6000 ± 0.1414" in output and "5.00" in output
     assert "more than 1 GB" in output and "2.5001" in output
     assert tables.best(results[:2], tables.step_speed) == 100
+    assert "active" not in output
+    results[0].metrics["active_query"] = 123.456
+    results[1].metrics["active_query"] = 133.456
+    tables.show(results)
+    assert "128.5 ± 7.1" in capsys.readouterr().out
+    assert "active_query 123.5" in tables.line(results[0])
     assert "nd" in tables.line(results[0]) and "seed 0" in tables.line(results[0])
 
 
