@@ -17,7 +17,7 @@ from ...retrieval.evaluation import evaluate, of_run
 from ...retrieval.late_encoding import TokenEncoder
 from ...retrieval.on_devices import RetrieverOnDevices
 from .case import Case
-from .counted import CountedSparseEncoder, products
+from .counted import CountedSparseEncoder, sparse_products
 from .settings import QUERY_TOKENS
 
 METRICS = ("ndcg@10", "mrr@10", "recall@100")
@@ -98,7 +98,7 @@ def _ranking(case: Case) -> Callable[[Any], float]:
     def loss(model: Any) -> float:
         queries = model.encode([query for query, _ in flat], "query")
         documents = model.encode([document for _, document in flat], "document")
-        scores = products if isinstance(model, CountedSparseEncoder) else _logits
+        scores = sparse_products if isinstance(model, CountedSparseEncoder) else _logits
         losses, start = [], 0
         for group in groups:
             own = slice(start, start := start + len(group))

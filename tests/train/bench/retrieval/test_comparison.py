@@ -217,7 +217,7 @@ def test_the_probe_of_sparse_vectors_takes_their_products():
         SparseVector(np.array([5, 7]), np.array([0.5, 4.0], np.float32)),
         SparseVector(np.array([], np.int64), np.array([], np.float32)),
     ]
-    assert counted.products(queries, documents).tolist() == [[1.5, 0.0]]
+    assert counted.sparse_products(queries, documents).tolist() == [[1.5, 0.0]]
 
 
 def test_the_probe_of_distillation_is_the_divergence_of_kept_lists(place, tmp_path, monkeypatch):
