@@ -40,7 +40,9 @@ class CountedSparseEncoder(SparseTextEncoder):
         self.counts[side] += [len(vector.indices) for vector in vectors]
 
 
-def sparse_products(queries: Sequence[SparseVector], documents: Sequence[SparseVector]) -> np.ndarray:
+def sparse_products(
+    queries: Sequence[SparseVector], documents: Sequence[SparseVector]
+) -> np.ndarray:
     """Products of all queries with all documents, float64 [Q, D]."""
     every = (*queries, *documents)
     size = 1 + max((int(own.indices[-1]) for own in every if len(own.indices)), default=0)
