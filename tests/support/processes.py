@@ -24,11 +24,14 @@ from modernbert_jax.train.pretrain.config import PretrainConfig
 
 PROGRAM = "import sys; from modernbert_jax.cli import main; sys.exit(main())"
 
+QUICK_COMPILES = "--xla_backend_optimization_level=0"
+"""Flag with which XLA compiles in half the time."""
+
 
 def train_on(devices: int, meshes: dict[str, dict], script: Path, folder: Path) -> None:
     """Run a script that trains on meshes of virtual devices, listed in `meshes.json`."""
     (folder / "meshes.json").write_text(json.dumps(meshes))
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"--xla_force_host_platform_device_count={devices} {QUICK_COMPILES}"
     subprocess.run(
         [sys.executable, script, folder],
         env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
@@ -74,7 +77,7 @@ class Processes:
                         env=os.environ
                         | {
                             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"
-                            " --xla_backend_optimization_level=0",  # compiles in half the time
+                            f" {QUICK_COMPILES}",
                             "JAX_PLATFORMS": "cpu",
                         },
                         stdout=output,

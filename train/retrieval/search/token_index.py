@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from modernbert_jax.errors import UserError
+from modernbert_jax.errors import UserError, first_line
 from modernbert_jax.io.files import whole_file, write_json
 from modernbert_jax.io.json_reader import read_json
 from modernbert_jax.io.progress import Progress
@@ -104,31 +104,31 @@ def _opened(
 ) -> tuple[Any, np.ndarray]:
     """The complete index, and where the tokens of each document start, int64 [documents + 1]."""
     own = {**facts, "links": options.index_links, "depth": options.index_depth}
-    beside, tokens = (path.with_name(f"{path.name}.{end}") for end in ("json", "npy"))
+    beside, counts = (path.with_name(f"{path.name}.{end}") for end in ("json", "npy"))
     index: Any = None
     lengths: list[np.ndarray] = []
-    done = 0
+    sizes: list[tuple[int, int]] = []  # of each part: documents and tokens
     if path.exists() and beside.exists():
         state = read_json(beside)
-        done = state.pop("parts", 0)
+        sizes = [*map(tuple, state.pop("sizes", []))]
         if changed := differences(state, own):
             raise UserError(
                 f"{path}: is an index of other settings ({'; '.join(changed)});"
                 " name another --index, or remove it"
             )
-        index = voyager.Index.load(str(path))
-        lengths = [np.load(tokens, allow_pickle=False)]
+        index, lengths, sizes = _loaded(voyager, path, counts, sizes)
+    saved = len(sizes)
 
     def save() -> None:
-        beside.unlink(missing_ok=True)  # an index without it is built anew
+        """Store what the index holds before the index, which may then lag behind."""
+        with whole_file(counts) as temporary, temporary.open("wb") as file:
+            np.save(file, np.concatenate(lengths))
+        write_json(beside, {**own, "sizes": sizes})
         with whole_file(path) as temporary:
             index.save(str(temporary))
-        with whole_file(tokens) as temporary, temporary.open("wb") as file:
-            np.save(file, np.concatenate(lengths))
-        write_json(beside, {**own, "parts": done})
 
     with Progress(corpus.count, of="document") as progress:
-        for number, block in enumerate(corpus.blocks(done), start=done):
+        for block in corpus.blocks(len(sizes)):
             flat = np.concatenate(block)
             if index is None:
                 index = voyager.Index(
@@ -137,24 +137,45 @@ def _opened(
                     M=options.index_links,
                     ef_construction=options.index_depth,
                 )
-            first, before = int(sum(map(np.sum, lengths))), sum(map(len, lengths))
-            counts = np.array([len(text) for text in block], np.int64)
-            ends = np.cumsum(counts)
+            before, first = map(sum, zip((0, 0), *sizes, strict=True))
+            own_lengths = np.array([len(text) for text in block], np.int64)
+            ends = np.cumsum(own_lengths)
             for start in range(0, len(flat), ADDED):
                 some = flat[start : start + ADDED]
                 index.add_items(some, ids=range(first + start, first + start + len(some)))
                 documents = int(np.searchsorted(ends, start + len(some), "right"))
                 progress.update("build index", before + documents)
-            lengths.append(counts)
-            done = number + 1
-            if done % SAVED == 0:
+            lengths.append(own_lengths)
+            sizes.append((len(block), len(flat)))
+            if len(sizes) - saved == SAVED:
                 save()
-        if lengths and done % SAVED:
+                saved = len(sizes)
+        if len(sizes) > saved:
             save()
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(lengths))])
     if not starts[-1]:
         raise UserError(f"{path}: no document has a token whose vector counts")
     return index, starts
+
+
+def _loaded(
+    voyager: Any, path: Path, counts: Path, sizes: list[tuple[int, int]]
+) -> tuple[Any, list[np.ndarray], list[tuple[int, int]]]:
+    """The index in a file, the lengths of its documents, and the sizes of its parts.
+
+    Args:
+        counts: file of the lengths of at least its documents.
+        sizes: of at least its parts, documents and tokens each.
+    """
+    try:
+        index = voyager.Index.load(str(path))
+        lengths = np.load(counts, allow_pickle=False)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({first_line(error)}); remove it, or name another --index"
+        ) from None
+    done = int(np.searchsorted(np.cumsum([tokens for _, tokens in sizes]), len(index), "right"))
+    return index, [lengths[: sum(n for n, _ in sizes[:done])]], sizes[:done]
 
 
 def library() -> Any:

@@ -3,10 +3,9 @@
 import dataclasses
 import json
 import os
-import signal
-import subprocess
 import sys
 
+import killed
 import models
 import numpy as np
 import program
@@ -21,6 +20,9 @@ from modernbert_jax.train.retrieval.search.config import Searching
 from modernbert_jax.train.retrieval.search.run import run_search
 
 WORDS = " ".join(models.TEXTS[2:]).split()
+ENDS = ("", ".json", ".npy")
+"""Of the files of an index of tokens."""
+
 QUERIES = {"d3": "again and again", "q1": "who is there", "q2": "the lazy fox"}
 
 
@@ -285,42 +287,30 @@ def test_the_command_writes_a_run(folder, tmp_path, capsys):
     assert json.loads(out)["documents"] == 50
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from modernbert_jax.train.retrieval.search import stored, reranking
-from modernbert_jax.train.retrieval.search.config import Searching
-from modernbert_jax.train.retrieval.search.run import run_search
-folder, output, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-stored.PART, reranking.QUERIES = 16, 1
-
-def publish(self, target, replace=Path.replace):
-    global steps
-    if (steps := steps - 1) == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return replace(self, target)
-
-Path.replace = publish
-run_search(Searching(model=str(folder / "mean"), corpus=str(folder / "beir"), output=output,
-                     rerank=str(folder / "reranker"), rerank_top=9))
-"""
-
-
 @pytest.mark.slow
-def test_a_killed_search_is_resumed_at_every_file_that_it_writes(folder, tmp_path):
-    def run(output, steps):
-        command = [sys.executable, "-c", KILLED, folder, tmp_path / output, str(steps)]
-        return subprocess.run(command, capture_output=True, text=True)
+@pytest.mark.parametrize("kind", ["mean", "sparse", "colbert", "index"])
+def test_a_killed_search_is_resumed_at_every_file_that_it_writes(kind, folder, tmp_path):
+    """Also one that builds an index of tokens, which is saved after every part."""
+    constants = {"search.stored.PART": 16, "search.reranking.QUERIES": 1}
+    constants |= {"search.token_index.SAVED": 1}
+    model = models.write("colbert" if kind == "index" else kind, tmp_path / "model")
 
-    assert run("whole.run", 0).returncode == 0
-    kills = 0
-    while (done := run("again.run", 3)).returncode:
-        assert done.returncode == -signal.SIGKILL, done.stderr
-        assert not (tmp_path / "again.run").exists()
-        kills += 1
-    assert kills > 3
+    def words(output):
+        command = ["search", "--model", model, "--corpus", folder / "beir", "--rerank-top", 9]
+        command += ["--rerank", folder / "reranker", "--output", tmp_path / output]
+        if kind == "index":
+            command += ["--index", tmp_path / f"{output}.voyager", "--index-neighbours", 9999]
+        return command
+
+    whole = killed.run(words("whole.run"), constants)
+    assert whole.returncode == 0, whole.stderr
+    # An index takes three files at a time.
+    assert killed.until_done(words("again.run"), constants, steps=(4, 5, 6)) > 2
     assert (tmp_path / "again.run").read_bytes() == (tmp_path / "whole.run").read_bytes()
-    names = {"again.run", "whole.run", "again.run.cache", "whole.run.cache"}
+    names = {"model", "again.run", "whole.run", "again.run.cache", "whole.run.cache"}
+    if kind == "index":
+        files = (f"{run}.voyager{end}" for run in ("again.run", "whole.run") for end in ENDS)
+        names |= {*files}
     assert {*os.listdir(tmp_path)} == names
 
 

@@ -88,9 +88,19 @@ def test_building_resumes_and_other_settings_are_refused(tmp_path, monkeypatch):
     whole = search(tmp_path / "whole", index_neighbours=1000)
     with pytest.raises(KeyboardInterrupt):
         search(tmp_path / "index", Corpus(fails=5), index_neighbours=1000)
+    before = (tmp_path / "index").read_bytes()
     with pytest.raises(KeyboardInterrupt):  # the first four parts are not read again
         search(tmp_path / "index", Corpus(fails=4), index_neighbours=1000)
+    for end in ("npy", "json"):  # a kill before the index itself: it is the one of four parts
+        (tmp_path / f"index.{end}").write_bytes((tmp_path / f"whole.{end}").read_bytes())
+    assert (tmp_path / "index").read_bytes() == before
     resumed = search(tmp_path / "index", index_neighbours=1000)
     assert {q: [*scores] for q, scores in resumed.items()} == {q: [*s] for q, s in whole.items()}
     with pytest.raises(UserError, match=r"other settings \(.*links"):
         search(tmp_path / "index", index_links=16)
+    finished = (tmp_path / "index").stat().st_mtime_ns
+    search(tmp_path / "index")
+    assert (tmp_path / "index").stat().st_mtime_ns == finished
+    (tmp_path / "index").write_bytes(b"no index")
+    with pytest.raises(UserError, match=r"index: cannot be read .*; remove it"):
+        search(tmp_path / "index")
