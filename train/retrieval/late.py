@@ -110,12 +110,13 @@ def pipeline_of(config: RetrievalConfig, checkpoint: convert.Checkpoint) -> Pipe
     """The modules and settings of the trained model: the checkpoint's, with the run's changes.
 
     A checkpoint of another kind gets PyLate's: a projection to 128 dimensions, the prefixes `[Q] `
-    and `[D] `, queries of 32 tokens that are filled up, documents of 180 without punctuation.
+    and `[D] `, queries of 32 tokens that are filled up, documents of 180 without punctuation; or
+    as many tokens as the model supports.
 
     Raises:
         UserError: modules that do not fit each other, or a length that expansion does not have.
     """
-    width = checkpoint.config.hidden_size
+    width, limit = checkpoint.config.hidden_size, checkpoint.config.max_position_embeddings
     before = checkpoint.pipeline
     if before is None or before.late is None:
         before = Pipeline(
@@ -127,8 +128,8 @@ def pipeline_of(config: RetrievalConfig, checkpoint: convert.Checkpoint) -> Pipe
             late=LateInteraction(
                 query_prefix=PREFIXES[QUERY],
                 document_prefix=PREFIXES[DOCUMENT],
-                query_length=LENGTHS[QUERY],
-                document_length=LENGTHS[DOCUMENT],
+                query_length=min(LENGTHS[QUERY], limit),
+                document_length=min(LENGTHS[DOCUMENT], limit),
                 expansion="fixed",
                 skiplist=tuple(string.punctuation),
             ),

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 from modernbert_jax import late_interaction
 from modernbert_jax.config import ModernBertConfig
-from modernbert_jax.errors import UserError
+from modernbert_jax.errors import clipped
 from modernbert_jax.pipeline import LateInteraction
 from modernbert_jax.tokenizer import Tokenizer
 
+from ..tasks import Problems
 from . import texts
 from .config import QUERY, RetrievalConfig, role_of
 from .data import ExampleSet
@@ -32,9 +33,11 @@ def tokenize(
         late: settings of the model.
 
     Raises:
-        UserError: a length above the model's, a text without a token that counts, or ids that the
-            model does not have.
+        UserError: a length above the model's, ids that the model does not have, or all texts
+            without a token that counts.
     """
+
+    void: set[str] = set()
 
     def manner_of(column: int) -> tuple[str, bool, int]:
         prefix = config.prompt(dataset.name, dataset.column(column), column)
@@ -48,15 +51,21 @@ def tokenize(
         tokens = late_interaction.tokenize(
             some, tokenizer, own, is_query=is_query, longest=length, cut=cut
         )
-        for text, of_text in zip(some, tokens, strict=True):
-            if not of_text.counted.any():
-                raise UserError(
-                    f"{dataset.name}: {text[:40]!r} has no token whose vector counts; leave it"
-                    " out, or shorten the skiplist"
-                )
+        void.update(x for x, own in zip(some, tokens, strict=True) if not own.counted.any())
         return Encoded([x.ids for x in tokens], [x.visible for x in tokens], cut)
 
-    return texts.text_set(dataset, model, manner_of, encoded)
+    tokenized = texts.text_set(dataset, model, manner_of, encoded)
+    problems = Problems()
+    for example in dataset.examples if void else ():
+        for text in dict.fromkeys(example.texts):
+            if text in void:
+                problems.add(
+                    example.place,
+                    f"{clipped(text, 40)!r} has no token whose vector counts; leave it out, or"
+                    " shorten the skiplist",
+                )
+    problems.check()
+    return tokenized
 
 
 def of_column(late: LateInteraction, prefix: str, is_query: bool, length: int) -> LateInteraction:

@@ -74,15 +74,15 @@ class Session:
             width = trainee.pipeline.width(trainee.model.hidden_size)
             for loss in config.every_loss:
                 guide.check(config.guide, loss.loss(config.kind), width, config.matryoshka_dims)
-        read = [
-            texts.read(config, config.train, config.train_examples),
-            texts.read(config, config.validation),
-        ]
+        *read, collections = together(
+            lambda: texts.read(config, config.train, config.train_examples),
+            lambda: texts.read(config, config.validation),
+            lambda: _collections(config),
+        )
         texts.check_names(config, [dataset for sets in read for dataset in sets])
         train = [trainee.with_loss_of(data.name).tokenized(data) for data in read[0]]
         trainee = trainee.prompted(config.prompts, read[0])
         held_out = [trainee.with_loss_of(data.name).tokenized(data) for data in read[1]]
-        collections = _collections(config)
         inputs = inputs_of(
             trainee.checkpoint,
             {
@@ -95,8 +95,9 @@ class Session:
         if collections:
             own = {name: each.fingerprint() for name, each in collections.items()}
             inputs["evaluation"] = fingerprint.of_json(own)
-        for dataset in (*train, *held_out):
-            check(config, dataset, trainee.with_loss_of(dataset.name).loss)
+        losses = [trainee.with_loss_of(dataset.name).loss for dataset in (*train, *held_out)]
+        sets = zip((*train, *held_out), losses, strict=True)
+        together(*(functools.partial(check, config, *each) for each in sets))
         in_batch = [trainee.with_loss_of(dataset.name).loss.in_batch for dataset in train]
         sampler = Sampler(
             [dataset.texts for dataset in train],

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from modernbert_jax.config import ModernBertConfig
-from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax.errors import UserError, did_you_mean, together
 from modernbert_jax.io.progress import Progress
 from modernbert_jax.tokenizer import Tokenizer
 
@@ -144,20 +144,17 @@ def read(config: RetrievalConfig, paths: Sequence[str], most: int = 0) -> list[E
         most: number of the first examples of each that are read; 0 reads all.
 
     Raises:
-        UserError: all problems of a file, two data sets of one name, or prompts and lengths for
-            columns that none has.
+        UserError: all problems of all files, or two data sets of one name.
     """
-    sets = [
-        read_examples(
-            path,
-            config.columns,
-            "" if config.target == "none" else config.target or None,
-            queries=config.queries or None,
-            documents=config.documents or None,
-            most=most,
-        )
-        for path in paths
-    ]
+    read_one = functools.partial(
+        read_examples,
+        columns=config.columns,
+        target="" if config.target == "none" else config.target or None,
+        queries=config.queries or None,
+        documents=config.documents or None,
+        most=most,
+    )
+    sets: list[ExampleSet] = together(*(functools.partial(read_one, path) for path in paths))
     names = [dataset.name for dataset in sets]
     if twice := next((name for name in names if names.count(name) > 1), None):
         named = [p for p, name in zip(paths, names, strict=True) if name == twice]

@@ -64,12 +64,14 @@ class Collection:
 
         Raises:
             UserError: damaged rows, an id of several rows, judged documents that are missing, or
-                ids that `of_ids` refuses; all of the corpus together.
+                ids that `of_ids` refuses; all together.
         """
-        for query in self.queries:
-            of_ids(query)
         judged = {d: f"{self.name}, query {q}" for q, grades in self.qrels.items() for d in grades}
-        return ids.survey(self.files, judged.items(), of_ids)
+        *_, count = together(
+            *(functools.partial(of_ids, query) for query in self.queries),
+            lambda: ids.survey(self.files, judged.items(), of_ids),
+        )
+        return count
 
 
 def read_collection(folder: str | Path, split: str = "test") -> Collection:
