@@ -41,6 +41,25 @@ def records(count: int, negatives: int = 1, seed: int = 0) -> list[dict[str, str
     return examples
 
 
+def similar(count: int) -> list[dict]:
+    """Pairs of texts with a label: the share of common words."""
+
+    def label(example: dict[str, str]) -> float:
+        first, second = (set(text.split()) for text in example.values())
+        return len(first & second) / len(first | second)
+
+    return [{**example, "label": label(example)} for example in records(count, 0, seed=5)]
+
+
+def scored(count: int) -> list[dict]:
+    """Queries with lists of three documents and the scores of a teacher, the positive's highest."""
+    rng = np.random.default_rng(6)
+    return [
+        {"query": query, "documents": documents, "scores": [4.0, *rng.normal(size=2).tolist()]}
+        for query, *documents in (example.values() for example in records(count, 2, seed=6))
+    ]
+
+
 def write(path: Path, examples: list[dict]) -> Path:
     """Write examples as JSON lines."""
     path.write_text("".join(json.dumps(example) + "\n" for example in examples))

@@ -13,6 +13,14 @@ _EMBEDDING = {
     "include_prompt": False,
     "projection_dims": 16,
 }
+_LATE = {
+    "kind": "late-interaction",
+    "prompts": {"query": "[Q] ", "document": "[D] "},
+    "lengths": {"query": 12, "document": 40},
+    "projection_hidden": (24,),
+    "projection_dims": 16,
+    "skiplist": "no le",
+}
 _RERANKER = {"kind": "reranker", "prompts": {"query": "ba: "}, "max_length": 64}
 
 RUNS: dict[str, dict[str, Any]] = {
@@ -35,6 +43,37 @@ RUNS: dict[str, dict[str, Any]] = {
         "head": "modules",
         "include_prompt": False,
     },
+    "several": {
+        **_EMBEDDING,
+        "loss": LossConfig(learn_scale=True),
+        "losses": {"similar": LossConfig(name="cosent")},
+        "train": ("train.jsonl", "similar.jsonl"),
+    },
+    "late": {**_LATE, "loss": LossConfig(scale=4.0), "evaluation": ("search",)},
+    "mixed": {
+        **_LATE,
+        "loss": LossConfig(scale=4.0),
+        "losses": {"scored": LossConfig(name="distill-kl")},
+        "train": ("train.jsonl", "scored.jsonl"),
+    },
+    "distilled": {
+        **_LATE,
+        "loss": LossConfig(name="distill-kl", normalize_scores=True),
+        "train": ("scored.jsonl",),
+        "validation": (),
+        "evaluation": ("search",),
+        "query_expansion": "min",
+        "expansion_length": 8,
+    },
+    "sparse": {
+        "kind": "sparse",
+        "model": "masked-lm",
+        "max_length": 64,
+        "query_flops": 3e-2,
+        "document_flops": 2e-2,
+        "loss": LossConfig(scale=1.0),
+        "evaluation": ("search",),
+    },
 }
 """Fields in which runs differ, by name; paths are relative to the folder."""
 
@@ -44,8 +83,11 @@ def write(folder: Path) -> Path:
     if not (folder / "search").exists():
         pairs.model(folder / "base")
         pairs.model(folder / "guide", hidden_size=48, num_attention_heads=3)
+        pairs.masked_lm(folder / "masked-lm")
         pairs.write(folder / "train.jsonl", pairs.records(60, negatives=2))
         pairs.write(folder / "more.jsonl", pairs.records(40, negatives=0, seed=1))
+        pairs.write(folder / "similar.jsonl", pairs.similar(40))
+        pairs.write(folder / "scored.jsonl", pairs.scored(60))
         pairs.write(folder / "dev.jsonl", pairs.records(16, seed=2))
         pairs.collection(folder / "search", pairs.records(16, negatives=2, seed=3))
     return folder

@@ -1,5 +1,6 @@
 """A run from texts to an exported late-interaction model, and the settings that it has."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -143,6 +144,28 @@ def test_a_late_interaction_model_keeps_its_settings(run, folder):
     assert late.skiplist == ("no", "le") and late.expansion == "fixed"
     assert session.trainee.begin().new == ()
     assert session.train[0].tokens.lengths.max() <= 32
+
+
+def test_data_sets_have_losses_of_their_own(folder):
+    """Contrastive pairs beside scored lists: batches name their loss."""
+    pairs.write(folder / "scored.jsonl", pairs.scored(12))
+    config = config_of(
+        folder,
+        output=str(folder / "both"),
+        train=(str(folder / "train.jsonl"), str(folder / "scored.jsonl")),
+        losses={"scored": LossConfig(name="distill-kl", normalize_scores=True)},
+    )
+    session = Session.open(config, config.mesh.make())
+    objective = session.objective(session.trainee.begin(), folder / "none")
+    assert [(x.kind.name, x.columns, x.targets) for x in objective.losses] == [
+        ("multiple-negatives-ranking", 4, 0),
+        ("distill-kl", 4, 3),
+    ]
+    for step in range(session.sampler.steps(1)):
+        assert int(objective.batch(step).loss) == session.sampler.members(step).dataset
+    bad = dataclasses.replace(config, losses={"train": LossConfig(name="distill-kl")})
+    with pytest.raises(UserError, match=r"train: loss distill-kl takes a score.*; scored: has"):
+        Session.open(bad, config.mesh.make())
 
 
 def test_only_the_usual_prefixes_become_tokens(folder):
