@@ -70,6 +70,7 @@ class Evaluate(Evaluating):
         if model:
             self.devices.expose(device_limits.for_inference(model, self.batch_tokens))
         from modernbert_jax.train.retrieval.evaluation import run as evaluation
+        from modernbert_jax.train.retrieval.evaluation.table import table
 
         result = evaluation.evaluate(task, self.model, self.data, self, self.output)
         if missing := result.get("missing"):
@@ -78,7 +79,7 @@ class Evaluate(Evaluating):
         if missing := result.get("missing_queries"):
             counted = "count with 0" if self.complete else "are left out; --complete counts them"
             printing.print_to_stderr(f"{missing:,} judged queries are not in the run and {counted}")
-        text = evaluation.table(result, self.format, self.metrics)
+        text = table(result, self.format, self.metrics)
         printing.print_beside(text, self.output)
 
     def _check_options(self) -> None:

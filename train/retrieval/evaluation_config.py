@@ -9,7 +9,15 @@ from modernbert_jax.ranges import Count
 from .search.config import Encoders
 
 Protocol = Literal[
-    "beir", "beir-dev", "nanobeir", "mldr-ood", "mldr-id", "codesearchnet", "stackoverflow-qa"
+    "beir",
+    "beir-dev",
+    "beir-colbert",
+    "beir-pylate",
+    "nanobeir",
+    "mldr-ood",
+    "mldr-id",
+    "codesearchnet",
+    "stackoverflow-qa",
 ]
 """A key of `evaluation.protocols.PROTOCOLS`."""
 
@@ -40,7 +48,7 @@ class Evaluating(Encoders):
     """Whether relevant documents that are not among the candidates are reranked, too."""
     protocol: Protocol | None = None
     """Collections and their settings from a publication; --data is the folder that holds their
-    folders. Missing ones are named."""
+    folders. Missing ones are named. --query-length and --max-length replace its lengths."""
     columns: tuple[str, ...] = ()
     """Columns of the texts of sts, triplets and lists to rerank. Empty finds the usual names."""
     target: str | None = None

@@ -38,13 +38,15 @@ class TokenEncoder(RetrieverOnDevices):
         refuse_vectors(query, document, f"{name}: has a vector for each token")
         late = pipeline.late
         late = dataclasses.replace(
-            late,
+            _with_lengths(late, query.max_length, document.max_length),
             query_prefix=late.query_prefix if query.prompt is None else query.prompt,
             document_prefix=late.document_prefix if document.prompt is None else document.prompt,
-            query_length=query.max_length or late.query_length,
-            document_length=document.max_length or late.document_length,
         )
         return {"similarity": pipeline.similarity or "MaxSim", "late": late}
+
+    def with_lengths(self, query: int | None, document: int | None) -> "TokenEncoder":
+        """As `retriever.Retriever`."""
+        return dataclasses.replace(self, late=_with_lengths(self.late, query, document))
 
     def symmetric(self) -> "TokenEncoder":
         """The same: late interaction has no texts that are neither queries nor documents."""
@@ -87,3 +89,13 @@ class TokenEncoder(RetrieverOnDevices):
             self.params, texts, self.late, side == "query", self.batch_tokens, stream
         )
         return ([self.finite(vectors) for vectors in window] for window in windows)
+
+
+def _with_lengths(
+    late: LateInteraction, query: int | None, document: int | None
+) -> LateInteraction:
+    return dataclasses.replace(
+        late,
+        query_length=query or late.query_length,
+        document_length=document or late.document_length,
+    )

@@ -142,6 +142,15 @@ class TwoSided(RetrieverOnDevices):
     sides: Mapping[Side, Encoding]
     """How queries and documents are represented."""
 
+    def with_lengths(self, query: int | None, document: int | None) -> Self:
+        """As `retriever.Retriever`."""
+        longest = {"query": query, "document": document}
+        sides = {
+            side: dataclasses.replace(own, max_length=longest[side] or own.max_length)
+            for side, own in self.sides.items()
+        }
+        return dataclasses.replace(self, sides=sides)
+
     def symmetric(self) -> Self:
         """The same model for texts that are neither queries nor documents: with its default prompt
         on both sides, unless a side has a prompt of its own.

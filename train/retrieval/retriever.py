@@ -60,5 +60,8 @@ class Retriever(Protocol):
     def pairs(self, queries: Block, documents: Block) -> np.ndarray:
         """Scores of each query with the document of the same number: float32 [P]."""
 
+    def with_lengths(self, query: int | None, document: int | None) -> "Retriever":
+        """The same model with texts of at most so many tokens; None keeps the length of a side."""
+
     def symmetric(self) -> "Retriever":
         """The same model for texts that are neither queries nor documents."""

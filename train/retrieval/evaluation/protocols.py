@@ -1,7 +1,8 @@
 """Protocols of publications: which collections, splits and exclusions, and the published figures.
 
 Sources: the paper of ModernBERT (arXiv 2412.13663v2), section 3.1.2 and tables 1, 7 and 8; BEIR
-(arXiv 2104.08663); sentence-transformers for NanoBEIR. All run on local folders.
+(arXiv 2104.08663); sentence-transformers for NanoBEIR; PyLate's evaluation for lengths of texts.
+All run on local folders.
 """
 
 import dataclasses
@@ -18,6 +19,22 @@ MAIN = "ndcg@10"
 """The metric of all protocols."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a collection is searched."""
+
+    exclude_self: bool = False
+    """Whether documents with the id of their query are left out."""
+    query_length: int | None = None
+    """Longest query in tokens; None is the model's own."""
+    document_length: int | None = None
+    """Longest document in tokens; None is the model's own."""
+
+    def and_also(self, exclude_self: bool) -> "Settings":
+        """The same, also leaving out documents with the id of their query if that is asked for."""
+        return dataclasses.replace(self, exclude_self=self.exclude_self or exclude_self)
+
+
 @dataclasses.dataclass(frozen=True)
 class Set:
     """A collection of a protocol."""
@@ -27,8 +44,7 @@ class Set:
     folders: tuple[str, ...]
     """Names that its folder may have, in any case."""
     split: str = "test"
-    exclude_self: bool = False
-    """Whether documents with the id of their query are left out."""
+    settings: Settings = Settings()
     members: tuple[str, ...] = ()
     """Folders inside, whose mean is the result; empty is the folder itself."""
 
@@ -55,12 +71,23 @@ _NAMES = (
 )
 
 
-def _beir(msmarco: str, excluding: Sequence[str]) -> tuple[Set, ...]:
+_QUERY_LENGTHS = {
+    **dict.fromkeys(("SciFact", "TREC-COVID", "SciDocs"), 48),
+    **dict.fromkeys(("Climate-FEVER", "ArguAna"), 64),
+}
+"""Longest queries of PyLate's evaluation where they are not 32 tokens."""
+
+
+def _beir(
+    msmarco: str, excluding: Sequence[str], document_length: int | None = None
+) -> tuple[Set, ...]:
     """The 15 collections of BEIR that are public, in the order of the paper's table 7.
 
     Args:
         msmarco: split of MSMARCO.
         excluding: names of those whose results leave out documents with the id of the query.
+        document_length: longest document in tokens, for late interaction, whose queries then have
+            PyLate's lengths; None is the model's own, and so are queries.
     """
     others = {
         "FiQA": ("fiqa2018",),
@@ -73,7 +100,11 @@ def _beir(msmarco: str, excluding: Sequence[str]) -> tuple[Set, ...]:
             name,
             (name.lower(), *others.get(name, ())),
             msmarco if name == "MSMARCO" else "test",
-            exclude_self=name in excluding,
+            Settings(
+                exclude_self=name in excluding,
+                query_length=_QUERY_LENGTHS.get(name, 32) if document_length else None,
+                document_length=document_length,
+            ),
             members=FORUMS if name == "CQADupStack" else (),
         )
         for name in _NAMES
@@ -97,6 +128,21 @@ _DPR = {
     "BERT-large": {"mean": 38.9},
 }
 """Single vectors, trained on MS MARCO: tables 1 and 7 of the paper."""
+
+
+_COLBERT = {
+    "ModernBERT-base": _row(
+        *(51.3, 35.2, 73.0, 80.5, 38.0, 49.1, 22.2, 42.0, 85.8, 70.4, 45.4, 57.1, 86.3, 16.0),
+        *(33.9, 35.1),
+    ),
+    "ModernBERT-large": _row(
+        *(52.4, 36.0, 73.2, 81.3, 40.3, 50.3, 22.3, 44.1, 85.8, 72.5, 46.0, 59.9, 86.1, 16.9),
+        *(34.6, 35.9),
+    ),
+    "BERT-base": {"mean": 49.0},
+    "BERT-large": {"mean": 49.5},
+}
+"""Late interaction, distilled on MS MARCO: tables 1 and 8 of the paper."""
 
 
 def _single(name: str, folders: tuple[str, ...], *figures: float) -> Protocol:
@@ -124,6 +170,17 @@ PROTOCOLS: dict[str, Protocol] = {
         "BEIR with MSMARCO on its dev split, leaving out documents with the id of their query"
         " everywhere, as BEIR's own code does.",
         _beir("dev", _NAMES),
+    ),
+    "beir-colbert": Protocol(
+        "BEIR as the paper evaluates late interaction, with PyLate: as beir-dev, documents of 510"
+        " tokens, queries of 32, 48 or 64. The paper searches an index of tokens; this search is"
+        " exact.",
+        _beir("dev", _NAMES, document_length=510),
+        _COLBERT,
+    ),
+    "beir-pylate": Protocol(
+        "BEIR as PyLate's own evaluation: as beir-colbert, documents of 300 tokens.",
+        _beir("dev", _NAMES, document_length=300),
     ),
     "nanobeir": Protocol(
         "NanoBEIR: 13 small collections of 50 queries.",

@@ -12,6 +12,7 @@ from ..data import Collection
 from ..retriever import Retriever
 from ..search.exact import search
 from . import metrics as metrics_
+from .active import ActiveDims
 from .metrics import METRICS, Metric
 
 DEPTH = 1000
@@ -27,7 +28,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Means of metrics over the queries of a collection, by their names.
 
-    Every process of a run has to call it, and gets the same result.
+    Of a sparse model also what `ActiveDims` counts. Every process of a run has to call it, and
+    gets the same result.
 
     Args:
         model: represents and compares the texts.
@@ -39,8 +41,13 @@ def evaluate(
         UserError: an unknown metric, a damaged corpus, or representations that are not finite.
     """
     k = depth(metrics)
-    run = search(model, collection.corpus(), collection.queries, k, exclude_self=exclude_self)
-    return metrics_.of_run(run, collection.qrels, metrics)
+    active = ActiveDims.of(model)
+    shared = model, collection.corpus(), collection.queries, k
+    run = search(*shared, exclude_self=exclude_self, observe=active)
+    return {
+        **metrics_.of_run(run, collection.qrels, metrics),
+        **(active.metrics() if active else {}),
+    }
 
 
 def depth(metrics: Iterable[str]) -> int:

@@ -1,36 +1,29 @@
 """Evaluate a model or a run on files: one collection, several with their mean, or a protocol."""
 
-import contextlib
 import functools
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from modernbert_jax.errors import UserError, together
-from modernbert_jax.io import files, outputs, tables
+from modernbert_jax.io import files
 from modernbert_jax.io.paths import expanded
 
 from ..data import Collection, Qrels, Run, read_collections, read_examples, read_qrels, read_run
 from ..data.runs import check_word, run_lines
 from ..encoding import PairScorer
 from ..evaluation_config import Evaluating
-from ..parts import held
 from ..retriever import Retriever
 from ..search.config import BM25, VECTORS, check_unused
-from ..search.exact import search, search_blocks
-from ..search.models import encoder_of, model_of, scorer_of
-from ..search.reranking import SimilarityScorer, rerank
-from ..search.run import read_documents, search_bm25
-from ..search.stored import StoredCorpus, facts_of
+from ..search.models import model_of
+from ..search.reranking import SimilarityScorer
 from . import metrics, pairs, protocols, reranking
 from .metrics import METRICS, RERANKING, means, of_run
+from .protocols import Settings
+from .ranker import Ranker
 from .retrieval import depth
 
 T = TypeVar("T")
-
-UNIT = "(as fractions)"
-"""Unit of the metrics of a table, in its heading."""
 
 _TASKS_OF = {
     **dict.fromkeys(("run_file", "exclude_self", "rerank", "cache"), "retrieval"),
@@ -112,14 +105,14 @@ def _retrieval(
     names = options.metrics or METRICS
     if options.run_file:
         return _of_run_file(data, options, names)
-    ranker = _Ranker(model, options, depth(names))
+    ranker = Ranker(model, options, depth(names))
 
-    def evaluated(collection: Collection, documents: int, exclude_self: bool) -> dict[str, Any]:
-        run = ranker.run(collection, documents, exclude_self)
+    def evaluated(collection: Collection, documents: int, settings: Settings) -> dict[str, Any]:
+        run, active = ranker.run(collection, documents, settings)
         if runs is not None:
             runs.append(run)
-        count = len(collection.queries)
-        return {**of_run(run, collection.qrels, names), "queries": count, "documents": documents}
+        counts = {"queries": len(collection.queries), "documents": documents}
+        return {**of_run(run, collection.qrels, names), **active, **counts}
 
     def checked(collection: Collection) -> int:
         return collection.check() if runs is None else collection.check(check_word)
@@ -131,7 +124,7 @@ def _of_sets(
     data: str,
     options: Evaluating,
     prepare: Callable[[Collection], T],
-    evaluated: Callable[[Collection, T, bool], dict[str, Any]],
+    evaluated: Callable[[Collection, T, Settings], dict[str, Any]],
     single: bool = False,
 ) -> dict[str, Any]:
     """Results of one collection, of several with their means, or of a protocol.
@@ -140,8 +133,7 @@ def _of_sets(
         data: the folder.
         options: which collections of it.
         prepare: reads and checks a collection; all are prepared before one is evaluated.
-        evaluated: metrics and counts of a collection that is prepared; the last argument says
-            whether documents with the id of their query are left out.
+        evaluated: metrics and counts of a collection that is prepared.
         single: whether several collections are refused.
 
     Raises:
@@ -150,11 +142,12 @@ def _of_sets(
     missing: list[str] = []
     if options.protocol is None:
         found = read_collections(data, options.split)
-        sets = {name: [(one, options.exclude_self)] for name, one in found.items()}
+        own = Settings(exclude_self=options.exclude_self)
+        sets = {name: [(one, own)] for name, one in found.items()}
     else:
         members, missing = protocols.find(options.protocol, data)
         sets = {
-            one.name: [(part, one.exclude_self or options.exclude_self) for part in parts]
+            one.name: [(part, one.settings.and_also(options.exclude_self)) for part in parts]
             for one, parts in members.items()
         }
     collections = [collection for parts in sets.values() for collection, _ in parts]
@@ -163,8 +156,8 @@ def _of_sets(
     prepared = iter(together(*(functools.partial(prepare, one) for one in collections)))
     results: dict[str, dict[str, Any]] = {}
     for name, parts in sets.items():
-        own = [evaluated(collection, next(prepared), exclude) for collection, exclude in parts]
-        results[name] = {**means(own), **_counts(own)}
+        measured = [evaluated(part, next(prepared), settings) for part, settings in parts]
+        results[name] = {**means(measured), **_counts(measured)}
     if options.protocol is None and len(results) == 1:
         return next(iter(results.values()))
     summary = {**means([*results.values()]), **_counts([*results.values()]), "sets": results}
@@ -200,50 +193,6 @@ def _read_qrels(data: str, split: str) -> Qrels:
     return collections[first].qrels
 
 
-class _Ranker:
-    """Searches collections by one model, which is loaded once."""
-
-    def __init__(self, model: str, options: Evaluating, k: int):
-        self._model, self._options = model, options
-        self._k = max(k, options.rerank_top) if options.rerank else k
-        self._scorer = scorer_of(options, options.rerank) if options.rerank else None
-        self._encoder = encoder_of(options, model) if model != BM25 else None
-
-    def run(self, collection: Collection, count: int, exclude_self: bool) -> Run:
-        """The run of a collection of so many documents."""
-        queries, k, top = collection.queries, self._k, self._options.rerank_top
-        if self._encoder is None:
-            run = search_bm25(collection.files, queries, k, exclude_self=exclude_self)
-        elif self._options.cache is None:
-            corpus = collection.corpus()
-            run = search(self._encoder, corpus, queries, k, exclude_self=exclude_self)
-        else:
-            with _stored(self._options, self._model, self._encoder, collection, count) as stored:
-                run = search_blocks(
-                    *(self._encoder, stored.blocks(), stored.ids, queries, k),
-                    exclude_self=exclude_self,
-                )
-        if self._scorer is not None:
-            documents = read_documents(collection.files, run, queries, top, collection.name)
-            run = rerank(self._scorer, run, queries, documents, top)
-        return run
-
-
-@contextlib.contextmanager
-def _stored(
-    options: Evaluating, model: str, encoder: Retriever, collection: Collection, count: int
-) -> Iterator[StoredCorpus]:
-    """The vectors of a collection in the cache, complete."""
-    assert options.cache is not None
-    facts = facts_of(encoder, model, options.dtype, collection.files)
-    # Members of several sets may have one name, so the folder has that of the corpus, too.
-    cache = outputs.check_folder(options.cache)
-    with held(cache / f"{collection.name}-{facts['corpus']}") as place:
-        stored = StoredCorpus(place, facts, collection.files, count)
-        stored.encode(encoder)
-        yield stored
-
-
 def _reranking(
     task: str, model: str, data: str, options: Evaluating, runs: list[Run] | None
 ) -> dict[str, Any]:
@@ -277,33 +226,3 @@ def _model_of(model: str, options: Evaluating) -> Retriever | PairScorer:
     if model == BM25:
         raise UserError("bm25 is for --task retrieval; name a model")
     return model_of(options, model)
-
-
-def table(result: Mapping[str, Any], format: str, names: Sequence[str] = ()) -> str:
-    """A result as JSON, or as a table in text or Markdown.
-
-    With a protocol, the published figures of its models stand beside. All are fractions, as in
-    JSON and during training, which the heading says.
-
-    Args:
-        result: as `evaluate` returns it.
-        format: "json", "text" or "markdown".
-        names: metrics to show; empty is all.
-    """
-    if format == "json":
-        return json.dumps(result, indent=2)
-    sets: dict[str, Mapping[str, Any]] = {**result.get("sets", {}), "mean": result}
-    shown = [*names] or [name for name, value in result.items() if isinstance(value, float)]
-    figures = protocols.PROTOCOLS[result["protocol"]].figures if "protocol" in result else {}
-    rows = [[UNIT, *shown, *figures]]
-    for name, values in sets.items():
-        published = [figures[model].get(name) for model in figures]
-        own = [f"{values[metric]:.4f}" for metric in shown]
-        rows.append([name, *own, *("" if x is None else f"{x / 100:.3f}" for x in published)])
-    if "sets" not in result:
-        rows = [["metric", UNIT]] + [[m, f"{result[m]:.4f}"] for m in shown]
-    if format == "text":
-        return "\n".join(tables.lines(rows))
-    head, *body = tables.aligned(rows)
-    rules = ["-" * max(len(cell) - (i > 0), 2) + ":" * (i > 0) for i, cell in enumerate(head)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, rules, *body])

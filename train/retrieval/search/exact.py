@@ -8,7 +8,10 @@ from modernbert_jax.errors import UserError
 
 from ..blocks import Block
 from ..data import Run
-from ..retriever import Retriever
+from ..retriever import Retriever, Side
+
+Observer = Callable[[Side, Block], None]
+"""Sees the representations of all queries, then those of documents, block by block."""
 
 
 def search(
@@ -18,6 +21,7 @@ def search(
     k: int,
     *,
     exclude_self: bool = False,
+    observe: Observer | None = None,
 ) -> Run:
     """The k best documents of every query, best first.
 
@@ -28,6 +32,7 @@ def search(
         k: number of documents.
         exclude_self: whether a document with the id of the query is left out of its results, as
             for ArguAna and Quora, whose queries are in the corpus.
+        observe: sees what is searched; None is nobody.
 
     Raises:
         UserError: an empty corpus, or representations that are not finite.
@@ -46,6 +51,7 @@ def search(
         queries,
         k,
         exclude_self=exclude_self,
+        observe=observe,
     )
 
 
@@ -57,14 +63,20 @@ def search_blocks(
     k: int,
     *,
     exclude_self: bool = False,
+    observe: Observer | None = None,
 ) -> Run:
     """As `search`, of documents whose representations come in blocks.
 
     Args:
         ids: function from the numbers of documents [n], in ascending order, to their ids.
     """
-    best = model.best(model.encode(queries.values(), "query"), k + exclude_self)
+    asked = model.encode(queries.values(), "query")
+    if observe is not None:
+        observe("query", asked)
+    best = model.best(asked, k + exclude_self)
     for block in blocks:
+        if observe is not None:
+            observe("document", block)
         best.add(block)
     if not best.documents:
         raise UserError("the corpus has no documents")

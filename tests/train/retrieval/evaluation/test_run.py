@@ -10,9 +10,10 @@ import pytrec_eval
 import scipy.stats
 
 from modernbert_jax import UserError
+from modernbert_jax.scoring import TopK
 from modernbert_jax.train.retrieval.data import read_examples, write_run
 from modernbert_jax.train.retrieval.encoding import PairScorer, TextEncoder
-from modernbert_jax.train.retrieval.evaluation import pairs, protocols, reranking, run
+from modernbert_jax.train.retrieval.evaluation import pairs, protocols, ranker, reranking, run
 from modernbert_jax.train.retrieval.evaluation_config import Evaluating, Protocol
 from modernbert_jax.train.retrieval.search.reranking import SimilarityScorer
 
@@ -140,11 +141,56 @@ def test_protocols_are_those_of_the_papers():
     for figures in (beir.figures["ModernBERT-base"], beir.figures["ModernBERT-large"]):
         values = [figures[one.name] for one in beir.sets]
         assert np.mean(values) == pytest.approx(figures["mean"], abs=0.06)
-    excluding = {one.name for one in beir.sets if one.exclude_self}
+    excluding = {one.name for one in beir.sets if one.settings.exclude_self}
     assert excluding == {"ArguAna", "FiQA", "FEVER", "MSMARCO", "Quora"}  # as mteb 2.26
-    assert all(one.exclude_self for one in protocols.PROTOCOLS["beir-dev"].sets)
+    assert all(one.settings.exclude_self for one in protocols.PROTOCOLS["beir-dev"].sets)
     assert {*Protocol.__args__} == set(protocols.PROTOCOLS)
     assert protocols.PROTOCOLS["mldr-id"].figures["ModernBERT-base"]["mean"] == 44.0
+
+
+def test_protocols_of_late_interaction_have_lengths_and_figures():
+    """Queries as PyLate's evaluation has them; the paper's table 8 with its mean."""
+    colbert, pylate = (protocols.PROTOCOLS[f"beir-{name}"] for name in ("colbert", "pylate"))
+    for figures in (colbert.figures["ModernBERT-base"], colbert.figures["ModernBERT-large"]):
+        values = [figures[one.name] for one in colbert.sets]
+        assert np.mean(values) == pytest.approx(figures["mean"], abs=0.06)
+    lengths = {one.name: one.settings.query_length for one in colbert.sets}
+    longer = {name: length for name, length in lengths.items() if length != 32}
+    of_three = dict.fromkeys(("SciFact", "TREC-COVID", "SciDocs"), 48)
+    assert longer == {**of_three, "Climate-FEVER": 64, "ArguAna": 64}
+    assert {one.settings.document_length for one in colbert.sets} == {510}
+    assert {one.settings.document_length for one in pylate.sets} == {300}
+    assert all(one.settings.query_length is None for one in protocols.PROTOCOLS["beir"].sets)
+
+
+def test_lengths_of_a_protocol_are_the_encoder_s_unless_the_user_names_others(
+    tmp_path, capsys, monkeypatch
+):
+    for name in ("scifact", "nfcorpus"):
+        collection(tmp_path / name)
+    lengths = []
+
+    class Cut(FakeEncoder):
+        def with_lengths(self, *own):
+            lengths.append(own)
+            return self
+
+        def blocks(self, texts, side):
+            yield self.encode(texts, side)
+
+        def best(self, queries, k):
+            return TopK(queries, k, "dot")
+
+    monkeypatch.setattr(ranker, "encoder_of", lambda *_: Cut())
+    words = ("--task", "retrieval", "--model", "m", "--data", tmp_path)
+    evaluated(capsys, *words, "--protocol", "beir-colbert")
+    assert sorted(lengths) == [(32, 510), (48, 510)]
+    lengths.clear()
+    evaluated(capsys, *words, "--protocol", "beir-pylate", "--query-length", "40")
+    assert lengths == [(None, 300)] * 2
+    lengths.clear()
+    evaluated(capsys, *words, "--max-length", "9")
+    assert lengths == [(None, None)] * 2
 
 
 def test_a_folder_without_the_protocol_is_refused(tmp_path, capsys):
@@ -260,7 +306,7 @@ def test_all_collections_are_checked_before_the_first_is_searched(tmp_path, caps
     with (tmp_path / "all/c/corpus.jsonl").open("a") as file:
         file.write('{"_id": "d0", "text": "again"}\n')
     searched = []
-    monkeypatch.setattr(run, "search_bm25", lambda *a, **_: searched.append(a))
+    monkeypatch.setattr(ranker, "search_bm25", lambda *a, **_: searched.append(a))
     words = ("--task", "retrieval", "--model", "bm25", "--data", tmp_path / "all")
     err = program.refused(capsys, "evaluate", *words)
     assert "'nowhere'" in err and "'d0' occurs before" in err and not searched

@@ -1,5 +1,6 @@
 """Search by a sparse encoder: against products of dense vectors, stored, and what is refused."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -17,16 +18,21 @@ from modernbert_jax.train.retrieval.sparse_encoding import SparseTextEncoder
 QUERIES = {"q1": "who is there", "q2": "the lazy fox"}
 
 
+def ids() -> list[str]:
+    return [f"d{i}" for i in range(len([*models.TEXTS, *models.QUERIES]))]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A corpus, queries and a sparse encoder."""
+    """A corpus, queries, a sparse encoder, late interaction and a reranker."""
     folder = tmp_path_factory.mktemp("sparse")
     (folder / "beir").mkdir()
-    texts = {f"d{i}": text for i, text in enumerate([*models.TEXTS, *models.QUERIES])}
+    texts = dict(zip(ids(), [*models.TEXTS, *models.QUERIES], strict=True))
     for name, rows in (("corpus", texts), ("queries", QUERIES)):
         lines = (json.dumps({"_id": i, "text": text}) + "\n" for i, text in rows.items())
         (folder / f"beir/{name}.jsonl").write_text("".join(lines))
-    models.write("sparse", folder / "model")
+    for kind, name in (("sparse", "model"), ("colbert", "colbert"), ("reranker_raw", "reranker")):
+        models.write(kind, folder / name)
     return folder
 
 
@@ -54,6 +60,31 @@ def test_a_search_ranks_by_products(folder, monkeypatch):
     assert (
         encoder.prompt("document") == "doc: " and encoder.symmetric().prompt("document") != "doc: "
     )
+
+
+@pytest.mark.parametrize("first", ["model", "colbert"])
+def test_a_reranker_orders_what_another_kind_of_model_finds(first, folder):
+    """Late interaction over a sparse first stage, and a reranker over late interaction."""
+    second = {"model": "colbert", "colbert": "reranker"}[first]
+    plain = options(folder, model=str(folder / first), output=folder / f"{first}.run")
+    run_search(plain)
+    both = dataclasses.replace(
+        plain, rerank=str(folder / second), rerank_top=3, output=folder / f"{first}-2.run"
+    )
+    run_search(both)
+    found, again = read_run(plain.output), read_run(both.output)
+    bert = ModernBert.from_pretrained(folder / second)
+    texts = dict(zip(ids(), [*models.TEXTS, *models.QUERIES], strict=True))
+    for query, text in QUERIES.items():
+        assert {*again[query]} == {*found[query]}
+        documents = [texts[d] for d in again[query]]
+        if second == "reranker":
+            scores = bert.predict([(text, d) for d in documents])
+        else:
+            vectors = bert.encode_tokens([text], is_query=True), bert.encode_tokens(documents)
+            scores = bert.similarity(*vectors)[0]
+        np.testing.assert_allclose([*again[query].values()], np.ravel(scores), atol=1e-4)
+        assert [*again[query].values()] == sorted(again[query].values(), reverse=True)
 
 
 @pytest.mark.parametrize(
