@@ -16,15 +16,16 @@ from ...retrieval.encoding import PairScorer, TextEncoder
 from ...retrieval.evaluation import evaluate, of_run
 from ...retrieval.late_encoding import TokenEncoder
 from ...retrieval.on_devices import RetrieverOnDevices
+from ...retrieval.sparse_encoding import SparseTextEncoder
 from .case import Case
-from .counted import CountedSparseEncoder, sparse_products
+from .products import sparse_products
 from .settings import QUERY_TOKENS
 
 METRICS = ("ndcg@10", "mrr@10", "recall@100")
 
 ENCODERS: Mapping[str, type[RetrieverOnDevices]] = {
     "embedding": TextEncoder,
-    "sparse": CountedSparseEncoder,
+    "sparse": SparseTextEncoder,
     "late-interaction": TokenEncoder,
 }
 """What represents texts, by the kind of a run; a reranker does not."""
@@ -41,8 +42,7 @@ def quality(case: Case, path: str | Path) -> dict[str, float]:
     model = load(case, path)
     if isinstance(model, PairScorer):
         return of_run(reranked(case, model, case.first_stage()), case.test.qrels, METRICS)
-    metrics = evaluate(model, case.test, METRICS)
-    return metrics | (model.active() if isinstance(model, CountedSparseEncoder) else {})
+    return evaluate(model, case.test, METRICS)
 
 
 def reranked(case: Case, scorer: PairScorer, run: Mapping[str, Mapping[str, float]]) -> Run:
@@ -98,7 +98,7 @@ def _ranking(case: Case) -> Callable[[Any], float]:
     def loss(model: Any) -> float:
         queries = model.encode([query for query, _ in flat], "query")
         documents = model.encode([document for _, document in flat], "document")
-        scores = sparse_products if isinstance(model, CountedSparseEncoder) else _logits
+        scores = sparse_products if isinstance(model, SparseTextEncoder) else _logits
         losses, start = [], 0
         for group in groups:
             own = slice(start, start := start + len(group))

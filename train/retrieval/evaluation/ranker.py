@@ -15,7 +15,7 @@ from ..search.models import encoder_of, scorer_of
 from ..search.reranking import rerank
 from ..search.run import read_documents, search_bm25
 from ..search.stored import StoredCorpus, facts_of
-from .active import ActiveDims
+from .active import ActiveWeights
 from .protocols import Settings
 
 
@@ -41,7 +41,7 @@ class Ranker:
     def run(
         self, collection: Collection, count: int, settings: Settings
     ) -> tuple[Run, dict[str, float]]:
-        """The run of a collection, and the active dimensions of a sparse model.
+        """The run of a collection, and the mean numbers of weights of a sparse model.
 
         Args:
             collection: what is searched.
@@ -49,7 +49,7 @@ class Ranker:
             settings: of the collection.
         """
         queries, top = collection.queries, self._options.rerank_top
-        active = ActiveDims.of(self._encoder)
+        active = ActiveWeights.of(self._encoder)
         run = self._first_stage(collection, count, settings, active)
         if self._scorer is not None:
             documents = read_documents(collection.files, run, queries, top, collection.name)
@@ -57,7 +57,7 @@ class Ranker:
         return run, active.metrics() if active else {}
 
     def _first_stage(
-        self, collection: Collection, count: int, settings: Settings, active: ActiveDims | None
+        self, collection: Collection, count: int, settings: Settings, active: ActiveWeights | None
     ) -> Run:
         queries, k, exclude = collection.queries, self._k, settings.exclude_self
         if self._encoder is None:

@@ -12,7 +12,7 @@ from ..data import Collection
 from ..retriever import Retriever
 from ..search.exact import search
 from . import metrics as metrics_
-from .active import ActiveDims
+from .active import ActiveWeights
 from .metrics import METRICS, Metric
 
 DEPTH = 1000
@@ -28,7 +28,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Means of metrics over the queries of a collection, by their names.
 
-    Of a sparse model also what `ActiveDims` counts. Every process of a run has to call it, and
+    Of a sparse model also what `ActiveWeights` counts. Every process of a run has to call it, and
     gets the same result.
 
     Args:
@@ -41,7 +41,7 @@ def evaluate(
         UserError: an unknown metric, a damaged corpus, or representations that are not finite.
     """
     k = depth(metrics)
-    active = ActiveDims.of(model)
+    active = ActiveWeights.of(model)
     shared = model, collection.corpus(), collection.queries, k
     run = search(*shared, exclude_self=exclude_self, observe=active)
     return {

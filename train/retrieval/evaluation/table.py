@@ -7,7 +7,7 @@ from typing import Any
 from modernbert_jax.io import tables
 
 from . import protocols
-from .active import ACTIVE, NO_METRICS
+from .active import ACTIVE
 
 UNIT = "(as fractions)"
 """Unit of the metrics of a table, in its heading."""
@@ -28,7 +28,7 @@ def table(result: Mapping[str, Any], format: str, names: Sequence[str] = ()) -> 
         return json.dumps(result, indent=2)
     sets: dict[str, Mapping[str, Any]] = {**result.get("sets", {}), "mean": result}
     floats = [name for name, value in result.items() if isinstance(value, float)]
-    shown = [*names] or [name for name in floats if name not in NO_METRICS]
+    shown = [*names] or [name for name in floats if name not in ACTIVE.values()]
     figures = protocols.PROTOCOLS[result["protocol"]].figures if "protocol" in result else {}
     rows = [[UNIT, *shown, *figures]]
     for name, values in sets.items():
@@ -37,7 +37,7 @@ def table(result: Mapping[str, Any], format: str, names: Sequence[str] = ()) -> 
         rows.append([name, *own, *("" if x is None else f"{x / 100:.3f}" for x in published)])
     if "sets" not in result:
         rows = [["metric", UNIT]] + [[m, f"{result[m]:.4f}"] for m in shown]
-    last = [_active_line(result)] if ACTIVE[0] in result else []
+    last = [_active_line(result)] if ACTIVE["query"] in result else []
     if format == "text":
         return "\n".join([*tables.lines(rows), *last])
     head, *body = tables.aligned(rows)
@@ -47,5 +47,5 @@ def table(result: Mapping[str, Any], format: str, names: Sequence[str] = ()) -> 
 
 
 def _active_line(result: Mapping[str, Any]) -> str:
-    query, corpus = (result[name] for name in ACTIVE)
-    return f"active dimensions: {query:.1f} of a query, {corpus:.1f} of a document"
+    query, document = (result[name] for name in ACTIVE.values())
+    return f"weights above zero: {query:.1f} of a query, {document:.1f} of a document"

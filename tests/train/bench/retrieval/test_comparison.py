@@ -15,10 +15,10 @@ from modernbert_jax.convert import names
 from modernbert_jax.splade import SparseVector
 from modernbert_jax.train.bench.retrieval import (
     comparison,
-    counted,
     examples,
     measuring,
     process,
+    products,
     sides,
     tables,
 )
@@ -217,7 +217,7 @@ def test_the_probe_of_sparse_vectors_takes_their_products():
         SparseVector(np.array([5, 7]), np.array([0.5, 4.0], np.float32)),
         SparseVector(np.array([], np.int64), np.array([], np.float32)),
     ]
-    assert counted.sparse_products(queries, documents).tolist() == [[1.5, 0.0]]
+    assert products.sparse_products(queries, documents).tolist() == [[1.5, 0.0]]
 
 
 def test_the_probe_of_distillation_is_the_divergence_of_kept_lists(place, tmp_path, monkeypatch):

@@ -57,25 +57,23 @@ def evaluated(folder, monkeypatch, capsys):
 _ENCODERS: dict = {}
 
 
-def test_retrieval_reports_active_dimensions(folder, model, evaluated):
+def test_retrieval_counts_weights(folder, model, evaluated):
     queries = model.sparse(models.QUERIES[:2], prompt_name="query")
     documents = model.sparse(TEXTS, prompt_name="document")
     wanted = {
-        "query_active_dims": np.mean([len(x.indices) for x in queries]),
-        "corpus_active_dims": np.mean([len(x.indices) for x in documents]),
+        "active_query": np.mean([len(x.indices) for x in queries]),
+        "active_document": np.mean([len(x.indices) for x in documents]),
     }
     result = json.loads(evaluated("retrieval", folder / "beir"))
     for name, value in wanted.items():
         assert 1 < result[name] == pytest.approx(value)
-        ratio = name.replace("active_dims", "sparsity_ratio")
-        assert result[ratio] == pytest.approx(1 - value / model.config.vocab_size)
     scores = model.similarity(queries, documents)
     ranks = [1 + (row > row[i]).sum() for row, i in zip(scores, (1, 2), strict=True)]
     assert result["recall@1"] == np.mean([ranks[0] == 1, 0.5 * (scores[1].argmax() in (2, 5))])
-    line = f"active dimensions: {wanted['query_active_dims']:.1f} of a query"
+    line = f"weights above zero: {wanted['active_query']:.1f} of a query"
     for form in ("text", "markdown"):
         out = evaluated("retrieval", folder / "beir", "--format", form)
-        assert line in out and "sparsity" not in out
+        assert line in out and "active_query" not in out
 
 
 def test_lists_pairs_and_triplets(folder, model, evaluated):
