@@ -76,7 +76,7 @@ class Settings:
     cross-entropy, both on BM25's negatives."""
     sides: tuple[Side, ...] = ("bm25", "untuned", "ours", "peer")
     """Sides to compare. `peer-cached` is sentence-transformers' gradient cache, for batches that do
-    not fit; rerankers have none."""
+    not fit; rerankers and distillation have none."""
     seeds: tuple[Seed, ...] = (0, 1, 2)
     """Seeds of the order of examples, one training of each side for each."""
     embedding: Training = dataclasses.field(default_factory=Training)
