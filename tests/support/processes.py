@@ -137,7 +137,7 @@ def curve(folder: Path) -> list[tuple[float, ...]]:
     """Return the metrics of training and evaluation that do not depend on time, row by row."""
     keys = ("step", "tokens", "loss", "grad_norm", "eval_loss", "score")
     rows = read_rows(folder / "metrics.jsonl")
-    return [tuple(row[key] for key in keys if key in row) for row in rows]
+    return [tuple(row[key] for key in keys if row.get(key) is not None) for row in rows]
 
 
 def assert_close(got: Path, want: Path, rtol: float) -> None:

@@ -71,7 +71,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "max_length": 64,
         "query_flops": 3e-2,
         "document_flops": 2e-2,
-        "loss": LossConfig(scale=1.0),
+        "learning_rate": 1e-3,  # larger steps tell which of two close tokens is the largest
         "evaluation": ("search",),
     },
 }
