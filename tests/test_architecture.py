@@ -22,6 +22,7 @@ ROOMS = {
             "sharding",
             "devices",
             "platform",
+            "implementations",
             "rope",
             "ranges",
         ),

@@ -2,13 +2,10 @@
 
 import dataclasses
 import functools
-import importlib
 import inspect
 import logging
-from types import ModuleType
-from typing import Any, Self
 
-from modernbert_jax import platform
+from modernbert_jax import implementations
 from modernbert_jax.attention import tuning
 from modernbert_jax.errors import UserError, did_you_mean
 
@@ -20,7 +17,9 @@ IMPLEMENTATIONS: dict[str, str] = {
     "pallas_tpu": "our TPU kernels: one for sliding windows, one for whole documents",
     "pallas_triton": "our GPU kernel over the key blocks in range",
 }
-"""Names of implementations, each with a summary; the module of the same name computes it."""
+"""Names of implementations, each with a summary. The module of the same name has `attention` and
+perhaps `rotate`. Tuning files may set the keyword arguments of `attention`, and those in `OPTIONS`.
+"""
 
 FORWARD_MODE = ("dense", "two_block")
 """Implementations with forward-mode and higher derivatives. The others, and "auto" which may choose
@@ -36,19 +35,16 @@ PREFERENCE = {
 _ELSEWHERE = ("two_block", "xla_range")
 """The same for all other platforms."""
 
+_KNOWN = implementations.Implementations("attention", __package__, IMPLEMENTATIONS)
+module_of, check_name, refusal = _KNOWN.module_of, _KNOWN.check_name, _KNOWN.refusal
+
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Call:
-    """Facts on which a choice depends; shapes are those on one device."""
+class Call(implementations.Call):
+    """Facts on which a choice depends."""
 
-    platform: str
-    """Platform of the program being traced: "cpu", "gpu" or "tpu"."""
-    device_kind: str
-    capability: tuple[int, int] | None = None
-    """Major and minor compute capability of an NVIDIA GPU; None for other devices."""
-    dtype: str
     length: int
     heads: int
     head_dim: int
@@ -57,12 +53,6 @@ class Call:
     """Whether keys that a query sees also see it; False under a causal mask."""
     keys: int | None = None
     """Number of keys, where they are not the tokens of the queries; None is `length`."""
-
-    @classmethod
-    def traced(cls, **shape: Any) -> Self:
-        """A call on the device for which a program is being traced; `shape` is all other facts."""
-        on, kind = platform.device()
-        return cls(platform=on, device_kind=kind, capability=platform.capability(), **shape)
 
     @property
     def kind(self) -> str:
@@ -79,35 +69,9 @@ class Choice:
     options: tuple[tuple[str, int], ...] = ()
 
 
-def module_of(name: str) -> ModuleType:
-    """The module of an implementation, with `attention`, `refuses` and perhaps `rotate`.
-
-    Tuning files may set the keyword arguments of its `attention`, and the names in its `OPTIONS`.
-    Kernels are imported on use, as not every platform has their dependencies.
-    """
-    return importlib.import_module(f"{__package__}.{name}")
-
-
-def check_name(name: str) -> None:
-    """Raise `UserError` unless `name` is "auto" or an implementation."""
-    if name != "auto" and name not in IMPLEMENTATIONS:
-        raise UserError(f"attention is {name!r}; {did_you_mean(name, ['auto', *IMPLEMENTATIONS])}")
-
-
 def has_forward_mode(name: str) -> bool:
     """Whether "auto" or an implementation has forward-mode and higher derivatives."""
     return name in FORWARD_MODE
-
-
-def refusal(name: str, call: Call) -> str | None:
-    """The reason why an implementation does not support a call, or None.
-
-    An implementation that this version of jax cannot import supports none.
-    """
-    try:
-        return module_of(name).refuses(call)
-    except ImportError as error:
-        return f"it cannot be imported ({error})"
 
 
 @functools.lru_cache
@@ -124,8 +88,7 @@ def choose(asked: str, call: Call) -> Choice:
     check_name(asked)
     tuned = tuning.lookup(call.device_kind, call.kind, call.head_dim, call.dtype)
     if asked != "auto":
-        if reason := refusal(asked, call):
-            raise UserError(f"attention {asked!r} cannot be used: {reason}; 'auto' finds one")
+        _KNOWN.check_support(asked, call)
         name, why = asked, "asked for"
     else:
         name, why = _automatic(call, tuned)
@@ -142,13 +105,7 @@ def _automatic(call: Call, tuned: tuning.Entry) -> tuple[str, str]:
             near = did_you_mean(tuned.implementation, IMPLEMENTATIONS)
             raise UserError(f"{_source(call)}: no implementation {tuned.implementation!r}; {near}")
         names, first = (tuned.implementation, *names), "tuned"
-    refused: dict[str, str] = {}
-    for name in dict.fromkeys(names):
-        reason = refusal(name, call)
-        if not reason:
-            return name, "; ".join(refused.values()) or first
-        refused[name] = f"not {name}: {reason}"
-    raise AssertionError(f"nothing computes {call}: {refused}")
+    return _KNOWN.first(names, call, first)
 
 
 def _check_options(choice: Choice, call: Call) -> None:

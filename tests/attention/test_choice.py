@@ -23,6 +23,7 @@ from modernbert_jax.attention import (
 from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.errors import UserError
 from modernbert_jax.heads import MaskedLM
+from modernbert_jax.implementations import Implementations
 
 
 @pytest.fixture(autouse=True)
@@ -130,13 +131,13 @@ def test_auto_falls_back_and_says_why(without_two_block):
 
 
 def test_what_this_jax_lacks_is_passed_over(monkeypatch, without_two_block):
-    def missing(name):
+    def missing(known, name):
         if name == "pallas_triton":
             raise ImportError("no Triton here")
-        return original(name)
+        return original(known, name)
 
-    original = choice.module_of
-    monkeypatch.setattr(choice, "module_of", missing)
+    original = Implementations.module_of
+    monkeypatch.setattr(Implementations, "module_of", missing)
     chosen = choose("auto", call())
     assert chosen.name == "xla_range"
     assert chosen.why == "not pallas_triton: it cannot be imported (no Triton here)"

@@ -2,13 +2,9 @@
 
 import dataclasses
 import functools
-import importlib
 import logging
-from types import ModuleType
-from typing import Any, Self
 
-from modernbert_jax import platform
-from modernbert_jax.errors import UserError, did_you_mean
+from modernbert_jax import implementations
 
 IMPLEMENTATIONS: dict[str, str] = {
     "dense": "the reference: all products of tokens at once",
@@ -16,7 +12,8 @@ IMPLEMENTATIONS: dict[str, str] = {
     "pallas_tpu": "our TPU kernels over blocks of documents and tiles of query tokens",
     "pallas_triton": "our GPU kernels, a document and a tile of query tokens at a time",
 }
-"""Names of implementations, each with a summary; the module of the same name computes it."""
+"""Names of implementations, each with a summary. The module of the same name has `scores` and
+`paired`."""
 
 PREFERENCE: dict[str, tuple[str, ...]] = {
     "gpu": ("pallas_triton",),
@@ -24,19 +21,16 @@ PREFERENCE: dict[str, tuple[str, ...]] = {
 }
 """Implementations that "auto" tries on each platform, in order, before `xla`."""
 
+_KNOWN = implementations.Implementations("maxsim's implementation", __package__, IMPLEMENTATIONS)
+module_of, check_name, refusal = _KNOWN.module_of, _KNOWN.check_name, _KNOWN.refusal
+
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Call:
-    """Facts on which a choice depends; shapes are those on one device."""
+class Call(implementations.Call):
+    """Facts on which a choice depends."""
 
-    platform: str
-    """Platform of the program being traced: "cpu", "gpu" or "tpu"."""
-    device_kind: str
-    capability: tuple[int, int] | None = None
-    """Major and minor compute capability of an NVIDIA GPU; None for other devices."""
-    dtype: str
     width: int
     """Dimensions of the vectors."""
     query_tokens: int
@@ -50,35 +44,6 @@ class Call:
     paired: bool = False
     """Whether each document is compared with one query only."""
 
-    @classmethod
-    def traced(cls, **shape: Any) -> Self:
-        """A call on the device for which a program is being traced; `shape` is all other facts."""
-        on, kind = platform.device()
-        return cls(platform=on, device_kind=kind, capability=platform.capability(), **shape)
-
-
-def module_of(name: str) -> ModuleType:
-    """The module of an implementation, with `scores`, `paired` and `refuses`."""
-    return importlib.import_module(f"{__package__}.{name}")
-
-
-def check_name(name: str) -> None:
-    """Raise `UserError` unless `name` is "auto" or an implementation."""
-    if name != "auto" and name not in IMPLEMENTATIONS:
-        known = did_you_mean(name, ["auto", *IMPLEMENTATIONS])
-        raise UserError(f"maxsim's implementation is {name!r}; {known}")
-
-
-def refusal(name: str, call: Call) -> str | None:
-    """The reason why an implementation does not support a call, or None.
-
-    An implementation that this version of jax cannot import supports none.
-    """
-    try:
-        return module_of(name).refuses(call)
-    except ImportError as error:
-        return f"it cannot be imported ({error})"
-
 
 @functools.lru_cache
 def choose(asked: str, call: Call) -> str:
@@ -91,20 +56,10 @@ def choose(asked: str, call: Call) -> str:
     """
     check_name(asked)
     if asked != "auto":
-        if reason := refusal(asked, call):
-            raise UserError(f"maxsim by {asked!r} cannot be used: {reason}; 'auto' finds one")
+        _KNOWN.check_support(asked, call)
         name, why = asked, "asked for"
     else:
-        name, why = _automatic(call)
+        names = (*PREFERENCE.get(call.platform, ()), "xla")
+        name, why = _KNOWN.first(names, call, f"default on {call.platform}")
     _log.info("maxsim of %s: %s (%s)", call, name, why)
     return name
-
-
-def _automatic(call: Call) -> tuple[str, str]:
-    refused: list[str] = []
-    for name in PREFERENCE.get(call.platform, ()):
-        reason = refusal(name, call)
-        if not reason:
-            return name, "; ".join(refused) or f"default on {call.platform}"
-        refused.append(f"not {name}: {reason}")
-    return "xla", "; ".join(refused) or f"default on {call.platform}"
