@@ -1,5 +1,6 @@
 """The GPU kernel compiles for every generation, in linear memory and without register spills."""
 
+import functools
 import importlib.util
 import re
 import shutil
@@ -14,7 +15,7 @@ import pytest
 from jaxlib.mlir import ir
 
 from modernbert_jax.attention import attention, key_ranges
-from modernbert_jax.scoring import Texts, maxsim
+from modernbert_jax.scoring import Texts, maxsim, paired_maxsim
 
 GPUS = {"a100": ("8.0", "sm_80"), "l4": ("8.9", "sm_89"), "h100": ("9.0", "sm_90a")}
 GPUS["b200"] = ("10.0", "sm_100a")
@@ -170,34 +171,41 @@ def test_other_shapes_do_not_spill_either(on_mesh, record_property, target, kind
     assert not any(k.spilled for k in programs)
 
 
-def lowered_maxsim(on_mesh, target, texts, width=128, dtype="bfloat16"):
-    """Both passes of MaxSim of `texts` queries of 32 tokens with as many documents of 180."""
+def lowered_maxsim(on_mesh, target, texts, width=128, dtype="bfloat16", paired=False):
+    """Both passes of MaxSim of `texts` queries of 32 tokens with as many documents of 180.
+
+    Of all pairs, or of each document with a query of its own.
+    """
     q = jax.ShapeDtypeStruct((texts, 32, width), dtype)
     d = jax.ShapeDtypeStruct((-(-texts // 11), 2048, width), dtype)
     ids = [jax.ShapeDtypeStruct(x.shape[:2], jnp.int32) for x in (q, d)]
     queries = Texts(np.arange(texts)[:, None], texts)
     documents = Texts(np.arange(11 * d.shape[0]).reshape(-1, 11), texts)
+    function = functools.partial(paired_maxsim, query_of=np.arange(texts)) if paired else maxsim
 
     def both(q, d, ids, cotangent):
         def scores(q, d):
-            return maxsim(q, ids[0], d, ids[1], queries=queries, documents=documents)
+            return function(q, ids[0], d, ids[1], queries=queries, documents=documents)
 
         out, pull = jax.vjp(scores, q, d)
         return out, *pull(cotangent)
 
     with on_mesh(target):
-        cotangent = jax.ShapeDtypeStruct((texts, texts), jnp.float32)
+        shape = (texts,) if paired else (texts, texts)
+        cotangent = jax.ShapeDtypeStruct(shape, jnp.float32)
         return jax.jit(both).lower(q, d, ids, cotangent)
 
 
 @pytest.mark.parametrize(
     ("width", "dtype"), [(128, "bfloat16"), (48, "bfloat16"), (128, "float32")]
 )
+@pytest.mark.parametrize("paired", [False, True])
 @pytest.mark.parametrize("target", GPUS)
-def test_maxsim_is_compiled_without_spills(on_mesh, record_property, target, width, dtype):
-    program = lowered_maxsim(on_mesh, target, 64, width, dtype)
+def test_maxsim_is_compiled_without_spills(on_mesh, record_property, target, paired, width, dtype):
+    program = lowered_maxsim(on_mesh, target, 64, width, dtype, paired)
     programs = kernels(program, target)
-    record_property("counted", summary(target, f"maxsim, {width} {dtype}", programs))
+    what = "pairs" if paired else "maxsim"
+    record_property("counted", summary(target, f"{what}, {width} {dtype}", programs))
     names = ["maxsim_forward", "maxsim_winners", "maxsim_dq", "maxsim_dd"]
     assert [k.name for k in programs] == names
     assert not any(k.spilled for k in programs if target != "b200")

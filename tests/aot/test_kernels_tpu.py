@@ -1,5 +1,6 @@
 """The TPU kernels compile for every TPU, without collectives and in memory linear in length."""
 
+import functools
 import re
 
 import jax
@@ -14,7 +15,7 @@ from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.errors import UserError
 from modernbert_jax.heads import MaskedLM
 from modernbert_jax.rope import rope_table
-from modernbert_jax.scoring import Texts, maxsim
+from modernbert_jax.scoring import Texts, maxsim, paired_maxsim
 
 TPUS = ("v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1")
 COLLECTIVE = re.compile(r"\b(all-gather|all-reduce|reduce-scatter|collective-permute|all-to-all)")
@@ -108,8 +109,11 @@ def test_other_shapes_compile(devices, length, options):
     assert_our_kernels(compile_layers(devices("v5e:2x2")[:1], length, 4, **options))
 
 
-def compile_maxsim(device, texts=22, width=128, dtype="bfloat16", row=2048):
-    """Both passes of MaxSim of `texts` queries of 32 tokens with as many documents of 180."""
+def compile_maxsim(device, texts=22, width=128, dtype="bfloat16", row=2048, paired=False):
+    """Both passes of MaxSim of `texts` queries of 32 tokens with as many documents of 180.
+
+    Of all pairs, or of each document with a query of its own.
+    """
     mesh = jax.sharding.Mesh(np.array([device]), ("data",), axis_types=(AxisType.Auto,))
     count = row // 180
     shapes = (texts, 32, width), (texts // count, row, width)
@@ -119,16 +123,18 @@ def compile_maxsim(device, texts=22, width=128, dtype="bfloat16", row=2048):
     documents = Texts(np.arange(texts).reshape(-1, count), texts)
 
     def loss(q, d, ids):
-        scores = maxsim(q, ids[0], d, ids[1], queries=queries, documents=documents)
-        return jax.nn.logsumexp(scores, axis=1).sum()
+        function = functools.partial(paired_maxsim, query_of=np.arange(texts)) if paired else maxsim
+        scores = function(q, ids[0], d, ids[1], queries=queries, documents=documents)
+        return jax.nn.logsumexp(scores, axis=-1).sum()
 
     with jax.set_mesh(mesh):
         return jax.jit(jax.value_and_grad(loss, (0, 1))).lower(q, d, ids).compile()
 
 
+@pytest.mark.parametrize("paired", [False, True])
 @pytest.mark.parametrize("target", ["v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
-def test_maxsim_compiles(devices, target):
-    text = compile_maxsim(devices(target)[0]).as_text()
+def test_maxsim_compiles(devices, target, paired):
+    text = compile_maxsim(devices(target)[0], paired=paired).as_text()
     assert "maxsim_forward" in text
     assert "maxsim_backward" in text
 

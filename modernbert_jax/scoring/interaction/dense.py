@@ -44,7 +44,7 @@ def scores(
     return jnp.einsum("nrs,nq->rsq", best, own, precision=jax.lax.Precision.HIGHEST)
 
 
-@functools.partial(jax.jit, static_argnums=5)
+@functools.partial(jax.jit, static_argnums=(5, 6))
 def paired(
     q: jax.Array,
     places: jax.Array,
@@ -52,6 +52,7 @@ def paired(
     segment_ids: jax.Array,
     own: jax.Array,
     queries: int,
+    longest: int,
 ) -> jax.Array:
     """MaxSim of each document with its own query; see `scores.Paired`."""
     every = scores(q, places, d, segment_ids, queries, own.shape[1])

@@ -4,11 +4,12 @@ An implementation computes on the places of texts in their rows, `numbering.Text
 
     scores(q [N, E], places [N], d [rows, T, E], segment_ids [rows, T], queries, texts)
         -> float32 [rows, S, queries]       all documents with all queries
-    paired(q, places, d, segment_ids, own [rows, S], queries)
+    paired(q, places, d, segment_ids, own [rows, S], queries, longest)
         -> float32 [rows, S]                each document with the query at the place `own`
 
-where `places` has the place of each query token's text, -1 for tokens that do not count. Both are
-differentiable in q and d. On a mesh every device has its own rows of documents and all queries.
+where `places` has the place of each query token's text, -1 for tokens that do not count, and no
+query spans more than `longest` tokens. Both are differentiable in q and d. On a mesh every device
+has its own rows of documents and all queries.
 """
 
 import functools
@@ -86,6 +87,8 @@ def paired_maxsim(
 ) -> jax.Array:
     """MaxSim of each document with one query, as in reranking: work is linear in the pairs.
 
+    On a TPU that holds where queries have about the order of their documents.
+
     Args:
         query_of: number of the query of each document, int32 [documents]; -1 is none.
         q, q_segments, d, d_segments, implementation, queries, documents, mean: as `maxsim`.
@@ -119,7 +122,7 @@ class _Arguments:
 
     def __init__(self, q, q_segments, d, d_segments, query_places, document_places):
         self.queries = math.prod(query_places)
-        self.texts = document_places[1]
+        self.texts, self.longest = document_places[1], q.shape[1]
         places = numbering.token_places(q_segments, query_places[1])
         self.arrays = (q.reshape(-1, q.shape[-1]), places.reshape(-1), d, d_segments)
         self._query_spans = functools.partial(numbering.spans, q_segments, query_places[1])
@@ -144,7 +147,7 @@ class _Arguments:
             paired=name == "paired",
         )
         module = choice.module_of(choice.choose(implementation, call))
-        sizes = (self.queries,) if name == "paired" else (self.queries, self.texts)
+        sizes = (self.queries, self.longest if name == "paired" else self.texts)
 
         def on_one_device(q, places, *rows):
             return getattr(module, name)(q, places, *rows, *sizes)

@@ -14,7 +14,13 @@ leaves them. Sums over a query's tokens are products with a matrix of zeros and 
     forward     out[places, window] += maxima [places, tile] . own [window, tile]'
     backward    finds the slot of each maximum instead, as the forward pass does; then by granules
                 p = (slot == winner) * gradient        dd += p q        dq' += d' p
+
+Where each document has one query, its *owner*, tiles without owners of a block are skipped, and
+the maxima of other queries' tokens are replaced by zeros. `spans` is then of tiles for each block,
+int32 [2, B], and else of windows for each tile, [2, tiles].
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -33,51 +39,55 @@ NN, NT, TN = (((1,), (0,)), ((), ())), (((1,), (1,)), ((), ())), (((0,), (0,)), 
 """Dimensions that `_matmul` contracts for a b, a b' and a' b."""
 
 
-def forward(q, places, windows, d, slots: Slots, shape: Blocks, queries: int, interpret):
+def forward(q, places, spans, d, slots: Slots, shape: Blocks, queries: int, owners, interpret):
     """Sums of maxima, float32 [B, places, queries]; without meaning where a place has no text.
+
+    With owners [B, places, tile]: the maxima of those tokens of the tiles that are the owner's.
 
     Args:
         q: [tiles, tile, E].
         places: int32 [tiles, 1, tile].
-        windows: int32 [2, tiles].
+        spans: of windows or tiles, int32 [2, ...]; see above.
         d: [B, length, E].
         slots: of `d`.
         shape: of the blocks.
         queries: number of places of queries, a multiple of 128.
+        owners: place of the query of each document, int32 [B, places, 1], or None.
         interpret: as of `pallas_call`.
     """
-    at = _Specs(q, d, slots, shape)
+    at = _Specs(q, d, slots, owners)
+    results = queries if owners is None else q.shape[1]
     return pl.pallas_call(
-        _forward_kernel,
+        functools.partial(_forward_kernel, owners is not None),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
             grid=(len(d), len(q)),
             in_specs=[*at.inputs],
-            out_specs=at.whole(shape.places, queries),
+            out_specs=at.whole(shape.places, results),
             scratch_shapes=[
                 pltpu.VMEM((shape.slots, d.shape[2]), d.dtype),
                 pltpu.VMEM(((shape.places + 1) * GRANULE, q.shape[1]), jnp.float32),
             ],
         ),
-        out_shape=jax.ShapeDtypeStruct((len(d), shape.places, queries), jnp.float32),
+        out_shape=jax.ShapeDtypeStruct((len(d), shape.places, results), jnp.float32),
         compiler_params=_parameters(q, d, shape, queries),
         name="maxsim_forward",
         interpret=interpret,
-    )(windows, slots.chunks, slots.granules, slots.sources, slots.first, slots.end, places, q, d)
+    )(spans, slots.chunks, *at.arrays(slots, places, q, d, owners))
 
 
-def backward(q, places, windows, d, slots: Slots, gradient, shape: Blocks, interpret):
+def backward(q, places, spans, d, slots: Slots, gradient, shape: Blocks, owners, interpret):
     """Gradients of q [tiles, tile, E] and of d [B, length, E]; arguments as `forward`.
 
     Args:
-        gradient: of the sums, float32 [B, places, queries].
+        gradient: of the sums, float32 [B, places, queries], or [B, places, 1] with owners.
     """
-    at = _Specs(q, d, slots, shape)
+    at = _Specs(q, d, slots, owners)
     tile, width, queries = q.shape[1], q.shape[2], gradient.shape[2]
     rows = (shape.places + 1) * GRANULE
     last = len(d) - 1
     return pl.pallas_call(
-        _backward_kernel,
+        functools.partial(_backward_kernel, owners is not None),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
             grid=(len(d), len(q)),
@@ -103,10 +113,7 @@ def backward(q, places, windows, d, slots: Slots, gradient, shape: Blocks, inter
         compiler_params=_parameters(q, d, shape, queries),
         name="maxsim_backward",
         interpret=interpret,
-    )(
-        *(windows, slots.chunks, slots.granules, slots.sources, slots.first, slots.end),
-        *(places, q, d, gradient),
-    )
+    )(spans, slots.chunks, *at.arrays(slots, places, q, d, owners), gradient)
 
 
 def vmem_bytes(query_tokens: int, width: int, dtype, shape: Blocks, tile: int, queries: int) -> int:
@@ -122,12 +129,17 @@ def vmem_bytes(query_tokens: int, width: int, dtype, shape: Blocks, tile: int, q
 class _Specs:
     """Blocks of the arguments of both kernels."""
 
-    def __init__(self, q, d, slots: Slots, shape: Blocks):
+    def __init__(self, q, d, slots: Slots, owners):
         def by_block(x, **where):
             return pl.BlockSpec((1, *x.shape[1:]), lambda b, t, *_: (b, 0, 0), **where)
 
         def by_tile(*shape):
-            return pl.BlockSpec((1, *shape), lambda b, t, *_: (t, 0, 0))
+            def index(b, t, spans, chunks):
+                if owners is not None:  # skipped tiles are not loaded
+                    t = jnp.clip(t, spans[0, b], jnp.maximum(spans[1, b] - 1, spans[0, b]))
+                return t, 0, 0
+
+            return pl.BlockSpec((1, *shape), index)
 
         self.inputs = (
             by_block(slots.granules, memory_space=pltpu.SMEM),
@@ -137,7 +149,14 @@ class _Specs:
             by_tile(1, q.shape[1]),
             by_tile(*q.shape[1:]),
             by_block(d),
+            *(() if owners is None else (by_block(owners),)),
         )
+
+    @staticmethod
+    def arrays(slots: Slots, places, q, d, owners):
+        """The arguments of the blocks."""
+        own = () if owners is None else (owners,)
+        return (slots.granules, slots.sources, slots.first, slots.end, places, q, d, *own)
 
     @staticmethod
     def whole(places: int, queries: int) -> pl.BlockSpec:
@@ -154,9 +173,8 @@ def _parameters(q, d, shape: Blocks, queries: int):
     )
 
 
-def _forward_kernel(
-    windows, chunks, granules, sources, first, end, places, q, d, out, moved, maxima
-):
+def _forward_kernel(paired, spans, chunks, granules, sources, first, end, places, q, d, *others):
+    *owner, out, moved, maxima = others
     b, t = pl.program_id(0), pl.program_id(1)
 
     @pl.when(t == 0)
@@ -169,23 +187,28 @@ def _forward_kernel(
         maxima[rows, :] = best
         return best
 
-    _walk(chunks[b], granules, moved, q, granule, jnp.full((GRANULE, q.shape[1]), -jnp.inf))
-    best = maxima[...].reshape(-1, GRANULE, q.shape[1]).max(1)[: out.shape[1]]
-    parts = jnp.concatenate(_exact_parts(best))
+    def tile():
+        _walk(chunks[b], granules, moved, q, granule, jnp.full((GRANULE, q.shape[1]), -jnp.inf))
+        best = maxima[...].reshape(-1, GRANULE, q.shape[1]).max(1)[: out.shape[1]]
+        if paired:
+            out[0] += jnp.where(places[0] == owner[0][0], best, 0.0)
+            return
+        parts = jnp.concatenate(_exact_parts(best))
 
-    def window(w, _):
-        sums = _matmul(parts, _own(places, w, jnp.bfloat16), NT)
-        at = pl.ds(pl.multiple_of(w * LANES, LANES), LANES)
-        out[0, :, at] += sums.reshape(3, -1, LANES).sum(0)
-        return 0
+        def window(w, _):
+            sums = _matmul(parts, _own(places, w, jnp.bfloat16), NT)
+            at = pl.ds(pl.multiple_of(w * LANES, LANES), LANES)
+            out[0, :, at] += sums.reshape(3, -1, LANES).sum(0)
+            return 0
 
-    lax.fori_loop(windows[0, t], windows[1, t], window, 0)
+        lax.fori_loop(spans[0, t], spans[1, t], window, 0)
+
+    _if_visited(paired, spans, tile)
 
 
-def _backward_kernel(
-    windows, chunks, granules, sources, first, end, places, q, d, gradient,
-    dq, dd, moved, moved_t, maxima, numbers, winner, weight, dq_t, d_moved, d_tokens,
-):  # fmt: skip
+def _backward_kernel(paired, spans, chunks, granules, sources, first, end, places, q, d, *others):
+    *owner, gradient, dq, dd = others[:-9]
+    moved, moved_t, maxima, numbers, winner, weight, dq_t, d_moved, d_tokens = others[-9:]
     b, t = pl.program_id(0), pl.program_id(1)
     texts, tile = gradient.shape[1], q.shape[1]
     row = lax.broadcasted_iota(jnp.int32, (GRANULE, tile), 0)
@@ -207,19 +230,10 @@ def _backward_kernel(
         maxima[rows, :], numbers[rows, :] = best, number
         return best, number
 
-    lowest = jnp.full((GRANULE, tile), -jnp.inf), jnp.zeros((GRANULE, tile), jnp.int32)
-    _walk(chunks[b], granules, moved, q, granule, lowest)
-    best = maxima[...].reshape(-1, GRANULE, tile)[:texts]
-    slot = numbers[...].reshape(best.shape[0] + 1, GRANULE, tile)[:texts] * GRANULE + row
-    slot = jnp.where(best == best.max(1, keepdims=True), slot, jnp.iinfo(jnp.int32).max)
-    winner[:texts], weight[...] = slot.min(1), jnp.zeros_like(weight)
-
     def window(w, _):
         at = pl.ds(pl.multiple_of(w * LANES, LANES), LANES)
         weight[:texts] += _matmul(gradient[0, :, at].astype(q.dtype), _own(places, w, q.dtype), NN)
         return 0
-
-    lax.fori_loop(windows[0, t], windows[1, t], window, 0)
 
     def chunk(c, _):
         parts = []
@@ -233,7 +247,20 @@ def _backward_kernel(
         dq_t[t] += _matmul(moved_t[:, at], p, NN)
         return 0
 
-    lax.fori_loop(0, chunks[b], chunk, 0)
+    def visit():
+        lowest = jnp.full((GRANULE, tile), -jnp.inf), jnp.zeros((GRANULE, tile), jnp.int32)
+        _walk(chunks[b], granules, moved, q, granule, lowest)
+        best = maxima[...].reshape(-1, GRANULE, tile)[:texts]
+        slot = numbers[...].reshape(best.shape[0] + 1, GRANULE, tile)[:texts] * GRANULE + row
+        slot = jnp.where(best == best.max(1, keepdims=True), slot, jnp.iinfo(jnp.int32).max)
+        winner[:texts], weight[...] = slot.min(1), jnp.zeros_like(weight)
+        if paired:
+            weight[:texts] = jnp.where(places[0] == owner[0][0], gradient[0], 0.0)
+        else:
+            lax.fori_loop(spans[0, t], spans[1, t], window, 0)
+        lax.fori_loop(0, chunks[b], chunk, 0)
+
+    _if_visited(paired, spans, visit)
 
     @pl.when(b == pl.num_programs(0) - 1)
     def _():
@@ -250,6 +277,15 @@ def _backward_kernel(
 
         _each_source(chunks[b], sources, first, end, back)
         dd[0] = d_tokens[...].astype(dd.dtype)
+
+
+def _if_visited(paired, spans, function):
+    """Call a function where the tile is one that the block visits."""
+    b, t = pl.program_id(0), pl.program_id(1)
+    if paired:
+        pl.when((t >= spans[0, b]) & (t < spans[1, b]))(function)
+    else:
+        function()
 
 
 def _walk(chunks, granules, moved, q, granule, lowest):

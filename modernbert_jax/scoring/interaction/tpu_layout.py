@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from . import numbering
+
 GRANULE = 8
 """Slots of a granule: rows of a vector register."""
 
@@ -117,6 +119,23 @@ def windows(places: jax.Array) -> jax.Array:
     start = jnp.where(places >= 0, places, never).min(1) // LANES
     stop = places.max(1) // LANES + 1
     return jnp.stack([jnp.minimum(start, stop), stop]).astype(jnp.int32)
+
+
+def visits(places: jax.Array, own: jax.Array, queries: int) -> jax.Array:
+    """The first tile that has tokens of the queries of each block's documents, and the one after
+    the last: int32 [2, B].
+
+    Args:
+        places: [tiles, tokens], -1 for tokens that do not count.
+        own: place of each document's query, [B, places]; negative for none.
+        queries: number of places of queries.
+    """
+    tile = places.shape[1]
+    start, stop, _ = (x[0] for x in numbering.spans(places.reshape(1, -1) + 1, queries))
+    own = jnp.where(own < 0, queries, own)
+    first = start.at[own].get(mode="fill", fill_value=places.size).min(1) // tile
+    last = -(-stop.at[own].get(mode="fill", fill_value=0).max(1) // tile)
+    return jnp.stack([jnp.minimum(first, last), last])
 
 
 def _shifted(x: jax.Array, fill: int) -> jax.Array:

@@ -11,6 +11,10 @@ maximum of each pair of places in the tiles; it is reduced once, at the end of t
     dq         a tile of query tokens: dq += gradient * d[winner], over documents
     dd         a tile of a document: dd += (token == winner) * gradient . q, over query tokens
 
+`query_ref` has the first of the query tokens, the one after the last, and the place of their first
+query. They are all tokens, or those of a window of 16 queries, or, where each document has a query
+of its own, those of that query. dq then visits only documents of its queries, from a sorted list.
+
 The last visit begins earlier where it would leave the array; tokens that it repeats change no
 maximum. Every result is written by one program in a fixed order of sums: runs repeat to the bit.
 """
@@ -23,7 +27,7 @@ from jax.experimental.pallas import triton as plgpu
 from modernbert_jax.platform import interpreted
 
 WINDOW = 16
-"""Queries of a program of the forward kernel."""
+"""Queries of a program of the forward kernel, beginning with the place in `query_ref`."""
 
 _LOWEST = -1e30
 """Product with a masked token."""
@@ -31,9 +35,9 @@ _LOWEST = -1e30
 
 def maxsim_forward(q_ref, place_ref, d_ref, own_ref, query_ref, text_ref, out_ref, *, tile):
     """Compute the scores of a document and of the queries of a window."""
-    text, window = pl.program_id(0), pl.program_id(1)
+    text = pl.program_id(0)
     begin, end, start, stop = query_ref[0], query_ref[1], text_ref[0], text_ref[1]
-    query = window * WINDOW + jnp.arange(WINDOW)
+    query = query_ref[2] + jnp.arange(WINDOW)
 
     def queries(n, total):
         at, fresh = _visit(begin, n, tile.q, q_ref.shape[0])
@@ -52,10 +56,12 @@ def maxsim_forward(q_ref, place_ref, d_ref, own_ref, query_ref, text_ref, out_re
     plgpu.store(out_ref, jnp.where(start < stop, total, 0.0))
 
 
-def maxsim_winners(q_ref, d_ref, own_ref, text_ref, winner_ref, *, tile):
+def maxsim_winners(q_ref, d_ref, own_ref, query_ref, text_ref, winner_ref, *, tile):
     """Find the token that has the maximum of each query token; -1 in a document without tokens."""
     text, start, stop = pl.program_id(0), text_ref[0], text_ref[1]
-    q = plgpu.load(q_ref)
+    first = query_ref[0] + pl.program_id(1) * tile.q
+    stop = jnp.where(first < query_ref[1], stop, start)
+    q = plgpu.load(q_ref.at[pl.ds(jnp.minimum(first, query_ref[1]), tile.q)])
 
     def visit(j, carry):
         best, first = carry
@@ -72,39 +78,56 @@ def maxsim_winners(q_ref, d_ref, own_ref, text_ref, winner_ref, *, tile):
     plgpu.store(winner_ref, jnp.where(start < stop, token.min(1), -1))
 
 
-def maxsim_dq(place_ref, d_ref, winner_ref, gradient_ref, dq_ref, *, tile):
-    """Compute dq of a tile of query tokens."""
-    at = pl.ds(pl.program_id(0) * tile.q, tile.q)
+def maxsim_dq(place_ref, d_ref, winner_ref, gradient_ref, *others, tile):
+    """Compute dq of a tile of query tokens, of all documents or of those in a list.
+
+    The list has numbers of documents, `list_ref`, of which a tile visits those from `visit_ref[0]`
+    to `visit_ref[1]`; `query_ref` is that of all documents.
+    """
+    *pairs, dq_ref = others
+    first = pl.program_id(0) * tile.q
     place = plgpu.load(place_ref)
     dimension = jnp.broadcast_to(jnp.arange(dq_ref.shape[1])[None], dq_ref.shape)
 
     def text(n, total):
-        token = plgpu.load(winner_ref.at[n, at])
-        weight = _weight(gradient_ref, n, place, token)
+        if pairs:
+            list_ref, _, query_ref = pairs
+            n = list_ref[n]
+            at = first + jnp.arange(tile.q) - query_ref[n, 0]
+            token = plgpu.load(winner_ref.at[n, jnp.clip(at, 0, winner_ref.shape[1] - 1)])
+            weight = _weight(gradient_ref, n, place, token, query_ref[n, 2])
+        else:
+            token = plgpu.load(winner_ref.at[n, pl.ds(first, tile.q)])
+            weight = _weight(gradient_ref, n, place, token)
         token = jnp.broadcast_to(jnp.maximum(token, 0)[:, None], dq_ref.shape)
         d = plgpu.load(d_ref.at[token, dimension])
         return total + weight[:, None] * d.astype(jnp.float32)
 
+    start, stop = (pairs[1][0], pairs[1][1]) if pairs else (0, winner_ref.shape[0])
     zeros = jnp.zeros(dq_ref.shape, jnp.float32)
-    plgpu.store(dq_ref, lax.fori_loop(0, winner_ref.shape[0], text, zeros))
+    plgpu.store(dq_ref, lax.fori_loop(start, stop, text, zeros))
 
 
-def maxsim_dd(q_ref, place_ref, own_ref, winner_ref, gradient_ref, text_ref, _, dd_ref, *, tile):
+def maxsim_dd(
+    q_ref, place_ref, own_ref, winner_ref, gradient_ref, query_ref, text_ref, _, dd_ref, *, tile
+):
     """Compute dd of a tile of a document."""
     text, start, stop = pl.program_id(0), text_ref[0], text_ref[1]
+    begin, end = query_ref[0], query_ref[1]
+    query = query_ref[2] if gradient_ref.shape[1] == 1 else None
     here = start + pl.program_id(1) * tile.d
     at, _ = _visit(here, 0, tile.d, dd_ref.shape[0])
     token = at.start + jnp.arange(tile.d)
 
     def queries(n, total):
-        these = pl.ds(n * tile.q, tile.q)
+        these = pl.ds(begin + n * tile.q, tile.q)
         q, place = plgpu.load(q_ref.at[these]), plgpu.load(place_ref.at[these])
-        winner = plgpu.load(winner_ref.at[text, these])
-        weight = _weight(gradient_ref, text, place, winner)
+        winner = plgpu.load(winner_ref.at[text, pl.ds(n * tile.q, tile.q)])
+        weight = _weight(gradient_ref, text, place, winner, query)
         p = jnp.where(winner[None] == token[:, None], weight[None], 0.0)
         return total + _dot(p.astype(q.dtype), q)
 
-    tiles = jnp.where(here < stop, jnp.int32(q_ref.shape[0] // tile.q), jnp.int32(0))
+    tiles = jnp.where(here < stop, pl.cdiv(end - begin, tile.q), 0)
     zeros = jnp.zeros((tile.d, q_ref.shape[1]), jnp.float32)
     total = lax.fori_loop(0, tiles, queries, zeros)
     own = (plgpu.load(own_ref.at[at]) == text) & (here < stop)
@@ -124,10 +147,16 @@ def _products(q, d_ref, own_ref, at, text):
     return jnp.where(own[None], _dot(q, plgpu.load(d_ref.at[at]).T), _LOWEST)
 
 
-def _weight(gradient_ref, text, place, winner):
-    """Gradient of each query token's maximum in a document; 0 if one of the two does not count."""
-    counts = (place >= 0) & (winner >= 0)
-    weight = plgpu.load(gradient_ref.at[text, jnp.maximum(place, 0)])
+def _weight(gradient_ref, text, place, winner, query=None):
+    """Gradient of each query token's maximum in a document; 0 if one of the two does not count.
+
+    With a query: 0 also for tokens of others. The gradients are [documents, 1] then.
+    """
+    if query is None:
+        counts = (place >= 0) & (winner >= 0)
+        weight = plgpu.load(gradient_ref.at[text, jnp.maximum(place, 0)])
+    else:
+        counts, weight = (place == query) & (winner >= 0), gradient_ref[text, 0]
     return jnp.where(counts, weight, 0.0)
 
 

@@ -1,0 +1,53 @@
+"""MaxSim's TPU kernels: no races, nothing read before it is written, and the oracle's values."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from modernbert_jax.scoring import Texts, maxsim
+from modernbert_jax.scoring.interaction import pallas_tpu, tpu_kernels
+
+QUERIES, DOCUMENTS, TEXTS, WIDTH = (20, 16), (4, 96), 4, 16
+
+
+@pytest.fixture(autouse=True)
+def several_of_everything(monkeypatch):
+    """Three tiles of query tokens, two blocks of documents, and chunks of one move each."""
+    monkeypatch.setattr(pallas_tpu, "TILE", 128)
+    monkeypatch.setattr(pallas_tpu, "BLOCK", 192)
+    monkeypatch.setattr(tpu_kernels, "CHUNK", 128)
+
+
+def run(implementation, ids, dtype):
+    """Scores, dq and dd of random vectors."""
+    rng = np.random.default_rng(0)
+    q, d = (jnp.asarray(rng.standard_normal((*x.shape, WIDTH)), dtype) for x in ids)
+    names = [Texts(np.arange(len(x) * TEXTS).reshape(-1, TEXTS), len(x) * TEXTS) for x in ids]
+    cotangent = jnp.asarray(rng.standard_normal([x.total for x in names]), jnp.float32)
+
+    @jax.jit
+    def both(q, d):
+        def scores(q, d):
+            return maxsim(
+                *(q, ids[0], d, ids[1], implementation), queries=names[0], documents=names[1]
+            )
+
+        value, pull = jax.vjp(scores, q, d)
+        return value, *pull(cotangent)
+
+    return [np.asarray(x, np.float32) for x in both(q, d)]
+
+
+@pytest.mark.usefixtures("tpu_interpreter")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "documents", [[[90], [30, 40], [], [1, 8, 9]], [[96], [], [], []], [[], [], [], [96]]]
+)
+def test_both_passes(documents, dtype):
+    ids = tiny.segments([[16], [3, 4, 5], *[[7, 9]] * 18], 16), tiny.segments(documents, 96)
+    ids[1][0, 5:9] = 0
+    for got, want in zip(run("pallas_tpu", ids, dtype), run("dense", ids, dtype), strict=True):
+        atol, rtol = (2e-5, 1e-5) if dtype == "float32" else (2e-2, 1e-2)
+        np.testing.assert_allclose(got, want, atol=atol, rtol=rtol)
