@@ -6,6 +6,7 @@ are scored with all their tokens.
 """
 
 import importlib
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ from .config import Searching
 from .exact import run_of
 from .stored import StoredCorpus
 
-SAVED = 64
-"""Parts of the corpus after which an index that is being built is saved, so that it resumes."""
+SAVED = 300.0
+"""Seconds after which an index that is being built is saved, so that it resumes; longer where that
+would be more than a tenth of the time."""
 
 ADDED = 4096
-"""Tokens that are put into an index between two updates of the progress."""
+"""Tokens that are put into an index at a time, by all threads of the machine."""
 
 PAIRS = 8192
 """Documents that are scored at a time, at most, unless one query has more candidates."""
@@ -49,7 +51,7 @@ def search_index(
 
     Args:
         path: file of the index, which is built if it does not exist or is not complete; FILE.json
-            says what it depends on, FILE.npy which tokens belong to which document.
+            says what it depends on. Once complete, FILE.npy has where each document starts.
         options: of the index and of the search in it.
         facts: everything that the vectors of the corpus depend on.
         encoder: a late-interaction model.
@@ -104,78 +106,83 @@ def _opened(
 ) -> tuple[Any, np.ndarray]:
     """The complete index, and where the tokens of each document start, int64 [documents + 1]."""
     own = {**facts, "links": options.index_links, "depth": options.index_depth}
-    beside, counts = (path.with_name(f"{path.name}.{end}") for end in ("json", "npy"))
+    beside, complete = (path.with_name(f"{path.name}.{end}") for end in ("json", "npy"))
     index: Any = None
-    lengths: list[np.ndarray] = []
-    sizes: list[tuple[int, int]] = []  # of each part: documents and tokens
     if path.exists() and beside.exists():
-        state = read_json(beside)
-        sizes = [*map(tuple, state.pop("sizes", []))]
-        if changed := differences(state, own):
+        if changed := differences(read_json(beside), own):
             raise UserError(
                 f"{path}: is an index of other settings ({'; '.join(changed)});"
                 " name another --index, or remove it"
             )
-        index, lengths, sizes = _loaded(voyager, path, counts, sizes)
-    saved = len(sizes)
+        try:
+            index = voyager.Index.load(str(path))
+            if complete.exists():
+                return index, np.load(complete, allow_pickle=False)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"{path}: cannot be read ({first_line(error)}); remove it, or name another --index"
+            ) from None
+    complete.unlink(missing_ok=True)
+    write_json(beside, own)
+    index, starts = _built(voyager, index, path, options, corpus)
+    if not starts[-1]:
+        raise UserError(f"{path}: no document has a token whose vector counts")
+    with whole_file(complete) as temporary, temporary.open("wb") as file:
+        np.save(file, starts)
+    return index, starts
+
+
+def _built(
+    voyager: Any, index: Any, path: Path, options: Searching, corpus: StoredCorpus
+) -> tuple[Any, np.ndarray]:
+    """Put the tokens of a corpus that an index does not have yet into it, in order.
+
+    The number of a token is its place in the corpus, and the index is saved as a whole. So what it
+    has are the first tokens.
+    """
+    lengths: list[int] = []
+    first = tokens = 0
+    begin = saved = time.monotonic()
+    pause = SAVED
 
     def save() -> None:
-        """Store what the index holds before the index, which may then lag behind."""
-        with whole_file(counts) as temporary, temporary.open("wb") as file:
-            np.save(file, np.concatenate(lengths))
-        write_json(beside, {**own, "sizes": sizes})
         with whole_file(path) as temporary:
             index.save(str(temporary))
 
     with Progress(corpus.count, of="document") as progress:
-        for block in corpus.blocks(len(sizes)):
+        for block in corpus.blocks():
             flat = np.concatenate(block)
-            if index is None:
+            if index is None and len(flat):
                 index = voyager.Index(
                     voyager.Space.InnerProduct,
                     num_dimensions=flat.shape[1],
                     M=options.index_links,
                     ef_construction=options.index_depth,
+                    # Growing copies the index; this is about what all documents will need.
+                    max_elements=max(1, len(flat) * corpus.count // len(block)),
                 )
-            before, first = map(sum, zip((0, 0), *sizes, strict=True))
-            own_lengths = np.array([len(text) for text in block], np.int64)
-            ends = np.cumsum(own_lengths)
-            for start in range(0, len(flat), ADDED):
+            before, ends = len(lengths), np.cumsum([len(text) for text in block])
+            have = index.num_elements if index is not None else 0
+            for start in range(max(have - first, 0), len(flat), ADDED):
                 some = flat[start : start + ADDED]
                 index.add_items(some, ids=range(first + start, first + start + len(some)))
-                documents = int(np.searchsorted(ends, start + len(some), "right"))
-                progress.update("build index", before + documents)
-            lengths.append(own_lengths)
-            sizes.append((len(block), len(flat)))
-            if len(sizes) - saved == SAVED:
-                save()
-                saved = len(sizes)
-        if len(sizes) > saved:
-            save()
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(lengths))])
-    if not starts[-1]:
-        raise UserError(f"{path}: no document has a token whose vector counts")
-    return index, starts
-
-
-def _loaded(
-    voyager: Any, path: Path, counts: Path, sizes: list[tuple[int, int]]
-) -> tuple[Any, list[np.ndarray], list[tuple[int, int]]]:
-    """The index in a file, the lengths of its documents, and the sizes of its parts.
-
-    Args:
-        counts: file of the lengths of at least its documents.
-        sizes: of at least its parts, documents and tokens each.
-    """
-    try:
-        index = voyager.Index.load(str(path))
-        lengths = np.load(counts, allow_pickle=False)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({first_line(error)}); remove it, or name another --index"
-        ) from None
-    done = int(np.searchsorted(np.cumsum([tokens for _, tokens in sizes]), len(index), "right"))
-    return index, [lengths[: sum(n for n, _ in sizes[:done])]], sizes[:done]
+                tokens += len(some)
+                documents = before + int(np.searchsorted(ends, start + len(some), "right"))
+                now = time.monotonic()
+                pace = tokens / max(now - begin, 1e-9)
+                left = (first + start) / max(documents, 1) * (corpus.count - documents) / pace
+                progress.update(
+                    "build index", documents, f"{pace:,.0f} tokens/s, {left / 60:,.0f} min left"
+                )
+                if now - saved >= pause:
+                    save()
+                    saved = time.monotonic()
+                    pause = max(SAVED, 10 * (saved - now))
+            lengths += [len(text) for text in block]
+            first += len(flat)
+    if tokens:
+        save()
+    return index, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
 def library() -> Any:

@@ -84,23 +84,29 @@ def test_with_all_tokens_as_neighbours_it_finds_what_is_in_everything(tmp_path):
 
 
 def test_building_resumes_and_other_settings_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(token_index, "SAVED", 2)
+    import voyager
+
+    monkeypatch.setattr(token_index, "SAVED", 0.0)
+    monkeypatch.setattr(token_index, "ADDED", 7)  # some parts are saved in the middle
     whole = search(tmp_path / "whole", index_neighbours=1000)
-    with pytest.raises(KeyboardInterrupt):
-        search(tmp_path / "index", Corpus(fails=5), index_neighbours=1000)
-    before = (tmp_path / "index").read_bytes()
-    with pytest.raises(KeyboardInterrupt):  # the first four parts are not read again
-        search(tmp_path / "index", Corpus(fails=4), index_neighbours=1000)
-    for end in ("npy", "json"):  # a kill before the index itself: it is the one of four parts
-        (tmp_path / f"index.{end}").write_bytes((tmp_path / f"whole.{end}").read_bytes())
-    assert (tmp_path / "index").read_bytes() == before
-    resumed = search(tmp_path / "index", index_neighbours=1000)
+    path, known = tmp_path / "index", 0
+    for fails in (0, 5, 5, 8):
+        with pytest.raises(KeyboardInterrupt):
+            search(path, Corpus(fails=fails), index_neighbours=1000)
+        if fails:
+            index = voyager.Index.load(str(path))
+            assert sorted(index.ids) == [*range(index.num_elements)]
+            assert known <= index.num_elements <= sum(map(len, DOCUMENTS[: 10 * fails]))
+            known = index.num_elements
+    assert known and not path.with_name("index.npy").exists()
+    resumed = search(path, index_neighbours=1000)
     assert {q: [*scores] for q, scores in resumed.items()} == {q: [*s] for q, s in whole.items()}
+    assert search(path, Corpus(fails=0), index_neighbours=1000) == resumed  # it is complete
     with pytest.raises(UserError, match=r"other settings \(.*links"):
-        search(tmp_path / "index", index_links=16)
-    finished = (tmp_path / "index").stat().st_mtime_ns
-    search(tmp_path / "index")
-    assert (tmp_path / "index").stat().st_mtime_ns == finished
-    (tmp_path / "index").write_bytes(b"no index")
+        search(path, index_links=16)
+    finished = path.stat().st_mtime_ns
+    search(path)
+    assert path.stat().st_mtime_ns == finished
+    path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match=r"index: cannot be read .*; remove it"):
-        search(tmp_path / "index")
+        search(path)
