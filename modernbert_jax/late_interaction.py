@@ -31,6 +31,7 @@ def tokenize(
     *,
     is_query: bool,
     longest: int,
+    lower_case: bool = False,
     cut: list[bool] | None = None,
 ) -> list[Tokens]:
     """Tokens of queries or documents.
@@ -44,6 +45,8 @@ def tokenize(
         late: settings of the model.
         is_query: whether the texts are queries or documents.
         longest: longest text in tokens, where `late` has no length.
+        lower_case: whether texts, and prefixes that are joined to them, are converted to lower
+            case.
         cut: whether a text was cut is appended to it, for each.
 
     Raises:
@@ -56,7 +59,11 @@ def tokenize(
     inserted = added_tokens(tokenizer).get(prefix)
     texts = [text.strip() for text in texts]
     if inserted is None:
-        ids_of = tokenizer.encode([prefix + text for text in texts], max_length=length, cut=cut)
+        texts = [prefix + text for text in texts]
+    if lower_case:
+        texts = [text.lower() for text in texts]
+    if inserted is None:
+        ids_of = tokenizer.encode(texts, max_length=length, cut=cut)
     else:
         ids_of = tokenizer.encode(texts, max_length=length - 1, cut=cut)
         ids_of = [[*ids[:1], inserted, *ids[1:]] for ids in ids_of]

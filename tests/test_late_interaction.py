@@ -82,6 +82,14 @@ def test_a_prefix_that_is_no_token_is_text():
     assert [known.ids] == TOKENIZER.encode(["helloc d"])
 
 
+def test_texts_and_prefixes_that_are_text_are_converted_to_lower_case():
+    for late in LATE, LateInteraction(query_prefix="Ask: "):
+        small = dataclasses.replace(late, query_prefix=late.query_prefix.lower())
+        own = run("Hello A", late, lower_case=True)
+        assert own.ids == run("hello a", late if Q in own.ids else small).ids
+        assert own.ids != run("Hello A", late).ids
+
+
 def test_pooling_replaces_clusters_by_their_means():
     x = np.eye(6, 4, dtype=np.float32)
     x[4], x[5] = [0, 0.8, 0.6, 0], [1, 0, 0, 0]

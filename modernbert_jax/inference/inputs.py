@@ -57,8 +57,7 @@ class Inputs:
                 end; of a pair the longer text is cut first.
             stream: whether `inputs` is read in pieces of `TEXTS_AT_ONCE`, or all at once.
         """
-        tokenizer, limit = self.tokenizer, self._limit(max_length)
-        lower = self._pipeline is not None and self._pipeline.lower_case
+        tokenizer, limit, lower = self.tokenizer, self._limit(max_length), self._lower_case
 
         def tokenized(some: list[Any]) -> list[Document]:
             if lower:
@@ -84,7 +83,7 @@ class Inputs:
         stream: bool,
     ) -> Iterator[Document]:
         """Documents of queries or documents of a late-interaction model."""
-        tokenizer = self.tokenizer
+        tokenizer, lower = self.tokenizer, self._lower_case
 
         def tokenized(some: list[str]) -> list[Document]:
             tokens = late_interaction.tokenize(
@@ -93,6 +92,7 @@ class Inputs:
                 settings,
                 is_query=is_query,
                 longest=self.longest,
+                lower_case=lower,
             )
             return [Document(*t) for t in tokens]
 
@@ -104,6 +104,10 @@ class Inputs:
             raise UserError(f"{type(documents).__name__} is given; give lists of token ids")
         checked = [Document(_integers(number, ids)) for number, ids in enumerate(documents)]
         return list(self._in_pieces(checked, list, False))
+
+    @property
+    def _lower_case(self) -> bool:
+        return self._pipeline is not None and self._pipeline.lower_case
 
     def _limit(self, max_length: int | None) -> int:
         if max_length is not None and max_length < 2:

@@ -6,6 +6,7 @@ vocabulary. Computed by the host, in float32.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -32,10 +33,7 @@ class Postings:
         self._ends = np.append(starts, len(order))
         self._numbers = np.repeat(np.arange(len(documents), dtype=np.int32), counts)[order]
         self._values = values[order]
-        self._sums = np.zeros(len(documents), np.float32)
-        self._squares = np.zeros(len(documents), np.float32)
-        np.add.at(self._sums, self._numbers, self._values)
-        np.add.at(self._squares, self._numbers, np.square(self._values))
+        self._sums, self._squares = _sums(self._numbers, self._values, len(documents))
 
     def __len__(self) -> int:
         """Number of documents."""
@@ -54,14 +52,59 @@ class Postings:
             # A document is once in the postings of an id.
             part = np.minimum(values, weight) if similarity == "manhattan" else values * weight
             shared[self._numbers[own]] += part
-        if similarity == "dot":
-            return shared
-        if similarity == "manhattan":
-            return 2 * shared - self._sums - weights.sum()
-        squares = np.square(weights).sum()
-        if similarity == "cosine":
-            return shared / np.maximum(np.sqrt(self._squares * squares), 1e-12)
-        return -np.sqrt(np.maximum(self._squares + squares - 2 * shared, 0))
+        query_sums = weights.sum(), np.square(weights).sum()
+        return _of_shared(similarity, shared, query_sums, (self._sums, self._squares))
+
+
+def paired(
+    queries: Sequence[Vector], documents: Sequence[Vector], similarity: str = "dot"
+) -> np.ndarray:
+    """Similarities of each query with the document of the same number: float32 [P].
+
+    Raises:
+        UserError: an unknown similarity, or different numbers of queries and documents.
+    """
+    _check(similarity)
+    if len(queries) != len(documents):
+        raise UserError(f"{len(queries)} queries and {len(documents)} documents are no pairs")
+    (pairs, ids, weights), (theirs, their_ids, values) = _flat(queries), _flat(documents)
+    # Both are in ascending order of pair and id.
+    keys, others = (p << 32 | i for p, i in ((pairs, ids), (theirs, their_ids)))
+    places = np.minimum(np.searchsorted(others, keys), max(len(others) - 1, 0))
+    hits = np.flatnonzero(others[places] == keys) if len(others) else np.zeros(0, np.int64)
+    weight, value = weights[hits], values[places[hits]]
+    part = np.minimum(weight, value) if similarity == "manhattan" else weight * value
+    shared = np.zeros(len(queries), np.float32)
+    np.add.at(shared, pairs[hits], part)
+    sums = [_sums(p, x, len(queries)) for p, x in ((pairs, weights), (theirs, values))]
+    return _of_shared(similarity, shared, *sums)
+
+
+def _of_shared(similarity: str, shared: np.ndarray, *sums: tuple[Any, Any]) -> np.ndarray:
+    """Similarities from those of shared ids, and from sums of weights and of squares of both."""
+    (own, own_squares), (others, squares) = sums
+    if similarity == "dot":
+        return shared
+    if similarity == "manhattan":
+        return 2 * shared - others - own
+    if similarity == "cosine":
+        return shared / np.maximum(np.sqrt(squares * own_squares), 1e-12)
+    return -np.sqrt(np.maximum(squares + own_squares - 2 * shared, 0))
+
+
+def _sums(numbers: np.ndarray, values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of the weights and of their squares of each of `count` vectors, float32."""
+    sums, squares = np.zeros((2, count), np.float32)
+    np.add.at(sums, numbers, values)
+    np.add.at(squares, numbers, np.square(values))
+    return sums, squares
+
+
+def _flat(vectors: Sequence[Vector]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Number of the vector, id and weight of all weights, one vector after another."""
+    ids, weights = concatenated(vectors)
+    counts = [len(own) for own, _ in vectors]
+    return np.repeat(np.arange(len(vectors)), counts), ids.astype(np.int64), weights
 
 
 def similarities(

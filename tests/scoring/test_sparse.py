@@ -26,6 +26,11 @@ def test_similarities_are_those_of_dense_vectors(name):
     assert own.dtype == np.float32
     np.testing.assert_allclose(own, SIMILARITIES[name](a, b), atol=1e-5)
     assert sparse.similarities([], documents, name).shape == (0, 30)
+    pairs = sparse.paired(queries, documents[-7:], name)
+    assert pairs.dtype == np.float32
+    np.testing.assert_allclose(pairs, np.diagonal(own[:, -7:]), atol=1e-5)
+    assert sparse.paired([], [], name).shape == (0,)
+    assert sparse.paired(queries[:1], documents[:1], name).shape == (1,)
 
 
 @pytest.mark.parametrize("weights", [1, 50, 2**20])
@@ -52,6 +57,8 @@ def test_few_documents_or_none():
     search.add(some)
     assert search.results()[1].shape == (3, 3)
     assert SparseTopK([], 4).results()[1].shape == (0, 0)
+    with pytest.raises(UserError, match="3 queries and 2 documents are no pairs"):
+        sparse.paired(some, some[:2])
     for arguments, message in (((0,), "k is 0"), ((3, "dot_score"), "similarity is 'dot_score'")):
         with pytest.raises(UserError, match=message):
             SparseTopK(some, *arguments)

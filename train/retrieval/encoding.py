@@ -49,10 +49,14 @@ class TextEncoder(TwoSided):
         `RetrieverOnDevices.load`.
         """
         encoder = super().load(path_or_hub_id, query, document, **options)
-        if encoder.model.pipeline is None and not _names_pooling((query, document)):
-            line = "has no pooling of its own; its vectors are the means of their tokens"
-            Progress(0).say(f"{path_or_hub_id}: {line}")
+        encoder.say_pooling()
         return encoder
+
+    def say_pooling(self) -> None:
+        """Print a line if the model has no pooling of its own, and none is named."""
+        if self.model.pipeline is None and not _names_pooling(self.sides.values()):
+            line = "has no pooling of its own; its vectors are the means of their tokens"
+            Progress(0).say(f"{self.name}: {line}")
 
     @classmethod
     def settings(

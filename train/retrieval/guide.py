@@ -14,18 +14,21 @@ from ..engine.distributed import in_first
 from .batches import Guide
 from .encoding import Side, TextEncoder
 from .losses import LossKind
+from .on_devices import opened
 from .texts import TextSet
 
 FOLDER = "guide"
 """Folder of the run with a file of vectors for each data set."""
 
 
-def check(model: str, loss: LossKind, dimensions: int, matryoshka: Sequence[int] = ()) -> None:
-    """Check a guide before any work.
+def check(
+    model: str, losses: Sequence[LossKind], dimensions: int, matryoshka: Sequence[int] = ()
+) -> None:
+    """Check a guide before any work, if a loss reads one.
 
     Args:
         model: the guide, a path or a name on the hub.
-        loss: what reads it. Cosines can be those of vectors of any width; vectors must be as wide
+        losses: what reads it. Cosines can be those of vectors of any width; vectors must be as wide
             as those of the trained model.
         dimensions: width of the trained model's vectors.
         matryoshka: numbers of leading dimensions that both are truncated to; empty compares whole
@@ -34,17 +37,20 @@ def check(model: str, loss: LossKind, dimensions: int, matryoshka: Sequence[int]
     Raises:
         UserError: no such model, one that gives no vectors of texts, or those of another width.
     """
-    if loss.guide == "none":
+    readers = [loss for loss in losses if loss.guide != "none"]
+    if not readers:
         return
     checkpoint = convert.load(convert.locate(model), later=True)
     encoder = TextEncoder.of(checkpoint, devices.local_mesh(), params={}, name=model)
+    encoder.say_pooling()
     width = encoder.model.vector_width
     wanted = max(matryoshka, default=dimensions)
-    if loss.guide == "vectors" and (width < wanted if matryoshka else width != wanted):
-        raise UserError(
-            f"guide {model}: gives vectors of {width:,} dimensions, and loss {loss.name} compares"
-            f" {wanted:,}; name another guide, or add --projection-dims {width}"
-        )
+    for loss in readers:
+        if loss.guide == "vectors" and (width < wanted if matryoshka else width != wanted):
+            raise UserError(
+                f"guide {model}: gives vectors of {width:,} dimensions, and loss {loss.name}"
+                f" compares {wanted:,}; name another guide, or add --projection-dims {width}"
+            )
 
 
 def guides(model: str, sets: Sequence[TextSet], folder: Path) -> list[Guide]:
@@ -65,7 +71,8 @@ def guides(model: str, sets: Sequence[TextSet], folder: Path) -> list[Guide]:
     def compute() -> None:
         if all(path.exists() for path in paths.values()):
             return
-        encoder = TextEncoder.load(model, mesh=devices.local_mesh())
+        with opened(model) as checkpoint:
+            encoder = TextEncoder.of(checkpoint, devices.local_mesh(), name=model)
         for dataset in sets:
             if not paths[dataset.name].exists():
                 _write(encoder, dataset, paths[dataset.name])

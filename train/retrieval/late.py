@@ -68,9 +68,9 @@ class LateInteractionModel(Embedding):
         return self  # prefixes are those of roles
 
     def tokenized(self, dataset: ExampleSet) -> TextSet:
-        tokenizer = self.checkpoint.need_tokenizer(self.config.model)
+        tokenizer, pipeline = self.checkpoint.need_tokenizer(self.config.model), self.pipeline
         return late_texts.tokenize(
-            self.config, dataset, tokenizer, self.model, _late(self.pipeline)
+            self.config, dataset, tokenizer, self.model, _late(pipeline), pipeline.lower_case
         )
 
     def objective(self, shape: Shape) -> RetrievalObjective:

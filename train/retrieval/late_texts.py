@@ -22,6 +22,7 @@ def tokenize(
     tokenizer: Tokenizer,
     model: ModernBertConfig,
     late: LateInteraction,
+    lower_case: bool = False,
 ) -> TextSet:
     """Tokenize a data set; `TextSet.start` has the tokens of each text that others attend to.
 
@@ -31,6 +32,7 @@ def tokenize(
         tokenizer: the model's.
         model: the architecture.
         late: settings of the model.
+        lower_case: whether texts are converted to lower case.
 
     Raises:
         UserError: a length above the model's, ids that the model does not have, or all texts
@@ -49,7 +51,11 @@ def tokenize(
         own = of_column(late, prefix, is_query, length)
         cut: list[bool] = []
         tokens = late_interaction.tokenize(
-            some, tokenizer, own, is_query=is_query, longest=length, cut=cut
+            *(some, tokenizer, own),
+            is_query=is_query,
+            longest=length,
+            lower_case=lower_case,
+            cut=cut,
         )
         void.update(x for x, own in zip(some, tokens, strict=True) if not own.counted.any())
         return Encoded([x.ids for x in tokens], [x.visible for x in tokens], cut)

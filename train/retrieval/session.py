@@ -72,8 +72,8 @@ class Session:
         pieces = check_mesh(mesh, trainee.model.num_attention_heads)
         if config.guide:
             width = trainee.pipeline.width(trainee.model.hidden_size)
-            for loss in config.every_loss:
-                guide.check(config.guide, loss.loss(config.kind), width, config.matryoshka_dims)
+            losses = [loss.loss(config.kind) for loss in config.every_loss]
+            guide.check(config.guide, losses, width, config.matryoshka_dims)
         *read, collections = together(
             lambda: texts.read(config, config.train, config.train_examples),
             lambda: texts.read(config, config.validation),

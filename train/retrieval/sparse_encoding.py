@@ -9,8 +9,6 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from modernbert_jax import convert
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.inference.text_model import Encoding
@@ -67,11 +65,7 @@ class SparseTextEncoder(TwoSided):
 
     def pairs(self, queries: Sequence[SparseVector], documents: Sequence[SparseVector]) -> Any:
         """Similarities of each query with the document of the same number: float32 [P]."""
-        own = [
-            sparse.similarities([query], [document], self.similarity)[0, 0]
-            for query, document in zip(queries, documents, strict=True)
-        ]
-        return np.array(own, np.float32)
+        return sparse.paired(queries, documents, self.similarity)
 
     def _checked(self, vectors: list[SparseVector]) -> list[SparseVector]:
         for vector in vectors:

@@ -9,7 +9,9 @@ import pytest
 
 from modernbert_jax import ModernBert, UserError
 from modernbert_jax.inference.text_model import Encoding
+from modernbert_jax.train.retrieval import guide
 from modernbert_jax.train.retrieval.encoding import PairScorer, TextEncoder
+from modernbert_jax.train.retrieval.losses import LossConfig
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,19 @@ def test_a_bare_encoder_takes_the_mean_and_other_parameters(folder, capsys):
 
     other = encoder.using(jax.tree.map(lambda x: x * 1.5, encoder.params))
     assert not np.allclose(other.encode(models.TEXTS, "query"), bert.encode(models.TEXTS))
+
+
+def test_a_guide_says_once_that_it_has_no_pooling(folder, tmp_path, capsys):
+    class Texts:
+        name, strings, texts = "titles", ["hello a", "b c"], np.array([[0, 1]])
+
+    path = str(folder("base"))
+    guide.check(
+        path, [LossConfig(name=name).loss("embedding") for name in ("gist", "cosent", "gist")], 0
+    )
+    for data_set in ("train", "validation"):
+        guide.guides(path, [Texts()], tmp_path / data_set)
+    assert capsys.readouterr().err.count("means of their tokens") == 1
 
 
 def test_scores_of_pairs_are_logits(folder):

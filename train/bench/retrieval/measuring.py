@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from modernbert_jax import convert, devices
+from modernbert_jax import convert, devices, late_interaction
 from modernbert_jax.convert import run_checkpoint
 from modernbert_jax.inference.text_model import Encoding
 from modernbert_jax.sharding import placed
@@ -112,11 +112,7 @@ def _ranking(case: Case) -> Callable[[Any], float]:
 def _logits(queries: Any, documents: Any) -> np.ndarray:
     """Scores as the loss has them, float64: of vectors [n, E], or of lists of token vectors."""
     if isinstance(queries, list):
-        products = (
-            [(query.astype(np.float64) @ document.T).max(1).sum() for document in documents]
-            for query in queries
-        )
-        return np.array([*products])
+        return late_interaction.maxsim(queries, documents).astype(np.float64)
     queries, documents = (
         x / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
         for x in (queries, documents)

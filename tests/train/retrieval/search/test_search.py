@@ -290,9 +290,9 @@ def test_the_command_writes_a_run(folder, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mean", "sparse", "colbert", "index"])
 def test_a_killed_search_is_resumed_at_every_file_that_it_writes(kind, folder, tmp_path):
-    """Also one that builds an index of tokens, which is saved after every part."""
+    """Also one that builds an index of tokens, which is saved again and again."""
     constants = {"search.stored.PART": 16, "search.reranking.QUERIES": 1}
-    constants |= {"search.token_index.SAVED": 1}
+    constants |= {"search.token_index.SAVED": 0.0}
     model = models.write("colbert" if kind == "index" else kind, tmp_path / "model")
 
     def words(output):
@@ -304,7 +304,6 @@ def test_a_killed_search_is_resumed_at_every_file_that_it_writes(kind, folder, t
 
     whole = killed.run(words("whole.run"), constants)
     assert whole.returncode == 0, whole.stderr
-    # An index takes three files at a time.
     assert killed.until_done(words("again.run"), constants, steps=(4, 5, 6)) > 2
     assert (tmp_path / "again.run").read_bytes() == (tmp_path / "whole.run").read_bytes()
     names = {"model", "again.run", "whole.run", "again.run.cache", "whole.run.cache"}
