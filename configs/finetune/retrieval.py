@@ -5,7 +5,8 @@ modernbert-jax finetune embedding --model DIR --train pairs.jsonl --output embed
 
 import functools
 
-from modernbert_jax.train.retrieval.config import KINDS, Kind, RetrievalConfig
+from modernbert_jax.train.retrieval.config import RetrievalConfig
+from modernbert_jax.train.retrieval.kinds import KINDS, Kind
 
 from .. import Preset
 

@@ -1,8 +1,8 @@
 """The configuration of a run that trains a model for retrieval."""
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from collections.abc import Collection, Iterable
+from typing import Any, Literal
 
 from modernbert_jax import ranges
 from modernbert_jax.errors import UserError, did_you_mean
@@ -11,43 +11,9 @@ from modernbert_jax.io.paths import expanded
 from modernbert_jax.ranges import Count, Length, Natural, NonNegative, Positive
 
 from ..examples.config import ExamplesConfig, check_file
+from .columns import QUERY, of_column
+from .kinds import KINDS, KINDS_OF, Kind
 from .losses.config import LossConfig
-
-T = TypeVar("T")
-
-Kind = Literal["embedding", "late-interaction", "reranker", "sparse"]
-"""What a run trains: texts to vectors, tokens to vectors, pairs of texts to scores, or texts to
-weights of the vocabulary's ids."""
-
-KINDS: dict[Kind, str] = {
-    "embedding": "Train an embedding model: a vector for each text, on pairs, lists or scores.",
-    "late-interaction": "Train a late-interaction model (ColBERT): a vector for each token.",
-    "reranker": "Train a reranker: a score for each pair of query and document.",
-    "sparse": "Train a sparse encoder (SPLADE): weights of the vocabulary's ids for each text.",
-}
-"""Kinds of runs with one line about each, for the user."""
-
-_EMBEDDING: tuple[Kind, ...] = ("embedding",)
-_LATE: tuple[Kind, ...] = ("late-interaction",)
-_SPARSE: tuple[Kind, ...] = ("sparse",)
-
-KINDS_OF: dict[str, tuple[Kind, ...]] = {
-    "lengths": (*_EMBEDDING, *_LATE, *_SPARSE),
-    "projection_dims": (*_EMBEDDING, *_LATE),
-    **dict.fromkeys(("pooling", "include_prompt"), (*_EMBEDDING, "reranker")),
-    **dict.fromkeys(("normalize", "similarity", "guide"), _EMBEDDING),
-    **dict.fromkeys(
-        ("matryoshka_dims", "matryoshka_weights", "matryoshka_dims_per_step"), _EMBEDDING
-    ),
-    **dict.fromkeys(("projection_hidden", "scoring", "skiplist", "xtr_top_k"), _LATE),
-    **dict.fromkeys(("query_expansion", "expansion_length", "attend_to_expansion"), _LATE),
-    **dict.fromkeys(("head", "drawn_negatives"), ("reranker",)),
-    **dict.fromkeys(("query_flops", "document_flops", "flops_ramp", "max_active_dims"), _SPARSE),
-}
-"""The kinds of runs that have an option, where not all have it."""
-
-QUERY, DOCUMENT = "query", "document"
-"""Roles of columns: the first one is the query, all others are documents."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -250,37 +216,6 @@ class RetrievalConfig(ExamplesConfig):
     def length(self, dataset: str, column: str, number: int) -> int:
         """The longest text of a column in tokens, with its prompt; 0 is the checkpoint's own."""
         return of_column(self.lengths, dataset, column, number) or self.max_length
-
-
-def of_column(values: Mapping[str, T], dataset: str, column: str, number: int) -> T | None:
-    """The value of a column: that of the most particular key, or None.
-
-    Args:
-        values: by DATASET.COLUMN, DATASET.ROLE, COLUMN or ROLE.
-        dataset: name of the data set.
-        column: name of the column.
-        number: number of the column, from 0.
-    """
-    role = role_of(number)
-    keys = (f"{dataset}.{column}", f"{dataset}.{role}", column, role)
-    return next((values[key] for key in keys if key in values), None)
-
-
-def check_keys(
-    values: Mapping[str, Any], option: str, datasets: Mapping[str, Sequence[str]]
-) -> None:
-    """Raise `UserError` for keys of `of_column` that mean no column of any data set."""
-    names = {QUERY, DOCUMENT}
-    for dataset, columns in datasets.items():
-        names |= {*columns, *(f"{dataset}.{x}" for x in (QUERY, DOCUMENT, *columns))}
-    for key in values:
-        if key not in names:
-            raise UserError(f"{option} has {key!r}, which is no column; {did_you_mean(key, names)}")
-
-
-def role_of(number: int) -> str:
-    """The role of a column: the first one holds queries, all others hold documents."""
-    return DOCUMENT if number else QUERY
 
 
 def to_json(config: RetrievalConfig) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from modernbert_jax.tokenizer import Tokenizer
 from ..engine.hyperparameters import Hyperparameters, rise_and_fall
 from ..engine.machine import Machine, duration, short_tokens
 from . import late, texts
-from .config import QUERY, RetrievalConfig, role_of
+from .columns import QUERY, role_of
+from .config import RetrievalConfig
 from .data import ExampleSet
 from .losses import LossKind
 

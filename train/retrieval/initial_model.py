@@ -17,7 +17,8 @@ from modernbert_jax.pipeline import IDENTITY, Dense, Embedder, Normalize, Pipeli
 from modernbert_jax.tokenizer import Tokenizer
 
 from ..engine.objective import draw_params
-from .config import DOCUMENT, QUERY, RetrievalConfig
+from .columns import DOCUMENT, QUERY
+from .config import RetrievalConfig
 from .data import ExampleSet
 from .on_devices import PROMPT_NAMES
 

@@ -13,7 +13,8 @@ from modernbert_jax.pipeline import IDENTITY, Dense, LateInteraction, Normalize,
 
 from . import initial_model, late_texts
 from .batches import Batches
-from .config import DOCUMENT, QUERY, RetrievalConfig
+from .columns import DOCUMENT, QUERY
+from .config import RetrievalConfig
 from .data import ExampleSet
 from .embedding import Embedding
 from .late_encoding import TokenEncoder

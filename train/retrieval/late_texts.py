@@ -11,7 +11,8 @@ from modernbert_jax.tokenizer import Tokenizer
 
 from ..tasks import Problems
 from . import texts
-from .config import QUERY, RetrievalConfig, role_of
+from .columns import QUERY, role_of
+from .config import RetrievalConfig
 from .data import ExampleSet
 from .texts import Encoded, TextSet
 

@@ -14,7 +14,8 @@ from modernbert_jax.pipeline import IDENTITY, Dense, LayerNorm, Pipeline, Poolin
 
 from . import initial_model, rerank_pairs, rerank_validation, texts
 from .batches import Batches
-from .config import QUERY, RetrievalConfig
+from .columns import QUERY
+from .config import RetrievalConfig
 from .data import ExampleSet
 from .initial_model import InitialModel
 from .losses import LossKind

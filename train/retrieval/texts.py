@@ -12,7 +12,8 @@ from modernbert_jax.errors import UserError, did_you_mean, together
 from modernbert_jax.io.progress import Progress
 from modernbert_jax.tokenizer import Tokenizer
 
-from .config import RetrievalConfig, check_keys
+from .columns import check_keys
+from .config import RetrievalConfig
 from .data import ExampleSet, Targets, read_examples
 
 T = TypeVar("T", bound=Hashable)
