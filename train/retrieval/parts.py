@@ -1,6 +1,7 @@
 """Work in numbered parts, each kept as a file, so that an interrupted run does none of it twice."""
 
 import contextlib
+import json
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -55,6 +56,7 @@ class Parts:
             name: what the parts are.
             facts: everything that the arrays depend on, as JSON.
         """
+        facts = json.loads(json.dumps(facts))  # as they are read: lists in place of tuples
         self.key, self._facts = fingerprint.of_json(facts), facts
         self.folder = cache / f"{name}-{self.key[:16]}"
         try:

@@ -23,6 +23,13 @@ def test_a_part_is_computed_once(tmp_path):
     assert Parts(tmp_path, "work", {"a": 1}).get(3, NEVER)["x"].tolist() == [1, 2]
 
 
+def test_facts_that_json_writes_otherwise_are_the_same(tmp_path):
+    """Such as the skiplist of late interaction, a tuple, which is read back as a list."""
+    facts = {"late": {"skiplist": ("!", "?")}}
+    Parts(tmp_path, "work", facts).get(0, numbers(1))
+    assert Parts(tmp_path, "work", facts).get(0, NEVER)["x"].tolist() == [1]
+
+
 def test_a_folder_without_its_manifest_is_begun_anew(tmp_path):
     parts = Parts(tmp_path, "work", {"a": 1})
     parts.get(0, numbers(1))
