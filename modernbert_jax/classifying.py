@@ -26,8 +26,8 @@ class Classifying(abc.ABC):
     pipeline: Pipeline | None
     runner: BatchRunner
     _stored: convert.Checkpoint
-    _inputs: Inputs
-    _texts: TextModel
+    inputs: Inputs
+    text_model: TextModel
     _folder: Path | None
 
     @abc.abstractmethod
@@ -78,7 +78,7 @@ class Classifying(abc.ABC):
         """
         head = self._stored.head
         output = HEADS[head].output
-        if output in ("hidden", "vocabulary") and not self._texts.score_width:
+        if output in ("hidden", "vocabulary") and not self.text_model.score_width:
             raise UserError(f"the model has no classifier (its head is {head!r})")
         if isinstance(inputs, str):
             raise UserError("inputs is a string; give a list of texts or pairs of texts")
@@ -87,12 +87,12 @@ class Classifying(abc.ABC):
             texts = [(text, choice) for text, choices in inputs for choice in choices]
         if output not in ("token", "choice"):
             size = BATCH_TOKENS if batch_tokens is None else batch_tokens
-            (scores,) = self._texts.scores(
+            (scores,) = self.text_model.scores(
                 self.params, texts, activation, max_length, size, prompt_name=prompt_name
             )
             return scores
         name = "logits" if output == "token" else "document_logits"
-        documents = self._inputs.documents(texts, max_length)
+        documents = self.inputs.documents(texts, max_length)
         (scores,) = self._windows(name, documents, batch_tokens, stream=False)
         if output == "token":
             return list(scores)
@@ -129,7 +129,7 @@ class Classifying(abc.ABC):
         from modernbert_jax import predictions
 
         task = self.task() if task is None else task
-        return predictions.of_records(task, records, self._inputs.tokenizer, self._logits)
+        return predictions.of_records(task, records, self.inputs.tokenizer, self._logits)
 
     def entities(self, texts: Sequence[str | Sequence[str]]) -> list[list[dict[str, Any]]]:
         """Entities of each text or list of words: label, place, text and score.

@@ -44,6 +44,8 @@ class ModernBert(Classifying, SparseEncoding):
             follow the encoder, or `Encoder`.
         pipeline: the modules after the encoder in embedding models and the like, or None.
         runner: runs the programs of the model over any documents of token ids.
+        inputs: turns texts into documents of token ids.
+        text_model: runs the programs over texts.
     """
 
     config: ModernBertConfig
@@ -51,6 +53,8 @@ class ModernBert(Classifying, SparseEncoding):
     module: nn.Module
     pipeline: Pipeline | None
     runner: BatchRunner
+    inputs: Inputs
+    text_model: TextModel
 
     def __init__(
         self,
@@ -78,8 +82,8 @@ class ModernBert(Classifying, SparseEncoding):
         self._dtypes = jax.tree.map(lambda x: x.dtype, checkpoint.params)
         # Stored without its weights: those are on the device already.
         self._stored = dataclasses.replace(checkpoint, params={})
-        self._inputs = Inputs(self.config, self.pipeline, lambda: self.tokenizer)
-        self._texts = TextModel(self.runner, self._inputs, self.pipeline)
+        self.inputs = Inputs(self.config, self.pipeline, lambda: self.tokenizer)
+        self.text_model = TextModel(self.runner, self.inputs, self.pipeline)
 
     @classmethod
     def from_pretrained(
@@ -122,6 +126,16 @@ class ModernBert(Classifying, SparseEncoding):
         return f"ModernBert({kind}, {c.num_hidden_layers} layers, width {c.hidden_size}, {size})"
 
     @property
+    def head(self) -> str:
+        """The head of the checkpoint, a key of `heads.HEADS`."""
+        return self._stored.head
+
+    @property
+    def problem_type(self) -> str | None:
+        """Kind of classification in the checkpoint's files, as transformers names it, or None."""
+        return self._stored.extra.get("problem_type")
+
+    @property
     def tokenizer(self) -> Tokenizer | None:
         """The checkpoint's tokenizer, or None."""
         return self._stored.tokenizer
@@ -134,7 +148,7 @@ class ModernBert(Classifying, SparseEncoding):
         Raises:
             UserError: unknown ids.
         """
-        return list(self.runner.run("hidden", self.params, self._inputs.ids(token_id_lists)))
+        return list(self.runner.run("hidden", self.params, self.inputs.ids(token_id_lists)))
 
     def mlm_logits(self, token_id_lists: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Masked-LM scores of the vocabulary, one float32 [len_i, V] for each list of ids.
@@ -143,7 +157,7 @@ class ModernBert(Classifying, SparseEncoding):
             UserError: unknown ids, or a model without a masked-LM head.
         """
         self._need("masked_lm", "masked-LM head")
-        return list(self.runner.run("logits", self.params, self._inputs.ids(token_id_lists)))
+        return list(self.runner.run("logits", self.params, self.inputs.ids(token_id_lists)))
 
     def causal_logits(self, token_id_lists: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Scores of the vocabulary for the next token, one float32 [len_i, V] for each list.
@@ -152,7 +166,7 @@ class ModernBert(Classifying, SparseEncoding):
             UserError: unknown ids, or a model that is not a decoder with a language-model head.
         """
         self._need("causal_lm", "decoder's language-model head")
-        return list(self.runner.run("logits", self.params, self._inputs.ids(token_id_lists)))
+        return list(self.runner.run("logits", self.params, self.inputs.ids(token_id_lists)))
 
     @overload
     def encode(
@@ -229,7 +243,7 @@ class ModernBert(Classifying, SparseEncoding):
             width=width,
         )
         size = BATCH_TOKENS if batch_tokens is None else batch_tokens
-        windows = self._texts.vectors(self.params, texts, encoding, size, stream)
+        windows = self.text_model.vectors(self.params, texts, encoding, size, stream)
         if stream:
             return (vector.copy() for vectors in windows for vector in vectors)
         (vectors,) = windows
@@ -286,7 +300,9 @@ class ModernBert(Classifying, SparseEncoding):
             raise UserError("texts is a string; give a list of strings")
         size = BATCH_TOKENS if batch_tokens is None else batch_tokens
         late = self.pipeline.late
-        windows = self._texts.tokens(self.params, texts, late, is_query, size, stream, pool_factor)
+        windows = self.text_model.tokens(
+            self.params, texts, late, is_query, size, stream, pool_factor
+        )
         vectors = (vectors for window in windows for vectors in window)
         return vectors if stream else list(vectors)
 
@@ -326,20 +342,15 @@ class ModernBert(Classifying, SparseEncoding):
         if top_k < 1:
             raise UserError(f"top_k is {top_k}; it must be 1 or more")
         self._need("masked_lm", "masked-LM head")
-        tokenizer = self._inputs.tokenizer
-        (document,) = self._inputs.documents([text])
+        tokenizer = self.inputs.tokenizer
+        (document,) = self.inputs.documents([text])
         masks = np.flatnonzero(np.asarray(document.ids) == tokenizer.mask_id)
         if not masks.size:
             raise UserError(f"text has no {tokenizer.token(tokenizer.mask_id)} to fill")
-        logits = self.mlm_logits([document.ids])[0][masks].astype(np.float64)
-        if not np.isfinite(logits).all():
-            raise UserError("the model's scores are NaN or infinite; are its weights damaged?")
-        exponentials = np.exp(logits - logits.max(-1, keepdims=True))
-        probabilities = exponentials / exponentials.sum(-1, keepdims=True)
-        best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top_k]
+        best = likeliest(self.mlm_logits([document.ids])[0][masks], top_k)
         return [
-            [(_spelling(tokenizer, i), float(of_mask[i])) for i in top.tolist()]
-            for of_mask, top in zip(probabilities, best, strict=True)
+            [(spelling(tokenizer, i), probability) for i, probability in of_mask]
+            for of_mask in best
         ]
 
     def save_pretrained(self, directory: str | os.PathLike, format: str = "hf") -> None:
@@ -387,7 +398,25 @@ class ModernBert(Classifying, SparseEncoding):
         return self.runner.windows(name, self.params, documents, size, tokens=tokens, **options)
 
 
-def _spelling(tokenizer: Tokenizer, token_id: int) -> str:
+def likeliest(logits: np.ndarray, top_k: int) -> list[list[tuple[int, float]]]:
+    """The ids with the highest scores [masks, V] of each mask, with their probabilities.
+
+    Raises:
+        UserError: scores that are not finite.
+    """
+    logits = logits.astype(np.float64)
+    if not np.isfinite(logits).all():
+        raise UserError("the model's scores are NaN or infinite; are its weights damaged?")
+    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
+    probabilities = exponentials / exponentials.sum(-1, keepdims=True)
+    best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top_k]
+    return [
+        [(i, float(of_mask[i])) for i in top.tolist()]
+        for of_mask, top in zip(probabilities, best, strict=True)
+    ]
+
+
+def spelling(tokenizer: Tokenizer, token_id: int) -> str:
     """A token as it reads in text, or its id in brackets where the vocabulary has no such token."""
     if tokenizer.token(token_id) is None:
         return f"[{token_id}]"

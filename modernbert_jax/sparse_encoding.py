@@ -13,7 +13,7 @@ class SparseEncoding:
     """The part of `ModernBert` for sparse models."""
 
     params: dict[str, Any]
-    _texts: TextModel
+    text_model: TextModel
 
     @overload
     def sparse(
@@ -80,6 +80,6 @@ class SparseEncoding:
             max_active_dims=max_active_dims,
         )
         size = BATCH_TOKENS if batch_tokens is None else batch_tokens
-        windows = self._texts.sparse(self.params, texts, encoding, size, stream)
+        windows = self.text_model.sparse(self.params, texts, encoding, size, stream)
         vectors = (vector for window in windows for vector in window)
         return vectors if stream else list(vectors)

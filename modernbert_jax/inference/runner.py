@@ -195,7 +195,7 @@ class BatchRunner:
 
         def compute(batch: tuple[Rows, np.ndarray | None]) -> jax.Array:
             with jax.set_mesh(self.mesh):
-                rows, visible = self._placed(batch)
+                rows, visible = self.placed(batch)
                 more: dict[str, Any] = {} if visible is None else {"visible": visible}
                 if program.sparse:  # rows of few documents have few vectors
                     more["segments"] = power_of_two(int(batch[0].segment_ids.max()))
@@ -208,8 +208,8 @@ class BatchRunner:
         for window in opened:
             yield window.results
 
-    def _placed(self, batch: Any) -> Any:
-        """A batch on the devices."""
+    def placed(self, batch: Any) -> Any:
+        """A batch, a tree of arrays [B, ...], on the devices."""
         where = rows_sharding(self.mesh)
         if self.mesh.is_multi_process:
             return jax.tree.map(lambda x: global_array(x, where), batch)

@@ -53,7 +53,7 @@ class TextModel:
     @property
     def score_width(self) -> int:
         """Number of scores that a text or a pair of texts has; 0 without a classifier of texts."""
-        program = self.runner.programs.get(self._score_program)
+        program = self.runner.programs.get(self.score_program)
         return program.width if program else 0
 
     @property
@@ -65,7 +65,7 @@ class TextModel:
         return min(width, (pipeline and pipeline.truncate_dim) or width)
 
     @property
-    def _score_program(self) -> str:
+    def score_program(self) -> str:
         """Program that scores texts: the last module of a reranker, else a classifier."""
         modules = self.pipeline and self.pipeline.kind == "reranker" and self.pipeline.steps
         return "vectors" if modules else "document_logits"
@@ -217,8 +217,8 @@ class TextModel:
                 None is its default.
         """
         prompt = self.pipeline.prompt(prompt_name) if self.pipeline else ""
-        texts = (_prefixed(text, prompt) for text in texts) if prompt else texts
-        name, options = self._score_program, dict[str, Any]()
+        texts = (prefixed(text, prompt) for text in texts) if prompt else texts
+        name, options = self.score_program, dict[str, Any]()
         if name == "vectors":
             options = {"skip": self.inputs.prompt_length(prompt, max_length)}
         documents = self.inputs.documents(texts, max_length, stream)
@@ -245,7 +245,7 @@ def _prefix(encoding: Encoding, pipeline: Pipeline) -> str:
     return pipeline.prompt(encoding.prompt_name)
 
 
-def _prefixed(text: str | tuple[str, str], prompt: str) -> str | tuple[str, str]:
+def prefixed(text: str | tuple[str, str], prompt: str) -> str | tuple[str, str]:
     """A text, or a pair of texts, with a prompt before the first text."""
     return prompt + text if isinstance(text, str) else (prompt + text[0], *text[1:])
 
