@@ -53,6 +53,7 @@ COMMANDS: dict[str, Command] = {
     "mine": Command("retrieval.Mine", "Mine hard negatives for training retrieval models."),
     "search": Command("retrieval.Search", "Find the best documents of every query."),
     "fill-mask": Command("inference.FillMask", "Fill every [MASK] of a text."),
+    "serve": Command("serve.Serve", "Serve a model over HTTP, with packed batches."),
     "report": Command("report.Report", "Draw the curves of training runs."),
     "bench": Command("bench.Bench", "Measure speed beside a peer in the same run."),
     "bench device": Command("bench.Device", "Check and time everything on this device."),
@@ -65,6 +66,7 @@ COMMANDS: dict[str, Command] = {
     "bench retrieval": Command(
         "bench_retrieval.Retrieval", "Compare training for retrieval with sentence-transformers."
     ),
+    "bench serve": Command("bench_serve.Serve", "Load servers with the same requests."),
     "bench retrieval-data": Command(
         "bench_retrieval.RetrievalData", "Make a data set for bench retrieval from text."
     ),

@@ -1,0 +1,18 @@
+"""The HTTP server: an ASGI application around a model, with dynamic batching by packing.
+
+settings       limits of the server
+faults         refusals, with their status and their bodies in two dialects
+fields         a request's JSON body, field by field
+shapes         the few shapes of batches that are compiled
+programs       the model's programs, compiled ahead of time for these shapes
+batcher        waiting documents → packed batches → results
+service        what the model can do: vectors, sparse vectors, scores, masks
+openai, tei    the routes of the two dialects
+operations     health, readiness, metrics and the page
+metrics        counters in Prometheus' text format
+guard          API key, admission, log and errors around every request
+app            the application
+server         a socket, signals and a graceful end
+
+It needs the extra `serve`: starlette, uvicorn and orjson.
+"""
