@@ -9,7 +9,7 @@ WORKERS ?= 2
 # optimised. XLA's own passes are as usual; `make test-slow` optimises.
 QUICK_COMPILES = XLA_FLAGS="--xla_backend_optimization_level=0 $$XLA_FLAGS"
 
-.PHONY: quickstart test test-slow test-kernels lint types format parity parity5 parity4 aot plans bench bench-kernels bench-retrieval \
+.PHONY: quickstart test test-slow test-kernels lint types format parity parity5 parity4 aot plans bench bench-kernels bench-retrieval bench-serve \
 	device wheels goldens record clean
 
 quickstart: .venv/installed
@@ -84,6 +84,12 @@ $(BENCH)-data/code: | .venv-parity/bench
 $(BENCH)-data/boolq: | .venv-parity/bench
 	$(MAKE_DATA) questions --input $(TEXT)/retrieval/boolq --output $@
 
+# The server under load beside other servers, one after another: make bench-serve MODEL=DIR.
+# INFINITY names a folder with the program infinity_emb, if it is installed in another environment.
+bench-serve: .venv-parity/bench
+	PATH="$$PATH$(addprefix :,$(INFINITY))" .venv-parity/bin/modernbert-jax bench serve \
+		--model $(MODEL) $(ARGS)
+
 # Times attention on the device at hand: make bench-kernels ARGS="--output tuning.json"
 bench-kernels: .venv/installed
 	.venv/bin/modernbert-jax bench kernels $(ARGS)
@@ -132,7 +138,7 @@ clean:
 	$(PYTHON) -m venv .venv-parity
 	.venv-parity/bin/python $(PIP) torch==2.13.0
 	.venv-parity/bin/python $(PIP) -e '.[test]' transformers==5.23.0 sentence-transformers==6.2.0 \
-		peft==0.21.2 mteb==2.26.24
+		peft==0.21.2 mteb==2.26.24 openai
 	.venv-parity/bin/python $(PIP) --target .venv-parity/transformers4 --upgrade transformers==4.56.2
 	touch $@
 
