@@ -138,7 +138,7 @@ def _encoded(model: str, requests: Sequence[list[str]]) -> list[np.ndarray]:
     from modernbert_jax import ModernBert
 
     bert = ModernBert.from_pretrained(model)
-    flat = bert.encode([t for texts in requests for t in texts], normalize=True, max_length=512)
+    flat = bert.encode([t for texts in requests for t in texts], normalize=True)
     return np.split(flat, np.cumsum([len(texts) for texts in requests])[:-1])
 
 

@@ -45,7 +45,7 @@ OURS = Side(
     "modernbert-jax serve",
     lambda model, port: [
         *(sys.executable, "-m", "modernbert_jax", "serve", "--model", model),
-        *("--port", str(port), "--no-access-log", "--max-length", "512"),
+        *("--port", str(port), "--no-access-log"),
     ],
     "/embed",
     _inputs,
