@@ -72,7 +72,7 @@ class Serve(Settings):
                 f"serving {name} ({service.kind}) at {server.address(bound)}; {protected}"
             )
             server.serve(running, bound)
-        printing.print_to_stderr("stopped; every accepted request was answered")
+        printing.print_to_stderr("stopped")
 
     def _own_name(self) -> str:
         path = Path(self.model)
