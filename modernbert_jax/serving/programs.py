@@ -63,14 +63,14 @@ def lanes_of(bert: ModernBert) -> dict[str, Lane]:
         return {"main": lane("sparse", options={"count": count}, documents=_SPARSE_DOCUMENTS)}
     if pipeline and pipeline.late:
         return {"main": lane("vectors", options={"normalize": True}, hides=True)}
-    pooled = pipeline is not None and pipeline.pooling is not None
-    skips = pooled and not pipeline.pooling.include_prompt
+    pooling = pipeline.pooling if pipeline else None
+    skips = pooling is not None and not pooling.include_prompt
     if texts.score_width:
         if texts.score_program == "vectors":
             return {"main": lane("vectors", options={"normalize": True}, skips=skips)}
         return {"main": lane(texts.score_program)}
     tokens = lane("hidden")
-    if not pooled:
+    if pooling is None:
         return {"main": lane("pooled", options={"how": "mean"}), "tokens": tokens}
     own = not normalizes_last(bert)  # else the host divides, if the request wants it
     return {"main": lane("vectors", options={"normalize": own}, skips=skips), "tokens": tokens}

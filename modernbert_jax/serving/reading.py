@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from modernbert_jax.errors import UserError
 from modernbert_jax.inference.inputs import Inputs
@@ -17,10 +17,13 @@ from .faults import Fault, too_large, unsupported
 from .fields import Fields, Input
 from .settings import Settings
 
-SIDES = ("left", "right")
+Side = Literal["left", "right"]
+
+SIDES: tuple[Side, ...] = ("left", "right")
 """Sides at which texts that are too long are cut."""
 
 Sequences = Sequence[Input | tuple[str, str]]
+"""Texts, pairs of texts or lists of token ids."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +72,7 @@ class Reader:
         self._settings, self._pipeline = settings, bert.pipeline
         self._own = bert.inputs
         self.tokenizer: Tokenizer = bert.inputs.tokenizer
-        self._inputs = {side: self._cutting(bert, side) for side in SIDES}
+        self._inputs: dict[str, Inputs] = {side: self._cutting(bert, side) for side in SIDES}
         longest = bert.inputs.longest
         if settings.max_length > longest:
             raise UserError(
@@ -111,7 +114,7 @@ class Reader:
         if count > most:
             raise too_large(f"batch size {count:,} is more than the largest of {most:,}")
 
-    def _read(self, inputs: Sequences, reading: Reading) -> Documents:
+    def _read(self, inputs: Sequence[Any], reading: Reading) -> Documents:
         pipeline = self._pipeline or Pipeline(kind="embedding")
         prompt = pipeline.prompt(reading.prompt_name)
         if isinstance(inputs[0], list):
@@ -120,7 +123,7 @@ class Reader:
             ids = self._own.ids(inputs)
             return Documents(self._shortened(ids, reading))
         if pipeline.late:  # cuts its texts by lengths of its own
-            read = self._own.late(inputs, pipeline.late, prompt, reading.is_query, False)  # type: ignore[arg-type]
+            read = self._own.late(inputs, pipeline.late, prompt, reading.is_query, False)
             return Documents(list(read))
         skip = self._own.prompt_length(prompt, self.longest)
         pairs = [isinstance(text, tuple) for text in inputs]
@@ -159,7 +162,7 @@ class Reader:
                 )
 
     @staticmethod
-    def _cutting(bert: ModernBert, side: str) -> Inputs:
+    def _cutting(bert: ModernBert, side: Side) -> Inputs:
         tokenizer = copy.copy(bert.inputs.tokenizer)
         tokenizer.truncation_side = side
         return Inputs(bert.config, bert.pipeline, lambda: tokenizer)
