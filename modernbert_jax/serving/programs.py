@@ -17,7 +17,7 @@ from modernbert_jax.inference import in_flight
 from modernbert_jax.inference.runner import Document
 from modernbert_jax.inference.shapes import DOCUMENTS, Shape
 from modernbert_jax.packing import Rows, rows_from
-from modernbert_jax.pipeline import Normalize
+from modernbert_jax.pipeline import Normalize, reranker_activation
 from modernbert_jax.pretrained import ModernBert
 from modernbert_jax.sharding import row_pieces
 
@@ -116,6 +116,7 @@ class Programs:
         self._bert = bert
         self._compiled: dict[tuple[str, Shape], Any] = {}
         self._masks: Any = None
+        self._activation: Any = None
 
     def compile(self, report: Callable[[str, float], None] = lambda what, seconds: None) -> None:
         """Compile every program for every shape, and run it once.
@@ -144,6 +145,11 @@ class Programs:
                 lowered = jax.jit(self._logits).lower(self._bert.params, states)
                 self._masks = lowered.compile()
             report(f"masks {MASKS}", time.monotonic() - began)
+        if width := self._bert.text_model.score_width:
+            named = self._bert.pipeline.activation if self._bert.pipeline else None
+            activation = jax.jit(reranker_activation(named, width))
+            scores = np.zeros((DOCUMENTS, width), np.float32)
+            self._activation = activation.lower(scores).compile()
 
     def run(
         self,
@@ -177,13 +183,11 @@ class Programs:
 
     def mask_scores(self, states: np.ndarray) -> np.ndarray:
         """Scores of the vocabulary for the hidden states [masks, D] of masks: [masks, V]."""
-        scores = []
-        for start in range(0, len(states), MASKS):
-            some = states[start : start + MASKS]
-            padded = np.zeros((MASKS, states.shape[1]), np.float32)
-            padded[: len(some)] = some
-            scores.append(np.asarray(self._masks(self._bert.params, padded))[: len(some)])
-        return np.concatenate(scores)
+        return _in_blocks(lambda block: self._masks(self._bert.params, block), MASKS, states)
+
+    def activated(self, logits: np.ndarray) -> np.ndarray:
+        """Scores [n, labels] with the activation of the model, or the default for its labels."""
+        return _in_blocks(self._activation, DOCUMENTS, logits)
 
     def _logits(self, params: Any, states: jax.Array) -> Any:
         states = states.astype(jnp.dtype(self._bert.module.runtime.dtype))
@@ -212,3 +216,16 @@ class Programs:
             for b, of_row in enumerate(skip):
                 more["skip"][b, : len(of_row)] = of_row
         return self._bert.runner.placed((batch, more))
+
+
+def _in_blocks(
+    compute: Callable[[np.ndarray], jax.Array], size: int, rows: np.ndarray
+) -> np.ndarray:
+    """Results of a compiled function of [size, ...] for any number of rows [n, ...]."""
+    results = []
+    for start in range(0, len(rows), size):
+        some = rows[start : start + size]
+        block = np.zeros((size, *rows.shape[1:]), np.float32)
+        block[: len(some)] = some
+        results.append(np.asarray(compute(block))[: len(some)])
+    return np.concatenate(results)

@@ -101,12 +101,14 @@ class Reader:
             read = self._read(inputs, reading)
         except UserError as error:
             raise Fault(422, str(error), "Tokenizer") from None
-        if read.tokens > self._settings.max_tokens:
-            raise too_large(
-                f"the inputs have {read.tokens:,} tokens; a request may have"
-                f" {self._settings.max_tokens:,}"
-            )
+        self.check_tokens(read.tokens)
         return read
+
+    def check_tokens(self, tokens: int) -> None:
+        """Raise `Fault` for more tokens than a request may have."""
+        most = self._settings.max_tokens
+        if tokens > most:
+            raise too_large(f"the inputs have {tokens:,} tokens; a request may have {most:,}")
 
     def check_count(self, count: int) -> None:
         """Raise `Fault` for more texts than a request may have."""

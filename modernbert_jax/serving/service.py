@@ -1,6 +1,7 @@
 """`Service`: what a served model can do, over the batcher that all requests share."""
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
@@ -9,22 +10,26 @@ import numpy as np
 from modernbert_jax import ranges
 from modernbert_jax.errors import UserError
 from modernbert_jax.late_interaction import pool_tokens
-from modernbert_jax.pipeline import Normalize, reranker_activation
+from modernbert_jax.pipeline import Normalize
 from modernbert_jax.pretrained import ModernBert, likeliest, spelling
 from modernbert_jax.scoring.similarity import unit
 from modernbert_jax.splade import SparseVector, sparse
+from modernbert_jax.tokenizer import Tokenizer
 
 from .batcher import Batcher
 from .faults import Fault, invalid, too_large, unsupported
 from .fields import Input
 from .metrics import Metrics
-from .programs import Programs, normalizes_last
+from .programs import MASKS, Programs, normalizes_last
 from .reading import Documents, Reader, Reading, Sequences
 from .settings import Settings
 
 Kind = Literal["embedding", "late-interaction", "sparse", "reranker", "classifier"]
 
 Result = TypeVar("Result")
+
+_NUMBERS = 2**23
+"""Numbers of a response with vectors of tokens at most: about 90 MB of JSON."""
 
 
 class Service:
@@ -116,7 +121,7 @@ class Service:
         """
         self._need("embedding", "late-interaction")
         lane = "tokens" if self.kind == "embedding" else "main"
-        read, values = await self._run(lane, inputs, reading)
+        read, values = await self._run(lane, inputs, reading, _NUMBERS)
         pooling = self.bert.pipeline.token_pooling if self.bert.pipeline else None
         if lane == "main" and pooling is not None and not reading.is_query:
             values = await _in_thread(lambda: [pool_tokens(x, pooling) for x in values])
@@ -178,8 +183,8 @@ class Service:
         order = np.argsort(-scores, kind="stable")
         return [(int(i), float(scores[i])) for i in order]
 
-    async def masks(self, text: str, reading: Reading, top_k: int) -> "Masks":
-        """The likeliest tokens for each mask of a text, as (id, probability)."""
+    async def masks(self, text: str, reading: Reading, top_k: int) -> list[list[dict[str, Any]]]:
+        """For each mask of a text its candidates: score, token, token_str and the text with it."""
         if not self.fills_masks:
             raise unsupported(f"the model has no masked-LM head (its head is {self.bert.head!r})")
         mask = self.reader.tokenizer.mask_id
@@ -188,19 +193,25 @@ class Service:
         places = np.flatnonzero(ids == mask)
         if not places.size:
             raise invalid("inputs", f"has no {self.reader.tokenizer.token(mask)} to fill")
-        if len(places) > self.settings.max_texts:
-            raise too_large(f"inputs has {len(places):,} masks", "inputs")
-        best = await _in_thread(
-            lambda: likeliest(self.programs.mask_scores(values[0][places]), top_k)
-        )
-        return Masks(self, ids, places, best)
+        if len(places) > MASKS:
+            raise too_large(
+                f"inputs has {len(places):,} masks; at most {MASKS} are filled", "inputs"
+            )
+
+        def filled() -> list[list[dict[str, Any]]]:
+            best = likeliest(self.programs.mask_scores(values[0][places]), top_k)
+            return _candidates(self.reader.tokenizer, ids, places, best)
+
+        return await _in_thread(filled)
 
     async def _run(
-        self, lane: str, inputs: Sequences, reading: Reading
+        self, lane: str, inputs: Sequences, reading: Reading, numbers: int = sys.maxsize
     ) -> tuple[Documents, list[np.ndarray]]:
-        """The documents of a request, and their results."""
+        """The documents of a request, and their results of at most so many numbers per token."""
         self.metrics.texts.add(len(inputs))
         read = await _in_thread(lambda: self.reader.documents(inputs, reading))
+        if read.tokens * self.programs.lanes[lane].width > numbers:
+            raise too_large(f"vectors of {read.tokens:,} tokens are too much; send fewer texts")
         skip = read.skip if self.programs.lanes[lane].skips else 0
         values = await self.batcher.submit(lane, read.documents, skip)
         if not all(np.isfinite(value).all() for value in values):
@@ -215,7 +226,7 @@ class Service:
                 return 1 / (1 + np.exp(-logits.astype(np.float64)))
             powers = np.exp(logits - logits.max(-1, keepdims=True))
             return powers / powers.sum(-1, keepdims=True)
-        return np.asarray(reranker_activation(named, logits.shape[-1])(logits))
+        return self.programs.activated(logits)
 
     def _need(self, *kinds: Kind) -> None:
         if self.kind not in kinds:
@@ -223,43 +234,32 @@ class Service:
             raise unsupported(f"the model is of kind {self.kind}; this route needs {wanted}")
 
 
-class Masks:
-    """The filled masks of a text."""
+def _candidates(
+    tokenizer: Tokenizer,
+    ids: np.ndarray,
+    places: np.ndarray,
+    best: list[list[tuple[int, float]]],
+) -> list[list[dict[str, Any]]]:
+    """Candidates of each mask with the text that has them in its place."""
+    ends = [tokenizer.role_id(role) for role in ("cls", "sep")]
 
-    def __init__(
-        self,
-        service: Service,
-        ids: np.ndarray,
-        places: np.ndarray,
-        best: list[list[tuple[int, float]]],
-    ):
-        self._tokenizer, self._ids, self._places = service.reader.tokenizer, ids, places
-        self._best = best
+    def filled(place: int, token: int) -> str:
+        changed = ids.copy()
+        changed[place] = token
+        return tokenizer.decode([i for i in changed.tolist() if i not in ends])
 
-    def answers(self) -> list[list[dict[str, Any]]]:
-        """For each mask its candidates: score, token, token_str and the text with it."""
-        return [
-            [
-                {
-                    "score": score,
-                    "token": token,
-                    "token_str": spelling(self._tokenizer, token),
-                    "sequence": self._filled(place, token),
-                }
-                for token, score in candidates
-            ]
-            for place, candidates in zip(self._places, self._best, strict=True)
+    return [
+        [
+            {
+                "score": score,
+                "token": token,
+                "token_str": spelling(tokenizer, token),
+                "sequence": filled(place, token),
+            }
+            for token, score in of_mask
         ]
-
-    def _filled(self, place: int, token: int) -> str:
-        ids = self._ids.copy()
-        ids[place] = token
-        kept = [i for i in ids.tolist() if i not in self._ends]
-        return self._tokenizer.decode(kept)
-
-    @property
-    def _ends(self) -> tuple[int | None, ...]:
-        return tuple(self._tokenizer.role_id(role) for role in ("cls", "sep"))
+        for place, of_mask in zip(places, best, strict=True)
+    ]
 
 
 def kind_of(bert: ModernBert) -> Kind:

@@ -17,6 +17,9 @@ from .service import Service
 _TOP_K = 5
 """Candidates for a mask, where the request does not say."""
 
+_MOST_CANDIDATES = 100
+"""Candidates for a mask at most."""
+
 
 async def embed(service: Service, fields: Fields) -> Any:
     """Vectors of texts, of length 1 unless `normalize` is false."""
@@ -97,8 +100,8 @@ async def fill_mask(service: Service, fields: Fields) -> Any:
     text, parameters = fields.get("inputs", str), fields.object("parameters")
     if "targets" in parameters:
         raise invalid("parameters.targets", "is not supported; leave it out")
-    top_k = parameters.count("top_k", service.bert.config.vocab_size) or _TOP_K
-    masks = (await service.masks(text, Reading.of(fields), top_k)).answers()
+    top_k = parameters.count("top_k", _MOST_CANDIDATES) or _TOP_K
+    masks = await service.masks(text, Reading.of(fields), top_k)
     return masks[0] if len(masks) == 1 else masks
 
 
@@ -145,7 +148,9 @@ async def decode(service: Service, fields: Fields) -> Any:
     service.reader.check_count(len(several))
     skip = fields.get("skip_special_tokens", bool, True)
     tokenizer = service.reader.tokenizer
-    return [tokenizer.decode(one, skip_special=skip) for one in several]
+    return await asyncio.get_running_loop().run_in_executor(
+        None, lambda: [tokenizer.decode(one, skip_special=skip) for one in several]
+    )
 
 
 def info(service: Service, request: Request) -> dict[str, Any]:
@@ -195,6 +200,7 @@ def _tokens(service: Service, texts: list[str], special: bool) -> list[list[dict
         encodings = service.reader.tokenizer.backend.encode_batch(texts, add_special_tokens=special)
     except UserError as error:
         raise Fault(422, str(error), "Tokenizer") from None
+    service.reader.check_tokens(sum(len(encoding.ids) for encoding in encodings))
     return [
         [
             {"id": i, "text": token, "special": True, "start": None, "stop": None}

@@ -64,13 +64,12 @@ def test_results_are_in_order_and_requests_share_batches(embedding):
 
 def test_a_full_batch_does_not_wait_and_others_wait_shortly(embedding):
     async def main() -> None:
-        async with started(embedding, wait_ms=400) as made:
-            began = time.monotonic()
-            await (await submitted(made, 64, 64))
-            assert time.monotonic() - began < 0.3
+        async with started(embedding, wait_ms=600_000) as made:
+            await asyncio.wait_for(await submitted(made, 64, 64), 60)
+        async with started(embedding, wait_ms=200) as made:
             began = time.monotonic()
             await (await submitted(made, 64))
-            assert 0.35 < time.monotonic() - began < 5
+            assert time.monotonic() - began > 0.19
 
     asyncio.run(main())
 

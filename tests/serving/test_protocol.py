@@ -8,6 +8,7 @@ import pytest
 import serving
 
 from modernbert_jax.errors import UserError
+from modernbert_jax.serving import service as serving_service
 
 KINDS = ("mean", "colbert", "sparse", "reranker", "sequence", "masked_lm")
 
@@ -147,6 +148,19 @@ def test_the_root_does_what_the_model_does(clients):
     pairs = {"inputs": {"source_sentence": "a", "sentences": ["b", "c"]}}
     http = clients["mean"]
     assert http.post("/", json=pairs).content == http.post("/similarity", json=pairs).content
+
+
+def test_answers_are_bounded(clients, monkeypatch):
+    monkeypatch.setattr(serving_service, "_NUMBERS", 100)
+    large = clients["mean"].post("/embed_all", json={"inputs": "a b c"})
+    assert large.status_code == 413 and "send fewer texts" in large.json()["error"]
+    http = clients["masked_lm"]
+    refused = http.post("/fill-mask", json={"inputs": "[MASK]" * 17})
+    assert refused.status_code == 413 and "17 masks; at most 16" in refused.json()["error"]
+    many = {"inputs": "[MASK]", "parameters": {"top_k": 101}}
+    assert http.post("/fill-mask", json=many).status_code == 422
+    long = http.post("/tokenize", json={"inputs": ["a b " * 70] * 10})
+    assert long.status_code == 413 and "a request may have 1,000" in long.json()["error"]
 
 
 def test_damaged_results_are_an_error(tmp_path):

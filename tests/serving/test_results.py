@@ -72,12 +72,19 @@ def test_vectors_are_those_of_encode(embedding):
         close(http.post("/similarity", json={"inputs": source}).json(), own[0])
 
 
-def test_nothing_is_compiled_after_the_start(embedding, monkeypatch):
-    """Texts of every length, alone and together; each result is that of its own request."""
-    compilations: list[str] = []
+@pytest.fixture(scope="module")
+def compilations():
+    """Names of what is compiled, from now on."""
+    names: list[str] = []
     jax.monitoring.register_event_duration_secs_listener(
-        lambda name, seconds, **more: compilations.append(name) if "compile" in name else None
+        lambda name, seconds, **more: names.append(name) if "compile" in name else None
     )
+    return names
+
+
+def test_nothing_is_compiled_after_the_start(embedding, compilations):
+    """Texts of every length, alone and together; each result is that of its own request."""
+    compilations.clear()
     words = ["hello", "there", "what", "is", "this", "about", "and", "why", "not", "again"]
     texts = [" ".join(words[: n % 11]) + " a" * (n % 7) for n in range(120)]
     small = serving.like(embedding, Settings(wait_ms=20))
@@ -139,10 +146,15 @@ def test_sparse_vectors(folder):
         close(http.post("/similarity", json=body).json(), own[0])
 
 
-def test_rerankers(folder):
+def test_rerankers(folder, compilations):
     made = serving.service("reranker_prompt", folder)
     bert = made.bert
     with serving.client(made) as http:
+        compilations.clear()
+        for count in (1, 3, 4):
+            body = {"query": TEXTS[0], "texts": TEXTS[:count]}
+            assert len(http.post("/rerank", json=body).json()) == count
+        assert not compilations
         scores = bert.predict([(TEXTS[0], text) for text in TEXTS])
         body = {"query": TEXTS[0], "texts": TEXTS, "return_text": True}
         ranks = http.post("/rerank", json=body).json()

@@ -50,6 +50,10 @@ class Counting(Programs):
         lane = self.lanes[name]
         return [[vector(lane, d) for d in row] for row in rows]
 
+    def activated(self, logits):
+        """Scores with the sigmoid."""
+        return 1 / (1 + np.exp(-logits))
+
     def mask_scores(self, states):
         """Scores that rise with the id."""
         width = self._bert.config.vocab_size
