@@ -135,8 +135,8 @@ class Endpoints:
                 return Response(status_code=CLIENT_GONE)
             except Exception as error:
                 LOG.error("%s at %s", type(error).__name__, place(error))
-                fault = Fault(500, "the server failed; its log says where", "Backend")
-                return fault_response(fault, request.url.path)
+                failed = Fault(500, "the server failed; its log says where", "Backend")
+                return fault_response(failed, request.url.path)
 
         return guarded
 

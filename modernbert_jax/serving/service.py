@@ -18,7 +18,6 @@ from modernbert_jax.tokenizer import Tokenizer
 
 from .batcher import Batcher
 from .faults import Fault, invalid, too_large, unsupported
-from .fields import Input
 from .metrics import Metrics
 from .programs import MASKS, Programs, normalizes_last
 from .reading import Documents, Reader, Reading, Sequences
@@ -155,9 +154,7 @@ class Service:
         scores = await _in_thread(lambda: self.bert.similarity(*both))
         return scores[0].tolist()
 
-    async def scores(
-        self, texts: list[Input | tuple[str, str]], reading: Reading, raw: bool
-    ) -> tuple[np.ndarray, int]:
+    async def scores(self, texts: Sequences, reading: Reading, raw: bool) -> tuple[np.ndarray, int]:
         """Scores of texts or pairs, float32 [n, labels], and the number of their tokens.
 
         Args:
