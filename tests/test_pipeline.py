@@ -131,7 +131,7 @@ def test_vectors_are_cut_before_they_are_normalised(bert, monkeypatch):
     model = bert["dense"]
     whole = model.encode(models.TEXTS)
     cut = dataclasses.replace(model.pipeline, truncate_dim=8)
-    monkeypatch.setattr(model, "_texts", dataclasses.replace(model._texts, pipeline=cut))
+    monkeypatch.setattr(model, "text_model", dataclasses.replace(model.text_model, pipeline=cut))
     np.testing.assert_array_equal(model.encode(models.TEXTS), whole[:, :8])
     unit = whole[:, :8] / np.linalg.norm(whole[:, :8], axis=-1, keepdims=True)
     np.testing.assert_allclose(model.encode(models.TEXTS, normalize=True), unit, atol=1e-6)
