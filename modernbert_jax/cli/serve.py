@@ -67,6 +67,7 @@ class Serve(Settings):
             server.allow_connections()
             server.log_to_stderr(self.access_log)
             running = server.make_server(service, keys, self.grace)
+            bound.listen(server.BACKLOG)  # who reads the next line may connect
             protected = "an API key is needed" if keys else "no API key is needed"
             printing.print_to_stderr(
                 f"serving {name} ({service.kind}) at {server.address(bound)}; {protected}"
