@@ -10,6 +10,7 @@ from flax import linen as nn
 from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.initializers import truncated_normal
 from modernbert_jax.model import ACTIVATION, Dropout, Embeddings, Encoder, Linear, norm
+from modernbert_jax.quantization import Int8
 
 
 class PredictionHead(nn.Module):
@@ -56,6 +57,8 @@ class Decoder(nn.Module):
         own = self.variables.get("params", {})
         tied = self.config.tie_word_embeddings
         table = embeddings.embedding if tied else own["linear"]["kernel"].T
+        if isinstance(table, Int8):
+            table = table.astype(jnp.float32)
         return table, own.get("bias", jnp.zeros(len(table), jnp.float32))
 
 

@@ -72,7 +72,7 @@ def tokenize(
         skipped = [i for i in known if i is not None]
         return [Tokens(ids, len(ids), ~np.isin(ids, skipped)) for ids in ids_of]
     shortest = {"none": 0, "fixed": length, "min": late.expansion_length or 0}[late.expansion]
-    filler = _filler_id(tokenizer, late.filler) if shortest else 0
+    filler = filler_id(tokenizer, late) if shortest else 0
     filled = [ids + [filler] * (shortest - len(ids)) for ids in ids_of]
     return [
         Tokens(whole, len(whole if late.attend else ids), np.ones(len(whole), bool))
@@ -85,14 +85,15 @@ def added_tokens(tokenizer: Tokenizer) -> dict[str, int]:
     return {token.content: i for i, token in tokenizer.backend.get_added_tokens_decoder().items()}
 
 
-def _filler_id(tokenizer: Tokenizer, filler: str | None) -> int:
-    """Id of the token that queries are filled up with."""
-    if filler is None:
+def filler_id(tokenizer: Tokenizer, late: LateInteraction) -> int:
+    """Id of the token that queries are filled up with. Raises `UserError` if there is none."""
+    if late.filler is None:
         return tokenizer.filler_id
-    token_id = tokenizer.backend.token_to_id(filler)
+    token_id = tokenizer.backend.token_to_id(late.filler)
     if token_id is None:
         raise UserError(
-            f"queries are filled up with the token {filler!r}, which the tokenizer does not have"
+            f"queries are filled up with the token {late.filler!r}, which the tokenizer does not"
+            " have"
         )
     return token_id
 

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Unpack, overload
+from typing import Any, Literal, Unpack, get_args, overload
 
 import jax
 import numpy as np
@@ -25,6 +25,7 @@ from modernbert_jax.inference.runner import BATCH_TOKENS, BatchRunner, Document
 from modernbert_jax.inference.text_model import Encoding, TextModel
 from modernbert_jax.io import hub
 from modernbert_jax.pipeline import Pipeline
+from modernbert_jax.quantization import Weights
 from modernbert_jax.scoring import sparse
 from modernbert_jax.scoring.similarity import SIMILARITIES
 from modernbert_jax.sharding import placed
@@ -37,8 +38,8 @@ class ModernBert(Classifying, SparseEncoding):
 
     Attributes:
         config: the architecture.
-        params: float32 parameters on the devices of the mesh, in the layout of
-            `Checkpoint.params`.
+        params: parameters on the devices of the mesh, in the layout of `Checkpoint.params`:
+            float32, or matrices in the type that was asked for; see `quantization`.
         tokenizer: None where the checkpoint has none.
         module: the Flax module: `MaskedLM`, `CausalLM`, `Classifier`, `Embedder` where layers
             follow the encoder, or `Encoder`.
@@ -64,21 +65,25 @@ class ModernBert(Classifying, SparseEncoding):
         mesh: Mesh | None = None,
         cores: devices.Cores | None = None,
         folder: Path | None = None,
+        weights: Weights = "float32",
     ):
         """Use a checkpoint, from a folder or not; the others are those of `from_pretrained`."""
         check_name(attention)
+        if weights not in (known := get_args(Weights)):
+            raise UserError(f"weights is {weights!r}; {did_you_mean(weights, known)}")
         if mesh is not None and mesh.is_multi_process:
             raise UserError("mesh: it has devices of other processes; give jax.local_devices()")
         if cores is not None:
             devices.expose_cores(cores)
         runtime, mesh = Runtime(dtype=dtype, attention=attention), mesh or devices.local_mesh()
         self.config, self.pipeline = checkpoint.config, checkpoint.pipeline
-        self.params = placed(checkpoint.params, mesh)
+        self.params = placed(checkpoint.params, mesh, weights)
         self.runner = BatchRunner(
             self.config, runtime, checkpoint.head, checkpoint.labels, self.pipeline, mesh
         )
         self.module = self.runner.module
         self._stored_count, self._folder = checkpoint.count, folder
+        self._weights = weights
         self._dtypes = jax.tree.map(lambda x: x.dtype, checkpoint.params)
         # Stored without its weights: those are on the device already.
         self._stored = dataclasses.replace(checkpoint, params={})
@@ -94,6 +99,7 @@ class ModernBert(Classifying, SparseEncoding):
         attention: str = "auto",
         mesh: Mesh | None = None,
         cores: devices.Cores | None = None,
+        weights: Weights = "float32",
     ) -> "ModernBert":
         """Load a model from a directory of any readable format, or from the Hugging Face hub.
 
@@ -110,6 +116,9 @@ class ModernBert(Classifying, SparseEncoding):
             cores: "all" or a number exposes the CPU as that many virtual devices; see
                 `devices.expose_cores`. It has to come before the first jax computation. None
                 leaves jax as it is, with one CPU device.
+            weights: type in which matrices are kept in memory: "float32", "bfloat16" for half of
+                it, or "int8" for a quarter, with a scale for each channel. See docs/precision.md
+                for the loss of quality. A model in fewer bits cannot be saved.
 
         Raises:
             UserError: there is no such model, the hub cannot be reached, or the checkpoint is
@@ -117,7 +126,8 @@ class ModernBert(Classifying, SparseEncoding):
         """
         path = convert.locate(path_or_hub_id, revision)
         with lazy.finite(path):
-            return cls(convert.load(path, later=True), dtype, attention, mesh, cores, path)
+            checkpoint = convert.load(path, later=True)
+            return cls(checkpoint, dtype, attention, mesh, cores, path, weights)
 
     def __repr__(self) -> str:
         """What the model is, in one line."""
@@ -354,7 +364,13 @@ class ModernBert(Classifying, SparseEncoding):
         ]
 
     def save_pretrained(self, directory: str | os.PathLike, format: str = "hf") -> None:
-        """Write a new directory, whole or not at all, in the dtypes of the loaded checkpoint."""
+        """Write a new directory, whole or not at all, in the dtypes of the loaded checkpoint.
+
+        Raises:
+            UserError: the directory holds something, or the weights were loaded in fewer bits.
+        """
+        if self._weights != "float32":
+            raise UserError(f"weights are {self._weights}; load the model in float32 to save it")
         params = jax.tree.map(lambda x, d: np.asarray(x).astype(d), self.params, self._dtypes)
         convert.save(dataclasses.replace(self._stored, params=params), directory, format)
 

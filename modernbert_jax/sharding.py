@@ -18,7 +18,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from modernbert_jax import ranges
+from modernbert_jax import quantization, ranges
 from modernbert_jax.errors import UserError
 
 AXES = ("data", "fsdp", "context", "tensor")
@@ -155,24 +155,45 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
     sizes = dict(mesh.shape)
 
     def leaf(path, x):
-        keys = [getattr(key, "key", getattr(key, "name", None)) for key in path]
-        name = "/".join(key for key in keys if isinstance(key, str))
-        is_parameter = any(re.search(rf"(^|/){ending}$", name) for ending, _ in PARAMETERS)
-        return NamedSharding(mesh, parameter_spec(name, x.shape, sizes) if is_parameter else P())
+        name = _name(path)
+        rule = parameter_spec(name, x.shape, sizes) if _is_parameter(name) else P()
+        return NamedSharding(mesh, rule)
 
     return jax.tree_util.tree_map_with_path(leaf, tree)
 
 
-def placed(params: Any, mesh: Mesh) -> Any:
-    """A tree of parameters as float32 on the devices of a mesh.
+def _name(path: Sequence[Any]) -> str:
+    """Path of a leaf, from its keys in a tree."""
+    keys = [getattr(key, "key", getattr(key, "name", None)) for key in path]
+    return "/".join(key for key in keys if isinstance(key, str))
+
+
+def _is_parameter(name: str) -> bool:
+    return any(re.search(rf"(^|/){ending}$", name) for ending, _ in PARAMETERS)
+
+
+def placed(params: Any, mesh: Mesh, weights: quantization.Weights = "float32") -> Any:
+    """A tree of parameters on the devices of a mesh.
 
     One after the other: an array that is read from a file is in memory only while it is copied.
+
+    Args:
+        params: the tree.
+        mesh: the devices.
+        weights: type in which matrices are stored; see `quantization`.
     """
-    return jax.tree.map(
-        lambda x, where: jax.device_put(np.asarray(x, np.float32), where),
-        params,
-        tree_shardings(params, mesh),
-    )
+    sizes = dict(mesh.shape)
+
+    def place(path, x):
+        name = _name(path)
+
+        def put(part):
+            rule = parameter_spec(name, part.shape, sizes) if _is_parameter(name) else P()
+            return jax.device_put(part, NamedSharding(mesh, rule))
+
+        return jax.tree.map(put, quantization.stored(name, x, weights))
+
+    return jax.tree_util.tree_map_with_path(place, params)
 
 
 def rows_sharding(mesh: Mesh) -> NamedSharding:

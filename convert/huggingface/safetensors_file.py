@@ -28,7 +28,8 @@ METADATA = {"format": "pt"}
 _FLOATS = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 """Dtypes of weights, in the order in which the library stores them."""
 
-_CODES = {name: code for code, name in _FLOATS.items()}
+_CODES = {**{name: code for code, name in _FLOATS.items()}, "int8": "I8"}
+"""Codes of the dtypes that are written; int8 is for exported programs, not for checkpoints."""
 
 _HEADER_LIMIT = 100 * 2**20
 """Largest header in bytes, from the specification; protects against absurd allocations."""
@@ -56,7 +57,7 @@ def _read(
 
 def write(path: Path, tensors: Mapping[str, lazy.Array]) -> None:
     """Write a file; a lazy tensor or stack is read while the one before it is written."""
-    order = [*_FLOATS.values()]
+    order = [*_CODES]
     entries: dict[str, Any] = {"__metadata__": METADATA}
     end = 0
     for name in sorted(tensors, key=lambda n: (order.index(tensors[n].dtype.name), n)):

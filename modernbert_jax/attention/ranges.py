@@ -64,7 +64,7 @@ class KeyRanges(NamedTuple):
         def by_unit(x, where_empty, reduce):
             x = jnp.where(first > last, where_empty, x)
             x = jnp.pad(x, ((0, 0), (0, tail)), constant_values=where_empty)
-            return reduce(x.reshape(len(x), -1, UNIT), axis=-1)
+            return reduce(x.reshape(x.shape[0], -1, UNIT), axis=-1)
 
         # An empty range extends no bound of the keys to visit, and requires a mask.
         return cls(
@@ -106,7 +106,7 @@ class KeyRanges(NamedTuple):
 
         def merge(x, where_empty, reduce):
             x = jnp.pad(x, ((0, 0), (0, tail)), constant_values=where_empty)
-            return reduce(x.reshape(len(x), -1, size // UNIT), axis=-1)
+            return reduce(x.reshape(x.shape[0], -1, size // UNIT), axis=-1)
 
         e, key_size = self.extremes, key_size or size
         start = merge(e.lowest_first, _NEVER, jnp.min) // key_size

@@ -44,7 +44,7 @@ def attention(
 
     def blocks(x):
         """[B, T, N, H] to [B, N, blocks, C, H]."""
-        return x.reshape(len(x), -1, size, *x.shape[2:]).transpose(0, 3, 1, 2, 4)
+        return x.reshape(x.shape[0], -1, size, *x.shape[2:]).transpose(0, 3, 1, 2, 4)
 
     def pad(x, before, after, value=0):
         edges = [(0, 0), (before, after)] + [(0, 0)] * (x.ndim - 2)
@@ -71,7 +71,7 @@ def attention(
     total = here.sum(-1) + there.sum(-1)
     out /= jnp.where(total == 0, 1.0, total)[..., None]
     out = out.astype(q.dtype).transpose(0, 2, 3, 1, 4)
-    return out.reshape(len(out), number * size, *out.shape[3:])[:, :length]
+    return out.reshape(out.shape[0], number * size, *out.shape[3:])[:, :length]
 
 
 def _matmul(spec, a, b):

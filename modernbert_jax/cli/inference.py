@@ -15,7 +15,7 @@ from modernbert_jax.train.retrieval.search.config import BM25
 from . import devices as device_limits
 from . import output as printing
 from .launch import CpuDevices
-from .options import Dtype, Flat, RetrievalTask, TaskKind, as_option
+from .options import Dtype, Flat, RetrievalTask, TaskKind, Weights, as_option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,7 @@ class Evaluate(Evaluating):
             self.output,
             self.batch_tokens,
             self.dtype,
+            self.weights,
         )
         printing.print_json(metrics, beside=self.output)
 
@@ -88,7 +89,7 @@ class Evaluate(Evaluating):
             raise UserError("pass --model, the model to evaluate")
         for field in dataclasses.fields(Evaluating):
             value = getattr(self, field.name)
-            if field.name not in ("batch_tokens", "dtype") and value != field.default:
+            if field.name not in ("batch_tokens", "dtype", "weights") and value != field.default:
                 tasks = ", ".join(typing.get_args(RetrievalTask))
                 raise UserError(f"--{as_option(field.name)} is for --task {tasks}")
 
@@ -118,6 +119,8 @@ class Predict:
     """Tokens per batch, over all devices."""
     dtype: Dtype = "float32"
     """Type of the computation."""
+    weights: Weights = "float32"
+    """Type in which matrices are kept in memory; int8 has a scale for each channel."""
     devices: Flat[CpuDevices] = dataclasses.field(default_factory=CpuDevices)
 
     def run(self) -> None:
@@ -137,6 +140,7 @@ class Predict:
             self.option,
             self.batch_tokens,
             self.dtype,
+            self.weights,
         )
         printing.print_beside(f"{self.output}: {count:,} predictions", self.output)
 
@@ -148,7 +152,7 @@ class Predict:
         from modernbert_jax.pretrained import ModernBert
 
         with printing.warnings_in_lines():
-            bert = ModernBert.from_pretrained(self.model, dtype=self.dtype)
+            bert = ModernBert.from_pretrained(self.model, dtype=self.dtype, weights=self.weights)
             task = bert.task(self.task, self.option)
             (prediction,) = bert.predictions([record_of(task, self.text)], task)
         printing.print_json(prediction)

@@ -24,6 +24,9 @@ OnError = Literal["stop", "skip"]
 Dtype = Literal["float32", "bfloat16"]
 """Types of the computation."""
 
+Weights = Literal["float32", "bfloat16", "int8"]
+"""Types of the stored matrices of a model: `quantization.Weights`."""
+
 
 def as_option(field: str) -> str:
     """The name of a field on the command line, without dashes before it."""

@@ -52,11 +52,15 @@ COMMANDS: dict[str, Command] = {
     "predict": Command("inference.Predict", "Write a fine-tuned model's predictions."),
     "mine": Command("retrieval.Mine", "Mine hard negatives for training retrieval models."),
     "search": Command("retrieval.Search", "Find the best documents of every query."),
+    "export": Command("export.Export", "Export a model as programs that run with jax alone."),
     "fill-mask": Command("inference.FillMask", "Fill every [MASK] of a text."),
     "serve": Command("serve.Serve", "Serve a model over HTTP, with packed batches."),
     "report": Command("report.Report", "Draw the curves of training runs."),
     "bench": Command("bench.Bench", "Measure speed beside a peer in the same run."),
     "bench device": Command("bench.Device", "Check and time everything on this device."),
+    "bench efficiency": Command(
+        "bench_efficiency.Efficiency", "Measure encoding as in the paper, beside transformers."
+    ),
     "bench finetune": Command(
         "bench.Finetune", "Compare fine-tuning with transformers' Trainer.", "finetune"
     ),

@@ -17,6 +17,7 @@ from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.inference import shapes
 from modernbert_jax.io import files
 from modernbert_jax.io.json_reader import read_json
+from modernbert_jax.quantization import Weights
 from modernbert_jax.sharding import check_mesh, placed
 
 from .. import engine
@@ -39,6 +40,7 @@ def evaluate(
     output: Path | None = None,
     batch_tokens: int = 8192,
     dtype: Dtype = "float32",
+    weights: Weights = "float32",
 ) -> dict[str, Any]:
     """Every metric of a model on labelled examples, with "task", "loss" and "examples".
 
@@ -50,6 +52,7 @@ def evaluate(
         output: new file or stream for the predictions as JSON lines, or None.
         batch_tokens: tokens of a batch.
         dtype: dtype of the computation.
+        weights: type in which matrices are kept in memory; see `quantization`.
 
     Raises:
         UserError: an output that cannot be written, a model without a classifier for the task, or
@@ -57,7 +60,7 @@ def evaluate(
     """
     with files.output(output or os.devnull, [model, data]) as write:
         task, examples, predictions = run_model(
-            model, data, kind, options, batch_tokens, dtype, labelled=True
+            model, data, kind, options, batch_tokens, dtype, weights, labelled=True
         )
         if output is not None:
             write(json_lines(task.predictions(examples, predictions.outputs)))
@@ -74,6 +77,7 @@ def predict(
     options: Sequence[str] = (),
     batch_tokens: int = 8192,
     dtype: Dtype = "float32",
+    weights: Weights = "float32",
 ) -> int:
     """Write the predictions for examples as JSON lines; returns their number. As `evaluate`.
 
@@ -81,7 +85,7 @@ def predict(
     """
     with files.output(output, [model, data]) as write:
         task, examples, predictions = run_model(
-            model, data, kind, options, batch_tokens, dtype, labelled=False
+            model, data, kind, options, batch_tokens, dtype, weights, labelled=False
         )
         rows = task.predictions(examples, predictions.outputs)
         write(json_lines(rows))
@@ -95,6 +99,7 @@ def run_model(
     options: Sequence[str] = (),
     batch_tokens: int = 8192,
     dtype: Dtype = "float32",
+    weights: Weights = "float32",
     labelled: bool = True,
 ) -> tuple[Task, list[Example], Predictions]:
     """Task of a model, the examples in a file, and predictions for them.
@@ -114,7 +119,8 @@ def run_model(
         shape = evaluation_shape(examples, batch_tokens * pieces[0], pieces, loss.grouped)
         config = FinetuneConfig(task=task, runtime=Runtime(dtype=dtype))
         objective = TaskObjective(config, checkpoint.config, task.outputs, loss, shape.documents)
-        predictions = Predictor(objective, shape, mesh)(placed(checkpoint.params, mesh), examples)
+        params = placed(checkpoint.params, mesh, weights)
+        predictions = Predictor(objective, shape, mesh)(params, examples)
     if not all(np.isfinite(x).all() for logits in predictions.outputs for x in logits):
         raise UserError(f"{model}: gives scores that are NaN or infinite; are its weights damaged?")
     return task, examples, predictions

@@ -23,6 +23,7 @@ from modernbert_jax.inference.runner import BATCH_TOKENS
 from modernbert_jax.inference.text_model import Encoding
 from modernbert_jax.io.progress import Progress
 from modernbert_jax.pipeline import IDENTITY
+from modernbert_jax.quantization import Weights
 from modernbert_jax.scoring import SIMILARITIES, TopK
 from modernbert_jax.scoring.pairwise import PAIRWISE
 from modernbert_jax.sharding import placed
@@ -121,6 +122,7 @@ class PairScorer(OnDevices):
         max_length: int | None = None,
         *,
         dtype: Dtype = "float32",
+        weights: Weights = "float32",
         batch_tokens: int = BATCH_TOKENS,
         mesh: Mesh | None = None,
     ) -> "PairScorer":
@@ -135,6 +137,7 @@ class PairScorer(OnDevices):
                 devices.local_mesh() if mesh is None else mesh,
                 max_length,
                 runtime=Runtime(dtype=dtype),
+                weights=weights,
                 batch_tokens=batch_tokens,
                 name=path_or_hub_id,
             )
@@ -149,6 +152,7 @@ class PairScorer(OnDevices):
         runtime: Runtime | None = None,
         batch_tokens: int = BATCH_TOKENS,
         params: Any = None,
+        weights: Weights = "float32",
         name: str = "the model",
     ) -> "PairScorer":
         """Use a checkpoint on a mesh; see `load` and `TextEncoder.of`."""
@@ -156,7 +160,7 @@ class PairScorer(OnDevices):
         if model.score_width != 1:
             raise UserError(f"{name}: gives no single score for a pair of texts; name a reranker")
         if params is None:
-            params = placed(checkpoint.params, mesh)
+            params = placed(checkpoint.params, mesh, weights)
         return cls(
             model=model,
             params=params,

@@ -17,6 +17,7 @@ from modernbert_jax.inference.inputs import Inputs
 from modernbert_jax.inference.runner import BATCH_TOKENS, BatchRunner
 from modernbert_jax.inference.text_model import Encoding, TextModel
 from modernbert_jax.pipeline import Pipeline
+from modernbert_jax.quantization import Weights
 from modernbert_jax.sharding import placed
 
 from .retriever import Side
@@ -70,6 +71,7 @@ class RetrieverOnDevices(OnDevices):
         document: Encoding | None = None,
         *,
         dtype: Dtype = "float32",
+        weights: Weights = "float32",
         batch_tokens: int = BATCH_TOKENS,
         mesh: Mesh | None = None,
     ) -> Self:
@@ -80,6 +82,7 @@ class RetrieverOnDevices(OnDevices):
             query: how queries are represented; None is the model's own way.
             document: how documents are represented; None is the model's own way.
             dtype: dtype of the computation.
+            weights: type in which matrices are kept in memory.
             batch_tokens: tokens of a batch on each device.
             mesh: devices that share the work; None is all devices of this process.
 
@@ -93,6 +96,7 @@ class RetrieverOnDevices(OnDevices):
                 query,
                 document,
                 runtime=Runtime(dtype=dtype),
+                weights=weights,
                 batch_tokens=batch_tokens,
                 name=path_or_hub_id,
             )
@@ -108,6 +112,7 @@ class RetrieverOnDevices(OnDevices):
         runtime: Runtime | None = None,
         batch_tokens: int = BATCH_TOKENS,
         params: Any = None,
+        weights: Weights = "float32",
         name: str = "the model",
     ) -> Self:
         """Use a checkpoint on a mesh; see `load`.
@@ -115,11 +120,12 @@ class RetrieverOnDevices(OnDevices):
         Args:
             checkpoint: with a tokenizer.
             params: parameters that are on the mesh already, in place of those of the checkpoint.
+            weights: type in which those of the checkpoint are kept in memory.
             name: what errors call the model.
         """
         own = cls.settings(checkpoint, query or Encoding(), document or Encoding(), name)
         if params is None:
-            params = placed(checkpoint.params, mesh)
+            params = placed(checkpoint.params, mesh, weights)
         model = text_model(checkpoint, mesh, runtime or Runtime(), name)
         return cls(model=model, params=params, batch_tokens=batch_tokens, name=name, **own)
 

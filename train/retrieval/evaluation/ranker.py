@@ -81,7 +81,7 @@ def _stored(
 ) -> Iterator[StoredCorpus]:
     """The vectors of a collection in the cache, complete."""
     assert options.cache is not None
-    facts = facts_of(encoder, model, options.dtype, collection.files)
+    facts = facts_of(encoder, model, options, collection.files)
     # Members of several sets may have one name, so the folder has that of the corpus, too.
     cache = outputs.check_folder(options.cache)
     with held(cache / f"{collection.name}-{facts['corpus']}") as place:

@@ -36,6 +36,8 @@ class Encoders:
     """Tokens per batch on each device."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the computation."""
+    weights: Literal["float32", "bfloat16", "int8"] = "float32"
+    """Type in which matrices are kept in memory; int8 has a scale for each channel."""
 
 
 VECTORS = ("query_prompt", "corpus_prompt", "query_length", "pooling", "dims", "similarity")

@@ -1,6 +1,7 @@
 """Models with the options of a command."""
 
 import dataclasses
+from typing import Any
 
 from modernbert_jax import convert
 from modernbert_jax.errors import UserError
@@ -46,12 +47,8 @@ def _encoder(options: Encoders, model: str, kind: str) -> Retriever:
         if options.similarity is not None:
             raise UserError(f"{model}: is a {kind} model with a similarity of its own")
         sides = (encoding(options.query_prompt, options.query_length), sides[1])
-        return RETRIEVERS[kind].load(
-            model, *sides, dtype=options.dtype, batch_tokens=options.batch_tokens
-        )
-    encoder = TextEncoder.load(
-        model, *sides, dtype=options.dtype, batch_tokens=options.batch_tokens
-    )
+        return RETRIEVERS[kind].load(model, *sides, **_computing(options))
+    encoder = TextEncoder.load(model, *sides, **_computing(options))
     if options.similarity is None:
         return encoder
     return dataclasses.replace(encoder, similarity=options.similarity)
@@ -76,13 +73,14 @@ def scorer_of(options: Encoders, model: str) -> Scorer:
     kind = kind_of(model)
     if kind != "late-interaction":
         return _reranker(options, model)
-    own = Encoders(
-        max_length=options.max_length, dtype=options.dtype, batch_tokens=options.batch_tokens
-    )
+    own = Encoders(max_length=options.max_length, **_computing(options))
     return SimilarityScorer(_encoder(own, model, kind))
 
 
 def _reranker(options: Encoders, model: str) -> PairScorer:
-    return PairScorer.load(
-        model, options.max_length, dtype=options.dtype, batch_tokens=options.batch_tokens
-    )
+    return PairScorer.load(model, options.max_length, **_computing(options))
+
+
+def _computing(options: Encoders) -> dict[str, Any]:
+    """How a model computes."""
+    return {name: getattr(options, name) for name in ("dtype", "weights", "batch_tokens")}

@@ -114,7 +114,7 @@ def first_stage(
             faiss_index.library(encoder.similarity)
         else:
             token_index.library()
-    facts = facts_of(encoder, config.model, config.dtype, files, config.stored)
+    facts = facts_of(encoder, config.model, config, files, config.stored)
     corpus = StoredCorpus(cache, facts, files, count)
     corpus.encode(encoder)
     if config.index is not None:
@@ -164,6 +164,7 @@ def _reranked(
         "candidates": fingerprint.of_json({q: reranking.first(s, top) for q, s in run.items()}),
         "max_length": config.max_length,
         "dtype": config.dtype,
+        "weights": config.weights,
         "part": reranking.QUERIES,
     }
     parts = Parts(cache, "scores", facts) if cache else None

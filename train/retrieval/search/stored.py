@@ -22,6 +22,7 @@ from ..data import ids
 from ..parts import Parts
 from ..retriever import Retriever
 from ..stored_blocks import TEXTS, StoredBlocks
+from .config import Encoders
 
 MANIFEST = "search.json"
 """File with everything that the representations in a folder depend on."""
@@ -31,14 +32,19 @@ PART = TEXTS
 
 
 def facts_of(
-    retriever: Retriever, model: str, dtype: str, files: Sequence[str], stored: str = "float32"
+    retriever: Retriever,
+    model: str,
+    options: Encoders,
+    files: Sequence[str],
+    stored: str = "float32",
 ) -> dict[str, Any]:
     """Everything that the representations of a corpus depend on, as JSON."""
     return {
         "model": fingerprint.of_paths([convert.locate(model)])[:16],
         "corpus": fingerprint.of_paths(files)[:16],
         **retriever.facts("document"),
-        "dtype": dtype,
+        "dtype": options.dtype,
+        "weights": options.weights,
         "part": PART,
         "stored": stored,
     }
