@@ -15,8 +15,8 @@ from modernbert_jax.model import Encoder
 
 from ..encode import write_random
 from ..turns import take_turns
-from .documents import Size, Spread, documents, lengths
-from .settings import Settings, Side, missing
+from .documents import Spread, documents, lengths
+from .settings import Settings, Side, Size, missing
 
 WORKER = Path(__file__).with_name("worker.py")
 

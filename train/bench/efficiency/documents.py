@@ -5,11 +5,9 @@ from typing import Literal
 
 import numpy as np
 
-Size = Literal["short", "long"]
-Spread = Literal["fixed", "variable"]
+from .settings import Size
 
-DOCUMENTS = 8192
-"""Documents of each set in the paper."""
+Spread = Literal["fixed", "variable"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

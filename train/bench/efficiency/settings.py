@@ -1,4 +1,4 @@
-"""Options of the efficiency benchmark, and its sides. Imports no jax."""
+"""Options of the efficiency benchmark, and its sides. Imports neither jax nor numpy."""
 
 import dataclasses
 import importlib.util
@@ -7,7 +7,7 @@ from typing import Literal
 from modernbert_jax import ranges
 from modernbert_jax.ranges import Count, Natural, Positive
 
-from .documents import DOCUMENTS, Size
+Size = Literal["short", "long"]
 
 Side = Literal["ours", "sdpa", "flash"]
 
@@ -17,6 +17,10 @@ TITLES: dict[Side, str] = {
     "flash": "transformers, flash attention",
 }
 """Descriptions of the sides."""
+
+
+DOCUMENTS = 8192
+"""Documents of each set in the paper."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
