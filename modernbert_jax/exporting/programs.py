@@ -220,7 +220,7 @@ def lowered(
         return call(dict(weights), *program.arguments(shape))
 
 
-def nested(weights: Mapping[str, jax.Array]) -> dict[str, Any]:
+def nested(weights: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters as the modules take them, from weights by their path."""
     tree: dict[str, Any] = {}
     for name, value in weights.items():

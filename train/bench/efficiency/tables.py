@@ -7,7 +7,8 @@ from rich.table import Table
 from modernbert_jax.io.progress import wide_console
 
 from .. import number
-from .comparison import Result
+from .comparison import SPREADS, Result
+from .documents import LENGTHS
 from .settings import TITLES
 
 PAPER: dict[str, tuple[float | None, ...]] = {
@@ -44,14 +45,14 @@ def line(result: Result) -> str:
 def show(model: str, results: Sequence[Result]) -> None:
     """Print the paper's table with our rows above it, and the memory of our sides."""
     table = Table("thousand real tokens/s", "device", box=None, pad_edge=False)
-    for size in ("short", "long"):
+    for size in LENGTHS:
         for heading in ("batch", "fixed", "variable", "GB"):
             table.add_column(f"{size} {heading}", justify="right")
     for side in dict.fromkeys(result.side for result in results):
         own = {(r.size, r.spread): r for r in results if r.side == side}
         cells = []
-        for size in ("short", "long"):
-            pair = [own.get((size, spread)) for spread in ("fixed", "variable")]
+        for size in LENGTHS:
+            pair = [own.get((size, spread)) for spread in SPREADS]
             first = pair[0]
             cells += [str(first.batch) if first else "–"]
             cells += [number(r.speed) if r else "–" for r in pair]
