@@ -3,10 +3,13 @@
 import dataclasses
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from modernbert_jax import convert
@@ -65,6 +68,7 @@ def compare(settings: Settings, report: Callable[[str], None]) -> Iterator[Resul
         UserError: an unknown model.
         RuntimeError: two sides disagree.
     """
+    jax.config.update("jax_platforms", "cpu")  # this process leaves an accelerator to the sides
     sides = []
     for side in settings.sides:
         if reason := missing(side, settings.dtype):
@@ -122,10 +126,13 @@ def _write_model(model: str, target: Path) -> ModernBertConfig:
 
 
 def _on_cpu() -> bool:
-    """Whether no accelerator is attached, so that all sides can be in memory together."""
-    import jax
+    """Whether no accelerator is attached, so that all sides can be in memory together.
 
-    return jax.default_backend() == "cpu"
+    A process of its own looks, because jax takes most of an accelerator's memory when it is used.
+    """
+    command = [sys.executable, "-P", "-c", "import jax; print(jax.default_backend())"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.split()[-1:] == ["cpu"]
 
 
 def _check(vectors: dict[Side, np.ndarray], dtype: str) -> None:
