@@ -42,11 +42,12 @@ def test_other_refusals(model, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_answers_and_ends_after_sigterm(model, tmp_path):
+def test_a_process_answers_and_ends_after_sigterm(model, tmp_path, request):
     """Requests in flight are answered, the exit code is 0, and no text is printed."""
     words = ("serve", "--model", str(model), "--port", "0", "--wait-ms", "300")
     words += ("--batch-tokens", "128", "--cpu-devices", "1")
     process = whole_program.start(tmp_path, *words)
+    request.addfinalizer(process.kill)
     address = ""
     for line in process.stderr:
         if line.startswith("serving mean (embedding) at http://"):
