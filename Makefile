@@ -63,10 +63,11 @@ aot: .venv-aot/installed
 plans: .venv-aot/installed
 	.venv-aot/bin/python -m modernbert_jax.train.plan.tables
 
-# Speed beside the usual way, in one run: make bench ARGS="--input 'text/*.jsonl'". It wants a machine
-# that does nothing else.
+# Speed beside the usual way, in one run: make bench ARGS="--input 'text/*.jsonl'", or some suites of
+# it: make bench SUITES=embed. It wants a machine that does nothing else.
+SUITES ?= data encode embed train
 bench: .venv-parity/bench
-	.venv-parity/bin/modernbert-jax bench data encode train $(ARGS)
+	.venv-parity/bin/modernbert-jax bench $(SUITES) $(ARGS)
 
 # Training for retrieval beside sentence-transformers, on data sets made of text; it resumes:
 # make bench-retrieval TEXT=FOLDER MODEL=run/export, where FOLDER has corpus/science.jsonl.zst,

@@ -25,7 +25,7 @@ class Bench:
     """Measure speed beside a peer that does the same work in the same run."""
 
     suites: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SUITE...")]
-    """Suites to run: data, encode, train."""
+    """Suites to run: data, encode, embed, train."""
     input: tuple[str, ...] = ()
     """Files or globs of text. Without it: the sources of Python's standard library."""
     tokenizer: Path | None = None

@@ -53,6 +53,7 @@ COMMANDS: dict[str, Command] = {
     "mine": Command("retrieval.Mine", "Mine hard negatives for training retrieval models."),
     "search": Command("retrieval.Search", "Find the best documents of every query."),
     "export": Command("export.Export", "Export a model as programs that run with jax alone."),
+    "embed": Command("embed.Embed", "Turn texts into vectors, in shards, on any number of hosts."),
     "fill-mask": Command("inference.FillMask", "Fill every [MASK] of a text."),
     "serve": Command("serve.Serve", "Serve a model over HTTP, with packed batches."),
     "report": Command("report.Report", "Draw the curves of training runs."),

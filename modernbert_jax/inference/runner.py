@@ -8,6 +8,8 @@ Every program is compiled once for each shape of `shapes.plan`.
 """
 
 import collections
+import copy
+import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -64,11 +66,22 @@ class Program(NamedTuple):
     """Whether results are `SparseVector`s."""
 
 
+@dataclasses.dataclass
+class Usage:
+    """What was computed so far."""
+
+    tokens: int = 0
+    """Tokens of documents."""
+    computed: int = 0
+    """Tokens of batches, with padding."""
+
+
 class BatchRunner:
     """Packs documents, runs programs on them and unpacks the results in order.
 
     Attributes:
         mesh: the devices.
+        usage: what it has computed.
         module: the Flax module of the model.
         programs: the computations that the model supports, by name: "hidden" and "pooled" (option
             `how`); "vectors" of a pipeline (options `skip`, `normalize`); "logits" of tokens
@@ -96,7 +109,8 @@ class BatchRunner:
             mesh: devices, which divide rows, tokens and heads among them. If they belong to several
                 processes, each process has to run the same documents, and gets all results.
         """
-        self._config, self.mesh = config, mesh
+        self._config, self.mesh, self.usage = config, mesh, Usage()
+        self._window_tokens = 0
         self._pieces = row_pieces(mesh.shape)
         self._encoder = Encoder(config, runtime)
         steps = pipeline.steps if pipeline else ()
@@ -136,9 +150,15 @@ class BatchRunner:
             compute = jitted(self._document_logits)
             self.programs["document_logits"] = Program(compute, "document", labels)
 
+    def with_windows(self, tokens: int) -> "BatchRunner":
+        """A runner of the same programs with windows of so many tokens, and a usage of its own."""
+        runner = copy.copy(self)
+        runner._window_tokens, runner.usage = tokens, Usage()
+        return runner
+
     def window_tokens(self, batch_tokens: int) -> int:
         """Tokens of a window of a stream, for batches of so many tokens on each device."""
-        return WINDOW_BATCHES * self._pieces * batch_tokens
+        return self._window_tokens or WINDOW_BATCHES * self._pieces * batch_tokens
 
     def run(
         self,
@@ -190,7 +210,9 @@ class BatchRunner:
             for group in _grouped(documents, tokens):
                 window = _Window(group, program)
                 opened.append(window)
+                self.usage.tokens += sum(window.lengths)
                 for shape, rows in shapes.plan(window.lengths, batch_tokens, self._pieces):
+                    self.usage.computed += shape.tokens
                     yield window.laid_out(rows, shape), (window, rows)
 
         def compute(batch: tuple[Rows, np.ndarray | None]) -> jax.Array:

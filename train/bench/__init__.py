@@ -16,6 +16,7 @@ from modernbert_jax.errors import UserError, did_you_mean
 SUITES = {
     "data": "modernbert_jax.train.bench.data",
     "encode": "modernbert_jax.train.bench.encode",
+    "embed": "modernbert_jax.train.bench.embed",
     "train": "modernbert_jax.train.bench.train",
 }
 """Modules by the name of their suite."""

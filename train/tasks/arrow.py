@@ -1,7 +1,8 @@
 """Records of Parquet and Arrow files and saved datasets, with the label names they declare."""
 
+import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,43 @@ def _tables(path: str, batches: Callable[[Path], Iterator[Any]]) -> Iterator[Any
     """The record batches of a local or remote file, one at a time."""
     with fetched(Source(path=path, bytes=0, format="unread")) as local:
         yield from _guarded(batches, local, "")
+
+
+def count(path: Path, format: str) -> int:
+    """Number of rows of a local file. Raises `UserError`."""
+    import pyarrow.parquet
+
+    if format == "parquet":
+        with _reasons(""), pyarrow.parquet.ParquetFile(path) as opened:
+            return opened.metadata.num_rows
+    return sum(len(batch) for batch in _guarded(_arrow, path, ""))
+
+
+def rows_from(path: Path, format: str, first: int) -> Iterator[tuple[int, Any]]:
+    """Yield the rows of a local file from one on, with their numbers from 0. Raises `UserError`."""
+    if format == "parquet":
+        number, batches = _groups_from(path, first)
+    else:
+        number, batches = 0, _guarded(_arrow, path, "")
+    for batch in batches:
+        skipped = min(max(first - number, 0), len(batch))
+        rest = batch.slice(skipped)
+        if len(rest):
+            yield from enumerate((row for _, row in _rows(iter([rest]))), start=number + skipped)
+        number += len(batch)
+
+
+def _groups_from(path: Path, first: int) -> tuple[int, Iterator[Any]]:
+    """Number of the first row of a Parquet file's row group with a row, and batches from there."""
+    import pyarrow.parquet
+
+    with _reasons(""), pyarrow.parquet.ParquetFile(path) as opened:
+        sizes = [opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)]
+    group = 0
+    while group < len(sizes) and sum(sizes[: group + 1]) <= first:
+        group += 1
+    number = sum(sizes[:group])
+    return number, _guarded(lambda p: _parquet(p, range(group, len(sizes))), path, "")
 
 
 def folder(path: Path) -> tuple[RawRecords, LabelNames]:
@@ -73,19 +111,26 @@ def _declared(metadata: Mapping[bytes, bytes] | None) -> LabelNames:
 
 
 def _guarded(batches: Callable[[Path], Iterator[Any]], path: Path, name: str) -> Iterator[Any]:
+    with _reasons(name):
+        yield from map(checked, batches(path))
+
+
+@contextlib.contextmanager
+def _reasons(name: str) -> Iterator[None]:
+    """Turn errors of reading a file into a `UserError` that begins with a name."""
     import pyarrow
 
     try:
-        yield from map(checked, batches(path))
+        yield
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{name}damaged or unreadable ({first_line(error)})") from None
 
 
-def _parquet(path: Path) -> Iterator[Any]:
+def _parquet(path: Path, groups: Iterable[int] | None = None) -> Iterator[Any]:
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(path) as opened:
-        for batch in opened.iter_batches():
+        for batch in opened.iter_batches(row_groups=None if groups is None else [*groups]):
             yield batch.replace_schema_metadata(opened.schema_arrow.metadata)
 
 

@@ -18,7 +18,7 @@ from modernbert_jax.io.store import filesystem_errors, is_remote
 from . import mds
 from .document import Source
 
-_READ: tuple[Format, ...] = ("text", "jsonl", "json", "csv", "tsv", "parquet")
+READ: tuple[Format, ...] = ("text", "jsonl", "json", "csv", "tsv", "parquet")
 """Formats of files that a folder stands for."""
 
 _DESCRIPTIONS = (
@@ -28,10 +28,14 @@ _DESCRIPTIONS = (
 """Files that describe those beside them; a folder does not stand for these."""
 
 
-def find(patterns: Sequence[str | Path]) -> list[Source]:
+def find(patterns: Sequence[str | Path], formats: Sequence[Format] = READ) -> list[Source]:
     """List all files that the patterns match, sorted, each once.
 
     A folder means the shards of its MDS indexes and all readable files below it.
+
+    Args:
+        patterns: files, patterns, folders or URLs.
+        formats: those that are readable.
 
     Raises:
         UserError: a pattern that matches nothing, a folder without readable files, or an MDS folder
@@ -40,7 +44,11 @@ def find(patterns: Sequence[str | Path]) -> list[Source]:
     sources: dict[str, Source] = {}
     for pattern in patterns:
         places = matches(pattern)
-        matched = [s for path, folder in places for s in (_inside if folder else _named)(path)]
+        matched = [
+            source
+            for path, is_folder in places
+            for source in (_inside if is_folder else _named)(path, formats)
+        ]
         if not matched:
             raise _nothing_in(places[0].path)
         sources |= {source.path: source for source in matched}
@@ -72,17 +80,17 @@ def from_standard_input() -> Source:
     return Source(path=standard_input.NAME, bytes=size, format="jsonl", stored=stored)
 
 
-def _named(path: str) -> list[Source]:
+def _named(path: str, formats: Sequence[Format]) -> list[Source]:
     """List the sources that the path of a file means."""
     if path == standard_input.NAME:
         return [from_standard_input()]
     folder, _, name = path.rpartition("/")
     if name == mds.INDEX and _is_mds(path, files_below(folder or ".")):
         return _shards(folder or ".")
-    return [_file(path)]
+    return [_file(path, formats)]
 
 
-def _inside(folder: str) -> list[Source]:
+def _inside(folder: str, formats: Sequence[Format]) -> list[Source]:
     """List the sources in a folder. Raises `UserError` for MDS shards without an index."""
     below = files_below(folder)
     indexes = [p for p in below if os.path.basename(p) == mds.INDEX and _is_mds(p, below)]
@@ -90,10 +98,10 @@ def _inside(folder: str) -> list[Source]:
     plain = [p for p in below if not p.startswith(indexed)]
     for path in filter(mds.is_shard, plain):
         raise UserError(f"{path}: is an MDS shard that no {mds.INDEX} in its folder lists")
-    files = [_file(p) for p in plain if os.path.basename(p) not in _DESCRIPTIONS]
+    files = [_file(p, formats) for p in plain if os.path.basename(p) not in _DESCRIPTIONS]
     sources = [shard for index in indexes for shard in _shards(os.path.dirname(index))]
     return sources + [
-        s for s in files if s.format in _READ and file_type(s.path).format != "unknown"
+        s for s in files if s.format in formats and file_type(s.path).format != "unknown"
     ]
 
 
@@ -108,11 +116,11 @@ def _nothing_in(folder: str) -> UserError:
     )
 
 
-def _file(path: str) -> Source:
+def _file(path: str, formats: Sequence[Format]) -> Source:
     format = file_type(path).format
     if format == "unknown":
         format = "text"
-    elif format not in _READ:
+    elif format not in formats:
         format = "unread"
     return Source(path=path, bytes=_size(path) or 0, format=format)
 

@@ -25,14 +25,18 @@ _LONGEST = 1 << 30
 """Maximum characters of a field; Python's default is 131,072."""
 
 
-def numbered_lines(path: Path, compression: str) -> Lines:
+def numbered_lines(path: Path, compression: str, byte: int = 0) -> Lines:
     """Yield the lines of a local file with their ends; a bad line does not stop the others.
+
+    Lines count from 1, or from the one that begins at `byte` of a file that is not compressed.
 
     Raises:
         UserError: the file cannot be read to its end.
     """
     try:
         with lines_of(path, compression) as lines:
+            if byte:
+                lines.seek(byte)
             for number, line in enumerate(lines, start=1):
                 text = decoded(line)
                 yield number, text if isinstance(text, str) else UserError(text.reason)
@@ -100,7 +104,7 @@ def tab_separated(lines: Lines) -> RawRecords:
     return _table(lines, {"delimiter": "\t", "quoting": csv.QUOTE_NONE})
 
 
-_READERS: dict[Format, Callable[[Lines], RawRecords]] = {
+READERS: dict[Format, Callable[[Lines], RawRecords]] = {
     "json": json_document,
     "csv": comma_separated,
     "tsv": tab_separated,
@@ -111,7 +115,7 @@ def read(path: Path, piece: Piece, field: str) -> Iterator[Document | Bad]:
     """Yield the text of each record of a file."""
     format, compression = file_type(piece.source.path)
     try:
-        for number, values in _READERS[format](numbered_lines(path, compression)):
+        for number, values in READERS[format](numbered_lines(path, compression)):
             document = text_of(values, field)
             if isinstance(document, Bad):
                 document = Bad(f":{number}", document.reason)

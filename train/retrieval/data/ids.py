@@ -72,7 +72,7 @@ def rows(paths: Paths, problems: Problems) -> Iterator[Row]:
                 continue
         for record in stream([path], problems):
             with problems.at(record.place):
-                yield _row(record)
+                yield row_of(record)
 
 
 def read_texts(
@@ -185,7 +185,8 @@ def text_of(value: object) -> str:
     return value
 
 
-def _row(record: Record) -> Row:
+def row_of(record: Record) -> Row:
+    """The text of a record and its id, without which it is the number of its line; see `texts`."""
     name = next((name for name in IDS if name in record.values), None)
     identifier = record.place.rpartition(":")[2] if name is None else _id(record, name)
     column = next((name for name in TEXTS if name in record.values), None)
