@@ -5,7 +5,6 @@ line that it reads, and answers with the seconds and the peak of its memory. The
 nothing of this package.
 """
 
-import contextlib
 import json
 import os
 import resource
@@ -50,8 +49,7 @@ def ours(model: Path, texts: Path) -> Turn:
 
     def turn(path: Path) -> Facts:
         shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.redirect_stderr(None):
-            summary = embed(options, loaded)
+        summary = embed(options, loaded)
         shards = sorted(folder.glob("*.vector.npy"))
         np.save(path, np.concatenate([np.load(shard) for shard in shards]))
         return {"tokens": summary["tokens"], "full": summary["full"]}

@@ -12,7 +12,7 @@ import fsspec
 
 from modernbert_jax.errors import UserError
 from modernbert_jax.io import fingerprint
-from modernbert_jax.io.paths import file_type
+from modernbert_jax.io.paths import expanded, file_type
 from modernbert_jax.io.store import filesystem_errors, is_remote
 
 from ..corpus.sources import Source, fetched
@@ -69,6 +69,14 @@ def files(written: Sequence[str]) -> list[Source]:
             ending = source.path.rpartition(".")[2]
             raise UserError(f"{source.path}: .{ending} files hold no texts that are read")
     return found
+
+
+def check_outside(output: str, written: Sequence[str]) -> None:
+    """Raise `UserError` for an output in a folder that is an input: it would be read next time."""
+    for path in map(expanded, written):
+        is_folder = not is_remote(path) and not is_remote(output) and Path(path).is_dir()
+        if is_folder and Path(output).resolve().is_relative_to(Path(path).resolve()):
+            raise UserError(f"{output}: is in the input {path}; name a folder outside of it")
 
 
 def identity(sources: Sequence[Source], lines: bool) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from modernbert_jax.errors import UserError
 from modernbert_jax.io.host_memory import has_only_cpu
 from modernbert_jax.io.progress import Progress
 
@@ -51,6 +52,7 @@ def embed(options: Embedding, model: models.Model | None = None) -> dict[str, An
         UserError: wrong input; see `Embedding`.
     """
     folder = Folder(options.output)
+    inputs.check_outside(options.output, options.input)
     sources = inputs.files(options.input)
     with contextlib.ExitStack() as stack:
         model = model or models.load(options)
@@ -152,7 +154,12 @@ def _write(
         ):
             for shard in shards:
                 args = (shard, reader, encoder, model, columns, options, folder, watch)
-                embed_shard(*args)
+                try:
+                    embed_shard(*args)
+                except (UserError, OSError):
+                    # Another process that took this one for dead has written the shard.
+                    if not folder.has(shard):
+                        raise
 
     streams = 1 if has_only_cpu() else STREAMS
     encoders = [encoder for encoder in model.encoders for _ in range(streams)]

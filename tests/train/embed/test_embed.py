@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import embedding
+import fsspec
 import models
 import numpy as np
 import program
@@ -254,6 +255,7 @@ def test_wrong_options(options, folder, tmp_path):
     for changes, problem in (
         ({"name": "full"}, "holds other files, such as x"),
         ({"name": "file"}, "is a file"),
+        ({"input": (str(tmp_path),), "name": "full/new"}, "is in the input"),
         ({"dims": 33}, "vectors of .* have 32"),
         ({"kind": "late", "normalize": True}, "leave out --normalize"),
         ({"kind": "late", "dims": 4}, "leave out pooling, dims"),
@@ -287,6 +289,18 @@ def test_processes_that_divide_the_shards(options, tmp_path):
         left = run.embed(options(processes=2, process=process))["missing"]
         assert left == 2 - 2 * process
     assert embedding.digests(tmp_path / "out") == embedding.digests(tmp_path / "whole")
+
+
+def test_an_output_at_a_url(options, tmp_path):
+    run.embed(options(name="whole"))
+    chosen = dataclasses.replace(options(), output="memory://embedded/vectors")
+    assert run.embed(chosen)["texts"] == COUNT
+    memory = fsspec.filesystem("memory")
+    for path in (tmp_path / "whole").iterdir():
+        assert memory.cat_file(f"/embedded/vectors/{path.name}") == path.read_bytes()
+    assert run.embed(chosen)["tokens_per_second"] is None
+    with pytest.raises(UserError, match="dims: None -> 8"):
+        run.embed(dataclasses.replace(chosen, dims=8))
 
 
 def test_rows_are_full(options, tmp_path, folder):
