@@ -81,7 +81,7 @@ class Folder:
 
     def has(self, shard: int) -> bool:
         """Whether a shard is written."""
-        return self.store.exists(f"{name_of(shard)}.json")
+        return shard in self.finished()
 
     def record(self, shard: int) -> dict[str, Any]:
         """What is in a shard that is written."""
