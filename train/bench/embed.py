@@ -41,6 +41,10 @@ PEERS = {
 }
 
 _VOCABULARY = 32_768
+_IDS = ("pad_token_id", "bos_token_id", "cls_token_id", "eos_token_id", "sep_token_id")
+_VOCABULARY_FACTS = {"vocab_size": _VOCABULARY, **dict.fromkeys(_IDS, 0)}
+"""Facts of a configuration; the ids, which the encoder does not read, only have to exist."""
+
 _WORDS = 90
 """Median of the words of a text, about 120 tokens."""
 
@@ -69,9 +73,9 @@ def workloads() -> dict[str, EmbedWorkload]:
         intermediate_size=288,
         num_hidden_layers=4,
         num_attention_heads=3,
-        vocab_size=_VOCABULARY,
+        **_VOCABULARY_FACTS,
     )
-    base = ModernBertConfig.preset("base", vocab_size=_VOCABULARY)
+    base = ModernBertConfig.preset("base", **_VOCABULARY_FACTS)
     return {
         "small, 20,000 texts": EmbedWorkload(small, 20_000),
         "base, 512 texts": EmbedWorkload(base, 512),

@@ -8,10 +8,9 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.io.store import is_remote
 from modernbert_jax.ranges import Count, Length, Natural, Positive
 
-from ..corpus.sources import OnError
-
 Format = Literal["parquet", "arrow", "npy"]
 Stored = Literal["float32", "float16", "bfloat16", "int8", "binary"]
+OnError = Literal["stop", "skip"]
 Side = Literal["document", "query", "none"]
 
 WINDOW_TOKENS = 2**19

@@ -14,7 +14,7 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,11 @@ class Leases:
         finally:
             self._held.discard(path)
             path.unlink(missing_ok=True)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove leases on what is done, such as those of processes that were killed after it."""
+        for name in names:
+            (self._folder / name).unlink(missing_ok=True)
 
     def _take(self, path: Path) -> bool:
         """Make a lease, after one that has ended is removed."""

@@ -21,7 +21,7 @@ from modernbert_jax.io.progress import Progress
 
 from . import inputs, models
 from .config import LATE_SHARD_TEXTS, SHARD_TEXTS, Embedding
-from .folder import LEASES, RANGES, Folder
+from .folder import LEASES, RANGES, Folder, name_of
 from .leases import Leases
 from .numbers import Numbers
 from .shard import calibrate, embed_shard
@@ -83,6 +83,8 @@ def embed(options: Embedding, model: models.Model | None = None) -> dict[str, An
         work = Work(folder, len(layout.starts), leases, part)
         counts = _Counts()
         _write(work, sources, layout, model, columns, options, folder, counts)
+        if leases is not None:
+            leases.remove(map(name_of, folder.finished()))
         return _summary(folder, work, layout, counts)
 
 
