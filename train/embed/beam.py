@@ -16,11 +16,17 @@ from modernbert_jax.errors import UserError
 
 from .config import WINDOW_TOKENS, Embedding
 
-ModelHandler: Any
-try:
-    from apache_beam.ml.inference.base import ModelHandler
-except ImportError:  # the extra `beam` is not installed
-    ModelHandler = object
+
+def _model_handler() -> Any:
+    """Beam's base class, or any other where the extra `beam` is not installed."""
+    try:
+        from apache_beam.ml.inference.base import ModelHandler
+    except ImportError:
+        return object
+    return ModelHandler
+
+
+_ModelHandler: Any = _model_handler()
 
 _CHARACTERS = 4
 """Characters of a token, about."""
@@ -34,7 +40,7 @@ def weight(pair: Pair) -> int:
     return len(pair[1]) // _CHARACTERS + 2
 
 
-class TextEmbedding(ModelHandler):
+class TextEmbedding(_ModelHandler):
     """Turns pairs of id and text into pairs of id and vector, as `embed` does.
 
     A vector is a float32 array [dims]; of a late-interaction model [tokens, dims], and of a sparse
@@ -52,7 +58,7 @@ class TextEmbedding(ModelHandler):
         Raises:
             UserError: Beam is not installed, or an option is wrong.
         """
-        if ModelHandler is object:
+        if _ModelHandler is object:
             raise UserError(
                 "Apache Beam is not installed; install it with `pip install 'modernbert-jax[beam]'`"
             )
