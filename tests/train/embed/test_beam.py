@@ -9,7 +9,7 @@ from modernbert_jax.train.embed import beam
 
 
 def test_without_beam_it_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(beam, "ModelHandler", object)
+    monkeypatch.setattr(beam, "_ModelHandler", object)
     with pytest.raises(UserError, match=r"pip install 'modernbert-jax\[beam\]'"):
         beam.TextEmbedding("model")
 
