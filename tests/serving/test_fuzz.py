@@ -1,7 +1,9 @@
 """Damaged and odd request bodies: always a refusal or an answer, never status 500, never a hang."""
 
+import contextlib
 import json
 import random
+import socket
 import time
 
 import fuzzing
@@ -105,13 +107,15 @@ def test_odd_bodies_are_refused(tmp_path, count):
     ],
 )
 def test_broken_requests_do_not_harm_others(odd_server, raw):
-    import socket
-
-    with socket.create_connection(("127.0.0.1", odd_server), timeout=60) as connection:
+    answer = b""
+    with (
+        contextlib.suppress(OSError),  # the server may hang up first
+        socket.create_connection(("127.0.0.1", odd_server), timeout=60) as connection,
+    ):
         connection.sendall(raw)
         connection.shutdown(socket.SHUT_WR)
         answer = connection.makefile("rb").read(100)
-        assert not answer or answer.startswith(b"HTTP/1.1 4"), answer
+    assert not answer or answer.startswith(b"HTTP/1.1 4"), answer
     assert serving.post(odd_server, "/embed", {"inputs": "a"})[0] == 200
 
 

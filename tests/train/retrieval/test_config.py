@@ -8,6 +8,7 @@ import pytest
 from modernbert_jax.errors import UserError
 from modernbert_jax.train.retrieval import config as retrieval
 from modernbert_jax.train.retrieval import losses
+from modernbert_jax.train.retrieval.columns import check_keys
 from modernbert_jax.train.retrieval.config import LossConfig, RetrievalConfig
 
 
@@ -28,9 +29,9 @@ def test_the_most_particular_prompt_wins():
 
 def test_keys_without_a_column_are_refused():
     columns = {"web": ("query", "title")}
-    retrieval.check_keys({"web.title": 1, "document": 2, "title": 3}, "prompts", columns)
+    check_keys({"web.title": 1, "document": 2, "title": 3}, "prompts", columns)
     with pytest.raises(UserError, match=r"'web.titel'.*did you mean 'web.title'"):
-        retrieval.check_keys({"web.titel": 1}, "prompts", columns)
+        check_keys({"web.titel": 1}, "prompts", columns)
 
 
 @pytest.mark.parametrize(
