@@ -96,6 +96,7 @@ def test_slow_answers_and_slow_bodies_end(held):
             raw.sendall(b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n{")
             assert raw.recv(1000).startswith(b"HTTP/1.1 408 ")
         assert in_flight(made) == 0
+        made.programs.gate.set()
 
 
 def test_requests_of_clients_that_hang_up_leave_the_queue(held):
