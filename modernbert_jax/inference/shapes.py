@@ -107,7 +107,7 @@ def plan(
         rows = [row for row in rows if any(need[i] == length for i in row)]
         taken = {i for row in rows for i in row}
         left = [i for i in left if i not in taken]
-        rows = _limited(rows, DOCUMENTS)
+        rows = limited(rows, DOCUMENTS)
         while rows:
             of_piece = _row_count(-(-len(rows) // pieces), max(1, batch_tokens // length))
             shape = Shape(rows=pieces * of_piece, length=length, documents=DOCUMENTS)
@@ -261,9 +261,9 @@ def _rows_of(examples: range, lengths: Lengths, shape: Shape) -> list[Row]:
     """Packed rows of all sequences of some examples."""
     sequences = [(i, j) for i in examples for j in range(len(lengths[i]))]
     packed = pack([lengths[i][j] for i, j in sequences], shape.length)
-    return [[sequences[k] for k in row] for row in _limited(packed, shape.documents)]
+    return [[sequences[k] for k in row] for row in limited(packed, shape.documents)]
 
 
-def _limited(rows: Sequence[list[int]], documents: int) -> list[list[int]]:
+def limited(rows: Sequence[list[int]], documents: int) -> list[list[int]]:
     """Rows of at most so many documents; fuller ones are split."""
     return [row[k : k + documents] for row in rows for k in range(0, len(row), documents)]

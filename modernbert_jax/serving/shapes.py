@@ -6,7 +6,7 @@ answer a single short text soon; the largest one is filled with rows when many t
 
 from collections.abc import Sequence
 
-from modernbert_jax.inference.shapes import FULL_ROW, SHORTEST_ROW, Shape
+from modernbert_jax.inference.shapes import FULL_ROW, SHORTEST_ROW, Shape, limited
 from modernbert_jax.packing import pack, power_of_two
 
 _GROWTH = 4
@@ -90,6 +90,5 @@ def _whole(
 
 def _packed(indices: list[int], lengths: Sequence[int], shape: Shape) -> Rows:
     """Rows of the documents, with at most as many in each as the shape allows."""
-    rows = [[indices[j] for j in row] for row in pack([lengths[i] for i in indices], shape.length)]
-    most = shape.documents
-    return [row[k : k + most] for row in rows for k in range(0, len(row), most)]
+    packed = pack([lengths[i] for i in indices], shape.length)
+    return [[indices[j] for j in row] for row in limited(packed, shape.documents)]

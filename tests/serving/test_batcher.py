@@ -48,6 +48,15 @@ async def submitted(made: Service, *lengths: int) -> asyncio.Task:
     return task
 
 
+async def computing(made: Service, *lengths: int) -> asyncio.Task:
+    """Documents whose batch the device holds until the gate is set."""
+    made.programs.gate.clear()
+    task = await submitted(made, *lengths)
+    while not made.programs.batches:
+        await asyncio.sleep(0.001)
+    return task
+
+
 def test_results_are_in_order_and_requests_share_batches(embedding):
     async def main() -> None:
         async with started(embedding, wait_ms=50) as made:
@@ -77,10 +86,7 @@ def test_a_full_batch_does_not_wait_and_others_wait_shortly(embedding):
 def test_documents_gather_while_the_device_computes(embedding):
     async def main() -> None:
         async with started(embedding, wait_ms=0) as made:
-            made.programs.gate.clear()
-            first = await submitted(made, 5)
-            while not made.programs.batches:
-                await asyncio.sleep(0.001)
+            first = await computing(made, 5)
             rest = [await submitted(made, 5) for _ in range(10)]
             made.programs.gate.set()
             await asyncio.gather(first, *rest)
@@ -92,10 +98,7 @@ def test_documents_gather_while_the_device_computes(embedding):
 def test_cancelled_documents_leave_the_queue(embedding):
     async def main() -> None:
         async with started(embedding, wait_ms=0) as made:
-            made.programs.gate.clear()
-            running = await submitted(made, 3)
-            while not made.programs.batches:
-                await asyncio.sleep(0.001)
+            running = await computing(made, 3)
             gone, stays = await submitted(made, 11, 12), await submitted(made, 13)
             assert waiting(made) == (3, 36)
             gone.cancel()
@@ -111,10 +114,7 @@ def test_cancelled_documents_leave_the_queue(embedding):
 def test_a_full_queue_refuses(embedding):
     async def main() -> None:
         async with started(embedding, wait_ms=0, queue_tokens=100) as made:
-            made.programs.gate.clear()
-            running = await submitted(made, 120)  # alone it may be larger than the queue
-            while not made.programs.batches:
-                await asyncio.sleep(0.001)
+            running = await computing(made, 120)  # alone it may be larger than the queue
             queued = await submitted(made, 90)
             with pytest.raises(Fault) as refused:
                 await made.batcher.submit("main", documents(20))
