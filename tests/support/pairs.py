@@ -61,7 +61,8 @@ def scored(count: int) -> list[dict]:
 
 
 def write(path: Path, examples: list[dict]) -> Path:
-    """Write examples as JSON lines."""
+    """Write examples as JSON lines, into a new folder if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(example) + "\n" for example in examples))
     return path
 

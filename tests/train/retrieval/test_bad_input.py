@@ -1,10 +1,9 @@
 """Wrong data from the command line: all problems of all files in one line; nothing is written."""
 
-import json
-
 import models
 import program
 import pytest
+from pairs import write
 
 MODELS = {
     "embedding": "mean",
@@ -15,12 +14,6 @@ MODELS = {
 """What a run of each kind starts from."""
 
 PAIR = {"query": "who is there", "positive": "hello world"}
-
-
-def write(path, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -7,17 +7,12 @@ import numpy as np
 import program
 import pytest
 import scipy.stats
+from pairs import write
 
 from modernbert_jax import ModernBert
 from modernbert_jax.train.retrieval.sparse_encoding import SparseTextEncoder
 
 TEXTS = [*models.TEXTS, *models.QUERIES]
-
-
-def write(path, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 @pytest.fixture(scope="module")
