@@ -58,7 +58,7 @@ aot: .venv-aot/installed
 	MODERNBERT_JAX_AOT=1 TOKAMAX=$(CURDIR)/.venv-aot/tokamax \
 	.venv-aot/bin/python -m pytest tests/aot -n $(WORKERS) --dist load
 
-# Plans of the presets on usual machines, for docs/plans.md: an hour or two. Plans that are stored in
+# Plans of the presets on usual machines, for docs/results/plans.md: an hour or two. Plans that are stored in
 # tests/fixtures/plans.json are not compiled again.
 plans: .venv-aot/installed
 	.venv-aot/bin/python -m modernbert_jax.train.plan.tables

@@ -120,7 +120,7 @@ class Classifying(abc.ABC):
 
         Args:
             records: objects with the columns of the task that the model was fine-tuned for, such
-                as {"text": ...}; see docs/tasks.md.
+                as {"text": ...}; see docs/reference/tasks.md.
             task: how records are read; None is `task()`.
 
         Raises:

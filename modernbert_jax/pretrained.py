@@ -117,8 +117,8 @@ class ModernBert(Classifying, SparseEncoding):
                 `devices.expose_cores`. It has to come before the first jax computation. None
                 leaves jax as it is, with one CPU device.
             weights: type in which matrices are kept in memory: "float32", "bfloat16" for half of
-                it, or "int8" for a quarter, with a scale for each channel. See docs/precision.md
-                for the loss of quality. A model in fewer bits cannot be saved.
+                it, or "int8" for a quarter, with a scale for each channel; the loss of quality is
+                in docs/guides/precision.md. A model in fewer bits cannot be saved.
 
         Raises:
             UserError: there is no such model, the hub cannot be reached, or the checkpoint is

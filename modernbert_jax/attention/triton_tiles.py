@@ -1,7 +1,7 @@
 """Tiles of the GPU kernels: numbers of queries, keys, warps and stages.
 
 A tile costs registers and shared memory; one that is too large spills and is slower. The compiler's
-figures for each, on every generation of GPUs, are in docs/attention.md.
+figures for each, on every generation of GPUs, are in docs/how/attention.md.
 """
 
 from typing import NamedTuple

@@ -33,7 +33,7 @@ BLOCK = 128
 
 VISIT = 256
 """Largest number of tokens of a visit. All three sizes were measured on CPU: see
-docs/attention.md."""
+docs/how/attention.md."""
 
 BACKWARD_VISIT = 128
 """The same for the backward pass, which holds more scores."""

@@ -147,8 +147,8 @@ class Device:
 
     Writes FILE.json, FILE.md with the same as tables, FILE.log and, where tiles were timed,
     FILE.tuning.json for MODERNBERT_JAX_TUNING. In a checkout an accelerator's run is also added to
-    docs/hardware, and docs/hardware.md is rewritten. On a CPU shapes are tiny. The exit code is 1
-    if a part failed.
+    docs/results/hardware, and docs/results/hardware.md is rewritten. On a CPU shapes are tiny. The
+    exit code is 1 if a part failed.
     """
 
     minutes: Positive = 8.0
@@ -159,7 +159,7 @@ class Device:
     parts: tuple[str, ...] = ()
     """Names or groups of parts to run. Without it: all."""
     record: Path | None = None
-    """JSON file of a run that was made elsewhere, to add to docs/hardware; runs nothing."""
+    """JSON file of a run that was made elsewhere, to add to docs/results/hardware; runs nothing."""
 
     def run(self) -> int:
         """Run the parts; return the exit code."""

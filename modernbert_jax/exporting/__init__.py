@@ -1,4 +1,4 @@
-"""Models as serialised programs that run with jax alone; docs/export.md describes the folder.
+"""Models as serialised programs that run with jax alone. docs/guides/export.md has the folder.
 
 programs   what is exported of a model: a function of weights and packed rows
 texts      how texts become token ids, as data for the manifest

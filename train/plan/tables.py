@@ -1,7 +1,7 @@
 """Plans of the presets on usual machines, for the documentation: python -m ...train.plan.tables.
 
 Compiling takes an hour or two, so results are stored as JSON, among the tests' fixtures because
-tests hold README and docs/plans.md to them.
+tests hold README and docs/results/plans.md to them.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main(args: list[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--json", type=Path, default=Path("tests/fixtures/plans.json"))
-    parser.add_argument("--markdown", type=Path, default=Path("docs/plans.md"))
+    parser.add_argument("--markdown", type=Path, default=Path("docs/results/plans.md"))
     options = parser.parse_args(args)
     plans: Plans = json.loads(options.json.read_text()) if options.json.exists() else []
     with absent_devices():

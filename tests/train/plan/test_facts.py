@@ -182,4 +182,4 @@ def test_the_readme_shows_the_plans_that_were_compiled():
     result = json.loads((top / "tests" / "fixtures" / "plans.json").read_text())
     readme = (top / "README.md").read_text()
     assert "\n".join(tables.summary(result)) in readme
-    assert (top / "docs" / "plans.md").read_text() == tables.page(result)
+    assert (top / "docs" / "results" / "plans.md").read_text() == tables.page(result)

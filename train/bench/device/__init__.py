@@ -14,6 +14,6 @@ imports the data path: jax, flax and optax are enough.
     scale, machine                   sizes of this run, and facts of its device
     timing, cases                    how programs are compiled and timed; attention's programs
     results, table                   a run as JSON, and as Markdown
-    history, page                    docs/hardware/<device>.json, and docs/hardware.md
+    history, page                    docs/results/hardware/<device>.json, and hardware.md there
     wheels                           what a machine without network lacks
 """

@@ -33,14 +33,15 @@ def device(
 
     Writes FILE.json, FILE.md with the same as tables, FILE.log and, where tiles were timed,
     FILE.tuning.json for MODERNBERT_JAX_TUNING. In a checkout an accelerator's run is also added to
-    docs/hardware, and docs/hardware.md is made again. On a CPU shapes are tiny. The exit code is 1
-    if a part failed.
+    docs/results/hardware, and docs/results/hardware.md is made again. On a CPU shapes are tiny. The
+    exit code is 1 if a part failed.
 
     Args:
         minutes: Time for all parts; the most telling ones come first.
         output: File to write, ending in .json.
         parts: Names or groups of parts to run. By default all.
-        record: Adds a run's JSON file, which was made elsewhere, to docs/hardware; runs nothing.
+        record: Adds a run's JSON file, which was made elsewhere, to docs/results/hardware; runs
+            nothing.
     """
     if record is not None:
         run = history.read_run(record)
@@ -111,7 +112,7 @@ def report(line: str) -> None:
 def _add(run: dict) -> Path:
     """Adds a run to the checkout's records and makes its pages again."""
     if not _in_checkout():
-        raise UserError("docs/hardware is not here; run this in a checkout")
+        raise UserError("docs/results/hardware is not here; run this in a checkout")
     path = history.append(ROOT / page.FOLDER, run)
     page.write(ROOT)
     return path

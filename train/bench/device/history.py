@@ -1,4 +1,4 @@
-"""Runs of a device over time: `docs/hardware/<device>.json`, and what became slower."""
+"""Runs of a device over time: `docs/results/hardware/<device>.json`, and what became slower."""
 
 import json
 import re

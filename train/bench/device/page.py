@@ -1,4 +1,4 @@
-"""`docs/hardware.md` and the README's table, made from the runs in `docs/hardware`."""
+"""`docs/results/hardware.md` and the README's table, made from the runs in the folder beside it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ from modernbert_jax.io.files import write_bytes
 from . import history, table
 from .results import Result
 
-FOLDER = Path("docs/hardware")
-PAGE = Path("docs/hardware.md")
+FOLDER = Path("docs/results/hardware")
+PAGE = Path("docs/results/hardware.md")
 BEGIN, END = "<!-- hardware: begin -->", "<!-- hardware: end -->"
 """Marks in the README, between which the summary stands."""
 
@@ -33,9 +33,9 @@ def page(devices: Sequence[Runs]) -> str:
     lines = [
         "# Verified on hardware",
         "",
-        "Made by `modernbert-jax bench device` (`make device`) from the runs in `docs/hardware`;",
-        "do not edit. A run is added by the command itself in a checkout, or by",
-        "`modernbert-jax bench device --record FILE.json` for one that was made elsewhere.",
+        "Made by `modernbert-jax bench device` (`make device`) from the runs in",
+        "`docs/results/hardware`; do not edit. A run is added by the command itself in a checkout,",
+        "or by `modernbert-jax bench device --record FILE.json` for one that was made elsewhere.",
         "",
         *summary(devices),
     ]

@@ -84,8 +84,8 @@ class Workload(NamedTuple):
 def workloads(scale: Scale) -> list[Workload]:
     """Base and large in short and long rows; on a CPU the nano model.
 
-    Microbatches are those of `docs/plans.md` for an H100, without rematerialisation; devices with
-    less memory take small ones and recompute everything.
+    Microbatches are those of `docs/results/plans.md` for an H100, without rematerialisation;
+    devices with less memory take small ones and recompute everything.
     """
     sizes: list[tuple[str, int, int, Remat]]
     if scale.tiny:

@@ -57,7 +57,7 @@ def test_wrong_input_is_one_line(words, message, tmp_path, monkeypatch, capsys):
 
 def test_a_run_from_elsewhere_is_recorded(tmp_path, monkeypatch, capsys):
     checkout = tmp_path / "checkout"
-    (checkout / "docs").mkdir(parents=True)
+    (checkout / "docs" / "results").mkdir(parents=True)
     (checkout / "pyproject.toml").touch()
     (checkout / "README.md").write_text(f"# Title\n\n{page.BEGIN}\n{page.END}\nmore\n")
     monkeypatch.setattr(command, "ROOT", checkout)

@@ -1,4 +1,4 @@
-"""docs/hardware.md and the README are what the records give."""
+"""docs/results/hardware.md and the README are what the records give."""
 
 from pathlib import Path
 
