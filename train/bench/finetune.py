@@ -11,7 +11,6 @@ import importlib.util
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,7 +29,7 @@ from ..finetune import initial_model
 from ..finetune.config import FinetuneConfig
 from ..finetune.data import Data
 from ..finetune.training import finetune
-from . import bag_of_words, number
+from . import bag_of_words, children, number
 
 AS_TRAINER: dict[str, Any] = {
     "optimizer": "adamw",
@@ -126,7 +125,10 @@ def _trainer(
     job |= {split: list(_pairs(data, split)) for split in ("train", "validation")}
     (folder / "job.json").write_text(json.dumps(job))
     script = Path(__file__).with_name("finetune_peer.py")
-    subprocess.run([sys.executable, "-P", script, folder], check=True, stdout=sys.stderr)
+    with children.child([sys.executable, "-P", script, folder], stdout=sys.stderr) as process:
+        code = process.wait()
+    if code:
+        raise RuntimeError(f"the process of the Trainer ended with exit code {code}")
     seconds = json.loads((folder / "result.json").read_text())["seconds"]
     with np.load(folder / "logits.npz") as arrays:
         logits = iter([arrays[str(i)] for i in range(len(arrays.files))])

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from . import children
+
 Answer = dict[str, Any]
 
 
@@ -78,15 +80,10 @@ class _Worker(NamedTuple):
 def _worker(script: Path, side: str, *arguments: Path | str) -> Iterator[_Worker]:
     """Start the process of a side; it ends with the block."""
     command = [sys.executable, "-P", script, side, *arguments]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None and process.stdout is not None  # both are pipes
-    try:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with children.child(command, text=True, **pipes) as process:
+        assert process.stdin is not None and process.stdout is not None  # both are pipes
         yield _Worker(process, process.stdin, process.stdout)
-    finally:
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-        process.kill()
-        process.wait()
 
 
 def _answer(side: str, worker: _Worker) -> Answer:

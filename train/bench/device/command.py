@@ -9,6 +9,7 @@ from modernbert_jax.errors import UserError
 from modernbert_jax.io import outputs
 from modernbert_jax.io.files import write_bytes, write_json
 
+from .. import children
 from . import history, machine, page, registry, schedule, table, workloads
 from .processes import Processes
 from .results import Result
@@ -73,7 +74,10 @@ def device(
 def _run(parts: list[registry.Part], minutes: float, output: Path) -> dict:
     """Runs the parts; leaves the log and the tuning file beside the output."""
     budget = schedule.Budget(60 * minutes)
-    with tempfile.TemporaryDirectory(prefix="bench-device-") as place:
+    with (
+        children.ended_by_signals(),
+        tempfile.TemporaryDirectory(prefix="bench-device-") as place,
+    ):
         processes = Processes(Path(place))
         try:
             attached = schedule.find_device(processes, budget)

@@ -5,6 +5,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from .. import children
+
 _INTERVAL = 0.2
 """Seconds between two looks at the memory of a process."""
 
@@ -25,16 +27,14 @@ def run(command: Sequence[str | Path], log: Path, memory: float = 0.0) -> None:
         OutOfMemory: it took more; the process is ended.
         RuntimeError: it failed; the message has the last line of its output.
     """
-    with log.open("wb") as file:
-        process = subprocess.Popen([*map(str, command)], stdout=file, stderr=subprocess.STDOUT)
-        try:
-            while process.poll() is None:
-                if memory and resident(process.pid) > memory * 1e9:
-                    raise OutOfMemory(f"more than {memory:g} GB")
-                time.sleep(_INTERVAL)
-        finally:
-            process.kill()
-            process.wait()
+    with (
+        log.open("wb") as file,
+        children.child(command, stdout=file, stderr=subprocess.STDOUT) as process,
+    ):
+        while process.poll() is None:
+            if memory and resident(process.pid) > memory * 1e9:
+                raise OutOfMemory(f"more than {memory:g} GB")
+            time.sleep(_INTERVAL)
     if process.returncode:
         lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
         raise RuntimeError(f"exit code {process.returncode}: {lines[-1]} (see {log})")

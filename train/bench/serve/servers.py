@@ -5,7 +5,6 @@ import dataclasses
 import http.client
 import importlib.util
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -16,8 +15,13 @@ from typing import Any
 
 import orjson
 
+from .. import children
+
 START = 900.0
 """Seconds within which a server has to answer."""
+
+GRACE = 30.0
+"""Seconds that a server has to end."""
 
 PEER = Path(__file__).with_name("peer.py")
 
@@ -96,17 +100,12 @@ def running(side: Side, model: str, log: Path) -> Iterator[int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with log.open("wb") as output:
-        process = subprocess.Popen(side.command(model, port), stdout=output, stderr=output)
-    try:
+    with (
+        log.open("wb") as output,
+        children.child(side.command(model, port), GRACE, stdout=output, stderr=output) as process,
+    ):
         _wait(side, process, port, log)
         yield port
-    finally:
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        process.kill()
-        process.wait()
 
 
 def _wait(side: Side, process: subprocess.Popen, port: int, log: Path) -> None:
