@@ -69,6 +69,7 @@ class Store:
         with filesystem_errors(self.path(name), "read"):
             if self._remote:
                 fs, root = self._remote
+                fs.invalidate_cache()  # other processes write, too
                 return fs.exists(f"{root}/{name}")
             return Path(self.path(name)).exists()
 
@@ -85,9 +86,9 @@ class Store:
         with filesystem_errors(self.path(folder), "read"):
             if self._remote:
                 fs, root = self._remote
+                fs.invalidate_cache()
                 if not fs.isdir(f"{root}/{folder}"):
                     return []
-                fs.invalidate_cache()
                 paths = fs.ls(f"{root}/{folder}", detail=False)
                 return sorted(p.rstrip("/").rsplit("/", 1)[1] for p in paths)
             local = Path(self.path(folder))

@@ -202,6 +202,24 @@ def test_what_exists_is_kept_and_what_is_missing_is_made_again(options, tmp_path
     assert run.embed(options())["tokens_per_second"] is None
 
 
+def test_the_folder_is_not_listed_for_each_shard(options, monkeypatch):
+    """Listing it takes time that grows with the number of shards, and at a URL a request or more."""
+    listed = []
+    store = run.Folder("x").store.__class__
+    names = store.names
+    monkeypatch.setattr(store, "names", lambda self, folder: listed.append(1) or names(self, folder))
+    for output in ("leases", "memory://listed/vectors"):
+        counts = []
+        for size in (30, 4):
+            chosen = options(name=f"{output}-{size}", shard_texts=size)
+            if "://" in output:
+                chosen = dataclasses.replace(chosen, output=f"{output}-{size}")
+            listed.clear()
+            assert run.embed(chosen)["shards"] == COUNT // size
+            counts.append(len(listed))
+        assert counts[0] == counts[1] <= 6, output
+
+
 class Killed(BaseException):
     """The end of this process, at some moment."""
 
