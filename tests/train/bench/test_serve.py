@@ -3,6 +3,7 @@
 import importlib.util
 import json
 
+import corpus
 import numpy as np
 import orjson
 import pytest
@@ -42,12 +43,13 @@ def test_refused_requests_are_lost(made):
     assert drive(port, "/embed", bodies[:2], 2).lost == 2  # nobody listens there now
 
 
-def test_texts_have_mixed_lengths():
-    requests = comparison._requests(comparison.Load(requests=200, texts=2), ())
+def test_texts_have_mixed_lengths(tmp_path):
+    source = (str(corpus.write_jsonl(tmp_path / "text.jsonl", corpus.texts(400))),)
+    requests = comparison._requests(comparison.Load(requests=200, texts=2), source)
     lengths = [len(text.split()) for texts in requests for text in texts]
     assert len(lengths) == 400 and min(lengths) >= 4 and max(lengths) <= 320
     assert np.quantile(lengths, 0.9) > 3 * np.quantile(lengths, 0.2)
-    assert requests == comparison._requests(comparison.Load(requests=200, texts=2), ())
+    assert requests == comparison._requests(comparison.Load(requests=200, texts=2), source)
 
 
 def test_wrong_vectors_are_seen():
