@@ -1,5 +1,7 @@
 """Files at a URL whose file system remembers listings, as those of object stores do."""
 
+from typing import ClassVar
+
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -11,7 +13,7 @@ class Remembering(MemoryFileSystem):
     """Answers from a listing as long as it is remembered, also about files that it lacks."""
 
     protocol = "remembering"
-    listings: dict[str, list[str]] = {}
+    listings: ClassVar[dict[str, list[str]]] = {}
 
     @classmethod
     def _strip_protocol(cls, path):
