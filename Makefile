@@ -9,7 +9,7 @@ WORKERS ?= 2
 # optimised. XLA's own passes are as usual; `make test-slow` optimises.
 QUICK_COMPILES = XLA_FLAGS="--xla_backend_optimization_level=0 $$XLA_FLAGS"
 
-.PHONY: quickstart test test-slow test-kernels lint types format parity parity5 parity4 aot plans bench bench-kernels bench-retrieval bench-serve \
+.PHONY: quickstart test test-slow test-docs docs test-kernels lint types format parity parity5 parity4 aot plans bench bench-kernels bench-retrieval bench-serve \
 	device wheels goldens record clean
 
 quickstart: .venv/installed
@@ -26,6 +26,14 @@ lint: .venv/test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	$(MAKE) types
+
+# Every example of README and docs, from its text, where the package is installed and not checked out.
+test-docs: .venv/docs
+	$(QUICK_COMPILES) .venv/bin/python -m pytest -m slow tests/docs --durations=10
+
+# The site in build/site, strict about broken links. Only the installation needs a network.
+docs: .venv/docs
+	JAX_PLATFORMS=cpu .venv/bin/python docs/generator/site.py
 
 # The folders are checked where they are installed: below modernbert_jax/.
 types: .venv/test
@@ -132,6 +140,10 @@ clean:
 
 .venv/test: .venv/installed
 	.venv/bin/python $(PIP) -e '.[test]'
+	touch $@
+
+.venv/docs: .venv/test
+	.venv/bin/python $(PIP) -e '.[docs]'
 	touch $@
 
 .venv-parity/installed: pyproject.toml

@@ -1,7 +1,7 @@
 """Plans of the presets on usual machines, for the documentation: python -m ...train.plan.tables.
 
 Compiling takes an hour or two, so results are stored as JSON, among the tests' fixtures because
-tests hold README and docs/results/plans.md to them.
+tests hold the pages to them.
 """
 
 import argparse
@@ -99,6 +99,20 @@ def summary(plans: Plans) -> list[str]:
     headings = [f"{name}, of {limit / 1e9:.0f} GB" for name, limit in machines.items()]
     rows = ([name, *(cells.get(m, "–") for m in machines)] for name, cells in stages.items())
     return _markdown(["stage", *headings], rows)
+
+
+def costs(plans: Plans) -> list[str]:
+    """Lines of a table: hours of all stages of each preset and machine, and device-hours."""
+    totals: dict[tuple[str, str], tuple[float, int]] = {}
+    for p in plans:
+        (stage,) = p["stages"]
+        hours, _ = totals.get((p["config"], p["machine"]), (0.0, 0))
+        totals[p["config"], p["machine"]] = hours + stage["hours"], p["devices"]
+    rows = (
+        [config, machine, str(devices), f"{hours:,.0f}", f"{hours * devices:,.0f}"]
+        for (config, machine), (hours, devices) in totals.items()
+    )
+    return _markdown(["preset", "machine", "devices", "hours", "device-hours"], rows)
 
 
 _HEADINGS = (

@@ -177,9 +177,10 @@ def test_the_tables_of_the_documentation(linear, monkeypatch, tmp_path):
     assert len(linear) == calls  # nothing is compiled twice
 
 
-def test_the_readme_shows_the_plans_that_were_compiled():
+def test_the_pages_show_the_plans_that_were_compiled():
     top = Path(__file__).parents[3]
     result = json.loads((top / "tests" / "fixtures" / "plans.json").read_text())
-    readme = (top / "README.md").read_text()
-    assert "\n".join(tables.summary(result)) in readme
+    guides = top / "docs" / "guides"
+    assert "\n".join(tables.summary(result)) in (guides / "recipe.md").read_text()
+    assert "\n".join(tables.costs(result)) in (guides / "tpu-pod.md").read_text()
     assert (top / "docs" / "results" / "plans.md").read_text() == tables.page(result)
