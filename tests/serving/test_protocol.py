@@ -12,6 +12,9 @@ from modernbert_jax.serving import service as serving_service
 
 KINDS = ("mean", "colbert", "sparse", "reranker", "sequence", "masked_lm")
 
+VARYING = ("created", "version")
+"""Keys of responses that are not recorded."""
+
 
 @pytest.fixture(scope="module")
 def clients(tmp_path_factory):
@@ -50,7 +53,7 @@ def rounded(value):
     if isinstance(value, list):
         return [rounded(x) for x in value[:4]]
     if isinstance(value, dict):
-        return {key: rounded(x) for key, x in value.items() if key != "created"}
+        return {key: rounded(x) for key, x in value.items() if key not in VARYING}
     return value
 
 
