@@ -1,4 +1,4 @@
-"""One step: microbatches that add up to the batch, and updates that are not made."""
+"""One step: microbatches that add up to the batch, and skipped steps."""
 
 import dataclasses
 
