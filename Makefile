@@ -9,7 +9,8 @@ WORKERS ?= 2
 # optimised. XLA's own passes are as usual; `make test-slow` optimises.
 QUICK_COMPILES = XLA_FLAGS="--xla_backend_optimization_level=0 $$XLA_FLAGS"
 
-.PHONY: quickstart test test-slow test-docs docs test-kernels lint types format parity parity5 parity4 aot plans bench bench-kernels bench-retrieval bench-serve \
+.PHONY: quickstart test test-slow test-docs docs test-kernels lint types format parity parity5 parity4 \
+	aot plans bench bench-kernels bench-retrieval bench-serve \
 	device wheels goldens record clean
 
 quickstart: .venv/installed
@@ -31,8 +32,10 @@ lint: .venv/test
 test-docs: .venv/docs
 	$(QUICK_COMPILES) .venv/bin/python -m pytest -m slow tests/docs --durations=10
 
-# The site in build/site, strict about broken links. Only the installation needs a network.
+# The site in build/site, strict about broken links, and the spelling. Only the installation needs a
+# network.
 docs: .venv/docs
+	.venv/bin/python -m codespell_lib *.md *.cff docs modernbert_jax convert train configs tests/docs
 	JAX_PLATFORMS=cpu .venv/bin/python docs/generator/site.py
 
 # The folders are checked where they are installed: below modernbert_jax/.

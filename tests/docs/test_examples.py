@@ -29,8 +29,8 @@ RUNNABLE = [
 ]
 
 SHORTER = {
-    "modernbert-jax pretrain nano": "--stages.0.tokens 65536 --stages.1.tokens 131072"
-    " --stages.2.tokens 65536 --eval-rows 8 --keep 9",
+    "modernbert-jax pretrain nano": "--stages.0.tokens 16384 --stages.1.tokens 16384"
+    " --stages.2.tokens 16384 --eval-rows 8 --keep 9",
     "modernbert-jax finetune (ner|rte|mrpc|classification)": "--epochs 1",
     "modernbert-jax sweep": "--epochs 1",
 }
@@ -89,15 +89,13 @@ def environment(tmp_path_factory) -> dict[str, str]:
 @pytest.mark.parametrize("page", RUNNABLE, ids=lambda p: str(p.relative_to(pages.ROOT)))
 def test_examples_run(page, environment, tmp_path):
     """All of a page, in its order and in one folder."""
-    before = ""
     with Reader(tmp_path, environment, OWN.get(page.stem, {})) as reader:
         for block in pages.blocks(page, "bash", "console", "python"):
             if block.reason:
                 continue
             if block.language == "python":
-                before += block.text
                 reader.provide(block.text)
-                reader.run(["python", "-c", before], block)
+                reader.python(block)
             else:
                 for command, expected in block.commands():
                     _compare(expected, reader.shell(command, block), block)
@@ -119,12 +117,30 @@ def test_the_notebook_runs(environment, tmp_path):
     assert (tmp_path / "retriever" / "export" / "modules.json").is_file()
 
 
+INTERPRETER = """
+import contextlib, json, sys, traceback
+names = {"__name__": "__main__"}
+with open(sys.argv[1], "a", buffering=1) as log:
+    for line in sys.stdin:
+        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            try:
+                exec(json.loads(line), names)
+                answer = "done"
+            except Exception:
+                traceback.print_exc()
+                answer = "failed"
+        print(answer, flush=True)
+"""
+"""Runs blocks of Python from its input, one after another, with the same variables."""
+
+
 class Reader:
     """Somebody who types the examples of a page in a folder; a context manager."""
 
     def __init__(self, folder: Path, environment: dict[str, str], own: dict):
         self.folder, self.environment, self.own = folder, environment, own
         self.servers: list[subprocess.Popen] = []
+        self.interpreter: subprocess.Popen | None = None
 
     def __enter__(self) -> "Reader":
         return self
@@ -132,6 +148,8 @@ class Reader:
     def __exit__(self, *_) -> None:
         for server in self.servers:
             server.terminate()
+        if self.interpreter is not None:
+            self.interpreter.communicate()
         assert not any(server.wait(60) for server in self.servers)
 
     def provide(self, example: str) -> None:
@@ -147,6 +165,21 @@ class Reader:
         tail = done.stdout[-2000:], done.stderr[-4000:]
         assert done.returncode == 0, (block.place, words[-1], *tail)
         return done.stdout + done.stderr
+
+    def python(self, block: pages.Block) -> None:
+        """Run a block of Python, after the others of the page in one interpreter."""
+        log = self.folder / "python.log"
+        if self.interpreter is None:
+            pipe, options = subprocess.PIPE, {"cwd": self.folder, "env": self.environment}
+            self.interpreter = subprocess.Popen(
+                ["python", "-c", INTERPRETER, log], stdin=pipe, stdout=pipe, text=True, **options
+            )
+        self.interpreter.stdin.write(json.dumps(block.text) + "\n")
+        self.interpreter.stdin.flush()
+        assert self.interpreter.stdout.readline() == "done\n", (
+            block.place,
+            log.read_text()[-4000:],
+        )
 
     def shell(self, command: str, block: pages.Block) -> str:
         """What a command prints. Of `make` and `pip` the target and the extra have to exist."""

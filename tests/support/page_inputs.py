@@ -5,6 +5,7 @@ examples read them as a user does, without a network.
 """
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,8 @@ from modernbert_jax import convert
 from modernbert_jax import tokenizer as tokenizers
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.convert import names as tensor_names
+from modernbert_jax.train.corpus import prepare
+from modernbert_jax.train.corpus.sources import Corpus
 
 Maker = Callable[[Path], object]
 
@@ -143,6 +146,15 @@ def texts(folder: Path) -> None:
         embedding.write_jsonl(folder / f"{kind}.jsonl.zst", rows)
 
 
+def prepared(folder: Path) -> None:
+    """Rows of two lengths, prepared from texts."""
+    text = embedding.write_jsonl(
+        folder.with_name("prepared.jsonl"), [{"text": t} for t in sentences(300, 30, 200)]
+    )
+    tokenizer = tokenizers.train(sentences(3000), 2048)
+    prepare.prepare(Corpus([text]), tokenizer, folder, (1024, 4096), validation=0.05)
+
+
 def mixture(path: Path) -> None:
     """The mixture that a guide shows."""
     (block,) = pages.blocks(pages.ROOT / "docs" / "guides" / "pretrain.md", "toml")
@@ -182,6 +194,7 @@ FILES: dict[str, Maker] = {
     "glue/mnli/validation_matched.parquet": _table(
         _lines("premise", "hypothesis", label=[0, 1, 2])
     ),
+    "data": prepared,
     "base": base,
     "nano": masked_lm,
     "tokenizer": masked_lm,
@@ -203,12 +216,18 @@ FILES: dict[str, Maker] = {
     "triplets.jsonl": lambda path: pairs.write(path, pairs.records(20, 1)),
     "scored.jsonl": lambda path: pairs.write(path, pairs.scored(20)),
     "titles": collection,
-    "msmarco/train.parquet": _table(lambda path: pairs.write(path, pairs.records(20, 1))),
-    "msmarco/triplets.parquet": _table(lambda path: pairs.write(path, pairs.records(20, 1))),
+    "msmarco/train.parquet": _table(lambda path: pairs.write(path, triplets(20))),
+    "msmarco/triplets.parquet": _table(lambda path: pairs.write(path, triplets(20))),
     "pairs/part.parquet": _table(lambda path: pairs.write(path, pairs.records(20, 0))),
     "lists/part.parquet": _table(lambda path: pairs.write(path, pairs.records(20, 7))),
 }
 """How to make what the examples name, by its path; folders of other files end in "/"."""
+
+
+def triplets(count: int) -> list[dict]:
+    """Queries with a positive and a negative."""
+    rows = pairs.records(count, 1)
+    return [{"negative" if k == "negative_0" else k: v for k, v in row.items()} for row in rows]
 
 
 def _similar(count: int) -> list[dict]:
@@ -228,8 +247,9 @@ def provide(folder: Path, example: str, others: dict[str, Maker]) -> None:
     for name, make in {**FILES, **others}.items():
         path = folder / name.rstrip("/")
         stem = name.rpartition("part.parquet")[0] or name
+        named = re.search(rf"(?<![\w./-]){re.escape(stem)}(?![\w-])", example)
         written = f"--output {name.partition('/')[0]}" in example
-        if stem in example and not written and not path.exists():
+        if named and not written and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             if name.endswith("/"):
                 path.mkdir()
