@@ -21,7 +21,7 @@ test: .venv/test lint
 
 # What takes minutes; some of it only where MODERNBERT_JAX_CORPUS names a folder with text.
 test-slow: .venv/test
-	.venv/bin/python -m pytest -m slow
+	.venv/bin/python -m pytest -m slow --ignore tests/docs
 
 lint: .venv/test
 	.venv/bin/ruff check .

@@ -160,11 +160,11 @@ class Reader:
         """What a program prints that has to end well."""
         start = time.monotonic()
         options = {"cwd": self.folder, "env": self.environment, "text": True}
-        done = subprocess.run(words, **options, capture_output=True)
+        out, both = subprocess.PIPE, subprocess.STDOUT
+        done = subprocess.run(words, **options, stdout=out, stderr=both)
         print(f"{time.monotonic() - start:.0f} s  {block.place}  {words[-1][:150]}")
-        tail = done.stdout[-2000:], done.stderr[-4000:]
-        assert done.returncode == 0, (block.place, words[-1], *tail)
-        return done.stdout + done.stderr
+        assert done.returncode == 0, (block.place, words[-1], done.stdout[-4000:])
+        return done.stdout
 
     def python(self, block: pages.Block) -> None:
         """Run a block of Python, after the others of the page in one interpreter."""
@@ -220,10 +220,12 @@ NUMBER = re.compile(r"[-+]?\d[\d,.]*(e[-+]?\d+)?%?")
 
 def _compare(expected: list[str], printed: str, block: pages.Block) -> None:
     """Every expected line is there, in order; "..." stands for any lines."""
+    if block.output == "no":
+        return
 
     def plain(line: str) -> str:
         line = " ".join(line.split())
-        return line if block.exact else NUMBER.sub("#", line)
+        return line if block.output == "exact" else NUMBER.sub("#", line)
 
     rest = iter([plain(line) for line in printed.splitlines()])
     for line in expected:

@@ -16,6 +16,7 @@ from modernbert_jax.errors import UserError
 sys.path.insert(0, str(pages.ROOT / "docs" / "generator"))
 import contents
 
+LANGUAGES = ("bash", "console", "python")
 SHELL = [b for page in pages.ALL for b in pages.blocks(page, "bash", "console")]
 PYTHON = [b for page in pages.ALL for b in pages.blocks(page, "python")]
 
@@ -28,6 +29,11 @@ def calls() -> dict[tuple[str, ...], pages.Block]:
             for words in pages.programs(command):
                 found.setdefault(tuple(words), block)
     return found
+
+
+def test_every_block_is_read():
+    opened = sum(p.read_text().count(f"```{name}\n") for p in pages.ALL for name in LANGUAGES)
+    assert len(SHELL) + len(PYTHON) == opened > 100
 
 
 def test_the_readme_is_short():
@@ -48,6 +54,15 @@ def test_links_lead_somewhere(page):
         assert target.exists() or target in generated, path
         if anchor and target.exists():
             assert anchor in pages.anchors(target), f"{path}#{anchor}"
+
+
+@pytest.mark.parametrize("page", pages.ALL, ids=lambda p: str(p.relative_to(pages.ROOT)))
+def test_files_of_the_repository_are_there(page):
+    """Those that a page names by their path."""
+    folders = "modernbert_jax|convert|train|configs|tests|docs"
+    named = re.findall(rf"`((?:{folders})/[\w./-]*)`", pages.prose(page))
+    made_later = "docs/results/hardware"
+    assert not [p for p in named if not (pages.ROOT / p).exists() and p != made_later]
 
 
 def test_commands_parse(tmp_path, monkeypatch):

@@ -4,7 +4,8 @@ A block that a test cannot run says so, and why, in a comment above it:
 
     <!-- run: no, it needs a pod -->
 
-Numbers in the output of a console block are compared if `<!-- output: exact -->` is above it.
+Output of a console block is compared, except its numbers. With `<!-- output: exact -->` above it
+these are, too; with `<!-- output: no, it depends on the weights -->` nothing is.
 """
 
 import re
@@ -18,9 +19,9 @@ README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 ALL = [README, ROOT / "CONTRIBUTING.md", *PAGES]
 
-FENCE = re.compile(r"((?:^<!--.*-->\n)*)^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"((?:^<!--[^\n]*-->\n)*)^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NO = re.compile(r"<!-- run: no, (.+) -->")
-EXACT = "<!-- output: exact -->"
+OUTPUT = re.compile(r"<!-- output: (exact|no)\b.* -->")
 
 
 class Block(NamedTuple):
@@ -32,8 +33,8 @@ class Block(NamedTuple):
     text: str
     reason: str
     """Why it cannot run; "" where it can."""
-    exact: bool
-    """Whether numbers of its output are compared."""
+    output: str
+    """What is compared of its output: "exact", "no", or "" for all but numbers."""
 
     @property
     def place(self) -> str:
@@ -68,9 +69,11 @@ def blocks(page: Path, *languages: str) -> Iterator[Block]:
     for match in FENCE.finditer(text):
         marks, language, code = match.groups()
         if language in languages:
-            no = NO.search(marks)
+            no, output = NO.search(marks), OUTPUT.search(marks)
             line = text[: match.start(2)].count("\n") + 1
-            yield Block(page, line, language, code, no[1] if no else "", EXACT in marks)
+            yield Block(
+                page, line, language, code, no[1] if no else "", output[1] if output else ""
+            )
 
 
 def prose(page: Path) -> str:
