@@ -20,6 +20,7 @@ SETTINGS = {
     "project": "modernbert-jax",
     "html_title": "modernbert-jax",
     "html_theme": "furo",
+    "highlight_language": "text",
     "html_copy_source": False,
     "extensions": ["myst_parser"],
     "myst_heading_anchors": 4,
