@@ -36,7 +36,7 @@ test-docs: .venv/docs
 # network.
 docs: .venv/docs
 	.venv/bin/python -m codespell_lib *.md *.cff docs modernbert_jax convert train configs tests/docs
-	JAX_PLATFORMS=cpu .venv/bin/python docs/generator/site.py
+	JAX_PLATFORMS=cpu .venv/bin/python docs/generator/make_site.py
 
 # The folders are checked where they are installed: below modernbert_jax/.
 types: .venv/test

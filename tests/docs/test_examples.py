@@ -101,6 +101,18 @@ def test_examples_run(page, environment, tmp_path):
                     _compare(expected, reader.shell(command, block), block)
 
 
+def test_the_picture_is_what_its_script_draws(tmp_path):
+    script = DOCS / "generator" / "picture.py"
+    code = (
+        f"import pathlib, runpy; runpy.run_path({str(script)!r})['draw'](pathlib.Path('new.svg'))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    drawn, stored = (p.read_text() for p in (tmp_path / "new.svg", DOCS / "images" / "packing.svg"))
+    version = re.compile(r"Matplotlib v[\d.]+")
+    if version.findall(drawn) == version.findall(stored):
+        assert drawn == stored
+
+
 def test_the_notebook_runs(environment, tmp_path):
     """Its cells as one program; lines of the shell are commands."""
     notebook = json.loads((DOCS / "notebooks" / "search.ipynb").read_text())

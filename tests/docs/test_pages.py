@@ -13,8 +13,10 @@ import pytest
 from modernbert_jax.cli import arguments, registry
 from modernbert_jax.errors import UserError
 
-sys.path.insert(0, str(pages.ROOT / "docs" / "generator"))
+sys.path.append(str(pages.ROOT / "docs" / "generator"))
+import api
 import contents
+import fields
 
 LANGUAGES = ("bash", "console", "python")
 SHELL = [b for page in pages.ALL for b in pages.blocks(page, "bash", "console")]
@@ -44,6 +46,15 @@ def test_every_page_is_in_the_menu():
     listed = [name for names in contents.SECTIONS.values() for name in names.split()]
     written = {str(p.relative_to(pages.ROOT / "docs").with_suffix("")) for p in pages.PAGES}
     assert sorted(listed) == sorted({*written, *contents.GENERATED} - {"index"})
+
+
+def test_pages_are_made_from_the_code():
+    """All but the page of commands, whose help has a test of its own."""
+    assert "| `peak_learning_rate` | required | Highest learning rate. |" in fields.page()
+    for name, (title, _, names) in api.PAGES.items():
+        page = api.page(name)
+        assert page.startswith(f"# {title}\n") and f"reference/api/{name}" in contents.GENERATED
+        assert all(f"## `{dotted}`" in page for dotted in names.split())
 
 
 @pytest.mark.parametrize("page", pages.ALL, ids=lambda p: str(p.relative_to(pages.ROOT)))

@@ -1,4 +1,4 @@
-"""Builds the site of the documentation with Sphinx: python docs/generator/site.py
+"""Builds the site of the documentation with Sphinx: python docs/generator/make_site.py
 
 The pages are copied to build/docs. Those that are made from the code (the reference of commands, of
 configuration fields and of Python), and those of the repository's root, are added there. Nothing is
