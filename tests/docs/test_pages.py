@@ -5,6 +5,7 @@ import importlib
 import re
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 
 import pages
@@ -40,6 +41,28 @@ def test_every_block_is_read():
 
 def test_the_readme_is_short():
     assert len(pages.README.read_text().splitlines()) <= 200
+
+
+def test_tables_of_the_readme_are_those_of_the_pages():
+    readme, results = pages.README.read_text(), pages.ROOT / "docs" / "results"
+    (speed,) = re.findall(r"^## Speed$(.*?)^\[All", readme, re.MULTILINE | re.DOTALL)
+    numbers = re.findall(r" (\d[\d,.]*) \|", speed)
+    assert len(numbers) >= 10
+    page = (results / "speed.md").read_text()
+    assert not [n for n in numbers if not re.search(rf"\b{re.escape(n)}\b", page)]
+    (verified,) = re.findall(r"^## Verified$(.*?)^Run on", readme, re.MULTILINE | re.DOTALL)
+    assert {*verified.split("\n")} <= {*(results / "verified.md").read_text().split("\n")}
+
+
+def test_one_version():
+    """In the project, the changelog, the citation and the page that shows it."""
+    project = tomllib.loads((pages.ROOT / "pyproject.toml").read_text())["project"]["version"]
+    for path, line in {
+        "CHANGELOG.md": rf"## {project} - ",
+        "CITATION.cff": rf"version: {project}\n",
+        "docs/start/install.md": rf"modernbert-jax {project}\n",
+    }.items():
+        assert re.search(rf"^{line}", (pages.ROOT / path).read_text(), re.MULTILINE), path
 
 
 def test_every_page_is_in_the_menu():
