@@ -11,8 +11,9 @@ import numpy as np
 
 from modernbert_jax import packing
 from modernbert_jax.config import ModernBertConfig, Runtime
+from modernbert_jax.embedder import Embedder, embedder_params
 from modernbert_jax.heads import HEADS
-from modernbert_jax.pipeline import Embedder, Pipeline, Step, embedder_params
+from modernbert_jax.pipeline import Pipeline, Step
 
 from . import formats, locating, names
 from .checkpoint import Checkpoint

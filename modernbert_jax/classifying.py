@@ -41,6 +41,10 @@ class Classifying(abc.ABC):
     ) -> Iterator[Any]:
         """Results of a program, by window of a stream or all at once."""
 
+    @abc.abstractmethod
+    def _need(self, head: str, what: str) -> None:
+        """Raise `UserError` for a model with another head."""
+
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of a classifier's outputs, in order; empty for models of other kinds."""
@@ -160,7 +164,3 @@ class Classifying(abc.ABC):
 
     def _logits(self, name: str, documents: list[Document]) -> Any:
         return self.runner.run(name, self.params, documents)
-
-    def _need(self, head: str, what: str) -> None:
-        if self._stored.head != head:
-            raise UserError(f"the model has no {what} (its head is {self._stored.head!r})")

@@ -13,11 +13,11 @@ import tiny
 
 from modernbert_jax import ModernBert, convert
 from modernbert_jax.convert import names
+from modernbert_jax.embedder import Embedder
 from modernbert_jax.errors import UserError
 from modernbert_jax.late_interaction import pool_tokens
 from modernbert_jax.pipeline import (
     Dense,
-    Embedder,
     LayerNorm,
     Normalize,
     Pipeline,

@@ -11,8 +11,9 @@ from jax.sharding import PartitionSpec as P
 
 from modernbert_jax import UserError
 from modernbert_jax.config import PRESETS
+from modernbert_jax.embedder import Embedder
 from modernbert_jax.heads import Classifier, MaskedLM
-from modernbert_jax.pipeline import Dense, Embedder
+from modernbert_jax.pipeline import Dense
 from modernbert_jax.sharding import (
     AXES,
     PARAMETERS,

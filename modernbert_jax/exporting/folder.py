@@ -13,11 +13,11 @@ from modernbert_jax import convert, quantization
 from modernbert_jax.config import Dtype
 from modernbert_jax.convert import lazy, names
 from modernbert_jax.convert.huggingface import safetensors_file
+from modernbert_jax.embedder import embedder_params
 from modernbert_jax.errors import UserError, did_you_mean
 from modernbert_jax.inference import shapes
 from modernbert_jax.io import checksums, outputs
 from modernbert_jax.io.files import whole_directory, write_json
-from modernbert_jax.pipeline import embedder_params
 from modernbert_jax.quantization import Int8, Weights
 
 from . import comparison, programs, texts

@@ -21,11 +21,12 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from modernbert_jax.config import ModernBertConfig, Runtime
+from modernbert_jax.embedder import Embedder, embedder_params
 from modernbert_jax.heads import HEADS, Classifier, document_pooling, encoder_of, pool
 from modernbert_jax.inference import in_flight, shapes
 from modernbert_jax.model import Encoder
 from modernbert_jax.packing import Rows, power_of_two, rows_from
-from modernbert_jax.pipeline import Embedder, Pipeline, embedder_params
+from modernbert_jax.pipeline import Pipeline
 from modernbert_jax.sharding import global_array, row_pieces, rows_sharding
 from modernbert_jax.splade import SparseEncoder, SparseVector, largest, sparse
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from modernbert_jax import ranges
 from modernbert_jax.errors import UserError
+from modernbert_jax.language_modelling import likeliest, spelling
 from modernbert_jax.late_interaction import pool_tokens
 from modernbert_jax.pipeline import Normalize
-from modernbert_jax.pretrained import ModernBert, likeliest, spelling
+from modernbert_jax.pretrained import ModernBert
 from modernbert_jax.scoring.similarity import unit
 from modernbert_jax.splade import SparseVector, sparse
 from modernbert_jax.tokenizer import Tokenizer

@@ -11,9 +11,10 @@ from modernbert_jax import convert
 from modernbert_jax.config import ModernBertConfig
 from modernbert_jax.convert import names
 from modernbert_jax.convert.name_rows import Row
+from modernbert_jax.embedder import Embedder
 from modernbert_jax.errors import UserError
 from modernbert_jax.heads import HEADS
-from modernbert_jax.pipeline import IDENTITY, Dense, Embedder, Normalize, Pipeline, Pooling, Step
+from modernbert_jax.pipeline import IDENTITY, Dense, Normalize, Pipeline, Pooling, Step
 from modernbert_jax.tokenizer import Tokenizer
 
 from ..engine.objective import draw_params

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modernbert_jax.pipeline import Embedder, Step
+from modernbert_jax.embedder import Embedder
+from modernbert_jax.pipeline import Step
 from modernbert_jax.scoring import Texts, maxsim, xtr
 from modernbert_jax.sharding import constrain
 

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from modernbert_jax.config import ModernBertConfig
+from modernbert_jax.embedder import Embedder
 from modernbert_jax.packing import Rows
-from modernbert_jax.pipeline import Embedder, Step
+from modernbert_jax.pipeline import Step
 from modernbert_jax.sharding import constrain
 
 from .. import engine

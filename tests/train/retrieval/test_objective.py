@@ -8,8 +8,8 @@ import numpy as np
 import pairs
 import pytest
 
+from modernbert_jax.embedder import Embedder
 from modernbert_jax.inference.shapes import Shape
-from modernbert_jax.pipeline import Embedder
 from modernbert_jax.train.engine.gradients import gradients as engine_gradients
 from modernbert_jax.train.retrieval import losses
 from modernbert_jax.train.retrieval.config import LossConfig
