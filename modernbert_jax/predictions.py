@@ -12,7 +12,7 @@ from modernbert_jax.heads import HEADS
 from modernbert_jax.inference.runner import Document
 from modernbert_jax.tokenizer import Tokenizer
 from modernbert_jax.train.finetune import evaluation, initial_model, run
-from modernbert_jax.train.tasks import Record, Records, Task
+from modernbert_jax.train.tasks import Example, Record, Records, Task
 
 _KINDS = {
     "token_classification": "tokens",
@@ -62,13 +62,30 @@ def of_records(
     Raises:
         UserError: a record without the task's columns.
     """
-    read = Records([Record(f"record:{i}", values) for i, values in enumerate(records)])
-    examples = task.examples(read, tokenizer, labelled=False)
-    documents = [Document(s.tolist()) for example in examples for s in example.sequences]
-    logits = iter(runner("logits" if task.level == "token" else "document_logits", documents))
-    outputs = [[np.asarray(next(logits)) for _ in example.sequences] for example in examples]
+    examples = examples_of(task, records, tokenizer)
+    name = "logits" if task.level == "token" else "document_logits"
+    outputs = outputs_of(examples, runner(name, documents_of(examples)))
     rows = task.predictions(examples, outputs)
     return [{key: value for key, value in row.items() if key != "id"} for row in rows]
+
+
+def examples_of(
+    task: Task, records: Iterable[Mapping[str, Any]], tokenizer: Tokenizer
+) -> list[Example]:
+    """Examples of records by column names. Raises `UserError` for one without the columns."""
+    read = Records([Record(f"record:{i}", values) for i, values in enumerate(records)])
+    return task.examples(read, tokenizer, labelled=False)
+
+
+def documents_of(examples: Iterable[Example]) -> list[Document]:
+    """The sequences of examples, one after another."""
+    return [Document(s.tolist()) for example in examples for s in example.sequences]
+
+
+def outputs_of(examples: Iterable[Example], logits: Iterable[np.ndarray]) -> list[list[np.ndarray]]:
+    """Logits of `documents_of`, by example."""
+    each = iter(logits)
+    return [[np.asarray(next(each)) for _ in example.sequences] for example in examples]
 
 
 def record_of(task: Task, texts: Sequence[str]) -> dict[str, Any]:
@@ -77,7 +94,7 @@ def record_of(task: Task, texts: Sequence[str]) -> dict[str, Any]:
     Raises:
         UserError: another number of texts than the task reads.
     """
-    columns = task.inputs or ("text",)
+    columns = task.inputs or (getattr(task, "text_column", "text"),)
     if task.kind == "choice" and len(columns) == 2 and len(texts) > 2:
         return {columns[0]: texts[0], columns[1]: list(texts[1:])}
     if len(texts) != len(columns) or any("{" in column for column in columns):

@@ -7,7 +7,10 @@ shapes         the few shapes of batches that are compiled
 programs       the model's programs, compiled ahead of time for these shapes
 batcher        waiting documents → packed batches → results
 service        what the model can do: vectors, sparse vectors, scores, masks
+labelling      the task of a model that labels tokens: entities, words, answers
+masks          candidates for masks
 openai, tei    the routes of the two dialects
+hugging_face   the routes by the tasks of Hugging Face's client
 operations     health, readiness, metrics and the page
 metrics        counters in Prometheus' text format
 guard          API key, admission, log and errors around every request

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from . import openai, operations, tei
+from . import hugging_face, openai, operations, tei
 from .endpoint import Endpoints, fault_response
 from .faults import Fault
 from .guard import Guard
@@ -23,11 +23,13 @@ POSTS = {
     "/embed_sparse": tei.embed_sparse,
     "/rerank": tei.rerank,
     "/predict": tei.predict,
-    "/similarity": tei.similarity,
-    "/fill-mask": tei.fill_mask,
+    "/similarity": hugging_face.similarity,
+    "/fill-mask": hugging_face.fill_mask,
+    "/token-classification": hugging_face.token_classification,
+    "/question-answering": hugging_face.question_answering,
     "/tokenize": tei.tokenize,
     "/decode": tei.decode,
-    "/": tei.root,
+    "/": hugging_face.root,
 }
 """Answers to POST, by path."""
 

@@ -59,11 +59,11 @@ class Fields:
             raise invalid(self._prefix + name, f"must be one of {', '.join(choices)}")
         return value
 
-    def count(self, name: str, most: int) -> int | None:
-        """A field's value from 1 to `most`, or None where it is missing or null."""
+    def count(self, name: str, most: int, least: int = 1) -> int | None:
+        """A field's value from `least` to `most`, or None where it is missing or null."""
         value = self.optional(name, int)
-        if value is not None and not 1 <= value <= most:
-            raise invalid(self._prefix + name, f"must be 1 to {most:,}")
+        if value is not None and not least <= value <= most:
+            raise invalid(self._prefix + name, f"must be {least:,} to {most:,}")
         return value
 
     def object(self, name: str) -> "Fields":
@@ -81,11 +81,13 @@ class Fields:
         """Whether a field holds an object."""
         return isinstance(self._values.get(name), dict)
 
-    def texts(self, name: str) -> list[str]:
-        """A list of at least one text."""
+    def texts(self, name: str, may_be_empty: bool = False) -> list[str]:
+        """A list of texts, at least one unless it may be empty."""
         value = self._values.get(name)
-        if not isinstance(value, list) or not value or not all(type(x) is str for x in value):
-            raise invalid(self._prefix + name, "must be a list of at least one string")
+        several = isinstance(value, list) and all(type(x) is str for x in value)
+        if not several or not (value or may_be_empty):
+            least = "" if may_be_empty else "at least one string"
+            raise invalid(self._prefix + name, f"must be a list of {least or 'strings'}")
         return value
 
     def inputs(self, name: str) -> tuple[list[Input], bool]:

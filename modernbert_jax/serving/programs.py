@@ -63,6 +63,8 @@ def lanes_of(bert: ModernBert) -> dict[str, Lane]:
         return {"main": lane("sparse", options={"count": count}, documents=_SPARSE_DOCUMENTS)}
     if pipeline and pipeline.late:
         return {"main": lane("vectors", options={"normalize": True}, hides=True)}
+    if bert.head in ("token_classification", "question_answering"):
+        return {"main": lane("logits")}
     pooling = pipeline.pooling if pipeline else None
     skips = pooling is not None and not pooling.include_prompt
     if texts.score_width:

@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from modernbert_jax.errors import UserError
@@ -103,6 +103,10 @@ class Reader:
             raise Fault(422, str(error), "Tokenizer") from None
         self.check_tokens(read.tokens)
         return read
+
+    def check_text(self, texts: Iterable[str]) -> None:
+        """Raise `Fault` if texts have more tokens than a request may have."""
+        self.check_tokens(sum(map(len, self.tokenizer.encode([*texts]))))
 
     def check_tokens(self, tokens: int) -> None:
         """Raise `Fault` for more tokens than a request may have."""

@@ -2,29 +2,42 @@
 
 import asyncio
 import sys
-from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from modernbert_jax import ranges
+from modernbert_jax import predictions, ranges
 from modernbert_jax.errors import UserError
-from modernbert_jax.language_modelling import likeliest, spelling
+from modernbert_jax.inference.runner import Document
+from modernbert_jax.language_modelling import likeliest
 from modernbert_jax.late_interaction import pool_tokens
 from modernbert_jax.pipeline import Normalize
 from modernbert_jax.pretrained import ModernBert
 from modernbert_jax.scoring.similarity import unit
 from modernbert_jax.splade import SparseVector, sparse
-from modernbert_jax.tokenizer import Tokenizer
 
+from . import labelling, masks
 from .batcher import Batcher
 from .faults import Fault, invalid, too_large, unsupported
+from .labelling import Labelled
 from .metrics import Metrics
-from .programs import MASKS, Programs, normalizes_last
+from .programs import Programs, normalizes_last
 from .reading import Documents, Reader, Reading, Sequences
 from .settings import Settings
 
-Kind = Literal["embedding", "late-interaction", "sparse", "reranker", "classifier"]
+Kind = Literal[
+    "embedding",
+    "late-interaction",
+    "sparse",
+    "reranker",
+    "classifier",
+    "token-classifier",
+    "question-answering",
+]
+
+if TYPE_CHECKING:
+    from modernbert_jax.train.tasks import Example, Task
 
 Result = TypeVar("Result")
 
@@ -67,6 +80,8 @@ class Service:
         ranges.check(self.settings)
         self.kind = kind_of(bert)
         self.reader = Reader(bert, self.settings)
+        labels = self.kind in ("token-classifier", "question-answering")
+        self._task = labelling.task_of(bert, self.reader.longest) if labels else None
         longest, size = self.reader.longest_document, self.settings.batch_tokens
         self.programs = programs or Programs(bert, longest, size)
         self.metrics = Metrics()
@@ -80,7 +95,7 @@ class Service:
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of a classifier's or reranker's scores, in order."""
-        count = self.bert.text_model.score_width
+        count = self.programs.lanes["main"].width
         own = self.bert.labels
         return own if len(own) == count else tuple(f"LABEL_{i}" for i in range(count))
 
@@ -107,7 +122,7 @@ class Service:
         within = any(isinstance(step, Normalize) for step in steps)
         if not normalize and within and not normalizes_last(self.bert):
             raise invalid("normalize", "cannot be false: the model normalises between layers")
-        read, values = await self._run("main", inputs, reading)
+        read, values = await self._read_and_run("main", inputs, reading)
         own = self.bert.pipeline.truncate_dim if self.bert.pipeline else None
         array = np.stack(values)[:, : dimensions or own or width]
         return list(unit(array) if normalize else array), read.tokens
@@ -121,10 +136,10 @@ class Service:
         """
         self._need("embedding", "late-interaction")
         lane = "tokens" if self.kind == "embedding" else "main"
-        read, values = await self._run(lane, inputs, reading, _NUMBERS)
+        read, values = await self._read_and_run(lane, inputs, reading, _NUMBERS)
         pooling = self.bert.pipeline.token_pooling if self.bert.pipeline else None
         if lane == "main" and pooling is not None and not reading.is_query:
-            values = await _in_thread(lambda: [pool_tokens(x, pooling) for x in values])
+            values = await in_thread(lambda: [pool_tokens(x, pooling) for x in values])
         return values, read.tokens
 
     async def sparse_vectors(
@@ -132,7 +147,7 @@ class Service:
     ) -> tuple[list[SparseVector], int]:
         """Sparse vectors of texts, and the number of their tokens."""
         self._need("sparse")
-        read, values = await self._run("main", inputs, reading)
+        read, values = await self._read_and_run("main", inputs, reading)
         return [sparse(value) for value in values], read.tokens
 
     async def similarities(
@@ -152,7 +167,7 @@ class Service:
             own = normalizes_last(self.bert)
             dense, _ = await self.vectors([source, *sentences], reading, normalize=own)
             both = [np.stack(dense[:1]), np.stack(dense[1:])]
-        scores = await _in_thread(lambda: self.bert.similarity(*both))
+        scores = await in_thread(lambda: self.bert.similarity(*both))
         return scores[0].tolist()
 
     async def scores(self, texts: Sequences, reading: Reading, raw: bool) -> tuple[np.ndarray, int]:
@@ -164,7 +179,7 @@ class Service:
             raw: whether scores are those of the last layer, without the activation.
         """
         self._need("reranker", "classifier")
-        read, values = await self._run("main", texts, reading)
+        read, values = await self._read_and_run("main", texts, reading)
         scores = np.stack(values)
         return (scores if raw else self._activated(scores)), read.tokens
 
@@ -181,40 +196,73 @@ class Service:
         order = np.argsort(-scores, kind="stable")
         return [(int(i), float(scores[i])) for i in order]
 
+    async def labelled(
+        self, kind: Kind, texts: Sequence[Sequence[str]], changes: Mapping[str, Any]
+    ) -> list[Labelled]:
+        """Texts in windows as the model's task reads them, with the logits of their tokens.
+
+        Args:
+            kind: of the model that the caller needs.
+            texts: those of each example; a question has two.
+            changes: fields of the task that differ for this request.
+
+        Raises:
+            Fault: another model, too much text, or texts and fields that the task refuses.
+        """
+        self._need(kind)
+        task = self._task
+        assert task is not None  # models of these kinds have one
+        self.reader.check_count(len(texts))
+        self.metrics.texts.add(len(texts))
+
+        def read() -> "tuple[Task, list[Example]]":
+            try:
+                self.reader.check_text(text for each in texts for text in each)
+                own = labelling.changed(task, self.reader.longest, changes)
+                records = [predictions.record_of(own, each) for each in texts]
+                return own, predictions.examples_of(own, records, self.reader.tokenizer)
+            except UserError as error:
+                raise Fault(422, str(error), "Tokenizer") from None
+
+        own, examples = await in_thread(read)
+        documents = predictions.documents_of(examples)
+        self.reader.check_tokens(sum(len(document.ids) for document in documents))
+        outputs = predictions.outputs_of(examples, await self._run("main", documents))
+        return [Labelled(own, *pair) for pair in zip(examples, outputs, strict=True)]
+
     async def masks(self, text: str, reading: Reading, top_k: int) -> list[list[dict[str, Any]]]:
         """For each mask of a text its candidates: score, token, token_str and the text with it."""
         if not self.fills_masks:
             raise unsupported(f"the model has no masked-LM head (its head is {self.bert.head!r})")
-        mask = self.reader.tokenizer.mask_id
-        read, values = await self._run("tokens", [text], reading)
-        ids = np.asarray(read.documents[0].ids)
-        places = np.flatnonzero(ids == mask)
-        if not places.size:
-            raise invalid("inputs", f"has no {self.reader.tokenizer.token(mask)} to fill")
-        if len(places) > MASKS:
-            raise too_large(
-                f"inputs has {len(places):,} masks; at most {MASKS} are filled", "inputs"
-            )
+        read, values = await self._read_and_run("tokens", [text], reading)
+        (document,), tokenizer = read.documents, self.reader.tokenizer
+        places = masks.places(tokenizer, document)
 
         def filled() -> list[list[dict[str, Any]]]:
             best = likeliest(self.programs.mask_scores(values[0][places]), top_k)
-            return _candidates(self.reader.tokenizer, ids, places, best)
+            return masks.candidates(tokenizer, document, places, best)
 
-        return await _in_thread(filled)
+        return await in_thread(filled)
 
-    async def _run(
+    async def _read_and_run(
         self, lane: str, inputs: Sequences, reading: Reading, numbers: int = sys.maxsize
     ) -> tuple[Documents, list[np.ndarray]]:
         """The documents of a request, and their results of at most so many numbers per token."""
         self.metrics.texts.add(len(inputs))
-        read = await _in_thread(lambda: self.reader.documents(inputs, reading))
+        read = await in_thread(lambda: self.reader.documents(inputs, reading))
         if read.tokens * self.programs.lanes[lane].width > numbers:
             raise too_large(f"vectors of {read.tokens:,} tokens are too much; send fewer texts")
         skip = read.skip if self.programs.lanes[lane].skips else 0
-        values = await self.batcher.submit(lane, read.documents, skip)
+        return read, await self._run(lane, read.documents, skip)
+
+    async def _run(
+        self, lane: str, documents: Sequence[Document], skip: int = 0
+    ) -> list[np.ndarray]:
+        """Finite results of documents."""
+        values = await self.batcher.submit(lane, documents, skip)
         if not all(np.isfinite(value).all() for value in values):
             raise Fault(500, "the model's results are not finite; is it damaged?", "Backend")
-        return read, values
+        return values
 
     def _activated(self, logits: np.ndarray) -> np.ndarray:
         """Scores [n, labels] with the model's activation."""
@@ -232,52 +280,29 @@ class Service:
             raise unsupported(f"the model is of kind {self.kind}; this route needs {wanted}")
 
 
-def _candidates(
-    tokenizer: Tokenizer,
-    ids: np.ndarray,
-    places: np.ndarray,
-    best: list[list[tuple[int, float]]],
-) -> list[list[dict[str, Any]]]:
-    """Candidates of each mask with the text that has them in its place."""
-    ends = [tokenizer.role_id(role) for role in ("cls", "sep")]
-
-    def filled(place: int, token: int) -> str:
-        changed = ids.copy()
-        changed[place] = token
-        return tokenizer.decode([i for i in changed.tolist() if i not in ends])
-
-    return [
-        [
-            {
-                "score": score,
-                "token": token,
-                "token_str": spelling(tokenizer, token),
-                "sequence": filled(place, token),
-            }
-            for token, score in of_mask
-        ]
-        for place, of_mask in zip(places, best, strict=True)
-    ]
-
-
 def kind_of(bert: ModernBert) -> Kind:
     """What a model is served as.
 
     Raises:
-        UserError: a classifier of tokens, answers or choices, which is not served.
+        UserError: a model for multiple choice, for which clients have no request.
     """
     pipeline = bert.pipeline
     if pipeline and pipeline.late:
         return "late-interaction"
     if pipeline and pipeline.splade:
         return "sparse"
-    if bert.head in ("token_classification", "question_answering", "multiple_choice"):
+    if bert.head == "multiple_choice":
         raise UserError(f"models with the head {bert.head!r} are not served; use predict")
+    if bert.head == "token_classification":
+        return "token-classifier"
+    if bert.head == "question_answering":
+        return "question-answering"
     if bert.text_model.score_width:
         reranks = bert.text_model.score_width == 1
         return "reranker" if reranks else "classifier"
     return "embedding"
 
 
-async def _in_thread(function: Callable[[], Result]) -> Result:
+async def in_thread(function: Callable[[], Result]) -> Result:
+    """The result of a function in another thread, so that the event loop goes on."""
     return await asyncio.get_running_loop().run_in_executor(None, function)

@@ -1,4 +1,4 @@
-"""Routes with the names and fields of text-embeddings-inference, and /fill-mask."""
+"""Routes with the names and fields of text-embeddings-inference."""
 
 import asyncio
 from typing import Any
@@ -13,12 +13,6 @@ from .faults import Fault, invalid
 from .fields import Fields
 from .reading import Reading
 from .service import Service
-
-_TOP_K = 5
-"""Candidates for a mask, where the request does not say."""
-
-_MOST_CANDIDATES = 100
-"""Candidates for a mask at most."""
 
 
 async def embed(service: Service, fields: Fields) -> Any:
@@ -88,39 +82,6 @@ async def predict(service: Service, fields: Fields) -> Any:
     return predictions[0] if single and not fields.is_object("parameters") else predictions
 
 
-async def similarity(service: Service, fields: Fields) -> Any:
-    """The model's own similarity of a text with each of several."""
-    inputs = fields.object("inputs")
-    source, sentences = inputs.get("source_sentence", str), inputs.texts("sentences")
-    return await service.similarities(source, sentences, Reading.of(fields.object("parameters")))
-
-
-async def fill_mask(service: Service, fields: Fields) -> Any:
-    """The likeliest tokens for each mask of a text; of several masks a list for each."""
-    text, parameters = fields.get("inputs", str), fields.object("parameters")
-    if "targets" in parameters:
-        raise invalid("parameters.targets", "is not supported; leave it out")
-    top_k = parameters.count("top_k", _MOST_CANDIDATES) or _TOP_K
-    masks = await service.masks(text, Reading.of(fields), top_k)
-    return masks[0] if len(masks) == 1 else masks
-
-
-async def root(service: Service, fields: Fields) -> Any:
-    """What the model does, by its kind and the form of the inputs: for clients of an address."""
-    if fields.is_object("inputs"):
-        return await similarity(service, fields)
-    if "query" in fields:
-        return await rerank(service, fields)
-    answers = {
-        "embedding": embed,
-        "late-interaction": embed_all,
-        "sparse": embed_sparse,
-        "reranker": predict,
-        "classifier": predict,
-    }
-    return await answers[service.kind](service, fields)
-
-
 async def tokenize(service: Service, fields: Fields) -> Any:
     """Tokens of texts, with their ids and places in the text."""
     value = fields.get("inputs", str) if not isinstance(fields.raw("inputs"), list) else None
@@ -176,13 +137,13 @@ def info(service: Service, request: Request) -> dict[str, Any]:
 
 
 def _model_type(service: Service) -> dict[str, Any]:
-    if service.kind in ("reranker", "classifier"):
+    if service.kind in ("reranker", "classifier", "token-classifier", "question-answering"):
         labels = dict(enumerate(service.labels))
         described = {
             "id2label": {str(i): label for i, label in labels.items()},
             "label2id": {label: i for i, label in labels.items()},
         }
-        return {service.kind: described}
+        return {service.kind.replace("-", "_"): described}
     pipeline = service.bert.pipeline
     own = pipeline.pooling if pipeline else None
     names = {"late-interaction": "none", "sparse": "splade"}

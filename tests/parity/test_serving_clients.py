@@ -123,3 +123,23 @@ def test_hugging_faces_classification_and_masks(folder):
         answer = client.fill_mask("hello [MASK]", top_k=3)
         ((*want,),) = made.bert.fill_mask("hello [MASK]", top_k=3)
         assert [item.token_str for item in answer] == [token for token, _ in want]
+
+
+def test_hugging_faces_entities_and_answers(folder):
+    made = serving.service("token", folder)
+    with serving.running(made) as port:
+        client = huggingface_hub.InferenceClient(model=f"http://127.0.0.1:{port}")
+        for strategy in ("none", "simple"):
+            answer = client.token_classification(
+                TEXTS[1], aggregation_strategy=strategy, ignore_labels=[], stride=8
+            )
+            assert [item.word for item in answer] == ["hello", "world", ",", "hello", "there"]
+            labels = {item.entity if strategy == "none" else item.entity_group for item in answer}
+            assert labels <= {*made.bert.labels}
+    made = serving.service("span", folder)
+    with serving.running(made) as port:
+        client = huggingface_hub.InferenceClient(model=f"http://127.0.0.1:{port}")
+        want = made.bert.answer(TEXTS[0], TEXTS[1])
+        got = client.question_answering(TEXTS[0], TEXTS[1])
+        assert (got.answer, got.start, got.end) == (want["answer"], want["start"], want["end"])
+        assert len(client.question_answering(TEXTS[0], TEXTS[1], top_k=3)) == 3

@@ -65,6 +65,27 @@ PAIRS = {
         ("/fill-mask", {"inputs": "[MASK] or [MASK]", "parameters": {"top_k": 1}}),
         ("/fill-mask", {"inputs": "none"}),
     ],
+    "token": [
+        ("/token-classification", {"inputs": TEXT}),
+        (
+            "/token-classification",
+            {"inputs": TEXTS, "parameters": {"aggregation_strategy": "none", "ignore_labels": []}},
+        ),
+        ("/", {"inputs": TEXT, "parameters": {"ignore_labels": ["a"]}}),
+        ("/token-classification", {"inputs": 3}),
+        ("/predict", {"inputs": TEXT}),
+        ("/info", None),
+    ],
+    "span": [
+        ("/question-answering", {"inputs": {"question": TEXT, "context": "a b c"}}),
+        (
+            "/",
+            {"inputs": {"question": TEXT, "context": "a b c"}, "parameters": {"top_k": 2}},
+        ),
+        ("/question-answering", {"inputs": {"question": TEXT}}),
+        ("/question-answering", {"inputs": {"question": " ", "context": "a"}}),
+        ("/info", None),
+    ],
 }
 
 

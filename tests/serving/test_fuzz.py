@@ -57,6 +57,24 @@ BODIES = {
         }
     },
     "masked_lm": {"/fill-mask": {"inputs": "a [MASK]", "parameters": {"top_k": 3}}},
+    "token": {
+        "/token-classification": {
+            "inputs": ["hello", "a b"],
+            "parameters": {"aggregation_strategy": "none", "ignore_labels": ["O"], "stride": 4},
+        }
+    },
+    "span": {
+        "/question-answering": {
+            "inputs": {"question": "a", "context": "b c d"},
+            "parameters": {
+                "top_k": 2,
+                "doc_stride": 4,
+                "max_seq_len": 40,
+                "max_answer_len": 5,
+                "handle_impossible_answer": True,
+            },
+        }
+    },
 }
 """Sound bodies, by model and route."""
 

@@ -17,6 +17,8 @@ SHOWN = {
     "reranker": {"rerank"},
     "sequence": {"predict"},
     "masked_lm": {"similarity", "fill-mask"},
+    "token": {"token-classification"},
+    "span": {"question-answering"},
 }
 """Panels of each kind of model."""
 

@@ -10,7 +10,7 @@ import serving
 from modernbert_jax.errors import UserError
 from modernbert_jax.serving import service as serving_service
 
-KINDS = ("mean", "colbert", "sparse", "reranker", "sequence", "masked_lm")
+KINDS = ("mean", "colbert", "sparse", "reranker", "sequence", "masked_lm", "token", "span")
 
 VARYING = ("created", "version")
 """Keys of responses that are not recorded."""
@@ -181,10 +181,9 @@ def test_numbers_are_as_short_as_their_type(clients):
     assert all(serving.np.float32(x) == x or len(repr(x)) <= 13 for x in vector)
 
 
-@pytest.mark.parametrize("name", ["token", "span", "choice"])
-def test_models_that_are_not_served(tmp_path, name):
-    with pytest.raises(UserError, match="are not served"):
-        serving.service(name, tmp_path, real=False)
+def test_multiple_choice_is_not_served(tmp_path):
+    with pytest.raises(UserError, match="'multiple_choice' are not served; use predict"):
+        serving.service("choice", tmp_path, real=False)
 
 
 def test_a_longest_text_beyond_the_model(tmp_path):

@@ -117,7 +117,7 @@ class TokenClassification(Labelled, Task):
 
     def needed(self, present: Collection[str], labelled: bool) -> Iterable[str]:
         words = self.words_column in present or self.text_column not in present
-        if words or self.scheme == "none":
+        if words or (self.scheme == "none" and labelled):
             return [self.words_column, *([self.tags_column] if labelled else [])]
         return [self.text_column, *([self.entities_column] if labelled else [])]
 
@@ -199,7 +199,7 @@ class TokenClassification(Labelled, Task):
             if example.source.tags is None:
                 raise UserError(f"{example.id}: has no tags to measure by")
             sides[0].append(example.source.tags)
-            sides[1].append(self._read(example, logits)[0])
+            sides[1].append(self.tags_of(example, logits)[0])
         if self.scheme == "none":
             actual, predicted = (
                 [self._index[tag] for tags in side for tag in tags] for side in sides
@@ -214,7 +214,7 @@ class TokenClassification(Labelled, Task):
         return {name: metrics.get(name, 0.0) for name in self.metric_names}
 
     def predict(self, example: Example, logits: Sequence[np.ndarray]) -> dict[str, Any]:
-        (tags, chances), source = self._read(example, logits), example.source
+        (tags, chances), source = self.tags_of(example, logits), example.source
         prediction = {"words": [*source.words], "tags": tags}
         if self.scheme == "none":
             return prediction | {"scores": chances}
@@ -224,7 +224,7 @@ class TokenClassification(Labelled, Task):
         ]
         return prediction | {"entities": described}
 
-    def _read(
+    def tags_of(
         self, example: Example, logits: Sequence[np.ndarray]
     ) -> tuple[list[str], list[float]]:
         """The predicted tag of every word, and its probability; words without tokens are O."""

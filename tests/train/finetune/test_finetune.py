@@ -359,6 +359,9 @@ def test_a_default_length_is_lowered_to_that_of_the_model():
     model = tiny.config(max_position_embeddings=256)
     for task in (TASKS["classification"](), TASKS["questions"]()):
         assert initial_model.fitted(task, model).max_length == 256
+    tiny_one = tiny.config(max_position_embeddings=96)
+    for kind in ("questions", "tokens"):  # windows still advance
+        assert initial_model.fitted(TASKS[kind](), tiny_one).stride == 48
     short = TASKS["classification"](max_length=64)
     assert initial_model.fitted(short, model) == short
     with pytest.raises(UserError, match="max_length is 300; the model supports 256"):
