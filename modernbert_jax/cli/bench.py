@@ -34,6 +34,10 @@ class Bench:
     """Largest amount of text, in megabytes (10^6 bytes)."""
     repeats: Count = 3
     """Repetitions of each side, of which the best counts."""
+    texts: Count = 20_000
+    """Texts of the suite embed with the small encoder; its base model gets a fortieth of them."""
+    models: tuple[str, ...] = ()
+    """Models of the suite embed: small, base. Without it: both."""
     json: Path | None = None
     """JSON file for the numbers; an existing one is replaced."""
 
@@ -48,6 +52,8 @@ class Bench:
             tokenizer=self.tokenizer,
             megabytes=self.megabytes,
             repeats=self.repeats,
+            texts=self.texts,
+            models=self.models,
         )
         results = bench.run(self.suites, options)
         if self.json is not None:

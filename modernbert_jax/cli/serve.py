@@ -11,7 +11,7 @@ from modernbert_jax.serving.settings import BATCH_TOKENS_ON_CPU, Settings
 from . import devices as device_limits
 from . import output as printing
 from .launch import CpuDevices
-from .options import Dtype, Flat
+from .options import Dtype, Flat, Weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,8 @@ class Serve(Settings):
     environment variable MODERNBERT_JAX_API_KEY, or lets every request pass."""
     dtype: Dtype = "float32"
     """Type of the computation."""
+    weights: Weights = "float32"
+    """Type in which matrices are kept in memory; int8 has a scale for each channel."""
     grace: Positive = 30.0
     """Seconds that accepted requests have to finish after SIGTERM."""
     access_log: bool = True
@@ -60,7 +62,9 @@ class Serve(Settings):
 
             own = {f.name: getattr(self, f.name) for f in dataclasses.fields(Settings)}
             with printing.warnings_in_lines(), printing.attention_choices():
-                bert = ModernBert.from_pretrained(self.model, dtype=self.dtype)
+                bert = ModernBert.from_pretrained(
+                    self.model, dtype=self.dtype, weights=self.weights
+                )
                 name = self.name or self._own_name()
                 service = Service(bert, name, Settings(**own))
                 service.programs.compile(_report)

@@ -84,11 +84,10 @@ class Fields:
     def texts(self, name: str, may_be_empty: bool = False) -> list[str]:
         """A list of texts, at least one unless it may be empty."""
         value = self._values.get(name)
-        several = isinstance(value, list) and all(type(x) is str for x in value)
-        if not several or not (value or may_be_empty):
-            least = "" if may_be_empty else "at least one string"
-            raise invalid(self._prefix + name, f"must be a list of {least or 'strings'}")
-        return value
+        if isinstance(value, list) and (value or may_be_empty) and all(map(_is_text, value)):
+            return value
+        least = "" if may_be_empty else "at least one string"
+        raise invalid(self._prefix + name, f"must be a list of {least or 'strings'}")
 
     def inputs(self, name: str) -> tuple[list[Input], bool]:
         """Texts or lists of token ids, and whether it was a single one outside a list."""
@@ -121,6 +120,10 @@ class Fields:
             self._prefix + name,
             "must be a string, a pair of strings, or a list of lists of one or two strings",
         )
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) is str
 
 
 def _are_ids(value: Any) -> bool:

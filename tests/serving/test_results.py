@@ -4,10 +4,13 @@ import base64
 import concurrent.futures
 
 import jax
+import models
 import numpy as np
 import pytest
 import serving
 
+from modernbert_jax import ModernBert
+from modernbert_jax.serving.service import Service
 from modernbert_jax.serving.settings import Settings
 
 TEXTS = ["hello", "hello world, hello there: a b c d!", "(naive) - 12 + 30 = 42.", "a " * 9]
@@ -198,3 +201,19 @@ def test_filled_masks(folder):
         assert best["sequence"].startswith(f"hello{best['token_str']}, what is[MASK]?")
         close(http.post("/embed", json={"inputs": TEXTS}).json(),
               made.bert.encode(TEXTS, normalize=True))  # fmt: skip
+
+
+def test_a_model_in_fewer_bits(folder):
+    """Vectors and masks of a model whose matrices are int8."""
+    path = folder / "masked_lm"
+    bert = ModernBert.from_pretrained(
+        path if path.exists() else models.write("masked_lm", path), weights="int8"
+    )
+    made = Service(bert, "tiny/int8", serving.TINY)
+    made.programs.compile()
+    with serving.client(made) as http:
+        got = http.post("/embed", json={"inputs": TEXTS}).json()
+        close(got, bert.encode(TEXTS, normalize=True))
+        answer = http.post("/fill-mask", json={"inputs": "hello [MASK]"}).json()
+        ((*want,),) = bert.fill_mask("hello [MASK]")
+        assert [item["token_str"] for item in answer] == [token for token, _ in want]

@@ -34,6 +34,10 @@ class Options:
     """Maximum amount of text, in bytes / 1e6."""
     repeats: int = 3
     """Rounds per side, of which the best counts; `encode` makes fewer if one is long."""
+    texts: int = 20_000
+    """Texts of `embed` with the small encoder; its base model gets a fortieth of them."""
+    models: tuple[str, ...] = ()
+    """Models of `embed`, small and base. By default both."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

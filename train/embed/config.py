@@ -73,6 +73,8 @@ class Embedding:
     """Tokens of a batch."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the computation."""
+    weights: Literal["float32", "bfloat16", "int8"] = "float32"
+    """Type in which the model's matrices are kept in memory; int8 has a scale for each channel."""
     lease_seconds: Positive = 60.0
     """Seconds after which the shard of a process on another host that gives no sign of life is
     taken over."""
@@ -101,6 +103,6 @@ class Embedding:
     def facts(self) -> dict[str, Any]:
         """Options that shards depend on and that no other fact holds, as JSON."""
         names = ["format", "dtype", "side", "field", "id_field", "lines", "window_tokens"]
-        names += ["batch_tokens", "compute_dtype"]
+        names += ["batch_tokens", "compute_dtype", "weights"]
         names += ["calibration_texts"] if self.dtype == "int8" else []
         return {name: getattr(self, name) for name in names}

@@ -69,6 +69,7 @@ def load(options: Embedding) -> Model:
                 encoding,
                 runtime=Runtime(dtype=options.compute_dtype),
                 batch_tokens=options.batch_tokens,
+                weights=options.weights,
                 name=options.model,
             )
             for device in jax.local_devices()

@@ -77,7 +77,7 @@ def fitted(task: Task, model: ModernBertConfig) -> Task:
         return task
     if task.max_length == type(task).max_length:
         stride = getattr(task, "stride", 0)
-        shared = {"stride": most // 2} if stride > most // 2 else {}
+        shared: dict[str, Any] = {"stride": most // 2} if stride > most // 2 else {}
         return dataclasses.replace(task, max_length=most, **shared)
     raise UserError(
         f"task.max_length is {task.max_length:,}; the model supports {most:,} tokens at most"

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tiny
 
+from modernbert_jax.errors import UserError
 from modernbert_jax.train.bench import Options, embed
 from modernbert_jax.train.bench.embed_worker import SIDES
 
@@ -19,9 +20,12 @@ def test_texts_have_natural_lengths():
 
 
 def test_workloads():
-    small, base = embed.workloads().values()
+    small, base = embed.workloads(Options()).values()
     assert small.texts == 20_000 and small.config.num_hidden_layers == 4
-    assert base.config.num_hidden_layers == 22
+    assert base.texts == 500 and base.config.num_hidden_layers == 22
+    assert [*embed.workloads(Options(models=("base",), texts=80))] == ["base, 2 texts"]
+    with pytest.raises(UserError, match="no model 'large'; known: base, small"):
+        embed.workloads(Options(models=("large",)))
     assert set(SIDES) == {"ours", *embed.PEERS}
 
 

@@ -59,10 +59,11 @@ def options(folder, tmp_path, encoders, monkeypatch):
 
 def _shared(make, encoders):
     def of(kind, checkpoint, mesh, query, document, *, name, **own):
-        if name not in encoders:
-            encoders[name] = make(kind, checkpoint, mesh, query, document, name=name, **own)
+        key = name, own["weights"]
+        if key not in encoders:
+            encoders[key] = make(kind, checkpoint, mesh, query, document, name=name, **own)
         settings = kind.settings(checkpoint, query, document, name)
-        return dataclasses.replace(encoders[name], **settings)
+        return dataclasses.replace(encoders[key], **settings)
 
     return of
 
@@ -157,6 +158,16 @@ def test_prompts_dims_pooling_and_length(options, wanted):
         _, columns = embedding.read(Path(chosen.output))
         exact = wanted["bert"].encode(embedding.texts(COUNT), **same)
         np.testing.assert_allclose(columns["vector"], exact, atol=1e-6, err_msg=name)
+
+
+def test_weights_in_fewer_bits(options, folder, tmp_path):
+    run.embed(options(weights="int8"))
+    _, columns = embedding.read(tmp_path / "out")
+    bert = ModernBert.from_pretrained(folder / KINDS["dense"], weights="int8")
+    exact = bert.encode(embedding.texts(COUNT), prompt_name="document")
+    np.testing.assert_allclose(columns["vector"], exact, atol=1e-6)
+    with pytest.raises(UserError, match="weights: 'int8' -> 'float32'"):
+        run.embed(options())
 
 
 def test_rows_that_are_left_out_and_shards_without_any(options, folder, tmp_path):
