@@ -74,7 +74,7 @@ ARROWS = {
     "convert": ("base", "io", "model"),
     "exporting": (*LIBRARY, "inference", "convert"),
     "pretrained": (*LIBRARY, "inference", "convert", "finetune", "tasks"),
-    "serving": (*LIBRARY, "inference", "pretrained"),
+    "serving": (*LIBRARY, "inference", "pretrained", "tasks"),
     "recipe": ("base", "model", "convert"),
     "engine": ("base", "io", "model", "convert", "recipe"),
     "loss": ("base", "model", "engine"),
