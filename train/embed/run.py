@@ -32,6 +32,9 @@ STREAMS = 2
 """Shards that are worked on at a time for each accelerator: while the texts of one are tokenized or
 its files are written, the device computes the other. A CPU has nothing to gain."""
 
+_READERS = 8
+"""Records of shards that are read at a time."""
+
 _LOOK = 0.25
 """Seconds between two updates of the progress."""
 
@@ -215,7 +218,8 @@ def _time(seconds: float) -> str:
 def _summary(folder: Folder, work: Work, layout: inputs.Layout, counts: _Counts) -> dict[str, Any]:
     """What `embed` returns."""
     shards = sorted(folder.finished())
-    records = [folder.record(shard) for shard in shards]
+    with ThreadPoolExecutor(_READERS) as pool:  # at a URL each is a request
+        records = list(pool.map(folder.record, shards))
     skipped: dict[str, int] = {}
     for record in records:
         for reason, count in record["skipped"].items():
