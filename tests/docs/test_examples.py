@@ -176,7 +176,7 @@ class Reader:
         done = subprocess.run(words, **options, stdout=out, stderr=both)
         print(f"{time.monotonic() - start:.0f} s  {block.place}  {words[-1][:150]}")
         assert done.returncode == 0, (block.place, words[-1], done.stdout[-4000:])
-        return done.stdout
+        return done.stdout.replace(str(self.folder), "/home/me")
 
     def python(self, block: pages.Block) -> None:
         """Run a block of Python, after the others of the page in one interpreter."""
