@@ -171,7 +171,8 @@ class Reader:
     def run(self, words: list[str], block: pages.Block) -> str:
         """What a program prints that has to end well."""
         start = time.monotonic()
-        options = {"cwd": self.folder, "env": self.environment, "text": True}
+        optimised = {"XLA_FLAGS": ""} if "pretrain nano" in words[-1] else {}  # it takes steps
+        options = {"cwd": self.folder, "env": self.environment | optimised, "text": True}
         out, both = subprocess.PIPE, subprocess.STDOUT
         done = subprocess.run(words, **options, stdout=out, stderr=both)
         print(f"{time.monotonic() - start:.0f} s  {block.place}  {words[-1][:150]}")
