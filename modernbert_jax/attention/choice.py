@@ -16,6 +16,7 @@ IMPLEMENTATIONS: dict[str, str] = {
     "splash": "jax's TPU kernel with segment ids and a block mask computed at run time",
     "pallas_tpu": "our TPU kernels: one for sliding windows, one for whole documents",
     "pallas_triton": "our GPU kernel over the key blocks in range",
+    "pallas_hopper": "our kernels for Hopper GPUs; not timed yet, so only on request or if tuned",
 }
 """Names of implementations, each with a summary. The module of the same name has `attention` and
 perhaps `rotate`. Tuning files may set the keyword arguments of `attention`, and those in `OPTIONS`.

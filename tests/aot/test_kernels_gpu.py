@@ -1,17 +1,14 @@
 """The GPU kernel compiles for every generation, in linear memory and without register spills."""
 
 import functools
-import importlib.util
 import re
-import shutil
-import subprocess
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gpu_code import assembled, loops
 from jaxlib.mlir import ir
 
 from modernbert_jax.attention import attention, key_ranges
@@ -97,36 +94,6 @@ def kernels(lowered, target) -> list[Kernel]:
 
     lowered.compiler_ir().operation.walk(visit)
     return programs
-
-
-def assembled(ptx: str, arch: str) -> str:
-    """The report of ptxas on a kernel."""
-    package = importlib.util.find_spec("nvidia.cuda_nvcc")
-    places = [Path(place) / "bin" / "ptxas" for place in package.submodule_search_locations]
-    tool = next((str(p) for p in places if p.exists()), None) or shutil.which("ptxas")
-    done = subprocess.run(
-        [tool, "-v", f"-arch={arch}", "-o", "/dev/null", "-"],
-        input=ptx,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
-
-
-def loops(ptx: str) -> tuple[int, ...]:
-    """Instructions between a label and the jump back to it, for each such jump."""
-    labels, count, sizes = {}, 0, []
-    for line in ptx.splitlines():
-        line = line.strip()
-        if line.startswith("$L__BB"):
-            labels[line.split(":")[0]] = count
-        elif line.endswith(";") and not line.startswith((".", "mov")):
-            count += 1
-            jump = re.search(r"bra\S*\s+(\$L__BB\w+)", line)
-            if jump and jump[1] in labels:
-                sizes.append(count - labels[jump[1]])
-    return tuple(sizes)
 
 
 def summary(target, what, programs):
