@@ -19,6 +19,7 @@ from rich.table import Table
 
 from modernbert_jax.attention import Call, choice, key_ranges, tuning
 from modernbert_jax.packing import pack
+from modernbert_jax.train.bench.device.recommendation import fastest
 
 KERNELS = ("splash", "pallas_tpu", "pallas_triton")
 """Kernels that a CPU interprets, so that their speed is meaningless there."""
@@ -129,13 +130,10 @@ def recommend(times: list[Time], shape: KernelShape) -> dict[str, Any]:
     entries = {}
     for kind in tuning.KINDS:
         ours = [t for t in times if t.case.kind == kind and t.name in choice.IMPLEMENTATIONS]
-        cases = {(t.case.length, t.case.documents) for t in ours}
-        total = {}
-        for name in {t.name for t in ours}:
-            own = [t.both for t in ours if t.name == name]
-            if len(own) == len(cases):
-                total[name] = statistics.geometric_mean(own)
-        best = min(total, key=total.__getitem__)
+        by_name: dict[str, dict[tuple[int, str], float]] = {}
+        for t in ours:
+            by_name.setdefault(t.name, {})[t.case.length, t.case.documents] = t.both
+        best = fastest(by_name)
         options = dict(next(t.options for t in ours if t.name == best))
         entry = {"implementation": best} | ({best: options} if options else {})
         entries[f"{kind} {shape.head_dim} {shape.dtype}"] = entry

@@ -10,7 +10,7 @@ from modernbert_jax.io import outputs
 from modernbert_jax.io.files import write_bytes, write_json
 
 from .. import children
-from . import history, machine, page, registry, schedule, table, workloads
+from . import history, machine, page, recommendation, registry, schedule, table, workloads
 from .processes import Processes
 from .results import Result
 from .scale import Scale
@@ -19,6 +19,9 @@ ROOT = Path(__file__).parents[3]
 """Root of the checkout that holds this file, if it is one."""
 
 MINUTES = 8.0
+
+TUNING = Path("modernbert_jax/attention/tuning.json")
+"""The tuning file of the library."""
 
 _BESIDE = (".md", ".log", ".tuning.json")
 """Endings of the files beside the output."""
@@ -33,7 +36,8 @@ def device(
     """Checks and times everything on this device: kernels, training steps, encoding.
 
     Writes FILE.json, FILE.md with the same as tables, FILE.log and, where tiles were timed,
-    FILE.tuning.json for MODERNBERT_JAX_TUNING. In a checkout an accelerator's run is also added to
+    FILE.tuning.json for MODERNBERT_JAX_TUNING: the best tiles, and the attention that was right and
+    fastest. In a checkout an accelerator's run also decides what "auto" chooses, and is added to
     docs/results/hardware, and docs/results/hardware.md is made again. On a CPU shapes are tiny. The
     exit code is 1 if a part failed.
 
@@ -57,6 +61,7 @@ def device(
         outputs.check_file(output.with_suffix(ending), replaces="" if output.exists() else None)
     chosen = schedule.choose(registry.parts(), parts)
     run = _run(chosen, minutes, output)
+    recommendation.adopt(output.with_suffix(".tuning.json"), run)
     before = history.runs(ROOT / page.FOLDER, run["device"]) if _in_checkout() else []
     slower = history.slower(run, before[-1]) if before else {}
     text = table.markdown(run, slower)
@@ -114,11 +119,12 @@ def report(line: str) -> None:
 
 
 def _add(run: dict) -> Path:
-    """Adds a run to the checkout's records and makes its pages again."""
+    """Adds a run to the checkout's records, makes its pages again and adopts its choices."""
     if not _in_checkout():
         raise UserError("docs/results/hardware is not here; run this in a checkout")
     path = history.append(ROOT / page.FOLDER, run)
     page.write(ROOT)
+    recommendation.adopt(ROOT / TUNING, run)
     return path
 
 

@@ -25,13 +25,13 @@ def implementations(run: Mapping[str, Any]) -> dict[str, str]:
     times: dict[str, dict[str, dict[tuple[str, str], float]]] = {}
     width = Scale(platform=run["platform"], device_kind=run["device"]).head_dim
     for result in map(Result.from_json, run["results"]):
-        if result.group not in ("attention", "kernels"):
-            continue
         labels = result.labels
+        if not {"layer", "type", "implementation"} <= labels.keys():
+            continue  # of another group, or of a part that failed as a whole
         entry, name = f"{labels['layer']} {width} {labels['type']}", labels["implementation"]
         if result.group == "attention":
             checked.setdefault((entry, name), set()).add(result.status)
-        elif result.status == "ok" and name in choice.IMPLEMENTATIONS:
+        elif (result.group, result.status) == ("kernels", "ok") and name in choice.IMPLEMENTATIONS:
             case = labels["tokens"], labels["documents"]
             own = times.setdefault(entry, {}).setdefault(name, {})
             own[case] = result.numbers["both"].value
