@@ -11,6 +11,8 @@ more often, and hide each other's waits; larger steps need more registers:
 
 from typing import NamedTuple
 
+from modernbert_jax.attention import gpu_tiles
+from modernbert_jax.attention.gpu_tiles import Tiles
 from modernbert_jax.attention.ranges import UNIT
 from modernbert_jax.errors import UserError
 
@@ -48,47 +50,34 @@ class Tile(NamedTuple):
         return left // self.warpgroups // 8 * 8
 
 
-class Tiles(NamedTuple):
-    """A tile for each of the three kernels."""
-
-    fwd: Tile
-    dkv: Tile
-    dq: Tile
-
-
 DEFAULT = Tiles(fwd=Tile(4, 64, 4), dkv=Tile(2, 64, 3), dq=Tile(2, 64, 3))
 
-OPTIONS = tuple(f"{kernel}_{part}" for kernel in Tiles._fields for part in Tile._fields)
+OPTIONS = gpu_tiles.options(Tile)
 """Options of tuning files: fwd_warpgroups, fwd_step, fwd_stages, dkv_warpgroups and so on."""
 
-SWEEP = tuple(
-    tuple(
-        dict(zip((f"{kernel}_{part}" for part in Tile._fields), tile, strict=True))
-        for tile in tiles
-    )
-    for kernel, tiles in {
+SWEEP = gpu_tiles.sweep(
+    Tile,
+    {
         "fwd": [(2, 64, 4), (2, 128, 2), (2, 128, 3), (4, 64, 4)],
         "dkv": [(2, 64, 2), (2, 64, 3)],
         "dq": [(2, 64, 3), (2, 64, 4), (2, 128, 2)],
-    }.items()
+    },
 )
 """Options that a benchmark tries, for each kernel by itself."""
 
 _ALLOWED = {"warpgroups": (2, 4), "step": (64, 128), "stages": (2, 3, 4, 5, 6)}
 
 
-def tiles_for(options: dict[str, int]) -> Tiles:
+def tiles_for(options: dict[str, int]) -> Tiles[Tile]:
     """The default tiles, with some numbers replaced by name.
 
     Raises:
         UserError: a number that the kernels do not support.
     """
-    tiles = DEFAULT
-    for name, value in options.items():
-        kernel, part = name.split("_")
-        if value not in _ALLOWED[part]:
-            known = ", ".join(map(str, _ALLOWED[part]))
-            raise UserError(f"{name} is {value}; it must be one of {known}")
-        tile = getattr(tiles, kernel)._replace(**{part: value})
-        tiles = tiles._replace(**{kernel: tile})
-    return tiles
+    return gpu_tiles.replaced(DEFAULT, options, _check)
+
+
+def _check(name: str, part: str, value: int) -> None:
+    if value not in _ALLOWED[part]:
+        known = ", ".join(map(str, _ALLOWED[part]))
+        raise UserError(f"{name} is {value}; it must be one of {known}")

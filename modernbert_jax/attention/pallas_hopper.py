@@ -14,9 +14,10 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from modernbert_jax.attention import gpu_flash
 from modernbert_jax.attention.choice import Call
 from modernbert_jax.attention.gpu_flash import like, lse_of
+from modernbert_jax.attention.gpu_tiles import Tiles
 from modernbert_jax.attention.hopper_kernels import attention_dkv, attention_dq, attention_fwd
 from modernbert_jax.attention.hopper_pipeline import AXES, WARPGROUP, Ring
-from modernbert_jax.attention.hopper_tiles import OPTIONS, OWN, SWEEP, Tile, Tiles, tiles_for
+from modernbert_jax.attention.hopper_tiles import OPTIONS, OWN, SWEEP, Tile, tiles_for
 from modernbert_jax.attention.ranges import KeyRanges
 
 __all__ = ["OPTIONS", "SWEEP", "attention", "refuses"]
@@ -68,7 +69,7 @@ def attention(
 class _Hopper(NamedTuple):
     """The kernels, with their tiles."""
 
-    tiles: Tiles
+    tiles: Tiles[Tile]
 
     @property
     def multiple(self) -> int:

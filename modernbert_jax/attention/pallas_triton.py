@@ -15,9 +15,10 @@ from jax.experimental.pallas import triton as plgpu
 from modernbert_jax.attention import gpu_flash
 from modernbert_jax.attention.choice import Call
 from modernbert_jax.attention.gpu_flash import Seen, like, lse_of
+from modernbert_jax.attention.gpu_tiles import Tiles
 from modernbert_jax.attention.ranges import KeyRanges
 from modernbert_jax.attention.triton_kernels import attention_dkv, attention_dq, attention_fwd
-from modernbert_jax.attention.triton_tiles import OPTIONS, SWEEP, Tiles, tiles_for, widths
+from modernbert_jax.attention.triton_tiles import OPTIONS, SWEEP, Tile, tiles_for, widths
 from modernbert_jax.platform import interpreted
 
 __all__ = ["OPTIONS", "SWEEP", "attention", "refuses"]
@@ -64,7 +65,7 @@ def attention(
 class _Triton(NamedTuple):
     """The kernels, with their tiles."""
 
-    tiles: Tiles
+    tiles: Tiles[Tile]
     split: bool
     """Whether whole tiles are computed without a mask. It does not pay for windows, which have few
     whole tiles, nor in float32, which leaves few registers."""

@@ -6,6 +6,8 @@ figures for each, on every generation of GPUs, are in docs/how/attention.md.
 
 from typing import NamedTuple
 
+from modernbert_jax.attention import gpu_tiles
+from modernbert_jax.attention.gpu_tiles import Tiles
 from modernbert_jax.errors import UserError
 
 
@@ -16,14 +18,6 @@ class Tile(NamedTuple):
     k: int
     warps: int
     stages: int
-
-
-class Tiles(NamedTuple):
-    """A tile for each of the three kernels."""
-
-    fwd: Tile
-    dkv: Tile
-    dq: Tile
 
 
 _HALF = Tiles(Tile(64, 64, 4, 2), Tile(32, 64, 4, 2), Tile(64, 64, 4, 2))
@@ -47,19 +41,16 @@ _TILES = {
 `tuning.json` overrides them for some GPUs.
 """
 
-OPTIONS = tuple(f"{kernel}_{part}" for kernel in Tiles._fields for part in Tile._fields)
+OPTIONS = gpu_tiles.options(Tile)
 """Options of tuning files: fwd_q, fwd_k, fwd_warps, fwd_stages, dkv_q and so on."""
 
-SWEEP = tuple(
-    tuple(
-        dict(zip((f"{kernel}_{part}" for part in Tile._fields), tile, strict=True))
-        for tile in tiles
-    )
-    for kernel, tiles in {
+SWEEP = gpu_tiles.sweep(
+    Tile,
+    {
         "fwd": [(64, 32, 4, 3), (64, 64, 4, 2), (64, 64, 4, 3), (128, 64, 8, 2), (128, 64, 8, 3)],
         "dkv": [(32, 64, 4, 2), (64, 64, 4, 2), (64, 64, 8, 2), (32, 128, 8, 2), (64, 128, 8, 2)],
         "dq": [(64, 32, 4, 2), (64, 64, 4, 2), (64, 64, 4, 3), (128, 64, 8, 2), (128, 64, 8, 3)],
-    }.items()
+    },
 )
 """Options that a benchmark tries, for each kernel by itself."""
 
@@ -69,18 +60,16 @@ def widths(dtype: str) -> tuple[int, ...]:
     return tuple(width for known, width in _TILES if known == dtype)
 
 
-def tiles_for(dtype: str, head_dim: int, options: dict[str, int]) -> Tiles:
+def tiles_for(dtype: str, head_dim: int, options: dict[str, int]) -> Tiles[Tile]:
     """Tiles for a dtype and a width of heads, with some numbers replaced by name.
 
     Raises:
         UserError: a size that is not a power of two, or too small.
     """
-    tiles = _TILES[dtype, head_dim]
-    for name, value in options.items():
-        kernel, part = name.split("_")
-        least = {"q": 16, "k": 16}.get(part, 1)
-        if value < least or (part != "stages" and value & (value - 1)):
-            raise UserError(f"{name} is {value}; it must be a power of two of at least {least}")
-        tile = getattr(tiles, kernel)._replace(**{part: value})
-        tiles = tiles._replace(**{kernel: tile})
-    return tiles
+    return gpu_tiles.replaced(_TILES[dtype, head_dim], options, _check)
+
+
+def _check(name: str, part: str, value: int) -> None:
+    least = {"q": 16, "k": 16}.get(part, 1)
+    if value < least or (part != "stages" and value & (value - 1)):
+        raise UserError(f"{name} is {value}; it must be a power of two of at least {least}")
