@@ -1,8 +1,8 @@
 """One side of the `embed` suite, in a process of its own: `python -P embed_worker.py SIDE ...`.
 
-The process embeds the texts once, saves the vectors and answers. Then it does the same for every
-line that it reads, and answers with the seconds and the peak of its memory. The peer's side imports
-nothing of this package.
+The process warms up and answers: ours embeds all texts, so that all shapes are compiled, the peer
+those of a batch. For every line that it reads it embeds all texts, saves the vectors, and answers
+with the seconds and the peak of its memory. The peer's side imports nothing of this package.
 """
 
 import json
@@ -38,22 +38,27 @@ def ours(model: Path, texts: Path) -> Turn:
     keep_freed_on_cpu()
     jax.config.update("jax_num_cpu_devices", THREADS)
     folder = texts.with_suffix(".vectors")
+    count = sum(1 for _ in texts.open())
     options = Embedding(
         model=str(model),
         input=(str(texts),),
         output=str(folder),
         format="npy",
-        shard_texts=4096,  # so that both devices have work until the end
+        shard_texts=-(-count // THREADS),  # so that all devices have work until the end
     )
     loaded = models.load(options)
 
-    def turn(path: Path) -> Facts:
+    def afresh() -> Facts:
         shutil.rmtree(folder, ignore_errors=True)
-        summary = embed(options, loaded)
+        return embed(options, loaded)
+
+    def turn(path: Path) -> Facts:
+        summary = afresh()
         shards = sorted(folder.glob("*.vector.npy"))
         np.save(path, np.concatenate([np.load(shard) for shard in shards]))
         return {"tokens": summary["tokens"], "full": summary["full"]}
 
+    afresh()
     return turn
 
 
@@ -65,8 +70,13 @@ def peer(model: Path, texts: Path, sort: bool = False) -> Turn:
     torch.set_num_threads(THREADS)
     encoder = SentenceTransformer(str(model), device="cpu")
 
+    def read() -> list[str]:
+        return [json.loads(line)["text"] for line in texts.open()]
+
+    encoder.encode(read()[:PEER_BATCH], show_progress_bar=False)
+
     def turn(path: Path) -> Facts:
-        own = [json.loads(line)["text"] for line in texts.open()]
+        own = read()
         # `encode` sorts the texts of a call by length.
         size = len(own) if sort else PEER_BATCH
         parts = [own[i : i + size] for i in range(0, len(own), size)]
@@ -96,7 +106,6 @@ def main(side: str, model: Path, texts: Path, folder: Path) -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
     turn, path = SIDES[side](model, texts), folder / f"{side}.npy"
-    turn(path)
     print(json.dumps({"ready": True}), flush=True)
     for _ in sys.stdin:
         began = time.perf_counter()
