@@ -1,5 +1,6 @@
 """The folder of an exported model: programs, weights, tokenizer, manifest and an example."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -155,6 +156,7 @@ def _manifest(
     weights: Weights,
 ) -> dict[str, Any]:
     pipeline = checkpoint.pipeline
+    clusters = pipeline and pipeline.token_pooling
     return {
         "format": FORMAT,
         "jax": jax.__version__,
@@ -169,6 +171,7 @@ def _manifest(
         "weights": weights,
         "labels": list(checkpoint.label_names),
         "similarity": pipeline and pipeline.similarity,
+        "token_pooling": clusters and dataclasses.asdict(clusters),
         "texts": texts.described(checkpoint),
         "programs": list(written),
         "config": json.loads(json.dumps(checkpoint.config.to_hf())),

@@ -111,15 +111,14 @@ def test_the_manifest_says_what_is_needed(embedding):
 def expected(bert):
     """Results of the library, with the inputs and the kind of texts for the example."""
     if bert.pipeline is None:
-        score = hasattr(bert.module, "classifier") and bert.labels
-        if score:
+        if bert.labels:
             return [(models.TEXTS, "default", bert.predict(models.TEXTS))]
         logits = bert.mlm_logits([*map(list, bert.tokenizer.encode(models.TEXTS))])
         return [(models.TEXTS, "default", logits)]
     if bert.pipeline.late:
         queries = bert.encode_tokens(models.QUERIES, is_query=True)
         return [
-            (models.TEXTS, "document", bert.encode_tokens(models.TEXTS)),
+            (models.TEXTS, "document", bert.encode_tokens(models.TEXTS, pool_factor=1.0)),
             (models.QUERIES, "query", queries),
         ]
     if bert.pipeline.splade:
@@ -138,11 +137,11 @@ def expected(bert):
     [
         ("colbert", ["visible"]),
         ("no_prompt", ["skip"]),
-        ("reranker_prompt", []),
+        ("reranker_prompt", ["skip"]),
         ("sparse", []),
         ("sequence", []),
         ("masked_lm", []),
-        ("multi_vector_min", []),
+        ("multi_vector_min", ["visible"]),
         ("dense", []),
         ("reranker_modules", []),
     ],
@@ -155,6 +154,8 @@ def test_every_kind_of_model(place, name, inputs):
     folder.write(str(source), target, ("cpu",), fixed, check=False)
     manifest = json.loads((target / "manifest.json").read_text())
     assert manifest["inputs"][4:] == inputs
+    pooled = {"factor": 1.5, "protected": 1, "normalize": True}
+    assert manifest["token_pooling"] == (pooled if name == "multi_vector_min" else None)
     bert = ModernBert.from_pretrained(source)
     for given, kind, results in expected(bert):
         for ours, theirs in zip(results, run.run(target, given, kind), strict=True):
