@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 
 import corpus
 import numpy as np
@@ -87,6 +88,27 @@ def test_a_server_that_ends_is_reported(tmp_path):
         servers.running(side, "model", tmp_path / "log"),
     ):
         pass
+
+
+STRICT = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200 if self.headers["content-type"] == "application/json" else 422)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_a_server_that_wants_the_type_of_the_body_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(servers, "START", 60.0)
+    command = [sys.executable, "-c", STRICT]
+    side = servers.Side(
+        "strict", lambda model, port: [*command, str(port)], "/", servers.OURS.body, list
+    )
+    with servers.running(side, "model", tmp_path / "log") as port:
+        assert port > 0
 
 
 def test_an_unknown_side_is_refused():

@@ -119,7 +119,8 @@ def _wait(side: Side, process: subprocess.Popen, port: int, log: Path) -> None:
             contextlib.suppress(OSError, http.client.HTTPException),
             contextlib.closing(connection),
         ):
-            connection.request("POST", side.path, orjson.dumps(side.body(["warm"])))
+            body = orjson.dumps(side.body(["warm"]))
+            connection.request("POST", side.path, body, {"content-type": "application/json"})
             if connection.getresponse().status == 200:
                 return
         time.sleep(0.2)
