@@ -20,6 +20,9 @@ from typing import Any
 
 from modernbert_jax.io import outputs
 
+_REMOVALS = 10
+"""How often other processes may remove the folder before a lease in it is made."""
+
 _RENEWALS = 4
 """Renewals within the time after which a lease ends."""
 
@@ -91,9 +94,7 @@ class Leases:
     def _made(self, path: Path) -> bool:
         """Make a lease with its content at once. False if there is one."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            whole = path.with_name(f"{path.name}.{uuid.uuid4().hex}.new")
-            whole.write_text(json.dumps(_this_process()))
+            whole = self._new(path)
         except OSError as error:
             raise outputs.unwritable(self._folder, error) from error
         try:
@@ -109,6 +110,18 @@ class Leases:
         finally:
             whole.unlink(missing_ok=True)
         return True
+
+    def _new(self, path: Path) -> Path:
+        """A file for a lease, beside it, that has its content."""
+        whole = path.with_name(f"{path.name}.{uuid.uuid4().hex}.new")
+        content = json.dumps(_this_process())
+        for _ in range(_REMOVALS):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # a process that ends removed the folder
+                whole.write_text(content)
+                return whole
+        whole.write_text(content)
+        return whole
 
     def _now(self) -> float:
         """Time by the clock of the file system, which may be another machine's."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -107,3 +108,19 @@ def test_a_file_system_without_links(tmp_path, monkeypatch):
         with leases.taken("a") as again:
             assert not again
     assert not tmp_path.exists()  # nothing was left in it
+
+
+def test_a_process_that_ends_may_remove_the_folder_meanwhile(tmp_path, monkeypatch):
+    """Another process, whose last lease is gone, removes the folder that was just made."""
+    mkdir, left = Path.mkdir, [2]
+
+    def made_and_removed(path, *args, **options):
+        mkdir(path, *args, **options)
+        if left[0]:
+            left[0] -= 1
+            path.rmdir()
+
+    with Leases(tmp_path / "leases", 60) as own:
+        monkeypatch.setattr(Path, "mkdir", made_and_removed)
+        with own.taken("a") as got:
+            assert got and left == [0]
