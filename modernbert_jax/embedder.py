@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from modernbert_jax import norms
 from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.heads import pool
 from modernbert_jax.initializers import uniform
@@ -43,9 +44,7 @@ def _module(layer: Layer) -> nn.Module:
     """The module of a step with parameters, in float32."""
     if isinstance(layer, Dense):
         return Projection(layer, name=layer.name)
-    return nn.LayerNorm(
-        epsilon=LAYER_NORM_EPSILON, use_fast_variance=False, dtype=jnp.float32, name=layer.name
-    )
+    return norms.LayerNorm(epsilon=LAYER_NORM_EPSILON, name=layer.name)
 
 
 class Embedder(nn.Module):

@@ -17,6 +17,8 @@ from modernbert_jax.architecture import LayerKind, block_name
 from modernbert_jax.attention import KeyRanges, attention, has_forward_mode, key_ranges
 from modernbert_jax.config import ModernBertConfig, Runtime
 from modernbert_jax.initializers import Initializer, truncated_normal
+from modernbert_jax.norms import LayerNorm
+from modernbert_jax.products import products
 from modernbert_jax.residual import stream
 from modernbert_jax.rope import RopeTable, rope_table
 from modernbert_jax.sharding import constrain
@@ -83,6 +85,8 @@ class Linear(nn.Module):
     kinds: tuple[str | None, str | None] = (None, None)
     """Kinds of dimensions D and E in `sharding.ShardingRules`, where tensor parallelism divides
     one."""
+    forward_mode: bool = True
+    """Whether forward-mode and higher derivatives stay available; see `products`."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> Any:
@@ -91,23 +95,17 @@ class Linear(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (*stack, x.shape[-1], self.features))
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         kernel = constrain(kernel, *(None for _ in stack), *self.kinds)
-        products = [x @ part for part in (kernel if self.parts else kernel[None])]
+        results = products(x, kernel if self.parts else kernel[None], self.forward_mode)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (*stack, self.features))
-            bias = bias.astype(self.dtype).reshape(len(products), self.features)
-            products = [y + b for y, b in zip(products, bias, strict=True)]
-        return tuple(products) if self.parts else products[0]
+            bias = bias.astype(self.dtype).reshape(len(results), self.features)
+            results = [y + b for y, b in zip(results, bias, strict=True)]
+        return tuple(results) if self.parts else results[0]
 
 
-def norm(config: ModernBertConfig, name: str) -> nn.LayerNorm:
-    """LayerNorm over D in float32, with the two-pass variance of PyTorch."""
-    return nn.LayerNorm(
-        epsilon=config.norm_eps,
-        use_bias=config.norm_bias,
-        use_fast_variance=False,
-        dtype=jnp.float32,
-        name=name,
-    )
+def norm(config: ModernBertConfig, name: str) -> LayerNorm:
+    """LayerNorm over D as the configuration describes it."""
+    return LayerNorm(epsilon=config.norm_eps, use_bias=config.norm_bias, name=name)
 
 
 class Embeddings(nn.Module):
@@ -148,7 +146,11 @@ class Attention(nn.Module):
         """Attention of x [B, T, D] with its output projection: [B, T, D]."""
         c = self.config
         linear = functools.partial(
-            Linear, c.hidden_size, dtype=jnp.dtype(self.runtime.dtype), use_bias=c.attention_bias
+            Linear,
+            c.hidden_size,
+            dtype=jnp.dtype(self.runtime.dtype),
+            use_bias=c.attention_bias,
+            forward_mode=has_forward_mode(self.runtime.attention_of(self.kind)),
         )
         qkv = linear(truncated_normal(c, "in"), parts=3, kinds=(None, "heads"), name="Wqkv")(x)
         heads = (*x.shape[:-1], c.num_attention_heads, c.head_dim)
@@ -173,12 +175,19 @@ class GatedLinearUnit(nn.Module):
 
     config: ModernBertConfig
     runtime: Runtime
+    forward_mode: bool
+    """As in `Linear`."""
 
     @nn.compact
     def __call__(self, x: jax.Array, context: Context, deterministic: bool) -> jax.Array:
         """Feed-forward of x [B, T, D]: [B, T, D]."""
         c = self.config
-        linear = functools.partial(Linear, dtype=jnp.dtype(self.runtime.dtype), use_bias=c.mlp_bias)
+        linear = functools.partial(
+            Linear,
+            dtype=jnp.dtype(self.runtime.dtype),
+            use_bias=c.mlp_bias,
+            forward_mode=self.forward_mode,
+        )
         hidden, gate = linear(
             c.intermediate_size,
             truncated_normal(c, "in"),
@@ -212,7 +221,8 @@ class Block(nn.Module):
         normed = x if self.first else norm(c, "attn_norm")(x)
         x = x + Attention(c, r, self.kind, name="attn")(normed, context, deterministic)
         x = stream(x, forward_mode)
-        return x + GatedLinearUnit(c, r, name="mlp")(norm(c, "mlp_norm")(x), context, deterministic)
+        feed_forward = GatedLinearUnit(c, r, forward_mode, name="mlp")
+        return x + feed_forward(norm(c, "mlp_norm")(x), context, deterministic)
 
 
 class Group(nn.Module):

@@ -23,6 +23,8 @@ from modernbert_jax.errors import UserError
 
 AXES = ("data", "fsdp", "context", "tensor")
 ROW_AXES = ("data", "fsdp")
+COPY_AXIS = "data"
+"""Axis whose devices divide rows and have equal pieces of the parameters."""
 
 Axis = Annotated[int, ranges.Range(1, ranges.INT32, below=True, also=-1)]
 """Devices along an axis of the mesh; -1 is the rest."""
@@ -254,6 +256,11 @@ def free_axes() -> dict[str, int]:
     }
 
 
+def has_whole_rows() -> bool:
+    """Whether the current mesh leaves the tokens of a row on one device."""
+    return math.prod(free_axes().get(axis, 1) for axis in RULES.tokens) == 1
+
+
 def constrain(x: jax.Array, *kinds: str | None) -> jax.Array:
     """Constrain the sharding of `x` on the current mesh by the kinds of its dimensions.
 
@@ -317,6 +324,39 @@ def over_rows(function: Callable[..., Any]) -> Callable[..., Any]:
         )(params, *arrays)
 
     return call
+
+
+def on_each_copy(function: Callable[..., Any], whole: Any, rows: Any, *, summed: bool) -> Any:
+    """`function(whole, rows)` on each part of the mesh that has a copy of the parameters.
+
+    Parts do not communicate before the end: gradients that a loop adds up are exchanged once.
+
+    Args:
+        function: sums over rows, or arrays [A, B, ...] of the rows.
+        whole: tree of arrays that every part reads as they are, such as parameters.
+        rows: tree of arrays [A, B, ...], whose rows B are divided, and [A], which are not.
+        summed: whether the results are summed over the parts.
+    """
+    copies = free_axes().get(COPY_AXIS, 1)
+
+    def spec(x):
+        return P(None, COPY_AXIS) if x.ndim > 1 else P()
+
+    leaves = jax.tree.leaves(rows)
+    if copies == 1 or any(x.shape[1] % copies for x in leaves if x.ndim > 1):
+        return function(whole, rows)
+
+    def local(whole, rows):
+        result = function(whole, rows)
+        return jax.lax.psum(result, COPY_AXIS) if summed else result
+
+    return jax.shard_map(
+        local,
+        in_specs=(P(), jax.tree.map(spec, rows)),
+        out_specs=P() if summed else P(None, COPY_AXIS),
+        axis_names={COPY_AXIS},
+        check_vma=False,
+    )(whole, rows)
 
 
 def _untuple(axes: tuple[str, ...]) -> str | tuple[str, ...] | None:

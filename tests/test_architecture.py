@@ -31,8 +31,9 @@ ROOMS = {
     "io": ("io",),
     "attention": ("attention",),
     "model": (
-        *("model", "heads", "pipeline", "embedder", "residual", "tokenizer", "alignment", "splade"),
-        *("tokenizer_backend", "tokenizer_settings", "late_interaction"),
+        *("model", "heads", "pipeline", "embedder", "products", "norms", "residual"),
+        *("alignment", "splade", "late_interaction"),
+        *("tokenizer", "tokenizer_backend", "tokenizer_settings"),
     ),
     "scoring": ("scoring",),
     "inference": ("inference",),

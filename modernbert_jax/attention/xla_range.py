@@ -178,27 +178,34 @@ def _forward(q, k, v, spans, block, visit):
 
 
 def _backward(q, k, v, spans, out, lse, d_out, block, visit):
-    """Cotangents of a row: of q [N, T, H], and of k and v [N, S, H]."""
-    length, scale = q.shape[1], q.shape[-1] ** -0.5
+    """Cotangents of a row: of q [N, T, H], and of k and v [N, S, H].
+
+    Scores are [N, S, T] here, keys by queries, and the cotangent of q is summed as [N, H, T]: then
+    each of the five products runs along rows of its first operand, the form that is fast on CPU.
+    """
+    heads, length, width = q.shape
+    scale = width**-0.5
     delta = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), -1)
 
     def key_block(dq, j):
         kj, vj = (_cut(x, j * block, block) for x in (k, v))
         first, last = (_cut(x[None], j * block, block)[0] for x in (spans.first, spans.last))
         start, stop = spans.start[j], spans.stop[j]
+        kj_columns = kj.swapaxes(1, 2)
 
         def queries(n, carry):
             dq, dk, dv = carry
             at, allowed = _visit(start, n, visit, length, first, last)
             qi, d_out_i = (_cut(x, at, visit) for x in (q, d_out))
-            scores = _scores(qi, kj) - _cut(lse, at, visit)[..., None]
-            weights = jnp.where(allowed.swapaxes(0, 1), jnp.exp(scores), 0.0)
-            d_weights = _matmul("NTH,NSH->NTS", d_out_i, vj) - _cut(delta, at, visit)[..., None]
+            lse_i, delta_i = (_cut(x, at, visit)[:, None] for x in (lse, delta))
+            weights = jnp.where(allowed, jnp.exp(_scores(kj, qi) - lse_i), 0.0)
+            d_weights = _matmul("NSH,NTH->NST", vj, d_out_i) - delta_i
             d_scores = (weights * d_weights * scale).astype(q.dtype)
-            dv += _matmul("NTS,NTH->NSH", weights.astype(d_out.dtype), d_out_i)
-            dk += _matmul("NTS,NTH->NSH", d_scores, qi)
-            dqi = _cut(dq, at, visit) + _matmul("NTS,NSH->NTH", d_scores, kj)
-            return lax.dynamic_update_slice_in_dim(dq, dqi, at, axis=1), dk, dv
+            dv += _matmul("NST,NTH->NSH", weights.astype(d_out.dtype), d_out_i)
+            dk += _matmul("NST,NTH->NSH", d_scores, qi)
+            dqi = _matmul("NHS,NST->NHT", kj_columns, d_scores)
+            dqi += lax.dynamic_slice_in_dim(dq, at, visit, axis=2)
+            return lax.dynamic_update_slice_in_dim(dq, dqi, at, axis=2), dk, dv
 
         zeros = jnp.zeros(kj.shape, jnp.float32)
         visits = -((start - stop) // visit)
@@ -206,8 +213,8 @@ def _backward(q, k, v, spans, out, lse, d_out, block, visit):
         return dq, (dk.astype(k.dtype), dv.astype(v.dtype))
 
     blocks = jnp.arange(k.shape[1] // block)
-    dq, (dk, dv) = lax.scan(key_block, jnp.zeros(q.shape, jnp.float32), blocks)
-    return dq.astype(q.dtype), _join(dk), _join(dv)
+    dq, (dk, dv) = lax.scan(key_block, jnp.zeros((heads, width, length), jnp.float32), blocks)
+    return dq.swapaxes(1, 2).astype(q.dtype), _join(dk), _join(dv)
 
 
 def _cut(x, at, size):

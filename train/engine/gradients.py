@@ -10,6 +10,9 @@ until the loss is known would need their memory at once, so (gradient caching, G
 The sum is the gradient of the whole computation, exactly. Memory holds the activations of one
 microbatch, the outputs of all, and one tree of gradients. A batch of a single microbatch is
 differentiated at once, which saves the second forward pass.
+
+Where rows do not depend on each other, each device goes through its own rows, and gradients are
+exchanged once, after the last microbatch.
 """
 
 import functools
@@ -18,6 +21,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from modernbert_jax.sharding import on_each_copy
 
 from .objective import Microbatches, Objective, Sums
 
@@ -43,13 +48,18 @@ def _separable(
         sums = objective.loss(params, objective.forward(params, microbatch), microbatch)
         return sums.loss, sums
 
-    def gradient(i):
-        grads, sums = jax.grad(loss, has_aux=True)(trained, microbatches.at(i))
+    def gradient(trained, microbatch):
+        grads, sums = jax.grad(loss, has_aux=True)(trained, microbatch)
         return sums, grads
 
     if microbatches.capacity == 1:  # no second copy of the gradients
-        return gradient(0)
-    return _accumulate(gradient, microbatches, _zeros(jax.eval_shape(gradient, 0)))
+        return gradient(trained, microbatches.at(0))
+
+    def total(trained, microbatches):
+        one = functools.partial(gradient, trained)
+        return _accumulate(lambda i: one(microbatches.at(i)), microbatches)
+
+    return _by_rows(objective, total, trained, microbatches, summed=True)
 
 
 def _at_once(
@@ -77,14 +87,33 @@ def _coupled(
         sums = objective.loss(join(trained), outputs, microbatches.coupled)
         return sums.loss, sums
 
-    every = outputs_of(functools.partial(forward, trained), microbatches)
+    def outputs(trained, microbatches):
+        return outputs_of(functools.partial(forward, trained), microbatches)
+
+    rows = microbatches._replace(whole=None)
+    every = _by_rows(objective, outputs, trained, rows, summed=False)
     (direct, of_outputs), sums = jax.grad(loss, argnums=(0, 1), has_aux=True)(trained, every)
 
-    def pull_back(i):
-        _, vjp = jax.vjp(lambda t: forward(t, microbatches.at(i)), trained)
-        return vjp(jax.tree.map(lambda g: g[i], of_outputs))[0]
+    def pulled_back(trained, rows):
+        microbatches, of_outputs = rows
 
-    return sums, _accumulate(pull_back, microbatches, direct)
+        def one(i):
+            _, vjp = jax.vjp(lambda t: forward(t, microbatches.at(i)), trained)
+            return vjp(jax.tree.map(lambda g: g[i], of_outputs))[0]
+
+        return _accumulate(one, microbatches)
+
+    indirect = _by_rows(objective, pulled_back, trained, (rows, of_outputs), summed=True)
+    return sums, jax.tree.map(jnp.add, direct, indirect)
+
+
+def _by_rows(
+    objective: Objective, function: Callable[..., Any], trained: Any, rows: Any, *, summed: bool
+) -> Any:
+    """`function(trained, rows)`, on each device's own rows where these do not depend on others."""
+    if not objective.independent_rows:
+        return function(trained, rows)
+    return on_each_copy(function, trained, rows, summed=summed)
 
 
 def outputs_of(forward: Callable[[Any], Any], microbatches: Microbatches) -> Any:
@@ -103,12 +132,9 @@ def outputs_of(forward: Callable[[Any], Any], microbatches: Microbatches) -> Any
     return jax.lax.fori_loop(0, microbatches.number, write, every)
 
 
-def _accumulate(function: Callable[[Any], Any], microbatches: Microbatches, start: Any) -> Any:
-    """Add `function(i)` of every microbatch in use to `start`."""
+def _accumulate(function: Callable[[Any], Any], microbatches: Microbatches) -> Any:
+    """Sum of `function(i)` over the microbatches in use."""
+    start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, 0))
     return jax.lax.fori_loop(
         0, microbatches.number, lambda i, total: jax.tree.map(jnp.add, total, function(i)), start
     )
-
-
-def _zeros(shapes: Any) -> Any:
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

@@ -109,9 +109,18 @@ class Objective(abc.ABC):
         @property
         def eval_every(self) -> int:
             """Steps between evaluations, the last one apart; 0 evaluates only at the end."""
+
+        @property
+        def independent_rows(self) -> bool:
+            """Whether each device can compute its own rows, and add up their gradients, alone.
+
+            The arrays of microbatches are then [A, B, ...] with B rows, or [A]. What `forward`
+            computes of a row, and a loss that is not coupled, follow from its row alone.
+            """
     else:
         name = "train"
         eval_every = 0
+        independent_rows = False
 
     @abc.abstractmethod
     def init(self, key: jax.Array) -> Any:

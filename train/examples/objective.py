@@ -26,6 +26,7 @@ class Batches(Protocol):
 class ExamplesObjective(engine.Objective):
     """An objective whose batches are examples in microbatches of packed rows."""
 
+    independent_rows = True
     predicted: ClassVar[float] = 0.0
     """Share of the tokens that pass through the masked-LM head, for counting FLOPs."""
     config: ExamplesConfig

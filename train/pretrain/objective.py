@@ -90,6 +90,12 @@ class MaskedLMObjective(engine.Objective):
     def steps(self) -> int:
         return self.stage.steps
 
+    @property
+    def independent_rows(self) -> bool:
+        """Without dropout, which is drawn for all rows of a microbatch together."""
+        c = self._module.config
+        return not any((c.embedding_dropout, c.attention_dropout, c.mlp_dropout))
+
     @functools.cached_property
     def _module(self) -> MaskedLM:
         """The model in training, with dropout."""
