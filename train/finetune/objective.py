@@ -63,6 +63,10 @@ class TaskObjective(ExamplesObjective):
         return self.config.task.kind
 
     @property
+    def independent_rows(self) -> bool:
+        return not self.task_loss.grouped
+
+    @property
     def steps(self) -> int:
         return self.batches.steps(self.config.epochs)
 
