@@ -20,7 +20,7 @@ class LayerNorm(nn.LayerNorm):
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]  # no mask
         """Normalised x [..., D]: float32 [..., D]."""
         if device()[0] == "cpu" and has_whole_rows():
             return super().__call__(x.reshape(-1, x.shape[-1])).reshape(x.shape)

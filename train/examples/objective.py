@@ -26,7 +26,6 @@ class Batches(Protocol):
 class ExamplesObjective(engine.Objective):
     """An objective whose batches are examples in microbatches of packed rows."""
 
-    independent_rows = True
     predicted: ClassVar[float] = 0.0
     """Share of the tokens that pass through the masked-LM head, for counting FLOPs."""
     config: ExamplesConfig
@@ -36,6 +35,10 @@ class ExamplesObjective(engine.Objective):
     """Batches of a run; None compiles or evaluates only."""
     notes: Mapping[str, Any]
     """Facts of the model for its checkpoints."""
+
+    @property
+    def independent_rows(self) -> bool:
+        return True
 
     @staticmethod
     @abc.abstractmethod
