@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from modernbert_jax.platform import device
-from modernbert_jax.sharding import has_whole_rows
+from modernbert_jax.sharding import divides_only_rows
 
 
 class LayerNorm(nn.LayerNorm):
@@ -22,6 +22,6 @@ class LayerNorm(nn.LayerNorm):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]  # no mask
         """Normalised x [..., D]: float32 [..., D]."""
-        if device()[0] == "cpu" and has_whole_rows():
+        if device()[0] == "cpu" and divides_only_rows():
             return super().__call__(x.reshape(-1, x.shape[-1])).reshape(x.shape)
         return super().__call__(x)

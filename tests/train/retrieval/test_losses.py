@@ -224,7 +224,7 @@ def test_losses_accept_what_they_say_they_need(table):
 
 
 def test_the_documentation_has_every_loss_with_its_options_and_defaults():
-    text = (Path(__file__).parents[3] / "docs" / "retrieval-losses.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "reference" / "retrieval-losses.md").read_text()
     sections = {
         "embedding": text.partition("## Late interaction")[0],
         "late-interaction": text.partition("## Rerankers")[0],

@@ -12,6 +12,7 @@ from modernbert_jax.train.bench.device import command, page, registry, table
 from modernbert_jax.train.bench.device.results import SCHEMA, Result
 
 
+@pytest.mark.slow
 def test_the_whole_command(tmp_path, capfd):
     output = tmp_path / "run.json"
     assert cli.main(["bench", "device", "--output", str(output), "--minutes", "30"]) == 0
