@@ -1,8 +1,10 @@
 """The choice of an implementation, its reasons, and tuning files."""
 
+import functools
 import json
 import logging
 
+import calls
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,6 @@ import tiny
 
 from modernbert_jax.attention import (
     IMPLEMENTATIONS,
-    Call,
     attention,
     check_name,
     choice,
@@ -48,18 +49,7 @@ def tuned(tmp_path, monkeypatch):
     return write
 
 
-def call(**changes) -> Call:
-    facts = {
-        "platform": "gpu",
-        "device_kind": "NVIDIA H100 80GB HBM3",
-        "dtype": "bfloat16",
-        "length": 1024,
-        "heads": 12,
-        "head_dim": 64,
-        "window": None,
-        "symmetric": True,
-    }
-    return Call(**facts | changes)
+call = functools.partial(calls.call, length=1024, heads=12, symmetric=True)
 
 
 CPU = {"platform": "cpu", "device_kind": "cpu", "dtype": "float32"}

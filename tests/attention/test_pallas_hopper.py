@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from calls import call
 
-from modernbert_jax.attention import Call, choose, dense, key_ranges, pallas_hopper
+from modernbert_jax.attention import choose, dense, key_ranges, pallas_hopper
 from modernbert_jax.attention.hopper_tiles import OPTIONS, SWEEP, Tile, tiles_for
 from modernbert_jax.errors import UserError
 
@@ -66,20 +67,6 @@ def test_packed_rows(interpreted, rows, window, causal):
         a = np.asarray(a, np.float32)
         np.testing.assert_allclose(a, b, atol=4e-3, rtol=0, err_msg=name)
         assert not a[segments == 0].any(), f"{name} of padding"
-
-
-def call(**changes):
-    facts = {
-        "platform": "gpu",
-        "device_kind": "NVIDIA H100 80GB HBM3",
-        "dtype": "bfloat16",
-        "length": 512,
-        "heads": 3,
-        "head_dim": 64,
-        "window": None,
-        "symmetric": False,
-    }
-    return Call(**facts | changes)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import functools
 
+import calls
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,7 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modernbert_jax.attention import Call, attention, key_ranges, pallas_triton
+from modernbert_jax.attention import attention, key_ranges, pallas_triton
 from modernbert_jax.attention.triton_tiles import OPTIONS, tiles_for
 from modernbert_jax.errors import UserError
 
@@ -154,18 +155,7 @@ def test_a_tile_that_cannot_be_is_refused(name):
         tiles_for("bfloat16", 64, {name: 48})
 
 
-def call(**changes):
-    facts = {
-        "platform": "gpu",
-        "device_kind": "NVIDIA A100-SXM4-80GB",
-        "dtype": "bfloat16",
-        "length": 512,
-        "heads": 3,
-        "head_dim": 64,
-        "window": None,
-        "symmetric": False,
-    }
-    return Call(**facts | changes)
+call = functools.partial(calls.call, device_kind="NVIDIA A100-SXM4-80GB")
 
 
 @pytest.mark.parametrize(

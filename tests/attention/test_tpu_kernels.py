@@ -2,6 +2,7 @@
 
 import functools
 
+import calls
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from modernbert_jax import rope
 from modernbert_jax.attention import attention, dense, key_ranges, pallas_tpu, splash
-from modernbert_jax.attention.choice import Call, choose
+from modernbert_jax.attention.choice import choose
 from modernbert_jax.errors import UserError
 
 ROWS, LENGTH, BLOCK, STEP = 2, 512, 256, 128
@@ -194,18 +195,15 @@ def test_attention_rotates_first():
 # --- choice ----------------------------------------------------------------------------------
 
 
-def call(**changes) -> Call:
-    facts = {
-        "platform": "tpu",
-        "device_kind": "TPU v5 lite",
-        "dtype": "bfloat16",
-        "length": 8192,
-        "heads": 12,
-        "head_dim": 64,
-        "window": 128,
-        "symmetric": True,
-    }
-    return Call(**facts | changes)
+call = functools.partial(
+    calls.call,
+    platform="tpu",
+    device_kind="TPU v5 lite",
+    length=8192,
+    heads=12,
+    window=128,
+    symmetric=True,
+)
 
 
 @pytest.mark.parametrize(
