@@ -140,6 +140,8 @@ class Attention(nn.Module):
     config: ModernBertConfig
     runtime: Runtime
     kind: LayerKind
+    forward_mode: bool
+    """As in `Linear`."""
 
     @nn.compact
     def __call__(self, x: jax.Array, context: Context, deterministic: bool) -> jax.Array:
@@ -150,7 +152,7 @@ class Attention(nn.Module):
             c.hidden_size,
             dtype=jnp.dtype(self.runtime.dtype),
             use_bias=c.attention_bias,
-            forward_mode=has_forward_mode(self.runtime.attention_of(self.kind)),
+            forward_mode=self.forward_mode,
         )
         qkv = linear(truncated_normal(c, "in"), parts=3, kinds=(None, "heads"), name="Wqkv")(x)
         heads = (*x.shape[:-1], c.num_attention_heads, c.head_dim)
@@ -219,7 +221,8 @@ class Block(nn.Module):
         forward_mode = has_forward_mode(r.attention_of(self.kind))
         x = stream(constrain(x, "rows", "tokens", None), forward_mode)
         normed = x if self.first else norm(c, "attn_norm")(x)
-        x = x + Attention(c, r, self.kind, name="attn")(normed, context, deterministic)
+        attend = Attention(c, r, self.kind, forward_mode, name="attn")
+        x = x + attend(normed, context, deterministic)
         x = stream(x, forward_mode)
         feed_forward = GatedLinearUnit(c, r, forward_mode, name="mlp")
         return x + feed_forward(norm(c, "mlp_norm")(x), context, deterministic)

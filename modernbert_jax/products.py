@@ -17,7 +17,7 @@ from modernbert_jax.residual import stored
 from modernbert_jax.sharding import divides_only_rows
 
 
-def products(x: jax.Array, kernels: jax.Array, forward_mode: bool = False) -> Sequence[jax.Array]:
+def products(x: jax.Array, kernels: jax.Array, forward_mode: bool) -> Sequence[jax.Array]:
     """x [..., D] times each of several kernels [P, D, E]: P arrays [..., E].
 
     Args:

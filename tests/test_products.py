@@ -33,7 +33,7 @@ def test_forward_mode_stays_where_it_is_asked_for():
     _, (tangent,) = jax.jvp(lambda x: products(x, kernels, True), (x,), (x,))
     np.testing.assert_array_equal(tangent, 8.0)
     with pytest.raises(TypeError, match="forward-mode"):
-        jax.jvp(lambda x: products(x, kernels), (x,), (x,))
+        jax.jvp(lambda x: products(x, kernels, False), (x,), (x,))
 
 
 def test_the_gradient_of_a_kernel_is_no_product_along_columns():

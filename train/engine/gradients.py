@@ -56,8 +56,7 @@ def _separable(
         return gradient(trained, microbatches.at(0))
 
     def total(trained, microbatches):
-        one = functools.partial(gradient, trained)
-        return _accumulate(lambda i: one(microbatches.at(i)), microbatches)
+        return _accumulate(lambda i: gradient(trained, microbatches.at(i)), microbatches)
 
     return _by_rows(objective, total, trained, microbatches, summed=True)
 
