@@ -86,8 +86,8 @@ class Fields:
         value = self._values.get(name)
         if isinstance(value, list) and (value or may_be_empty) and all(map(_is_text, value)):
             return value
-        least = "" if may_be_empty else "at least one string"
-        raise invalid(self._prefix + name, f"must be a list of {least or 'strings'}")
+        what = "strings" if may_be_empty else "at least one string"
+        raise invalid(self._prefix + name, f"must be a list of {what}")
 
     def inputs(self, name: str) -> tuple[list[Input], bool]:
         """Texts or lists of token ids, and whether it was a single one outside a list."""

@@ -84,9 +84,9 @@ async def question_answering(service: Service, fields: Fields) -> Any:
 
 def _changes(parameters: Fields, **names: str) -> dict[str, Any]:
     """Fields of the task that a request changes, by their names in it."""
-    least = {"stride": 0}
     values = {
-        field: parameters.count(name, 2**20, least.get(field, 1)) for field, name in names.items()
+        field: parameters.count(name, 2**20, least=0 if field == "stride" else 1)
+        for field, name in names.items()
     }
     return {field: value for field, value in values.items() if value is not None}
 

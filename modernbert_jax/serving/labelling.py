@@ -65,7 +65,7 @@ def task_of(bert: ModernBert, longest: int) -> "Task":
         if bert.head != "token_classification":
             raise
         task = bert.task("tokens", ["scheme=none"])  # its labels are no tags of entities
-    return within(task, longest)
+    return task.shortened(longest)
 
 
 def changed(task: "Task", longest: int, changes: Mapping[str, Any]) -> "Task":
@@ -74,18 +74,7 @@ def changed(task: "Task", longest: int, changes: Mapping[str, Any]) -> "Task":
     Raises:
         UserError: fields that the task refuses.
     """
-    length = changes.get("max_length", task.max_length)
-    stride = {"stride": min(_stride(task), length // 2)}
-    return within(dataclasses.replace(task, **stride | dict(changes)), longest)
-
-
-def within(task: "Task", longest: int) -> "Task":
-    """A task whose windows have up to `longest` tokens, and share at most half of them."""
-    length = min(task.max_length, longest)
-    changes: dict[str, Any] = {"max_length": length, "stride": min(_stride(task), length // 2)}
-    return dataclasses.replace(task, **changes)
-
-
-def _stride(task: Any) -> int:
-    """Tokens that windows of a task share."""
-    return task.stride
+    own: Any = task
+    length = changes.get("max_length", own.max_length)
+    stride = {"stride": min(own.stride, length // 2)}
+    return dataclasses.replace(own, **stride | dict(changes)).shortened(longest)

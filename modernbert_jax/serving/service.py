@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from modernbert_jax import predictions, ranges
+from modernbert_jax import ranges
 from modernbert_jax.errors import UserError
 from modernbert_jax.inference.runner import Document
 from modernbert_jax.language_modelling import likeliest
@@ -209,6 +209,8 @@ class Service:
         Raises:
             Fault: another model, too much text, or texts and fields that the task refuses.
         """
+        from modernbert_jax import predictions  # which needs the training code
+
         self._need(kind)
         task = self._task
         assert task is not None  # models of these kinds have one

@@ -67,8 +67,6 @@ def load(config: FinetuneConfig) -> convert.Checkpoint:
 def fitted(task: Task, model: ModernBertConfig) -> Task:
     """The task with sequences that the model supports: a default `max_length` is lowered.
 
-    Windows that become shorter by that share at most half of their tokens.
-
     Raises:
         UserError: another `max_length` than the default is longer than the model supports.
     """
@@ -76,9 +74,7 @@ def fitted(task: Task, model: ModernBertConfig) -> Task:
     if task.max_length <= most:
         return task
     if task.max_length == type(task).max_length:
-        stride = getattr(task, "stride", 0)
-        shared: dict[str, Any] = {"stride": most // 2} if stride > most // 2 else {}
-        return dataclasses.replace(task, max_length=most, **shared)
+        return task.shortened(most)
     raise UserError(
         f"task.max_length is {task.max_length:,}; the model supports {most:,} tokens at most"
     )

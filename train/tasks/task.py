@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -59,6 +59,17 @@ class Task(abc.ABC):
             )
         for source in (*self.inputs, *self.answers):
             columns_of(source)
+
+    def shortened(self, most: int) -> Self:
+        """The task with sequences of at most `most` tokens.
+
+        Where the task has windows, they share at most half of their tokens.
+        """
+        length = min(self.max_length, most)
+        changes: dict[str, Any] = {"max_length": length}
+        if hasattr(self, "stride"):
+            changes["stride"] = min(self.stride, length // 2)
+        return dataclasses.replace(self, **changes)
 
     # --- properties -----------------------------------------------------------------------------
 
