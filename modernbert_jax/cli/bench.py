@@ -152,7 +152,8 @@ class Device:
     """Check and time everything on this device: kernels, training steps, encoding.
 
     Writes FILE.json, FILE.md with the same as tables, FILE.log and, where tiles were timed,
-    FILE.tuning.json for MODERNBERT_JAX_TUNING. In a checkout an accelerator's run is also added to
+    FILE.tuning.json for MODERNBERT_JAX_TUNING: the best tiles, and the attention that was right and
+    fastest. In a checkout an accelerator's run also decides what "auto" chooses, and is added to
     docs/results/hardware, and docs/results/hardware.md is rewritten. On a CPU shapes are tiny. The
     exit code is 1 if a part failed.
     """
